@@ -1,0 +1,148 @@
+"""Load a CLIP by name or path, and turn texts into its tokens."""
+
+import difflib
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+from .download import download as _download
+from .model import CLIP, build_model
+from .simple_tokenizer import END, START, SimpleTokenizer
+from .weights import missing_file_message, read_state_dict
+
+_OPENAI = "https://openaipublic.azureedge.net/clip/models"
+_MODELS = {
+    "RN50": f"{_OPENAI}/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
+    "RN101": f"{_OPENAI}/8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599/RN101.pt",
+    "RN50x4": f"{_OPENAI}/7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd/RN50x4.pt",
+    "RN50x16": f"{_OPENAI}/52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa/RN50x16.pt",
+    "RN50x64": f"{_OPENAI}/be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c/RN50x64.pt",
+    "ViT-B/32": f"{_OPENAI}/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+    "ViT-B/16": f"{_OPENAI}/5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f/ViT-B-16.pt",
+    "ViT-L/14": f"{_OPENAI}/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+    "ViT-L/14@336px": f"{_OPENAI}/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
+}
+_EMBEDDED = {"ViT-T/8-shapes": Path(__file__).with_name("shapes.npz")}  # comes with the package, needs no network
+
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def available_models() -> list[str]:
+    """Names that `load` takes."""
+    return [*_MODELS, *_EMBEDDED]
+
+
+def load(
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    jit: bool = False,
+    download_root: str | Path | None = None,
+) -> tuple[CLIP, Compose]:
+    """A CLIP in eval() mode and float32, and the transform of its images.
+
+    Args:
+        name: one of `available_models()`, or the path of a weights file that `read_state_dict` takes.
+        device: where the model goes.
+        jit: kept for OpenAI's callers; only False.
+        download_root: cache folder, `~/.cache/clip` by default.
+
+    Returns:
+        The model, and a callable from a PIL image to a (3, R, R) float32 tensor normalised with CLIP's mean and std.
+
+    Raises:
+        ValueError: the name is unknown, or the file does not hold a CLIP in OpenAI's layout.
+        FileNotFoundError: the path does not exist.
+        OSError: the download failed.
+    """
+    if jit:
+        raise ValueError("jit is True, expected False. Models are plain modules here: leave the argument out.")
+    path = resolve(name, download_root)
+    state_dict = read_state_dict(path)
+    try:
+        model = build_model(state_dict)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return model.to(device), _transform(model.visual.input_resolution)
+
+
+def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
+    """The weights file of a model's name, fetched if need be, or the path itself.
+
+    Raises:
+        ValueError: neither a model's name nor something that looks like a path.
+        FileNotFoundError: the path does not exist.
+    """
+    if name in _MODELS:
+        return _download(_MODELS[name], download_root)
+    path = _EMBEDDED.get(name) or Path(name).expanduser()
+    if path.is_file():
+        return path
+    if name in _EMBEDDED or isinstance(name, Path) or _looks_like_path(name):
+        raise FileNotFoundError(missing_file_message(path))
+    near = difflib.get_close_matches(name.lower(), [model.lower() for model in available_models()], n=1)
+    hint = [f" Did you mean {model}?" for model in available_models() if model.lower() in near]
+    raise ValueError(
+        f"The model's name is {name!r}, expected one of {', '.join(available_models())}, or the path of a weights file."
+        + "".join(hint)
+    )
+
+
+def _looks_like_path(name: str) -> bool:
+    path = Path(name).expanduser()
+    known_suffix = path.suffix.lower() in (".pt", ".pth", ".npz", ".bin", ".ckpt", ".tar")
+    known_folder = path.is_dir() or ("/" in name and path.parent.is_dir())
+    return known_suffix or known_folder or name.startswith(("/", "./", "../", "~"))
+
+
+def tokenize(texts: str | list[str], context_length: int = 77, truncate: bool = False) -> Tensor:
+    """Token ids as the text tower takes them: start, the text's, end, then zeros.
+
+    Args:
+        texts: C texts, or one.
+        context_length: L, number of columns.
+        truncate: cut a text that is too long (its last id becomes end), where otherwise it is an error.
+
+    Returns:
+        (C, L) int32.
+
+    Raises:
+        ValueError: a text has more than `context_length` tokens, start and end included.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    bpe = tokenizer()
+    start, end = bpe.encoder[START], bpe.encoder[END]
+    result = torch.zeros(len(texts), context_length, dtype=torch.int)
+    for row, text in zip(result, texts, strict=True):
+        ids = [start, *bpe.encode(text), end]
+        if len(ids) > context_length:
+            if not truncate:
+                # Differs from OpenAI: ValueError, not RuntimeError, as for every wrong argument here.
+                raise ValueError(
+                    f"The text {text!r} is {len(ids)} tokens long with start and end, expected at most "
+                    f"{context_length}. Shorten it, or pass truncate=True to cut it."
+                )
+            ids = [*ids[: context_length - 1], end]
+        row[: len(ids)] = torch.tensor(ids)
+    return result
+
+
+@lru_cache
+def tokenizer() -> SimpleTokenizer:
+    """The tokenizer with CLIP's vocabulary, read once."""
+    return SimpleTokenizer()
+
+
+def _transform(n_px: int) -> Compose:
+    """PIL image -> (3, n_px, n_px) float32, normalised."""
+    resize = Resize(n_px, interpolation=InterpolationMode.BICUBIC)
+    return Compose([resize, CenterCrop(n_px), _to_rgb, ToTensor(), Normalize(_MEAN, _STD)])
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")

@@ -1,0 +1,411 @@
+"""CLIP's two towers, with OpenAI's names, state-dict keys and arithmetic.
+
+Paper: Learning Transferable Visual Models From Natural Language Supervision, Radford et al., ICML 2021,
+https://arxiv.org/abs/2103.00020
+
+    image_features = visual(image)                                            (B, D)
+    text_features  = ln_final(transformer(token_embedding + positional_embedding))[EOT] @ text_projection   (C, D)
+    logits         = exp(logit_scale) * cos(image_features, text_features)    (B, C)
+
+B images, C texts, L tokens (or patches + 1), W a tower's width, D the joint width.
+"""
+
+import math
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD_DIM = 64  # width of one attention head in every OpenAI CLIP, in both towers
+
+
+class CLIP(nn.Module):
+    """An image tower and a causal text tower with a joint space.
+
+    Args:
+        embed_dim: D, width of the joint space.
+        image_resolution: edge of the square input images, in pixels.
+        vision_layers: number of transformer blocks (ViT), or blocks in each of the four stages (ResNet).
+        vision_width: W of the image tower.
+        vision_patch_size: edge of a patch in pixels (ViT), None for a ResNet.
+        context_length: largest number of tokens in a text.
+        vocab_size: number of rows in `token_embedding`.
+        transformer_width: W of the text tower.
+        transformer_heads: number of attention heads of the text tower.
+        transformer_layers: number of blocks of the text tower.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        image_resolution: int,
+        vision_layers: int | tuple[int, int, int, int],
+        vision_width: int,
+        vision_patch_size: int | None,
+        context_length: int,
+        vocab_size: int,
+        transformer_width: int,
+        transformer_heads: int,
+        transformer_layers: int,
+    ):
+        super().__init__()
+        self.context_length = context_length
+        self.vocab_size = vocab_size
+        if vision_patch_size is None:
+            n_heads = vision_width * 32 // HEAD_DIM
+            self.visual = ModifiedResNet(vision_layers, embed_dim, n_heads, image_resolution, vision_width)
+        else:
+            sizes = (vision_width, vision_layers, vision_width // HEAD_DIM)
+            self.visual = VisionTransformer(image_resolution, vision_patch_size, *sizes, embed_dim)
+        self.transformer = Transformer(transformer_width, transformer_layers, transformer_heads, context_length)
+        self.token_embedding = nn.Embedding(vocab_size, transformer_width)
+        self.positional_embedding = nn.Parameter(torch.empty(context_length, transformer_width))
+        self.ln_final = LayerNorm(transformer_width)
+        self.text_projection = nn.Parameter(torch.empty(transformer_width, embed_dim))
+        self.logit_scale = nn.Parameter(torch.ones([]) * math.log(1 / 0.07))
+        self.initialize_parameters()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.visual.conv1.weight.dtype
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Image features, not normalised: (B, 3, H, W), normalised with CLIP's mean and std -> (B, D)."""
+        return self.visual(image.type(self.dtype))
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Text features, not normalised.
+
+        Args:
+            text: (C, L) token ids as `tokenize` gives them, L at most `context_length`; the largest id is EOT.
+
+        Returns:
+            (C, D), read at each text's EOT.
+
+        Raises:
+            ValueError: L is larger than `context_length`.
+        """
+        check_length(text.shape[1], self.context_length)
+        eot = text.argmax(dim=-1)  # (C,)
+        # The tower is causal: what follows an EOT cannot change it, so columns after the batch's last EOT are skipped.
+        text = text[:, : int(eot.max()) + 1] if len(text) else text
+        x = self.token_embedding(text).type(self.dtype)  # (C, L, W)
+        x = x + self.positional_embedding[: x.shape[1]].type(self.dtype)
+        x = x.permute(1, 0, 2)  # (C, L, W) -> (L, C, W)
+        x = self.transformer(x)
+        x = x.permute(1, 0, 2)  # (L, C, W) -> (C, L, W)
+        # The layer norm treats every position alone: taking EOT's first is exact.
+        x = self.ln_final(x[torch.arange(len(x), device=x.device), eot])  # (C, W)
+        return x @ self.text_projection
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled cosine similarities: `logits_per_image` (B, C) and its transpose `logits_per_text` (C, B)."""
+        image_features = F.normalize(self.encode_image(image), dim=-1)
+        text_features = F.normalize(self.encode_text(text), dim=-1)
+        logits_per_image = self.logit_scale.exp() * image_features @ text_features.t()
+        return logits_per_image, logits_per_image.t()
+
+    def initialize_parameters(self) -> None:
+        """Draw OpenAI's start values for training from scratch."""
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        if isinstance(self.visual, ModifiedResNet):
+            self.visual.initialize_parameters()
+        width, n_layers = self.transformer.width, self.transformer.layers
+        proj_std = width**-0.5 * (2 * n_layers) ** -0.5
+        for block in self.transformer.resblocks:
+            nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+            nn.init.normal_(block.attn.out_proj.weight, std=proj_std)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=proj_std)
+        nn.init.normal_(self.text_projection, std=width**-0.5)
+
+
+class ModifiedResNet(nn.Module):
+    """ResNet with a stem of three convolutions, average pooling before every stride, and attention as its last pool."""
+
+    def __init__(self, layers: tuple[int, ...], output_dim: int, heads: int, input_resolution: int, width: int):
+        super().__init__()
+        self.output_dim = output_dim
+        self.input_resolution = input_resolution
+        self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width // 2)
+        self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width // 2)
+        self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.avgpool = nn.AvgPool2d(2)
+        self.layer1 = _stage(width, width, layers[0], stride=1)
+        self.layer2 = _stage(width * 4, width * 2, layers[1], stride=2)
+        self.layer3 = _stage(width * 8, width * 4, layers[2], stride=2)
+        self.layer4 = _stage(width * 16, width * 8, layers[3], stride=2)
+        self.attnpool = AttentionPool2d(input_resolution // 32, width * 32, heads, output_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.type(self.conv1.weight.dtype)  # (B, 3, R, R)
+        for conv, bn in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
+            x = F.relu(bn(conv(x)))
+        x = self.avgpool(x)  # (B, W, R / 4, R / 4)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 32 W, R / 32, R / 32)
+        return self.attnpool(x)  # (B, D)
+
+    def initialize_parameters(self) -> None:
+        std = self.attnpool.c_proj.in_features**-0.5
+        for proj in (self.attnpool.q_proj, self.attnpool.k_proj, self.attnpool.v_proj, self.attnpool.c_proj):
+            nn.init.normal_(proj.weight, std=std)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                nn.init.zeros_(block.bn3.weight)  # every block starts as the identity
+
+
+def _stage(inplanes: int, planes: int, n_blocks: int, stride: int) -> nn.Sequential:
+    rest = [Bottleneck(planes * Bottleneck.expansion, planes) for _ in range(1, n_blocks)]
+    return nn.Sequential(Bottleneck(inplanes, planes, stride), *rest)
+
+
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inplanes: int, planes: int, stride: int = 1):
+        super().__init__()
+        outplanes = planes * self.expansion
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.avgpool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.conv3 = nn.Conv2d(planes, outplanes, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outplanes)
+        self.downsample = None
+        if stride > 1 or inplanes != outplanes:
+            # The pool is named "-1" so that the convolution and its norm keep the keys "0" and "1".
+            conv = nn.Conv2d(inplanes, outplanes, 1, bias=False)
+            parts = [("-1", nn.AvgPool2d(stride)), ("0", conv), ("1", nn.BatchNorm2d(outplanes))]
+            self.downsample = nn.Sequential(OrderedDict(parts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(self.avgpool(x)))
+        return F.relu(x + identity)
+
+
+class AttentionPool2d(nn.Module):
+    """The mean of all positions asks, all positions and the mean answer."""
+
+    def __init__(self, spacial_dim: int, embed_dim: int, num_heads: int, output_dim: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.positional_embedding = nn.Parameter(torch.randn(spacial_dim**2 + 1, embed_dim) / embed_dim**0.5)
+        self.k_proj = nn.Linear(embed_dim, embed_dim)
+        self.q_proj = nn.Linear(embed_dim, embed_dim)
+        self.v_proj = nn.Linear(embed_dim, embed_dim)
+        self.c_proj = nn.Linear(embed_dim, output_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(start_dim=2).transpose(1, 2)  # (B, W, H, H) -> (B, H * H, W)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)  # (B, 1 + H * H, W)
+        x = x + self.positional_embedding.to(x.dtype)
+        q, k, v = self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)
+        # (B, L, W) -> (B, heads, L, W / heads)
+        q, k, v = (t.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        x = F.scaled_dot_product_attention(q, k, v)  # (B, heads, 1, W / heads)
+        return self.c_proj(x.flatten(start_dim=1))  # (B, D)
+
+
+class VisionTransformer(nn.Module):
+    """Patches and a class token through a transformer; the class token's state, projected, is the feature."""
+
+    def __init__(self, input_resolution: int, patch_size: int, width: int, layers: int, heads: int, output_dim: int):
+        super().__init__()
+        self.input_resolution = input_resolution
+        self.output_dim = output_dim
+        n_patches = (input_resolution // patch_size) ** 2
+        scale = width**-0.5
+        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(n_patches + 1, width))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads)
+        self.ln_post = LayerNorm(width)
+        self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x).flatten(start_dim=2).transpose(1, 2)  # (B, 3, R, R) -> (B, W, H, H) -> (B, H * H, W)
+        class_token = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([class_token, x], dim=1)  # (B, 1 + H * H, W)
+        x = self.ln_pre(x + self.positional_embedding.to(x.dtype))
+        x = x.permute(1, 0, 2)  # (B, L, W) -> (L, B, W)
+        x = self.transformer(x)
+        return self.ln_post(x[0]) @ self.proj  # (B, D)
+
+
+class Transformer(nn.Module):
+    """Pre-norm blocks on (L, N, W); with a `context_length` causal, and limited to that many positions."""
+
+    def __init__(self, width: int, layers: int, heads: int, context_length: int | None = None):
+        super().__init__()
+        self.width = width
+        self.layers = layers
+        self.context_length = context_length
+        causal = context_length is not None
+        self.resblocks = nn.Sequential(*[ResidualAttentionBlock(width, heads, causal) for _ in range(layers)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.context_length is not None:
+            check_length(len(x), self.context_length)
+        return self.resblocks(x)
+
+
+def check_length(n_tokens: int, context_length: int) -> None:
+    if n_tokens > context_length:
+        raise ValueError(
+            f"The sequence is {n_tokens} tokens long, expected at most the text tower's context of {context_length}. "
+            "Shorten the text or use fewer context vectors."
+        )
+
+
+class ResidualAttentionBlock(nn.Module):
+    def __init__(self, d_model: int, n_head: int, causal: bool = False):
+        super().__init__()
+        self.causal = causal
+        self.attn = nn.MultiheadAttention(d_model, n_head)
+        self.ln_1 = LayerNorm(d_model)
+        parts = [
+            ("c_fc", nn.Linear(d_model, d_model * 4)),
+            ("gelu", QuickGELU()),
+            ("c_proj", nn.Linear(d_model * 4, d_model)),
+        ]
+        self.mlp = nn.Sequential(OrderedDict(parts))
+        self.ln_2 = LayerNorm(d_model)
+
+    def attention(self, x: Tensor) -> Tensor:
+        # The mask is as long as the sequence, not as the context: True hides a later position.
+        mask = torch.ones(len(x), len(x), dtype=torch.bool, device=x.device).triu(1) if self.causal else None
+        return self.attn(x, x, x, need_weights=False, attn_mask=mask, is_causal=self.causal)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class LayerNorm(nn.LayerNorm):
+    """Computes in float32 at least, and returns the input's dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(torch.promote_types(x.dtype, torch.float32))).type(x.dtype)
+
+
+class QuickGELU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
+    """Convert convolutions, linear layers, attention and projections in place; norms and embeddings stay float32."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear, nn.MultiheadAttention)):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+        for name in ("text_projection", "proj"):
+            parameter = getattr(module, name, None)
+            if isinstance(parameter, nn.Parameter):
+                parameter.data = parameter.data.to(dtype)
+
+
+def build_model(state_dict: dict[str, Tensor]) -> CLIP:
+    """The CLIP that a state dict in OpenAI's layout describes, in eval() mode and float32.
+
+    Args:
+        state_dict: OpenAI's keys, any float dtype; sizes are read from the shapes. It is not changed, and not kept.
+
+    Raises:
+        ValueError: keys are missing or unknown, or shapes do not fit together.
+    """
+    # OpenAI's archives carry three plain numbers beside the weights; the shapes say the same.
+    numbers = ("input_resolution", "context_length", "vocab_size")
+    state_dict = {key: value for key, value in state_dict.items() if key not in numbers}
+    model = CLIP(**_infer_sizes(state_dict))
+    _check_fit(state_dict, model.state_dict())
+    # Differs from OpenAI: float32 on every device, not float16; convert_weights gives the other where it is wanted.
+    model.load_state_dict(state_dict)
+    return model.eval()
+
+
+def _infer_sizes(state_dict: dict[str, Tensor]) -> dict:
+    """CLIP's arguments, read from the shapes of a state dict."""
+    if "visual.proj" in state_dict:
+        vision_width, _, patch_size, _ = _shape(state_dict, "visual.conv1.weight", 4)
+        vision_layers = _count_blocks(state_dict, "visual.transformer.resblocks.")
+        image_resolution = patch_size * _grid_edge(state_dict, "visual.positional_embedding")
+        _check_heads("visual.conv1.weight", vision_width)
+    else:
+        vision_width, patch_size = _shape(state_dict, "visual.layer1.0.conv1.weight", 4)[0], None
+        vision_layers = tuple(_count_blocks(state_dict, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
+        image_resolution = 32 * _grid_edge(state_dict, "visual.attnpool.positional_embedding")
+        _check_heads("visual.layer1.0.conv1.weight", vision_width * 32)
+    context_length, transformer_width = _shape(state_dict, "positional_embedding", 2)
+    _check_heads("positional_embedding", transformer_width)
+    return {
+        "embed_dim": _shape(state_dict, "text_projection", 2)[1],
+        "image_resolution": image_resolution,
+        "vision_layers": vision_layers,
+        "vision_width": vision_width,
+        "vision_patch_size": patch_size,
+        "context_length": context_length,
+        "vocab_size": _shape(state_dict, "token_embedding.weight", 2)[0],
+        "transformer_width": transformer_width,
+        "transformer_heads": transformer_width // HEAD_DIM,
+        "transformer_layers": _count_blocks(state_dict, "transformer.resblocks."),
+    }
+
+
+def _shape(state_dict: dict[str, Tensor], key: str, n_dims: int) -> torch.Size:
+    if key not in state_dict:
+        raise _misfit(f"has no {key}")
+    shape = state_dict[key].shape
+    if len(shape) != n_dims:
+        raise _misfit(f"has {key} of shape {tuple(shape)}, which has not {n_dims} dimensions")
+    return shape
+
+
+def _grid_edge(state_dict: dict[str, Tensor], key: str) -> int:
+    """Edge of the square of positions that an embedding (1 + edge ** 2, W) stands for."""
+    n_positions = _shape(state_dict, key, 2)[0] - 1
+    edge = math.isqrt(max(n_positions, 0))
+    if edge == 0 or edge**2 != n_positions:
+        raise _misfit(f"has {key} of {n_positions + 1} rows, which is no square of positions plus one")
+    return edge
+
+
+def _count_blocks(state_dict: dict[str, Tensor], prefix: str) -> int:
+    n_blocks = len({key[len(prefix) :].split(".")[0] for key in state_dict if key.startswith(prefix)})
+    if n_blocks == 0:
+        raise _misfit(f"has no {prefix}0")
+    return n_blocks
+
+
+def _check_heads(key: str, width: int) -> None:
+    if width == 0 or width % HEAD_DIM:
+        raise _misfit(f"has {key} of a tower that is {width} wide, which is no multiple of {HEAD_DIM}, a head's width")
+
+
+def _check_fit(given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    problems = [f"has no {key}" for key in expected if key not in given]
+    problems += [f"has the unknown key {key}" for key in given if key not in expected]
+    problems += [
+        f"has {key} of shape {tuple(given[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in given and given[key].shape != value.shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise _misfit("; ".join(problems[:3]) + more)
+
+
+def _misfit(problem: str) -> ValueError:
+    return ValueError(
+        f"The state dict {problem}, expected OpenAI's CLIP layout. Give a whole CLIP with OpenAI's key names."
+    )

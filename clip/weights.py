@@ -1,0 +1,85 @@
+"""Read a state dict from the kinds of file that hold a CLIP."""
+
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The tensors in a weights file, on the CPU.
+
+    Args:
+        path: a TorchScript archive as OpenAI publishes them; a state dict saved by torch.save, bare or under the key
+            "state_dict" or "model_state_dict" (read with weights_only: no code in it runs); or an .npz of arrays,
+            whose float16 become float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is none of these, or truncated.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(missing_file_message(path))
+    try:
+        return _reader(path)(path)
+    except Exception as error:  # what a broken file makes the readers raise is not documented, and is passed on here
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise ValueError(
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read ({reason}), expected a TorchScript archive, a "
+            "state dict saved by torch.save, or an .npz of arrays. If the file is truncated, fetch it again."
+        ) from error
+
+
+def missing_file_message(path: Path) -> str:
+    """What is wrong with the path of a weights file, and how far the path does exist."""
+    path = path.absolute()
+    if path.is_dir():
+        return f"{path} is a folder, expected a weights file. Give the path of the file in it."
+    there = next(parent for parent in path.parents if parent.exists())
+    missing = path.relative_to(there)
+    return f"{path} is missing, expected a weights file. {there} exists, {missing} in it does not: correct the path."
+
+
+def _reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:
+    """Which reader a file needs, by what is in it: the suffix says nothing sure."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                raise ValueError("a zip archive without its end")
+        return _read_torch  # torch.save before torch 1.6 wrote no zip archive
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if all(name.endswith(".npy") for name in names):
+        return _read_npz
+    return _read_torchscript if any(name.endswith("/constants.pkl") for name in names) else _read_torch
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        # torch calls TorchScript deprecated and has no other reader for the archives that OpenAI published.
+        warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated")
+        return dict(torch.jit.load(path, map_location="cpu").state_dict())
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ValueError(f"its content is of type {type(content).__name__}, not a state dict")
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"its {key!r} is of type {type(value).__name__}, where a state dict has tensors")
+    return dict(content)
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as arrays:
+        tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    return {key: value.float() if value.dtype == torch.float16 else value for key, value in tensors.items()}
