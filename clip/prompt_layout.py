@@ -1,0 +1,86 @@
+"""Where the tokens of a learned prompt stand: context vectors, class name, full stop, start and end.
+
+A prompt is made from the placeholder text "X X X X name." of L = 77 tokens; a class-token position is a permutation of it:
+
+    end     [SOS] v_1 ... v_M [name] . [EOT]
+    middle  [SOS] v_1 ... v_M/2 [name] v_M/2+1 ... v_M . [EOT]
+    front   [SOS] [name] v_1 ... v_M . [EOT]
+
+The name is the first len(encode(name)) tokens after the context; what follows it stays behind the context, whatever token
+the full stop has become part of: in "chairs (folding)." the end ")." is one token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .clip import tokenize, tokenizer
+
+POSITIONS = ("end", "middle", "front")
+
+
+@dataclass(frozen=True)
+class PromptLayout:
+    """The prompts of C classes with M context vectors.
+
+    Attributes:
+        tokens: (C, L) int64, the placeholder texts; columns 1 to M stand for the context vectors.
+        order: (C, L) int64, the column of `tokens` that stands at each place of the prompt.
+        n_ctx: M.
+        n_common: leading places that hold the same in every class's prompt, with one context for all classes.
+    """
+
+    tokens: Tensor
+    order: Tensor
+    n_ctx: int
+    n_common: int
+
+    @property
+    def eot(self) -> Tensor:
+        """(C,) int64, the place of the end token, whose id is the largest."""
+        return self.tokens.argmax(dim=-1)
+
+    def is_learned(self) -> Tensor:
+        """(C, L) bool, the places of context vectors."""
+        return (self.order >= 1) & (self.order <= self.n_ctx)
+
+
+def lay_out(classnames: list[str], n_ctx: int, position: str = "end", *, context_length: int = 77) -> PromptLayout:
+    """Lays out the prompts of `classnames`; underscores in a name are read as spaces.
+
+    Args:
+        classnames: C names.
+        n_ctx: M, the number of context vectors, at least 1.
+        position: Where the name stands among them: "end", "middle" or "front".
+        context_length: L, the tokens that the text tower takes.
+
+    Raises:
+        ValueError: If the position is unknown, M < 1, or a prompt has more than L tokens.
+    """
+    if position not in POSITIONS:
+        raise ValueError(f"The class-token position is {position!r}, expected one of: {', '.join(POSITIONS)}.")
+    if n_ctx < 1:
+        raise ValueError(f"The number of context vectors is {n_ctx}, expected at least 1.")
+    names = [name.replace("_", " ") for name in classnames]
+    encode = tokenizer().encode
+    placeholder = "X " * n_ctx
+    for name in names:
+        n_tokens = 2 + len(encode(f"{placeholder}{name}."))
+        if n_tokens > context_length:
+            raise ValueError(
+                f"The prompt of class {name!r} has {n_tokens} tokens with {n_ctx} context vectors, expected at most "
+                f"{context_length}. Shorten the class name or lower N_CTX."
+            )
+    tokens = tokenize([f"{placeholder}{name}." for name in names], context_length=context_length).long()
+    before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]  # context vectors in front of the name
+    order = [_order(before, n_ctx, len(encode(name)), context_length) for name in names]
+    return PromptLayout(tokens, torch.tensor(order), n_ctx, 1 + before)
+
+
+def _order(before: int, n_ctx: int, n_name: int, context_length: int) -> list[int]:
+    columns = list(range(context_length))
+    context, name = columns[1 : 1 + n_ctx], columns[1 + n_ctx : 1 + n_ctx + n_name]
+    return [0, *context[:before], *name, *context[before:], *columns[1 + n_ctx + n_name :]]

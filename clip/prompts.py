@@ -1,0 +1,182 @@
+"""The exact fast text encoder: of prompts that share a context, compute only what differs.
+
+The text tower is causal and a prompt's feature is read at its end token. Hence, exactly:
+
+    1. places after the end token are not computed;
+    2. places that are the same in all prompts (a context that all classes share) are computed once per context;
+    3. places before the first learned vector ([SOS], a name in front) depend on nothing that is learned: their keys and
+       values in every layer are computed once, when the encoder is built;
+    4. in the last layer only the end token asks.
+
+Cost: rows of the tower for C classes, M context vectors, s_c own tokens of a class (name, full stop, end; about 4),
+against 77 C without this:
+
+    one context, end      M + sum(s_c)              one context, middle   M/2 + sum(M/2 + s_c)
+    a context per class   sum(M + s_c)              name in front         sum(M + 2)
+    B contexts (CoCoOp)   B (M + sum(s_c))
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .model import CLIP
+from .packed_tower import Block, run_tower
+from .prompt_layout import PromptLayout
+
+
+class PromptEncoder(nn.Module):
+    """Context vectors to the text features of all classes, equal to encoding all L tokens of every prompt.
+
+    Args:
+        clip_model: The CLIP whose text tower is used; its weights are shared, not copied. Its dtype must be final.
+        layout: The prompts.
+        class_specific: Whether every class has context vectors of its own.
+        chunk_rows: Rows (places of prompts) encoded at once. More are encoded in chunks of contexts and classes, whose
+            activations are computed again in the backward pass, so that memory is bounded. 0: all at once.
+    """
+
+    def __init__(self, clip_model: CLIP, layout: PromptLayout, *, class_specific: bool = False, chunk_rows: int = 0):
+        super().__init__()
+        self.transformer = clip_model.transformer
+        self.ln_final, self.text_projection = clip_model.ln_final, clip_model.text_projection
+        self.class_specific, self.chunk_rows = class_specific, chunk_rows
+        rows = PromptRows(clip_model, layout, n_common=1 if class_specific else layout.n_common)
+        self.register_buffer("past", rows.start_past(), persistent=False)
+        self.packs = nn.ModuleList(_Pack(rows, classes, self.past, class_specific) for classes in rows.split(chunk_rows))
+        # From the order of the packed prompts back to the classes'.
+        self.register_buffer("place", torch.cat([pack.classes for pack in self.packs]).argsort(), persistent=False)
+
+    def forward(self, ctx: Tensor) -> Tensor:
+        """Encodes the prompts.
+
+        Args:
+            ctx: (M, D), or (C, M, D) if class-specific; with one more dimension B in front, B contexts at once.
+
+        Returns:
+            (C, E) or (B, C, E) features, not normalised, in the tower's dtype.
+        """
+        n_dims = 3 if self.class_specific else 2
+        contexts = ctx if ctx.dim() > n_dims else ctx[None]
+        features = torch.cat([self._encode_chunked(contexts, pack) for pack in self.packs], dim=1)[:, self.place]
+        return features if ctx.dim() > n_dims else features[0]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the tower that one context costs."""
+        return sum(pack.base.shape[1] for pack in self.packs)
+
+    def _encode_chunked(self, contexts: Tensor, pack: _Pack) -> Tensor:
+        n_at_once = max(1, self.chunk_rows // pack.base.shape[1]) if self.chunk_rows else len(contexts)
+        chunks = contexts.split(n_at_once)
+        if torch.is_grad_enabled() and len(chunks) * len(self.packs) > 1:
+            return torch.cat([checkpoint(self._encode, chunk, pack, use_reentrant=False) for chunk in chunks])
+        return torch.cat([self._encode(chunk, pack) for chunk in chunks])
+
+    def _encode(self, contexts: Tensor, pack: _Pack) -> Tensor:
+        x = run_tower(self.transformer, pack.embed(contexts), pack.blocks, n_common=pack.n_common, past=self.past)
+        return self.ln_final(x).type(self.text_projection.dtype) @ self.text_projection  # (B, N, D) -> (B, N, E)
+
+
+class PromptRows:
+    """Which rows every class needs: places from the first learned vector (or the end of the common part) to the end token.
+
+    Args:
+        n_common: Leading places that all prompts share, [SOS] among them.
+    """
+
+    def __init__(self, clip_model: CLIP, layout: PromptLayout, *, n_common: int):
+        self.clip_model, self.layout, self.n_common = clip_model, layout, n_common
+        self.is_learned = layout.is_learned()
+        self.first = self.is_learned.int().argmax(dim=1).clamp(min=n_common).tolist()  # place of the first own row
+        self.end = (layout.eot + 1).tolist()
+        # Classes with equally long constants and equally many own rows stand side by side.
+        self.sorted = sorted(range(len(self.end)), key=self.lengths)
+
+    def lengths(self, class_: int) -> tuple[int, int]:
+        """Number of constant places between the common part and the own rows, number of own rows."""
+        return self.first[class_] - self.n_common, self.end[class_] - self.first[class_]
+
+    def split(self, chunk_rows: int) -> list[list[int]]:
+        """Splits the sorted classes so that each part's rows, common ones included, fit `chunk_rows` (0: one part)."""
+        parts, n_rows = [[]], self.n_common
+        for class_ in self.sorted:
+            n_own = self.lengths(class_)[1]
+            if chunk_rows and parts[-1] and n_rows + n_own > chunk_rows:
+                parts.append([])
+                n_rows = self.n_common
+            parts[-1].append(class_)
+            n_rows += n_own
+        return parts
+
+    @torch.no_grad()
+    def embed(self, classes: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeds places of prompts: token and position, for a learned vector its position alone.
+
+        Args:
+            classes, places: (R,) int64.
+
+        Returns:
+            (1, R, D) embeddings in the tower's dtype, and (R,) the index of the context vector, -1 for tokens.
+        """
+        clip_model, column = self.clip_model, self.layout.order[classes, places]
+        learned = self.is_learned[classes, places]
+        device, dtype = clip_model.positional_embedding.device, clip_model.dtype
+        token = clip_model.token_embedding(self.layout.tokens[classes, column].to(device)).type(dtype)
+        position = clip_model.positional_embedding[places.to(device)].type(dtype)
+        embedded = position + token * ~learned[:, None].to(device)
+        return embedded[None], torch.where(learned, column - 1, -1)
+
+    @torch.no_grad()
+    def past(self, classes: list[int], places: range, past: Tensor | None) -> Tensor:
+        """Keys and values (layers, 2, 1, H, n, p, d) of constant places of n prompts."""
+        x, _ = self.embed(*_grid(classes, places))
+        record: list = []
+        run_tower(self.clip_model.transformer, x, [Block(len(classes), len(places))], past=past, record=record)
+        return torch.stack([torch.stack(keys_values) for [keys_values] in record])
+
+    def start_past(self) -> Tensor:
+        """Keys and values (layers, 2, 1, H, 1, d) of [SOS]."""
+        return self.past([0], range(1), None)[:, :, :, :, 0]
+
+
+class _Pack(nn.Module):
+    """The rows of some classes in one matrix: the common learned places, then the classes' own rows, block after block."""
+
+    def __init__(self, rows: PromptRows, classes: list[int], past: Tensor, class_specific: bool):
+        super().__init__()
+        self.n_common = rows.n_common - 1  # [SOS] is in the past
+        self.sizes: list[tuple[int, int]] = []
+        grids = [_grid(classes[:1], range(1, rows.n_common))]
+        for i, ((n_past, n_own), group) in enumerate(groupby(classes, key=rows.lengths)):
+            members = list(group)
+            self.sizes.append((len(members), n_own))
+            grids += [_grid([class_], range(rows.first[class_], rows.end[class_])) for class_ in members]
+            constant = range(rows.n_common, rows.n_common + n_past)
+            own_past = rows.past(members, constant, past) if n_past else None
+            self.register_buffer(f"past_{i}", own_past, persistent=False)
+        row_class, row_place = (torch.cat(column) for column in zip(*grids, strict=True))
+        base, vector = rows.embed(row_class, row_place)
+        slot = (vector >= 0).nonzero()[:, 0]  # (K,) rows that hold a learned vector
+        source = vector[slot] + (row_class[slot] * rows.layout.n_ctx if class_specific else 0)
+        for name, value in (("base", base), ("slot", slot), ("source", source), ("classes", torch.tensor(classes))):
+            self.register_buffer(name, value.to(base.device), persistent=False)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return [Block(n, n_own, getattr(self, f"past_{i}")) for i, (n, n_own) in enumerate(self.sizes)]
+
+    def embed(self, contexts: Tensor) -> Tensor:
+        """Contexts (B, M, D) or (B, C, M, D) -> the matrix of rows (B, R, D)."""
+        vectors = contexts.flatten(1, -2)[:, self.source]  # (B, K, D)
+        return self.base.expand(len(contexts), -1, -1).index_add(1, self.slot, vectors.type(self.base.dtype))
+
+
+def _grid(classes: list[int], places: range) -> tuple[Tensor, Tensor]:
+    """The class and the place of every row, class by class."""
+    class_, place = torch.tensor(classes), torch.arange(places.start, places.stop)
+    return class_.repeat_interleave(len(places)), place.repeat(len(classes))
