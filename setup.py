@@ -1,0 +1,42 @@
+"""What the project is and what it needs. Run from the repository's root: configs/ and scripts/ are not installed."""
+
+from setuptools import setup
+
+# Named one by one: `clip` and `datasets` share their names with other projects, so nothing is found by chance.
+PACKAGES = ["benchmarks", "clip", "datasets", "engine", "tools", "trainers"]
+MODULES = ["parse_test_res", "train"]
+
+REQUIREMENTS = [
+    "ftfy>=6.1",
+    "gdown>=5.1",
+    "matplotlib>=3.7",
+    "numpy>=1.26",
+    "pillow>=9.5",
+    "pyyaml>=6.0",
+    "regex>=2022.10.31",
+    "scikit-learn>=1.3",
+    "tabulate>=0.9",
+    "tensorboard>=2.14",
+    "torch>=2.3",
+    "torchvision>=0.18",
+    "tqdm>=4.65",
+    "yacs>=0.1.8",
+]
+
+EXTRAS = {
+    "templates": ["open_clip_torch>=2.24"],  # the list of 80 ImageNet prompts
+    "test": ["open_clip_torch>=2.24", "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.6"],
+}
+
+setup(
+    name="prompt-learning-clip",
+    version="0.1.0",
+    description="Prompt learning for vision-language models: CoOp, CoCoOp and their baselines on CLIP",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=PACKAGES,
+    py_modules=MODULES,
+    package_data={"clip": ["VOCABULARY.md", "bpe_simple_vocab_16e6.txt.gz", "shapes.npz"]},
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+)
