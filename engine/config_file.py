@@ -1,0 +1,175 @@
+"""Reading configs: YAML files with `_BASE_`, KEY VALUE pairs, the checks before a run, and what makes two runs the same.
+
+Every function that reads or checks returns the errors it found; `require` raises them together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode as CN
+
+from .config import AT_LEAST, NOT_IN_DIGEST, OPTIONS, REFUSED, get_cfg_default
+from .registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
+from .transforms import check_transforms
+
+
+class ConfigError(ValueError):
+    """All that is wrong with a config, one line each."""
+
+
+def require(errors: list[str]) -> None:
+    """Raises ConfigError with all `errors`, if there are any."""
+    if errors:
+        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        raise ConfigError("\n".join([f"The config has {count}:", *(f"  - {error}" for error in errors)]))
+
+
+def missing_path(path: str | Path, what: str, remedy: str) -> str:
+    """Returns the message for a file or folder that is not there: its full path, the part that exists, what to do."""
+    path = Path(path).expanduser().absolute()
+    exists = next(parent for parent in path.parents if parent.exists())
+    return f"{what} {path} does not exist (the part that does: {exists}). {remedy}"
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file over the one that its `_BASE_` names (a path relative to the file).
+
+    Returns:
+        The merged file as flat keys: {"OPTIM.LR": 0.002, ...}.
+
+    Raises:
+        ConfigError: If the file or a base is missing, is not YAML, or the bases form a circle.
+    """
+    return _read_yaml(Path(path), ())
+
+
+def _read_yaml(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    resolved = path.resolve()
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"The config file is {path}, expected a .yaml file. Python config files are not run.")
+    if not path.is_file():
+        message = missing_path(path, "The config file", "See configs/ for the files there are.")
+        raise ConfigError(message + near_name(path.name, (other.name for other in path.parent.glob("*.yaml"))))
+    if resolved in above:
+        raise ConfigError(f"The config file {path} is its own _BASE_ in the end. Remove one of the _BASE_ lines.")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The config file {path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"The config file {path} holds a {type(tree).__name__}, expected KEY: VALUE lines.")
+    base = tree.pop("_BASE_", None)
+    if not isinstance(base, str | None):
+        raise ConfigError(f"The config file {path}: _BASE_ is {base!r}, expected the path of one file.")
+    values = _read_yaml(path.parent / base, (*above, resolved)) if base else {}
+    return {**values, **flatten(tree)}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a nested config as {"A.B": value}, in its own order."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def merge(cfg: CN, values: dict[str, Any], place: str) -> list[str]:
+    """Sets the keys of `values` in `cfg`; strings are read as Python literals where they are one, as yacs does.
+
+    Args:
+        cfg: The config, changed in place.
+        values: Flat keys and their values.
+        place: Where the values come from; names them in the errors.
+
+    Returns:
+        An error for every unknown key and every value of another type than the default's.
+    """
+    known, errors = flatten(cfg), []
+    for key, value in values.items():
+        if key not in known:
+            errors.append(f"{place}: the key {key} is unknown.{near_name(key, known)}")
+            continue
+        try:
+            cfg.merge_from_list([key, _prepare(value, known[key])])
+        except ValueError:
+            expected = type(known[key]).__name__
+            errors.append(f"{place}: {key} is {value!r}, expected a value of type {expected} such as {known[key]!r}.")
+    return errors
+
+
+def _prepare(value: Any, default: Any) -> Any:
+    """Returns a value for yacs, which reads strings as literals, takes no int for a float, and None for anything.
+
+    Raises:
+        ValueError: If it is None, or looks like a whole number and is none.
+    """
+    if isinstance(default, str) and isinstance(value, str) and not value.startswith(("'", '"')):
+        return repr(value)  # a text stays one, even where it could be read as a number
+    if value in (None, "None"):
+        raise ValueError
+    return float(value) if isinstance(default, float) and _is_int(value) else value
+
+
+def _is_int(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.lstrip("+-").isdecimal()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_cfg(cfg: CN) -> list[str]:
+    """Returns an error for every value that no run can use: refused keys, unknown names, numbers out of range."""
+    from_default = changed_keys(cfg)
+    values = flatten(cfg)
+    errors = [
+        f"{key} is {values[key]!r}, expected its default. {why}" for key, why in REFUSED.items() if key in from_default
+    ]
+    for key, options in OPTIONS.items():
+        if values[key] not in options:
+            hint = near_name(str(values[key]), options)
+            errors.append(f"{key} is {values[key]!r}, expected one of: {', '.join(options)}.{hint}")
+    errors += [
+        f"{key} is {values[key]}, expected at least {least}." for key, least in AT_LEAST.items() if values[key] < least
+    ]
+    named = (("TRAINER", TRAINER_REGISTRY), ("DATASET", DATASET_REGISTRY))
+    errors += [registry.unknown(cfg[node].NAME) for node, registry in named if cfg[node].NAME not in registry]
+    if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
+        errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
+    errors += check_transforms(cfg.INPUT.TRANSFORMS)
+    if cfg.TRAINER.NAME in TRAINER_REGISTRY:
+        errors += TRAINER_REGISTRY.get(cfg.TRAINER.NAME).config_errors(cfg)
+    return errors
+
+
+def full_default() -> CN:
+    """Returns the default config with the options of every registered trainer."""
+    cfg = get_cfg_default()
+    for name in TRAINER_REGISTRY.registered_names():
+        TRAINER_REGISTRY.get(name).add_config(cfg)
+    return cfg
+
+
+def changed_keys(cfg: CN) -> dict[str, Any]:
+    """Returns the keys of `cfg` whose values are not the defaults."""
+    default = flatten(full_default())
+    return {key: value for key, value in flatten(cfg).items() if value != default.get(key)}
+
+
+def identity(cfg: CN) -> dict[str, Any]:
+    """Returns the changed keys that decide what a run computes.
+
+    Values at their default are left out, so a key that a later version adds leaves old runs the same.
+    """
+    left_out = set(NOT_IN_DIGEST)
+    if getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "root_is_identity", False):
+        left_out.discard("DATASET.ROOT")
+    return {key: value for key, value in changed_keys(cfg).items() if key not in left_out}
+
+
+def config_digest(cfg: CN) -> str:
+    """Returns the sha256, in hexadecimal, of what a run computes."""
+    return hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,127 @@
+"""Optimisers (torch's own) and learning-rate schedules, each a closed formula of the epoch.
+
+    lr(e) = warm-up(e)            for e < WARMUP_EPOCH
+          = LR s(e - WARMUP_EPOCH)  after it, if WARMUP_RECOUNT
+          = LR s(e) / s(WARMUP_EPOCH)  after it, otherwise
+    s(e)  = (1 + cos(pi e / MAX_EPOCH)) / 2      cosine
+          = GAMMA^(e // STEPSIZE)                single_step
+          = GAMMA^(milestones <= e)              multi_step
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+from yacs.config import CfgNode as CN
+
+
+def build_optimizer(
+    model: nn.Module | Iterable[nn.Parameter], optim_cfg: CN, *, param_groups: list[dict] | None = None
+) -> torch.optim.Optimizer:
+    """Builds the optimiser that OPTIM describes over the parameters that require gradients.
+
+    Args:
+        model: A module, or parameters.
+        optim_cfg: The node cfg.OPTIM.
+        param_groups: Groups in torch's form; they replace those made from `model`.
+    """
+    if param_groups is None:
+        param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else [{"params": _trainable(model)}]
+    lr, decay = optim_cfg.LR, optim_cfg.WEIGHT_DECAY
+    betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    match optim_cfg.NAME:
+        case "sgd":
+            return torch.optim.SGD(
+                param_groups,
+                lr=lr,
+                momentum=optim_cfg.MOMENTUM,
+                weight_decay=decay,
+                dampening=optim_cfg.SGD_DAMPNING,
+                nesterov=optim_cfg.SGD_NESTEROV,
+            )
+        case "adam":
+            return torch.optim.Adam(param_groups, lr=lr, weight_decay=decay, betas=betas)
+        case "amsgrad":
+            return torch.optim.Adam(param_groups, lr=lr, weight_decay=decay, betas=betas, amsgrad=True)
+        case "adamw":
+            return torch.optim.AdamW(param_groups, lr=lr, weight_decay=decay, betas=betas)
+        case "radam":
+            return torch.optim.RAdam(param_groups, lr=lr, weight_decay=decay, betas=betas)
+        case "rmsprop":
+            return torch.optim.RMSprop(
+                param_groups, lr=lr, momentum=optim_cfg.MOMENTUM, weight_decay=decay, alpha=optim_cfg.RMSPROP_ALPHA
+            )
+        case name:
+            raise ValueError(f"OPTIM.NAME is {name!r}, expected sgd, adam, amsgrad, adamw, radam or rmsprop.")
+
+
+def _trainable(model: nn.Module | Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    parameters = model.parameters() if isinstance(model, nn.Module) else model
+    return [parameter for parameter in parameters if parameter.requires_grad]
+
+
+def _staged_groups(model: nn.Module, optim_cfg: CN) -> list[dict]:
+    """Two groups: OPTIM.NEW_LAYERS at the full rate, every other child module at BASE_LR_MULT of it."""
+    children = dict(model.named_children())
+    unknown = [name for name in optim_cfg.NEW_LAYERS if name not in children]
+    if unknown or not optim_cfg.NEW_LAYERS:
+        raise ValueError(
+            f"OPTIM.NEW_LAYERS is {tuple(optim_cfg.NEW_LAYERS)}, expected names among: {', '.join(children) or 'none'}. "
+            "Set it, or leave OPTIM.STAGED_LR off."
+        )
+    new = {id(p) for name in optim_cfg.NEW_LAYERS for p in children[name].parameters()}
+    trainable = _trainable(model)
+    return [
+        {"params": [p for p in trainable if id(p) not in new], "lr": optim_cfg.LR * optim_cfg.BASE_LR_MULT},
+        {"params": [p for p in trainable if id(p) in new]},
+    ]
+
+
+def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: CN) -> LRScheduler:
+    """Builds the schedule that OPTIM describes; `step()` is called once per epoch, epoch 0's rate is set at once."""
+    decay, warmup = _decay(optim_cfg), max(optim_cfg.WARMUP_EPOCH, 0)
+
+    def rate(epoch: int, lr: float) -> float:
+        if epoch < warmup:
+            return _warmup_lr(epoch, lr, optim_cfg)
+        if optim_cfg.WARMUP_RECOUNT:
+            return lr * decay(epoch - warmup)
+        return lr * decay(epoch) / decay(warmup) if epoch > warmup else lr  # s(WARMUP_EPOCH) may be 0
+
+    return ClosedFormLR(optimizer, rate)
+
+
+class ClosedFormLR(LRScheduler):
+    """Sets every group's rate to `rate(epoch, the group's own lr)`."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, rate: Callable[[int, float], float]):
+        self.rate = rate
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        return [self.rate(self.last_epoch, lr) for lr in self.base_lrs]
+
+
+def _warmup_lr(epoch: int, lr: float, optim_cfg: CN) -> float:
+    if optim_cfg.WARMUP_TYPE == "constant":
+        return optim_cfg.WARMUP_CONS_LR
+    return optim_cfg.WARMUP_MIN_LR if epoch == 0 else lr * epoch / optim_cfg.WARMUP_EPOCH
+
+
+def _decay(optim_cfg: CN) -> Callable[[int], float]:
+    """The schedule s(epoch) without warm-up, 1 at epoch 0."""
+    last, gamma = optim_cfg.MAX_EPOCH, optim_cfg.GAMMA
+    match optim_cfg.LR_SCHEDULER:
+        case "cosine":
+            return lambda epoch: (1 + math.cos(math.pi * epoch / last)) / 2
+        case "single_step":
+            step = optim_cfg.STEPSIZE[-1]
+            return lambda epoch: gamma ** (epoch // (step if step > 0 else last))
+        case "multi_step":
+            return lambda epoch: gamma ** sum(milestone <= epoch for milestone in optim_cfg.STEPSIZE)
+        case name:
+            raise ValueError(f"OPTIM.LR_SCHEDULER is {name!r}, expected cosine, single_step or multi_step.")

@@ -1,0 +1,83 @@
+"""Names to classes: how a trainer, a data set or an evaluator is found by the name in the config."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+
+
+def near_name(name: str, options: Iterable[str]) -> str:
+    """Returns `" Did you mean X?"` when one option is close to `name`, else an empty string."""
+    by_lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    return f" Did you mean {by_lower[close[0]]}?" if close else ""
+
+
+class Registry:
+    """A table of classes by name.
+
+    Args:
+        name: What the entries are, in the singular; used in messages ("trainer").
+        contract: What an entry is called with and what it must return; read by whoever writes one.
+    """
+
+    def __init__(self, name: str, contract: str):
+        self.name = name
+        self.__doc__ = contract
+        self._entries: dict[str, type] = {}
+
+    def register(self, cls: type | None = None, *, name: str | None = None) -> Callable | type:
+        """Class decorator: `@REGISTRY.register()`; the entry's name is the class's unless `name` is given."""
+        if cls is None:
+            return lambda decorated: self.register(decorated, name=name)
+        key = name or cls.__name__
+        taken = self._entries.get(key)
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise KeyError(
+                f"The {self.name} name {key} is taken by {taken.__module__}.{taken.__qualname__}, expected a name of "
+                f"its own for {cls.__module__}.{cls.__qualname__}. Rename the class."
+            )
+        self._entries[key] = cls
+        return cls
+
+    def get(self, name: str) -> type:
+        """Returns the class registered under `name`.
+
+        Raises:
+            KeyError: If no entry has that name; the message lists the names and the nearest one.
+        """
+        if name not in self._entries:
+            raise KeyError(self.unknown(name))
+        return self._entries[name]
+
+    def unknown(self, name: str) -> str:
+        """Returns the message for a name that is not registered."""
+        options = ", ".join(self.registered_names()) or "none registered: import the package that defines them"
+        return f"The {self.name} is {name!r}, expected one of: {options}.{near_name(name, self._entries)}"
+
+    def registered_names(self) -> list[str]:
+        """Returns all names, sorted."""
+        return sorted(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+
+TRAINER_REGISTRY = Registry(
+    "trainer",
+    """A method. Called with the frozen cfg; must return a `TrainerX`: `build_model()` sets up what is trained,
+    `forward_backward(batch)` does one step and returns its losses by name, `model_inference(images)` maps
+    (B, 3, H, W) float32 to logits (B, C). Its options are declared by a static method `add_config(cfg)`.""",
+)
+
+DATASET_REGISTRY = Registry(
+    "data set",
+    """A data set. Called with the frozen cfg; must return a `DatasetBase` (lists of `Datum`: train_x, val, test)
+    whose class attribute `prompt_template` is its hand-made prompt, with `{}` for the class name.""",
+)
+
+EVALUATOR_REGISTRY = Registry(
+    "evaluator",
+    """A measure. Called with (cfg, lab2cname); must have `reset()`, `process(logits (B, C), labels (B,))` and
+    `evaluate()`, which logs the result and returns it as an ordered dict whose first entry is the main number.""",
+)
