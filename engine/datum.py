@@ -1,0 +1,82 @@
+"""What a data set is made of: `Datum`, one labelled image file, and `DatasetBase`, three lists of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Datum:
+    """One image file and its class.
+
+    Args:
+        impath: Path of the image file.
+        label: Class index, from 0.
+        domain: Always 0 here; kept because batches carry it.
+        classname: The class's name as it goes into a prompt.
+    """
+
+    impath: str = ""
+    label: int = 0
+    domain: int = 0
+    classname: str = ""
+
+
+class DatasetBase:
+    """Items for training, validation and test, and the classes they share.
+
+    Args:
+        train_x: Items to train on; may be empty where a data set is only tested on.
+        val: Items to validate on; may be empty.
+        test: Items to test on.
+
+    Raises:
+        ValueError: If there is nothing to test on, labels are not 0..C-1, a label has two names, or val or test has
+            a class that the training items lack.
+    """
+
+    prompt_template = "a photo of a {}."
+
+    def __init__(
+        self, train_x: Sequence[Datum] = (), *, val: Sequence[Datum] | None = None, test: Sequence[Datum] = ()
+    ):
+        self.train_x = list(train_x)
+        self.val = list(val or ())
+        self.test = list(test)
+        self.lab2cname = self._name_classes()
+        self.classnames = [self.lab2cname[label] for label in range(self.num_classes)]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.lab2cname)
+
+    def _name_classes(self) -> dict[int, str]:
+        """Returns label -> class name, in order of the labels."""
+        place = type(self).__name__
+        if not self.test:
+            raise ValueError(f"{place}.test is empty, expected at least one item. Check the data set's split.")
+        names = {item.label: item.classname for item in self.train_x or self.test}
+        wrong = [label for label in names if label not in range(len(names))]
+        if wrong:
+            raise ValueError(
+                f"{place} has the labels {sorted(names)[:10]}... ({len(names)} in all, {wrong[0]!r} among them), "
+                f"expected 0 to {len(names) - 1}. Number the classes from 0 without gaps."
+            )
+        for split, items in (("train_x", self.train_x), ("val", self.val), ("test", self.test)):
+            for item in items:
+                self._require_class(split, item, names)
+        return {label: names[label] for label in range(len(names))}
+
+    def _require_class(self, split: str, item: Datum, names: dict[int, str]) -> None:
+        place = f"{type(self).__name__}.{split}"
+        if item.label not in names:
+            raise ValueError(
+                f"{place}'s item {item.impath} has label {item.label} ({item.classname}), expected 0 to "
+                f"{len(names) - 1}. Every class of val and test must be among the training items."
+            )
+        if item.classname != names[item.label]:
+            raise ValueError(
+                f"{place}'s item {item.impath} calls class {item.label} {item.classname!r}, expected "
+                f"{names[item.label]!r} as elsewhere. Give each label one name."
+            )

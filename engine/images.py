@@ -1,0 +1,84 @@
+"""From one item to its part of a batch: the image file is read and its transform drawn from a seed of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from .datum import Datum
+from .samplers import mix_seeds
+from .transforms import build_transform
+
+
+class DatasetWrapper(Dataset):
+    """Reads item `index` and returns its part of a batch.
+
+    Args:
+        cfg: The config.
+        data_source: The items.
+        transform: PIL image -> tensor (3, H, W); a list gives one view for each. Random ones draw from torch's
+            generator, which is seeded for every item.
+        is_train: Whether DATALOADER.K_TRANSFORMS views are made of each image.
+    """
+
+    def __init__(
+        self,
+        cfg,
+        data_source: Sequence[Datum],
+        transform: Callable | Sequence[Callable] | None = None,
+        is_train: bool = False,
+    ):
+        self.data_source = data_source
+        self.seed = cfg.SEED
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared: workers that live on see changes
+        transforms = list(transform) if isinstance(transform, (list, tuple)) else [transform]
+        n_views = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
+        if n_views < 1:
+            raise ValueError(f"DATALOADER.K_TRANSFORMS is {n_views}, expected 1 or more views of an image. Change it.")
+        self.transforms = [transform for transform in transforms for _ in range(n_views)]
+        # Differs from the original: img0 is the test transform's view, aspect ratio kept, not the squeezed image.
+        self.img0_transform = build_transform(cfg, is_train=False) if cfg.DATALOADER.RETURN_IMG0 else None
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __getitem__(self, index: int) -> dict:
+        item = self.data_source[index]
+        image = read_image(item.impath)
+        output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": index}
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(mix_seeds(self.seed, int(self.epoch), index))
+            for view, transform in enumerate(self.transforms, start=1):
+                output["img" if view == 1 else f"img{view}"] = image if transform is None else transform(image)
+        if self.img0_transform is not None:
+            output["img0"] = self.img0_transform(image)
+        return output
+
+
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """Returns the image file as RGB.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it does not decode.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"Image {path} is missing, expected every file that the split lists. Put it there; "
+            "`python -m datasets.check NAME --root FOLDER` lists all that are missing."
+        ) from error
+    except Exception as error:  # what a decoder raises on a broken file depends on the format
+        raise ValueError(
+            f"Image {path} does not decode ({type(error).__name__}: {error}), expected a whole image file. Replace it; "
+            "`python -m datasets.check NAME --root FOLDER --decode` finds all such files."
+        ) from error
