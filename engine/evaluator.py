@@ -1,0 +1,154 @@
+"""Accuracy, error rate, macro F1, and on request the accuracy per class and the confusion matrix.
+
+    accuracy = 100 correct / total
+    macro_f1 = 100 mean over the classes c that occur in the labels of 2 TP_c / (2 TP_c + FP_c + FN_c)
+
+The log lines below `=> result` are what parse_test_res.py reads.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from sklearn.metrics import confusion_matrix, f1_score
+
+from .registry import EVALUATOR_REGISTRY
+
+logger = logging.getLogger(__name__)
+
+
+def build_evaluator(cfg, lab2cname: Mapping[int, str]):
+    """Builds the evaluator that cfg.TEST.EVALUATOR names.
+
+    Args:
+        cfg: The configuration.
+        lab2cname: The class name of every label.
+
+    Raises:
+        KeyError: No evaluator of this name is registered.
+    """
+    return EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg, lab2cname)
+
+
+def compute_accuracy(output: torch.Tensor, target: torch.Tensor, topk: Sequence[int] = (1,)) -> list[torch.Tensor]:
+    """Computes the share of images whose label is among the k largest logits, for every k.
+
+    Args:
+        output: Logits, (B, C).
+        target: Labels, (B,) int64.
+        topk: The values of k, each at most C.
+
+    Returns:
+        For every k a float32 tensor (1,), in percent.
+    """
+    ranked = output.topk(max(topk), dim=1).indices  # (B, K)
+    is_hit = ranked == target[:, None]
+    return [100.0 * is_hit[:, :k].any(dim=1).float().mean(dim=0, keepdim=True) for k in topk]
+
+
+@EVALUATOR_REGISTRY.register()
+class Classification:
+    """Evaluates single-label classification: reset(), process() for every batch, then evaluate()."""
+
+    def __init__(self, cfg, lab2cname: Mapping[int, str]) -> None:
+        self.lab2cname = dict(lab2cname)
+        self.per_class_result = cfg.TEST.PER_CLASS_RESULT
+        self.cmat_path = Path(cfg.OUTPUT_DIR) / "cmat.pt" if cfg.TEST.COMPUTE_CMAT else None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all processed batches."""
+        self._labels: list[int] = []
+        self._predictions: list[int] = []
+
+    def process(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            logits: (B, C), any floating dtype and device.
+            labels: (B,) int64, in 0 ... C - 1.
+
+        Raises:
+            ValueError: A label outside the classes.
+        """
+        n_classes = logits.shape[1]
+        batch_labels = labels.tolist()
+        for label in batch_labels:
+            if not 0 <= label < n_classes or label not in self.lab2cname:
+                raise ValueError(
+                    f"A label of this batch is {label}, expected 0 to {min(n_classes, len(self.lab2cname)) - 1}, "
+                    f"the {len(self.lab2cname)} classes of the data set (the model has {n_classes} outputs). "
+                    "Check DATASET.SUBSAMPLE_CLASSES and the labels in the split file."
+                )
+        self._labels.extend(batch_labels)
+        self._predictions.extend(logits.argmax(dim=1).tolist())
+
+    def evaluate(self) -> OrderedDict:
+        """Logs and returns the result over all processed batches.
+
+        Returns:
+            accuracy, error_rate, macro_f1 in percent, total and correct as counts; with TEST.PER_CLASS_RESULT also
+            perclass_accuracy, the mean of the classes' accuracies in percent.
+
+        Raises:
+            ValueError: Nothing was processed.
+        """
+        total = len(self._labels)
+        if total == 0:
+            raise ValueError(
+                "The number of processed images is 0, expected at least 1. "
+                "Check that the evaluated split holds images, and call process() before evaluate()."
+            )
+        correct = sum(label == prediction for label, prediction in zip(self._labels, self._predictions, strict=True))
+        accuracy = 100.0 * correct / total
+        result = OrderedDict(
+            accuracy=accuracy,
+            error_rate=100.0 - accuracy,
+            macro_f1=100.0 * self._macro_f1(),
+            total=total,
+            correct=correct,
+        )
+        logger.info(
+            "=> result\n* total: %s\n* correct: %s\n* accuracy: %.2f%%\n* error: %.2f%%\n* macro_f1: %.2f%%",
+            f"{total:,}",
+            f"{correct:,}",
+            accuracy,
+            result["error_rate"],
+            result["macro_f1"],
+        )
+        if self.per_class_result:
+            result["perclass_accuracy"] = self._log_per_class()
+        if self.cmat_path is not None:
+            self._save_confusion_matrix()
+        return result
+
+    def _macro_f1(self) -> float:
+        present = sorted(set(self._labels))
+        return float(f1_score(self._labels, self._predictions, average="macro", labels=present, zero_division=0))
+
+    def _log_per_class(self) -> float:
+        hits: dict[int, list[bool]] = {}
+        for label, prediction in zip(self._labels, self._predictions, strict=True):
+            hits.setdefault(label, []).append(label == prediction)
+        lines, accuracies = ["=> per-class result"], []
+        for label in sorted(hits):
+            total, correct = len(hits[label]), sum(hits[label])
+            accuracies.append(100.0 * correct / total)
+            lines.append(
+                f"* class: {label} ({self.lab2cname[label]})\ttotal: {total:,}\tcorrect: {correct:,}\t"
+                f"acc: {accuracies[-1]:.2f}%"
+            )
+        mean = sum(accuracies) / len(accuracies)
+        logger.info("\n".join([*lines, f"* average: {mean:.2f}%"]))
+        return mean
+
+    def _save_confusion_matrix(self) -> None:
+        # Differs from the original: a tensor over all classes (C, C), so that a class without images keeps its row;
+        # row i holds the shares of label i's images by predicted class, float64.
+        classes = sorted(self.lab2cname)
+        shares = confusion_matrix(self._labels, self._predictions, labels=classes, normalize="true")
+        self.cmat_path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(torch.from_numpy(shares), self.cmat_path)
+        logger.info("Confusion matrix is saved to %s", self.cmat_path)

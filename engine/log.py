@@ -1,0 +1,91 @@
+"""What a run says: log.txt and the terminal with the same bare lines, and running means for the log line of a batch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import random
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+
+def setup_logging(folder: str | Path) -> None:
+    """Sends bare INFO messages to standard output and to the end of log.txt in `folder`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    close_logging()
+    formatter = logging.Formatter("%(message)s")
+    for handler in (_TerminalHandler(), logging.FileHandler(folder / "log.txt", encoding="utf-8")):
+        handler.setFormatter(formatter)
+        handler.set_name("run")
+        root.addHandler(handler)
+    for name in ("engine", "datasets", "trainers", "clip", "train"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+class _TerminalHandler(logging.Handler):
+    """Prints above a progress bar that may be on the screen; tracebacks are for log.txt alone."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.exc_info:
+            tqdm.write(self.format(record))
+
+
+def close_logging() -> None:
+    """Ends what `setup_logging` began."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if handler.get_name() == "run"]:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def set_random_seed(seed: int) -> None:
+    """Seeds Python's, numpy's and torch's global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def environment() -> str:
+    """Returns one line on the software and hardware of the run."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    return f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()}, {device}"
+
+
+class AverageMeter:
+    """The last value and the mean of all values since the start."""
+
+    def __init__(self):
+        self.value, self.total, self.count = 0.0, 0.0, 0
+
+    def update(self, value: float, n: int = 1) -> None:
+        """Adds a value that stands for `n` items."""
+        self.value = value
+        self.total += value * n
+        self.count += n
+
+    @property
+    def average(self) -> float:
+        """The mean, 0 before the first value."""
+        return self.total / max(self.count, 1)
+
+
+class MetricMeter:
+    """Meters by name; printed as `loss 1.2345 (1.3456) acc 50.0000 (48.0000)`: last value and mean."""
+
+    def __init__(self):
+        self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
+
+    def update(self, values: dict[str, float]) -> None:
+        """Adds one value to each named meter."""
+        for name, value in values.items():
+            self.meters[name].update(float(value))
+
+    def __str__(self) -> str:
+        return " ".join(f"{name} {meter.value:.4f} ({meter.average:.4f})" for name, meter in self.meters.items())

@@ -1,0 +1,82 @@
+"""A run's folder: what it holds, whether the run is done, and that no run is written over by another.
+
+config.yaml is written when a run starts, results.json when it has ended: a run is done if results.json is there and was
+made with the same configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode as CN
+
+from .checkpoint import write_atomically
+from .config_file import ConfigError, config_digest, flatten, full_default, identity, merge, read_yaml
+
+CONFIG, RESULTS = "config.yaml", "results.json"
+
+
+def read_config(folder: str | Path) -> CN | None:
+    """Returns the config of the run in `folder`, None where there is none."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        return None
+    cfg, values = full_default(), read_yaml(path)
+    known = flatten(cfg)
+    merge(cfg, {key: value for key, value in values.items() if key in known}, str(path))
+    return cfg
+
+
+def write_config(cfg: CN) -> None:
+    """Writes the config to its OUTPUT_DIR."""
+    folder = Path(cfg.OUTPUT_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / CONFIG, lambda temporary: temporary.write_text(cfg.dump(), encoding="utf-8"))
+
+
+def read_results(folder: str | Path) -> dict[str, Any] | None:
+    """Returns the results of the run in `folder`, None where it has not ended."""
+    path = Path(folder) / RESULTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write_results(cfg: CN, results: dict[str, Any]) -> None:
+    """Writes results.json, the mark of a run that has ended, with the digest of its config."""
+    text = json.dumps({**results, "config_digest": config_digest(cfg)}, indent=2)
+    path = Path(cfg.OUTPUT_DIR) / RESULTS
+    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def resolve_seed(cfg: CN) -> None:
+    """Replaces a negative SEED: by that of the unfinished run in OUTPUT_DIR, or by a fresh one."""
+    if cfg.SEED < 0:
+        stored = read_config(cfg.OUTPUT_DIR)
+        cfg.SEED = stored.SEED if stored is not None else secrets.randbelow(2**31)
+
+
+def is_done(cfg: CN) -> bool:
+    """Says whether OUTPUT_DIR holds this very run, ended.
+
+    Raises:
+        ConfigError: If it holds a run of another configuration; the message names the keys that differ.
+    """
+    stored = read_config(cfg.OUTPUT_DIR)
+    results = read_results(cfg.OUTPUT_DIR)
+    if stored is not None:
+        _refuse_another(cfg, stored)
+    return results is not None and results.get("config_digest") == config_digest(cfg)
+
+
+def _refuse_another(cfg: CN, stored: CN) -> None:
+    found, asked = identity(stored), identity(cfg)
+    values_found, values_asked = flatten(stored), flatten(cfg)
+    differing = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
+    if differing:
+        lines = [f"  - {key} is {values_found[key]!r} there, {values_asked[key]!r} was asked for" for key in differing]
+        raise ConfigError(
+            f"The folder {cfg.OUTPUT_DIR} holds a run of another configuration, expected the same one or an empty "
+            "folder. Choose another --output-dir, or move the old run away. What differs:\n" + "\n".join(lines)
+        )

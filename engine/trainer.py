@@ -1,0 +1,202 @@
+"""The training loop, the same for every method: what a step is, a method says in `forward_backward`."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+from yacs.config import CfgNode as CN
+
+from .config_file import missing_path
+from .data import DataManager
+from .evaluator import build_evaluator
+from .log import AverageMeter, MetricMeter
+from .trainer_base import TrainerBase
+
+logger = logging.getLogger(__name__)
+
+
+class TrainerX(TrainerBase):
+    """A method on a data set: builds both, trains, validates and tests.
+
+    A method is a subclass. It must define `build_model`, which calls `register_model` for what is trained;
+    `forward_backward(batch)`, one optimisation step, which returns its losses by name; and
+    `model_inference(images)`, from (B, 3, H, W) to logits (B, C).
+    """
+
+    @staticmethod
+    def add_config(cfg: CN) -> None:
+        """Declares the method's own keys in the default config."""
+
+    @staticmethod
+    def config_errors(cfg: CN) -> list[str]:
+        """Returns what is wrong with the method's own keys, one message each."""
+        return []
+
+    def __init__(self, cfg: CN):
+        super().__init__(cfg)
+        self.check_cfg(cfg)
+        self.build_data_loader()
+        self.check_splits()
+        self.build_model()
+        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+        self.results: dict[str, Any] = {}  # of the last test
+
+    def check_cfg(self, cfg: CN) -> None:
+        """Raises what is wrong with `cfg` and cannot be seen before the trainer is built."""
+
+    def build_data_loader(self) -> None:
+        """Builds the data set and its loaders."""
+        self.dm = DataManager(self.cfg)
+        self.train_loader_x, self.val_loader = self.dm.train_loader_x, self.dm.val_loader
+        self.test_loader = self.dm.test_loader
+        self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
+
+    def check_splits(self) -> None:
+        """Raises what the config asks for and the data set does not have, before any work is done."""
+        splits = {"val": self.val_loader, "test": self.test_loader}
+        name, wanted = self.cfg.DATASET.NAME, self.cfg.TEST.SPLIT
+        if not self.cfg.TEST.NO_TEST and splits[wanted] is None:
+            raise ValueError(f"TEST.SPLIT is {wanted}, expected a split that {name} has. Set TEST.SPLIT.")
+        if self.cfg.RUN.EVAL_ONLY:
+            return
+        if self.train_loader_x is None:
+            raise ValueError(
+                f"The data set {name} has no training items, expected some. It is for testing: give --eval-only with "
+                "--model-dir."
+            )
+        if self.cfg.TEST.FINAL_MODEL == "best_val" and self.val_loader is None:
+            raise ValueError(
+                f"TEST.FINAL_MODEL is best_val, expected last_step: the data set {name} has no validation items."
+            )
+
+    def build_model(self) -> None:
+        """Builds the model and registers its trained part."""
+        raise NotImplementedError
+
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        """Does one optimisation step on a batch and returns its losses by name."""
+        raise NotImplementedError
+
+    def model_inference(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the logits (B, C) of images (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def result_fields(self) -> dict[str, Any]:
+        """Returns the method's own entries of results.json."""
+        return {}
+
+    # The loop
+
+    def train(self) -> None:
+        """Trains from the last checkpoint, or from the start, to MAX_EPOCH; then tests."""
+        self.before_train()
+        for self.epoch in range(self.start_epoch, self.max_epoch):
+            self.before_epoch()
+            self.run_epoch()
+            self.after_epoch()
+        self.after_train()
+
+    def before_train(self) -> None:
+        """Resumes if RESUME or OUTPUT_DIR holds a checkpoint."""
+        self.start_epoch = self.epochs_done = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)
+        if self.cfg.RESUME and not self.start_epoch:
+            marker = Path(self.cfg.RESUME) / next(iter(self.models)) / "checkpoint"
+            raise FileNotFoundError(missing_path(marker, "RESUME's file", "Correct --resume, or leave it out."))
+        self.num_batches = len(self.train_loader_x)
+        self.writer = SummaryWriter(self.output_dir / "tensorboard", purge_step=self.start_epoch * self.num_batches)
+        self.time_start_s = time.monotonic()
+
+    def before_epoch(self) -> None:
+        """Draws the epoch's order and augmentations."""
+        self.dm.set_epoch(self.epoch)
+
+    def run_epoch(self) -> None:
+        """One pass over the training items."""
+        self.set_model_mode("train")
+        losses, batch_time_s, data_time_s = MetricMeter(), AverageMeter(), AverageMeter()
+        start_s = time.monotonic()
+        for self.batch_idx, batch in enumerate(progress(self.train_loader_x, f"epoch {self.epoch + 1}")):
+            data_time_s.update(time.monotonic() - start_s)
+            losses.update(self.forward_backward(batch))
+            batch_time_s.update(time.monotonic() - start_s)
+            self.log_batch(losses, batch_time_s, data_time_s)
+            start_s = time.monotonic()
+        self.update_lr()
+        self.epochs_done = self.epoch + 1
+
+    def after_epoch(self) -> None:
+        """Validates if the best model is wanted; saves."""
+        done = self.epochs_done
+        if self.cfg.TEST.FINAL_MODEL == "best_val":
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.best_result = result
+                self.save_model(done, val_result=result, is_best=True)
+        frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
+        asked_for = done == self.max_epoch or (frequency > 0 and done % frequency == 0)
+        if asked_for or time.monotonic() - self.last_saved_s >= self.cfg.TRAIN.CHECKPOINT_SECONDS:
+            self.save_model(done, val_result=self.best_result)
+
+    def after_train(self) -> None:
+        """Tests the final model."""
+        logger.info("Finish training")
+        if not self.cfg.TEST.NO_TEST:
+            best = self.cfg.TEST.FINAL_MODEL == "best_val"
+            logger.info("Deploy the %s", "model with the best val performance" if best else "last-step model")
+            if best:
+                self.load_model(self.output_dir)
+            self.test()
+        logger.info("Elapsed: %s", datetime.timedelta(seconds=round(time.monotonic() - self.time_start_s)))
+        self.writer.close()
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluates on a split (TEST.SPLIT by default) and returns the main result, in percent."""
+        split = split or self.cfg.TEST.SPLIT
+        loader = self.val_loader if split == "val" else self.test_loader
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        logger.info("Evaluate on the *%s* set", split)
+        for batch in progress(loader, split):
+            images, labels = self.parse_batch_test(batch)
+            self.evaluator.process(self.model_inference(images), labels)
+        self.results = self.evaluator.evaluate()
+        return next(iter(self.results.values()))
+
+    def parse_batch_train(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""
+        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
+
+    def parse_batch_test(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""
+        return self.parse_batch_train(batch)
+
+    def log_batch(self, losses: MetricMeter, batch_time_s: AverageMeter, data_time_s: AverageMeter) -> None:
+        """Writes the losses to TensorBoard, and every PRINT_FREQ batches a line with the time that is left."""
+        done, lr = self.batch_idx + 1, self.get_current_lr()
+        step = self.epoch * self.num_batches + self.batch_idx
+        for name, meter in losses.meters.items():
+            self.writer.add_scalar(f"train/{name}", meter.value, step)
+        self.writer.add_scalar("train/lr", lr, step)
+        if done % self.cfg.TRAIN.PRINT_FREQ == 0 or self.num_batches < self.cfg.TRAIN.PRINT_FREQ:
+            left = self.max_epoch * self.num_batches - step - 1
+            eta = datetime.timedelta(seconds=int(batch_time_s.average * left))
+            logger.info(
+                f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
+                f"time {batch_time_s.value:.3f} ({batch_time_s.average:.3f}) "
+                f"data {data_time_s.value:.3f} ({data_time_s.average:.3f}) {losses} lr {lr:.4e} eta {eta}"
+            )
+
+
+def progress(batches: Iterable, label: str) -> Iterable:
+    """Shows a bar on a terminal, nothing elsewhere."""
+    return tqdm(batches, desc=label, leave=False, disable=not sys.stderr.isatty())

@@ -1,0 +1,174 @@
+"""What is trained: the registered models with their optimisers and schedules; one step of them, saving, resuming, loading."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from yacs.config import CfgNode as CN
+
+from .checkpoint import (
+    BEST,
+    checkpoint_name,
+    load_checkpoint,
+    load_pretrained_weights,
+    newest_checkpoint,
+    save_checkpoint,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class TrainerBase:
+    """Models by name. A model that has an optimiser is trained; all are saved in OUTPUT_DIR/NAME/ and loaded from there.
+
+    Class attributes:
+        ignored_on_load: State-dict entries that are saved for reference and never read back.
+    """
+
+    ignored_on_load: tuple[str, ...] = ()
+
+    def __init__(self, cfg: CN):
+        self.cfg = cfg
+        self.device = torch.device("cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu")
+        self.output_dir = Path(cfg.OUTPUT_DIR)
+        self.start_epoch, self.max_epoch = 0, cfg.OPTIM.MAX_EPOCH
+        self.models: dict[str, nn.Module] = {}
+        self.optims: dict[str, torch.optim.Optimizer | None] = {}
+        self.scheds: dict[str, Any] = {}
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
+        self.epochs_done = 0  # of the model as it is
+        self.best_result, self.last_saved_s = -1.0, time.monotonic()
+
+    def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
+        """Makes `model` one that is saved and loaded under `name`, and trained if it has an optimiser."""
+        self.models[name], self.optims[name], self.scheds[name] = model, optim, sched
+        if self.cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(model, self.cfg.MODEL.INIT_WEIGHTS, ignored=self.ignored_on_load)
+
+    def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
+        """Returns `names` as a list, all registered names for None."""
+        return [names] if isinstance(names, str) else list(names or self.models)
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """Sets what is trained to train() or eval(); everything else stays in eval() always."""
+        for name in self.get_model_names(names):
+            self.models[name].train(mode == "train" and self.optims[name] is not None)
+
+    def model_backward_and_update(self, loss: torch.Tensor, names: str | list[str] | None = None) -> None:
+        """Does one optimisation step on `loss` (a scalar).
+
+        Raises:
+            FloatingPointError: If the loss is infinite or not a number.
+        """
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss is {loss.item()}, expected a finite number. Lower OPTIM.LR, or use PREC fp32."
+            )
+        optims = [self.optims[name] for name in self.get_model_names(names) if self.optims[name] is not None]
+        for optim in optims:
+            optim.zero_grad()
+        self.scaler.scale(loss).backward()
+        for optim in optims:
+            self.scaler.step(optim)
+        self.scaler.update()
+
+    def update_lr(self, names: str | list[str] | None = None) -> None:
+        """Steps the schedules: once per epoch."""
+        for name in self.get_model_names(names):
+            if self.scheds[name] is not None:
+                self.scheds[name].step()
+
+    def get_current_lr(self, names: str | list[str] | None = None) -> float:
+        """Returns the learning rate in force."""
+        return self.optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
+
+    def save_model(self, epoch: int, *, val_result: float | None = None, is_best: bool = False) -> None:
+        """Saves every model after `epoch` epochs; a rolling checkpoint before it that nobody asked to keep is removed."""
+        for name, model in self.models.items():
+            folder = self.output_dir / name
+            previous = newest_checkpoint(folder)
+            optim, sched = self.optims[name], self.scheds[name]
+            state = {
+                "state_dict": model.state_dict(),
+                "epoch": epoch,
+                "optimizer": optim.state_dict() if optim else None,
+                "scheduler": {"last_epoch": sched.last_epoch} if sched else None,
+                "val_result": val_result,
+                "scaler": self.scaler.state_dict(),
+            }
+            path = save_checkpoint(state, folder, is_best=is_best)
+            if not is_best and previous and previous != path and not self._is_kept(previous):
+                previous.unlink(missing_ok=True)
+        if not is_best:
+            self.last_saved_s = time.monotonic()
+
+    def _is_kept(self, path: Path) -> bool:
+        epoch, frequency = int(path.name.rpartition("-")[2]), self.cfg.TRAIN.CHECKPOINT_FREQ
+        return epoch >= self.max_epoch or (frequency > 0 and epoch % frequency == 0)
+
+    def resume_model_if_exist(self, directory: str | Path) -> int:
+        """Restores the newest checkpoint in `directory` and returns its epoch, 0 if there is none."""
+        newest = {name: newest_checkpoint(Path(directory) / name) for name in self.models}
+        if not newest or None in newest.values():
+            return 0
+        for name, path in newest.items():
+            checkpoint = load_checkpoint(path)
+            self._load_state(name, checkpoint["state_dict"], path)
+            self.best_result = -1.0 if checkpoint["val_result"] is None else checkpoint["val_result"]
+            if self.optims[name] is not None:
+                self.optims[name].load_state_dict(checkpoint["optimizer"])
+                self.scheds[name].last_epoch = checkpoint["scheduler"]["last_epoch"]
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(checkpoint["scaler"])
+        logger.info("Resume after epoch %d from %s", checkpoint["epoch"], directory)
+        return checkpoint["epoch"]
+
+    def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
+        """Loads every model from a run's folder.
+
+        Args:
+            directory: The run's folder; "" loads nothing.
+            epoch: After how many epochs; None or negative: the best model on the validation items.
+
+        Raises:
+            FileNotFoundError: If that checkpoint was not saved; the message lists the epochs there are.
+            ValueError: If it is cut short, or of another method, backbone or number of classes.
+        """
+        if not self.models:
+            return
+        if not directory:
+            logger.info("No --model-dir is given: the model is evaluated as it starts")
+            return
+        file_name = BEST if epoch is None or epoch < 0 else checkpoint_name(epoch)
+        for name in self.models:
+            path = Path(directory) / name / file_name
+            checkpoint = load_checkpoint(path)
+            self.before_load(name, checkpoint["state_dict"])
+            self._load_state(name, checkpoint["state_dict"], path)
+            self.epochs_done = checkpoint.get("epoch")
+            logger.info("Load %s (epoch %s)", path, self.epochs_done)
+
+    def before_load(self, name: str, state_dict: dict[str, torch.Tensor]) -> None:
+        """Adapts the model `name` to a state dict that is going to be loaded into it."""
+
+    def _load_state(self, name: str, state_dict: dict[str, torch.Tensor], path: Path) -> None:
+        """Copies a state dict into a model; everything but `ignored_on_load` must fit."""
+        found = {key: value for key, value in state_dict.items() if key not in self.ignored_on_load}
+        expected = {key: v for key, v in self.models[name].state_dict().items() if key not in self.ignored_on_load}
+        shapes_found = {key: tuple(value.shape) for key, value in found.items()}
+        shapes_expected = {key: tuple(value.shape) for key, value in expected.items()}
+        if shapes_found != shapes_expected:
+            raise ValueError(
+                f"The checkpoint {path} holds {_entries(shapes_found)}, expected {_entries(shapes_expected)}. It was "
+                "trained with another trainer, backbone, context or class list: give the config it was trained with."
+            )
+        self.models[name].load_state_dict(found, strict=False)
+
+
+def _entries(shapes: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items())) or "nothing"

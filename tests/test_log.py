@@ -1,0 +1,109 @@
+"""log.txt and the terminal get the same bare lines; meters; seeds."""
+
+import logging
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from engine import set_random_seed
+from engine.log import AverageMeter, MetricMeter, close_logging, environment, setup_logging
+
+logger = logging.getLogger("engine.test")
+
+
+@pytest.fixture(autouse=True)
+def end_logging():
+    yield
+    close_logging()
+
+
+def test_bare_lines_on_the_terminal_and_in_log_txt(tmp_path, capsys):
+    setup_logging(tmp_path / "new" / "run")
+    logger.info("* accuracy: %.2f%%", 92.004)
+    logger.warning("PREC fp16 needs a GPU")
+    logger.debug("hidden")
+    lines = "* accuracy: 92.00%\nPREC fp16 needs a GPU\n"
+    assert capsys.readouterr().out == lines
+    assert (tmp_path / "new" / "run" / "log.txt").read_text() == lines
+
+
+def test_log_txt_is_appended_to(tmp_path):
+    for message in ("first call", "resumed"):
+        setup_logging(tmp_path)
+        logger.info(message)
+    assert (tmp_path / "log.txt").read_text() == "first call\nresumed\n"
+
+
+def test_a_second_run_writes_into_its_own_log(tmp_path, capsys):
+    for name in ("a", "b"):
+        setup_logging(tmp_path / name)
+        logger.info(name)
+    assert (tmp_path / "a" / "log.txt").read_text() == "a\n"
+    assert capsys.readouterr().out == "a\nb\n"
+
+
+def test_closed_logging_says_nothing(tmp_path, capsys):
+    setup_logging(tmp_path)
+    close_logging()
+    logger.info("unheard")
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "log.txt").read_text() == ""
+
+
+def test_tracebacks_go_to_log_txt_alone(tmp_path, capsys):
+    setup_logging(tmp_path)
+    try:
+        raise ValueError("too long")
+    except ValueError:
+        logger.info("The run ended with an error", exc_info=True)
+    assert capsys.readouterr().out == ""
+    text = (tmp_path / "log.txt").read_text()
+    assert "Traceback" in text and text.endswith("ValueError: too long\n")
+
+
+def test_names_beyond_ascii(tmp_path):
+    setup_logging(tmp_path)
+    logger.info("naïve café")
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8") == "naïve café\n"
+
+
+def test_other_packages_are_heard_from_warnings_on(tmp_path):
+    setup_logging(tmp_path)
+    logging.getLogger("PIL").info("reads a chunk")
+    logging.getLogger("PIL").warning("broken chunk")
+    assert (tmp_path / "log.txt").read_text() == "broken chunk\n"
+
+
+def test_average_meter_weighs_by_count():
+    meter = AverageMeter()
+    assert meter.average == 0
+    meter.update(1.0, n=3)
+    meter.update(5.0)
+    assert (meter.value, meter.average) == (5.0, 2.0)
+
+
+def test_metric_meter_prints_last_value_and_mean():
+    meters = MetricMeter()
+    meters.update({"loss": 1.0, "acc": torch.tensor(50.0)})
+    meters.update({"loss": 2.0, "acc": 100})
+    assert str(meters) == "loss 2.0000 (1.5000) acc 100.0000 (75.0000)"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**40])
+def test_seed_decides_all_three_generators(seed):
+    def draw():
+        set_random_seed(seed)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    first = draw()
+    assert draw() == first
+    set_random_seed(seed + 1)
+    assert torch.rand(1).item() != first[2]
+
+
+def test_environment_names_the_versions():
+    assert torch.__version__ in environment()
+    assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in environment()
