@@ -1,0 +1,160 @@
+"""Your own images: any folder of class folders, split as it says itself or drawn once.
+
+DATASET.ROOT is the folder. It holds either train/ and test/ (and val/, if any; test/ alone can only be tested on), each
+with the class folders, or the class folders themselves: then half of each class is drawn to train on, a fifth for val
+and the rest to test on, and the split is kept in split_folder_seed1.json. Whatever SEED is, the split is the same:
+seeds differ in the few shots that are drawn, never in the test set. Delete the file to draw anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from .base import (
+    DATASET_REGISTRY,
+    Datum,
+    FewShotDataset,
+    Items,
+    draw_split,
+    list_class_images,
+    missing_files,
+    read_split,
+    write_split,
+)
+
+SPLIT_SEED = 1
+
+logger = logging.getLogger(__name__)
+
+
+@DATASET_REGISTRY.register()
+class Folder(FewShotDataset):
+    """Class names are the folders' names, underscores becoming spaces in prompts, or those in DATASET.CLASSNAMES."""
+
+    split_file = f"split_folder_seed{SPLIT_SEED}.json"
+    root_is_identity = True  # another DATASET.ROOT is another data set, not the same one moved
+
+    def load_items(self, cfg) -> Items:
+        items = self.read_items(self.find_root(cfg.DATASET.ROOT))
+        return rename_classes(items, Path(cfg.DATASET.CLASSNAMES).expanduser()) if cfg.DATASET.CLASSNAMES else items
+
+    @classmethod
+    def read_items(cls, root: Path) -> Items:
+        """Returns all items, drawing and keeping a split where the folder has none.
+
+        Raises:
+            FileNotFoundError: If the folder is missing.
+            ValueError: If there are no class folders, a class has no images, or a class is not in train.
+        """
+        cls.require(root)
+        if is_split(root):
+            return read_presplit(root)
+        split = root / cls.split_file
+        items = list_items(root)
+        if not split.exists():
+            splits = draw_split(items, SPLIT_SEED)
+            keep_split(split, root, splits)
+            return splits
+        splits = read_split(split, root)
+        new = {item.impath for item in items} - {item.impath for split_items in splits for item in split_items}
+        if new:
+            logger.warning(f"{split} does not list {len(new):,} image(s) of its folder: delete it to draw a new split")
+        if missing := missing_files(*splits):
+            raise FileNotFoundError(
+                f"{split} lists {len(missing):,} image(s) that are missing, {missing[0]} first, expected all of them. "
+                "Put them back, or delete the split file to draw a new one."
+            )
+        return splits
+
+    @classmethod
+    def prepare(cls, root: Path) -> None:
+        """Draws the split, if there is none."""
+        cls.read_items(root)
+
+    @classmethod
+    def remedy(cls) -> str:
+        return "Pass the folder of the class folders as --root FOLDER (DATA=FOLDER to the scripts)."
+
+
+def is_split(root: Path) -> bool:
+    """Whether root holds train/ and test/, or one of them with folders inside rather than the images of a class."""
+    found = [name for name in ("train", "test") if (root / name).is_dir()]
+    return len(found) == 2 or any(list_class_images(root / name) for name in found)
+
+
+def read_presplit(root: Path) -> Items:
+    """Returns the items of train/, val/ and test/; labels number the classes of train/, else of test/."""
+    if not (root / "test").is_dir():
+        raise ValueError(
+            f"{root} has train/ but no test/, expected both. Rename or link the images to test on to test/."
+        )
+    labels: dict[str, int] | None = None
+    splits = []
+    for name in ("train", "val", "test"):
+        splits.append(list_items(root / name, labels) if (root / name).is_dir() else [])
+        if name == "train" and splits[0]:
+            labels = {item.classname: item.label for item in splits[0]}
+    return tuple(splits)
+
+
+def list_items(folder: Path, labels: dict[str, int] | None = None) -> list[Datum]:
+    """Returns an item for every image, sorted by class folder and file name; labels number the folders unless given."""
+    classes = list_class_images(folder)
+    if not classes:
+        raise ValueError(
+            f"{folder} holds no class folders, expected one folder of images per class. Pass their parent as --root."
+        )
+    empty = [name for name, paths in classes.items() if not paths]
+    if empty:
+        raise ValueError(
+            f"{folder / empty[0]} holds no images, expected some in every class folder ({len(empty)} without). Fill it "
+            "or remove it."
+        )
+    labels = labels or {name: label for label, name in enumerate(classes)}
+    unknown = [name for name in classes if name not in labels]
+    if unknown:
+        raise ValueError(
+            f"{folder / unknown[0]} is a class that train/ lacks, expected the same classes ({len(unknown)} unknown). "
+            "Add it to train/ or remove it."
+        )
+    return [Datum(str(path), labels[name], classname=name) for name, paths in classes.items() for path in paths]
+
+
+def keep_split(split: Path, root: Path, splits: Items) -> None:
+    """Writes the drawn split; a read-only folder is used all the same, since the draw repeats itself."""
+    try:
+        write_split(split, root, *splits)
+    except OSError as error:
+        logger.warning(f"The split is not kept in {split} ({error}); it stays the same while the images do")
+    else:
+        logger.info(f"Drew a split, half / a fifth / the rest of each class, and kept it in {split}")
+
+
+def rename_classes(items: Iterable[list[Datum]], path: Path) -> Items:
+    """Replaces the folders' names by those of a file with a line `FOLDER CLASS NAME` for each folder.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line has no class name, or a folder has no line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"DATASET.CLASSNAMES is {path}, which is missing, expected a file with lines `FOLDER CLASS NAME`. "
+            "Correct it."
+        )
+    names = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        folder, _, name = line.strip().partition(" ")
+        if folder and not name.strip():
+            raise ValueError(f"{path}, line {number} is {line!r}, expected `FOLDER CLASS NAME`. Add the class name.")
+        names[folder] = name.strip()
+    lacking = sorted({item.classname for split in items for item in split} - set(names))
+    if lacking:
+        raise ValueError(
+            f"{path} has no line for the folder {lacking[0]} ({len(lacking)} lacking), expected one for each class. "
+            "Add `FOLDER CLASS NAME`."
+        )
+    return tuple([replace(item, classname=names[item.classname]) for item in split] for split in items)

@@ -1,0 +1,163 @@
+"""Which items are trained on, validated on and tested on: split files, few-shot draws, base and new classes.
+
+A split file is JSON: {"train": [[path, label, class name], ...], "val": [...], "test": [...]}, each path relative to
+the folder of the images. Everything that is drawn is a pure function of its arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from engine import Datum
+
+Items = tuple[list[Datum], list[Datum], list[Datum]]  # of train, val and test
+SPLITS = ("train", "val", "test")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"})
+
+
+def read_split(path: Path, image_dir: Path) -> Items:
+    """Returns the train, val and test items of a split file, with full paths.
+
+    Raises:
+        ValueError: If its content is not that of a split file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        splits = [
+            [Datum(os.path.join(image_dir, impath), label, classname=classname) for impath, label, classname in items]
+            for items in (content[split] for split in SPLITS)
+        ]
+        if not all(isinstance(item.label, int) for items in splits for item in items):
+            raise TypeError("a label is not a whole number")
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Split file {path} is not readable ({type(error).__name__}: {error}), expected JSON with the lists train, "
+            "val and test of [path, label, class name]. Delete it and prepare the data set again."
+        ) from error
+    return tuple(splits)
+
+
+def write_split(
+    path: Path, image_dir: Path, train: Sequence[Datum], val: Sequence[Datum], test: Sequence[Datum]
+) -> None:
+    """Writes a split file in one step: it is there whole or not at all."""
+    content = {
+        split: [[Path(item.impath).relative_to(image_dir).as_posix(), item.label, item.classname] for item in items]
+        for split, items in zip(SPLITS, (train, val, test))
+    }
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial.replace(path)
+
+
+def items_digest(image_dir: Path, *splits: Sequence[Datum]) -> str:
+    """Returns a sha256 over the items in their order: equal for split files that differ only in their JSON layout."""
+    content = [[[os.path.relpath(x.impath, image_dir), x.label, x.classname] for x in items] for items in splits]
+    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+
+def draw_few_shots(
+    train: Sequence[Datum], val: Sequence[Datum], shots: int, seed: int
+) -> tuple[list[Datum], list[Datum]]:
+    """Draws `shots` training items and min(shots, 4) validation items of each class, as the papers' runs do.
+
+    Both come from one `random.Random(seed)`, training items first, classes in the order in which they first appear;
+    a class with fewer items gives all it has, without drawing.
+
+    Args:
+        train: All training items, in the split file's order.
+        val: All validation items.
+        shots: Items per class; -1 takes everything.
+        seed: Decides the draw. The sign is lost: -1 draws as 1 does.
+
+    Raises:
+        ValueError: If shots is 0 or below -1.
+    """
+    if shots == -1:
+        return list(train), list(val)
+    if shots < 1:
+        raise ValueError(
+            f"DATASET.NUM_SHOTS is {shots}, expected a positive number, or -1 for all items. Change DATASET.NUM_SHOTS."
+        )
+    rng = random.Random(seed)
+    return _draw_per_class(train, shots, rng), _draw_per_class(val, min(shots, 4), rng)
+
+
+def _draw_per_class(items: Sequence[Datum], shots: int, rng: random.Random) -> list[Datum]:
+    drawn = []
+    for group in _group_by_label(items):
+        drawn += rng.sample(group, shots) if len(group) >= shots else group
+    return drawn
+
+
+def _group_by_label(items: Sequence[Datum]) -> list[list[Datum]]:
+    """Returns one list per class, classes in order of first appearance."""
+    groups: dict[int, list[Datum]] = {}
+    for item in items:
+        groups.setdefault(item.label, []).append(item)
+    return list(groups.values())
+
+
+def subsample_classes(*splits: Sequence[Datum], subset: str) -> list[list[Datum]]:
+    """Keeps the items of half of the classes and relabels these from 0.
+
+    Args:
+        splits: Lists of items that share their classes.
+        subset: "all" keeps everything as it is; "base" keeps the first half of the labels, sorted, with the middle
+            one where their number is odd; "new" keeps the others.
+
+    Raises:
+        ValueError: If subset is none of these.
+    """
+    if subset == "all":
+        return [list(items) for items in splits]
+    if subset not in ("base", "new"):
+        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is {subset!r}, expected all, base or new. Choose one of these.")
+    labels = sorted({item.label for items in splits for item in items})
+    n_base = (len(labels) + 1) // 2
+    kept = labels[:n_base] if subset == "base" else labels[n_base:]
+    relabelled = {label: new for new, label in enumerate(kept)}
+    return [
+        [replace(item, label=relabelled[item.label]) for item in items if item.label in relabelled] for items in splits
+    ]
+
+
+def draw_split(items: Sequence[Datum], seed: int) -> Items:
+    """Splits each class at random: half (rounded up) to train on, a fifth (down) for val, the rest to test on."""
+    rng = random.Random(seed)
+    train, val, test = [], [], []
+    for group in _group_by_label(items):
+        shuffled = rng.sample(group, len(group))
+        n_train, n_val = (len(group) + 1) // 2, len(group) // 5
+        train += shuffled[:n_train]
+        val += shuffled[n_train : n_train + n_val]
+        test += shuffled[n_train + n_val :]
+    return train, val, test
+
+
+def list_class_images(image_dir: Path) -> dict[str, list[Path]]:
+    """Returns folder name -> its image files, both sorted, for each folder in image_dir that is not hidden."""
+    folders = sorted(path for path in image_dir.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return {
+        folder.name: sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        for folder in folders
+    }
+
+
+def missing_files(*splits: Sequence[Datum]) -> list[str]:
+    """Returns the paths of items whose file is not there; each folder is listed once, so this is fast on any disk."""
+    present: dict[str, set[str]] = {}
+    missing = []
+    for impath in dict.fromkeys(item.impath for items in splits for item in items):
+        folder, name = os.path.split(impath)
+        if folder not in present:
+            present[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        if name not in present[folder]:
+            missing.append(impath)
+    return missing

@@ -1,0 +1,143 @@
+"""The template of a data set, and the commands that prepare and check one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import datasets
+from datasets import check, prepare
+from datasets.base import FewShotDataset, draw_split, write_split
+from engine import DATASET_REGISTRY, get_cfg_default
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A data set of 4 classes with 10 images each under tmp_path, registered for the time of a test."""
+
+    class Toy(FewShotDataset):
+        dataset_dir, image_dir, split_file = "toy", "images", "split.json"
+        n_classes, n_items = 4, (20, 8, 12)
+        n_prepared = 0
+
+        @classmethod
+        def prepare(cls, root):
+            cls.n_prepared += 1
+            images = root / "toy" / "images"
+            for label in range(4):
+                (images / str(label)).mkdir(parents=True, exist_ok=True)
+                for i in range(10):
+                    Image.new("RGB", (8, 8)).save(images / str(label) / f"{i}.jpg")
+            write_split(root / "toy" / "split.json", images, *draw_split(cls.list_items(images), 1))
+
+    monkeypatch.setitem(DATASET_REGISTRY._entries, "Toy", Toy)
+    return Toy
+
+
+def toy_cfg(root, *, shots=-1, subset="all", seed=1):
+    cfg = get_cfg_default()
+    cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = str(root), shots, subset, seed
+    return cfg
+
+
+def test_the_template_draws_shots_then_classes(toy, tmp_path):
+    toy.prepare(tmp_path)
+    dataset = toy(toy_cfg(tmp_path))
+    assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (20, 8, 12)
+    few, new = toy(toy_cfg(tmp_path, shots=2)), toy(toy_cfg(tmp_path, shots=2, subset="new"))
+    assert (len(few.train_x), len(few.val), len(few.test), few.num_classes) == (8, 8, 12, 4)
+    assert {x.impath for x in new.train_x} == {x.impath for x in few.train_x if x.label >= 2}
+    assert new.classnames == ["2", "3"] and len(new.test) == 6
+    assert toy(toy_cfg(tmp_path, shots=2, seed=2)).train_x != few.train_x
+    assert toy.prompt_template == "a photo of a {}."
+
+
+def test_a_data_set_that_can_be_made_is_made_on_first_use(toy, tmp_path):
+    toy.prepare_on_first_use, toy.default_root = True, str(tmp_path / "default")
+    assert toy(toy_cfg("")).num_classes == 4
+    assert toy.n_prepared == 1 and (tmp_path / "default" / "toy" / "split.json").exists()
+
+
+def test_missing_root_folder_split_and_image_are_named(toy, tmp_path):
+    with pytest.raises(ValueError, match="DATASET.ROOT is empty, .*--root FOLDER, or DATA=.*datasets.prepare Toy"):
+        toy(toy_cfg(""))
+    nowhere = tmp_path / "no" / "where"
+    with pytest.raises(
+        FileNotFoundError, match=f"{nowhere}/toy/images is missing, .*{tmp_path} exists. Run `python -m"
+    ):
+        toy(toy_cfg(nowhere))
+    toy.prepare(tmp_path)
+    split, image = tmp_path / "toy" / "split.json", tmp_path / "toy" / "images" / "1" / "3.jpg"
+    image.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"Toy lacks 1 image\(s\), expected .*: {image}. Run `python -m"):
+        toy(toy_cfg(tmp_path))
+    split.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{split} is missing, .*; of this path {split.parent} exists"):
+        toy(toy_cfg(tmp_path))
+
+
+def test_preparing_ends_with_a_check(toy, tmp_path, capsys):
+    assert prepare.main(["Toy", "--root", str(tmp_path)]) == 0
+    assert "all is as it should be" in capsys.readouterr().out
+    assert check.main(["Toy", "--root", str(tmp_path), "--decode"]) == 0
+    out = capsys.readouterr().out
+    assert "4 classes; items: train 20, val 8, test 12" in out and "40 image(s) were decoded" in out
+
+
+def test_a_check_lists_what_is_wrong(toy, tmp_path, capsys):
+    toy.prepare(tmp_path)
+    images = tmp_path / "toy" / "images"
+    for i in range(7):
+        (images / "2" / f"{i}.jpg").unlink()
+    (images / "3" / "0.jpg").write_text("no image")
+    toy.n_classes, toy.n_items, toy.split_sha256 = 5, (21, 8, 12), "0" * 64
+    assert check.main(["Toy", "--root", str(tmp_path), "--decode"]) == 1
+    out = capsys.readouterr().out
+    assert "the split has 4 classes, expected 5" in out
+    assert "items train 20, val 8, test 12, expected train 21, val 8, test 12" in out
+    assert "7 image(s) are missing" in out and "and 2 more" in out
+    assert f"1 image(s) do not decode: {images / '3' / '0.jpg'}" in out
+    assert "split.json is not a known copy of the papers' split" in out
+    assert "4 problem(s)" in out
+
+
+def test_a_check_finds_labels_with_gaps(toy, tmp_path):
+    toy.prepare(tmp_path)
+    split = tmp_path / "toy" / "split.json"
+    split.write_text(split.read_text().replace("3,", "7,"))
+    assert any("Number the classes from 0" in problem for problem in toy.check(tmp_path).problems)
+
+
+def test_commands_say_what_a_user_got_wrong(toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("DATA", raising=False)
+    for argv, message in [
+        (["Toi", "--root", str(tmp_path)], "The data set is 'Toi', expected one of: "),
+        (["Toy"], "DATASET.ROOT is empty"),
+    ]:
+        assert check.main(argv) == prepare.main(argv) == 1
+        assert capsys.readouterr().err.count(message) == 2
+    assert check.main(["Toy", "--root", str(tmp_path)]) == 1
+    assert "images is missing" in capsys.readouterr().out
+    monkeypatch.setattr(toy, "prepare", FewShotDataset.prepare)
+    assert prepare.main(["Toy", "--root", str(tmp_path)]) == 1
+    assert "does not say how it is prepared" in capsys.readouterr().err
+
+
+def test_the_environment_names_the_root(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA", str(tmp_path))
+    assert prepare.main(["Toy"]) == 0
+
+
+def test_data_sets_go_by_their_config_name_and_their_registered_name():
+    assert check.find_dataset("caltech101") is check.find_dataset("Caltech101") is DATASET_REGISTRY.get("Caltech101")
+
+
+def test_commands_run_as_modules_without_a_warning(tmp_path):
+    root = Path(datasets.__file__).resolve().parents[1]
+    argv = [sys.executable, "-m", "datasets.prepare", "caltech", "--root", str(tmp_path)]  # imports datasets.check too
+    result = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith("Did you mean Caltech101?")
+    assert "Warning" not in result.stderr

@@ -1,0 +1,165 @@
+"""Any folder of class folders becomes a data set; its split is drawn once and kept."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from datasets import check, folder
+from datasets.folder import Folder
+from engine import get_cfg_default
+
+
+def fill(root, classes, *, n=10):
+    for name in classes:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            Image.new("RGB", (8, 8)).save(root / name / f"{i}.png")
+
+
+def load(root, *, classnames="", seed=1, shots=-1):
+    cfg = get_cfg_default()
+    cfg.DATASET.ROOT, cfg.DATASET.CLASSNAMES, cfg.SEED, cfg.DATASET.NUM_SHOTS = str(root), str(classnames), seed, shots
+    return Folder(cfg)
+
+
+def paths(items, root):
+    return [item.impath.removeprefix(f"{root}/") for item in items]
+
+
+def test_train_val_and_test_folders_are_taken_as_they_are(tmp_path):
+    for part, n in (("train", 3), ("val", 1), ("test", 2)):
+        fill(tmp_path / part, ("red_cup", "Blue bowl"), n=n)
+    dataset = load(tmp_path)
+    assert dataset.classnames == ["Blue bowl", "red_cup"]
+    assert paths(dataset.train_x, tmp_path)[2:4] == ["train/Blue bowl/2.png", "train/red_cup/0.png"]
+    assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (6, 2, 4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test", "train", "val"]
+
+
+def test_val_is_optional_and_test_may_have_fewer_classes(tmp_path):
+    fill(tmp_path / "train", ("a", "b", "c"), n=2)
+    fill(tmp_path / "test", ("b",), n=2)
+    dataset = load(tmp_path)
+    assert (dataset.val, [item.label for item in dataset.test], dataset.num_classes) == ([], [1, 1], 3)
+
+
+def test_a_test_folder_alone_can_be_tested_on(tmp_path):
+    fill(tmp_path / "test", ("a", "b"), n=2)
+    dataset = load(tmp_path, shots=1)
+    assert (dataset.train_x, dataset.classnames, len(dataset.test)) == ([], ["a", "b"], 4)
+
+
+def test_classes_called_train_and_test_are_classes_where_only_one_is_there(tmp_path):
+    fill(tmp_path, ("train", "plane"))
+    assert load(tmp_path).classnames == ["plane", "train"]
+
+
+def test_a_split_is_drawn_once_for_all_seeds(tmp_path):
+    fill(tmp_path, ("a", "b"))
+    first = load(tmp_path, seed=1)
+    assert [len(x) for x in (first.train_x, first.val, first.test)] == [10, 4, 6]
+    assert {x.label for x in first.test} == {0, 1}
+    kept = json.loads((tmp_path / "split_folder_seed1.json").read_text())
+    assert [path for path, _, _ in kept["test"]] == paths(first.test, tmp_path)
+    second = load(tmp_path, seed=2)
+    assert (first.train_x, first.test) == (second.train_x, second.test)
+    few = [load(tmp_path, seed=seed, shots=2) for seed in (1, 2)]
+    assert few[0].train_x != few[1].train_x and few[0].test == first.test
+
+
+def test_a_kept_split_is_used_as_it_stands(tmp_path, caplog):
+    fill(tmp_path, ("a", "b"))
+    first = load(tmp_path)
+    split = tmp_path / "split_folder_seed1.json"
+    content = json.loads(split.read_text())
+    content["train"], content["val"] = content["val"], content["train"]
+    split.write_text(json.dumps(content))
+    assert load(tmp_path).train_x == first.val
+    assert "does not list" not in caplog.text
+    fill(tmp_path, ("b",), n=12)
+    assert load(tmp_path).train_x == first.val
+    assert f"{split} does not list 2 image(s) of its folder: delete it" in caplog.text
+    missing = tmp_path / content["test"][0][0]
+    missing.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=rf"lists 1 image\(s\) that are missing, {missing} first, .*or delete the"
+    ):
+        load(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_split_the_same_way_each_time(tmp_path, monkeypatch, caplog):
+    fill(tmp_path, ("a", "b"))
+
+    def refuse(*args):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(folder, "write_split", refuse)
+    assert load(tmp_path).train_x == load(tmp_path).train_x
+    assert f"The split is not kept in {tmp_path}/split_folder_seed1.json (read-only)" in caplog.text
+    assert not (tmp_path / "split_folder_seed1.json").exists()
+
+
+def test_class_names_from_a_file(tmp_path):
+    fill(tmp_path / "images", ("n01", "n02"))
+    names = tmp_path / "classnames.txt"
+    names.write_text("n01 great white shark\n\nn02 crane\nn03 not here\n")
+    dataset = load(tmp_path / "images", classnames=names)
+    assert dataset.classnames == ["great white shark", "crane"]
+    assert "n01" in dataset.train_x[0].impath
+    names.write_text("n01 shark\n")
+    with pytest.raises(ValueError, match=rf"{names} has no line for the folder n02 \(1 lacking\)"):
+        load(tmp_path / "images", classnames=names)
+    names.write_text("n01 shark\nn02 \n")
+    with pytest.raises(ValueError, match=f"{names}, line 2 is 'n02 ', expected `FOLDER CLASS NAME`"):
+        load(tmp_path / "images", classnames=names)
+    names.unlink()
+    with pytest.raises(FileNotFoundError, match=f"DATASET.CLASSNAMES is {names}, which is missing"):
+        load(tmp_path / "images", classnames=names)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=f"{tmp_path}/nowhere/x is missing, .*{tmp_path} exists. Pass the folder"
+    ):
+        load(tmp_path / "nowhere" / "x")
+    with pytest.raises(ValueError, match="DATASET.ROOT is empty"):
+        load("")
+
+
+def test_a_folder_without_class_folders_is_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no class folders, expected one folder of images per class"):
+        load(tmp_path)
+
+
+def test_a_class_without_images_is_refused(tmp_path):
+    fill(tmp_path, ("a",))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "readme.txt").touch()
+    with pytest.raises(ValueError, match=rf"{tmp_path}/b holds no images, expected some .*\(1 without\)"):
+        load(tmp_path)
+
+
+def test_train_without_test_is_refused(tmp_path):
+    fill(tmp_path / "train", ("a", "b"))
+    with pytest.raises(ValueError, match=f"{tmp_path} has train/ but no test/, expected both"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_class_that_train_lacks_is_refused(tmp_path, part):
+    fill(tmp_path / "train", ("a", "b"))
+    fill(tmp_path / "test", ("a", "b"))
+    fill(tmp_path / part, ("c",))
+    with pytest.raises(ValueError, match=rf"{tmp_path}/{part}/c is a class that train/ lacks, .*\(1 unknown\)"):
+        load(tmp_path)
+
+
+def test_a_folder_can_be_checked(tmp_path, capsys):
+    fill(tmp_path, ("a", "b"))
+    assert check.main(["folder", "--root", str(tmp_path), "--decode"]) == 0
+    assert "2 classes; items: train 10, val 4, test 6" in capsys.readouterr().out
+    (tmp_path / "a" / "3.png").write_text("no image")
+    assert check.main(["folder", "--root", str(tmp_path), "--decode"]) == 1
+    assert f"1 image(s) do not decode: {tmp_path}/a/3.png" in capsys.readouterr().out
