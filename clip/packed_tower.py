@@ -1,8 +1,8 @@
 """CLIP's text tower on packed rows: prompts of several lengths side by side, without padding.
 
-A matrix x (B, R, D) holds blocks, one after another: a block is n prompts of the same length s, row after row. Layer norms
-and linear layers run on the whole matrix; attention views each block as (B, H, n, s, d). Every row may also see a past,
-keys and values of places in front of it.
+A matrix x (B, R, D) holds blocks, one after another: a block is n prompts of the same length s, row after row. Layer
+norms and linear layers run on the whole matrix; attention views each block as (B, H, n, s, d). Every row may also see a
+past, keys and values of places in front of it.
 
 B contexts, R rows, D width, H heads, d = D / H, p places of a past.
 """
@@ -19,7 +19,7 @@ from .model import ResidualAttentionBlock, Transformer
 
 
 class Block(NamedTuple):
-    """n prompts of `length` rows each; `past` (layers, 2, 1, H, n, p, d) are keys and values in front of each prompt's own."""
+    """n prompts of `length` rows each; `past` (layers, 2, 1, H, n, p, d): keys and values in front of each."""
 
     n: int
     length: int
@@ -59,7 +59,9 @@ def run_tower(
             k_common, v_common = (_heads(t[:, :n_common], 1, n_heads) for t in (k, v))
             if not is_last:
                 mixed.append(_attend(_heads(q[:, :n_common], 1, n_heads), k_common, v_common, front))
-            front = tuple(_join(f, t[:, :, 0]) for f, t in zip(front or (None, None), (k_common, v_common), strict=True))
+            front = tuple(
+                _join(f, t[:, :, 0]) for f, t in zip(front or (None, None), (k_common, v_common), strict=True)
+            )
         for block in blocks:
             rows = slice(row, row + block.n * block.length)
             k_own, v_own = (_heads(t[:, rows], block.n, n_heads) for t in (k, v))

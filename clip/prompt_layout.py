@@ -1,13 +1,13 @@
 """Where the tokens of a learned prompt stand: context vectors, class name, full stop, start and end.
 
-A prompt is made from the placeholder text "X X X X name." of L = 77 tokens; a class-token position is a permutation of it:
+A prompt is made from the placeholder text "X X X X name." of L = 77 tokens; a class-token position permutes it:
 
     end     [SOS] v_1 ... v_M [name] . [EOT]
     middle  [SOS] v_1 ... v_M/2 [name] v_M/2+1 ... v_M . [EOT]
     front   [SOS] [name] v_1 ... v_M . [EOT]
 
-The name is the first len(encode(name)) tokens after the context; what follows it stays behind the context, whatever token
-the full stop has become part of: in "chairs (folding)." the end ")." is one token.
+The name is the first len(encode(name)) tokens after the context; what follows it stays behind the context, whatever
+token the full stop has become part of: in "chairs (folding)." the end ")." is one token.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ class PromptEncoder(nn.Module):
         self.class_specific, self.chunk_rows = class_specific, chunk_rows
         rows = PromptRows(clip_model, layout, n_common=1 if class_specific else layout.n_common)
         self.register_buffer("past", rows.start_past(), persistent=False)
-        self.packs = nn.ModuleList(_Pack(rows, classes, self.past, class_specific) for classes in rows.split(chunk_rows))
+        self.packs = nn.ModuleList(
+            _Pack(rows, classes, self.past, class_specific) for classes in rows.split(chunk_rows)
+        )
         # From the order of the packed prompts back to the classes'.
         self.register_buffer("place", torch.cat([pack.classes for pack in self.packs]).argsort(), persistent=False)
 
@@ -83,7 +85,7 @@ class PromptEncoder(nn.Module):
 
 
 class PromptRows:
-    """Which rows every class needs: places from the first learned vector (or the end of the common part) to the end token.
+    """Which rows a class needs: places from the first learned vector (or the end of the common part) to the end token.
 
     Args:
         n_common: Leading places that all prompts share, [SOS] among them.
@@ -145,7 +147,7 @@ class PromptRows:
 
 
 class _Pack(nn.Module):
-    """The rows of some classes in one matrix: the common learned places, then the classes' own rows, block after block."""
+    """The rows of some classes in one matrix: the common learned places, then the classes' own, block after block."""
 
     def __init__(self, rows: PromptRows, classes: list[int], past: Tensor, class_specific: bool):
         super().__init__()

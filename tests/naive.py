@@ -1,15 +1,14 @@
-"""The plain computation that the fast encoder is compared with: every place of every prompt, written from the formula."""
+"""The plain computation that the fast encoder is compared with: every place of every prompt, after the formula."""
 
 import torch
 
-from clip.clip import tokenize
-from clip.simple_tokenizer import SimpleTokenizer
+from clip.clip import tokenize, tokenizer
 
 
 def naive_prompts(clip_model, ctx, classnames, position):
     """Context (M, D) or (C, M, D) -> embedded prompts (C, 77, D) and their tokens (C, 77), class by class."""
     n_ctx, prompts, tokens = ctx.shape[-2], [], []
-    encode = SimpleTokenizer().encode
+    encode = tokenizer().encode
     for c, classname in enumerate(classnames):
         name = classname.replace("_", " ")
         row = tokenize(" ".join(["X"] * n_ctx) + f" {name}.")[0].long()
