@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, read without running what they hold.
 
-A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler", "val_result"}; the text file `checkpoint`
-beside it names the newest one.
+A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "scaler"}; the text file
+`checkpoint` beside it names the newest one.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ _plain_pickle = SimpleNamespace(
 
 
 def load_pretrained_weights(model: nn.Module, path: str | Path, *, ignored: Iterable[str] = ()) -> None:
-    """Starts `model` from the checkpoint at `path`: entries whose name and shape fit are copied, but for `ignored` names.
+    """Starts `model` from the checkpoint at `path`: entries whose name and shape fit are copied, not `ignored` ones.
 
     Raises:
         ValueError: If no entry fits.

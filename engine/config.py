@@ -135,8 +135,8 @@ def get_cfg_default() -> CN:
 
 # Keys whose meaning lies outside this project: a value other than the default is refused, never ignored.
 REFUSED = {
-    "DATASET.SOURCE_DOMAINS": "Domain labels are not used: a data set with another distribution is a data set of its own.",
-    "DATASET.TARGET_DOMAINS": "Domain labels are not used: a data set with another distribution is a data set of its own.",
+    "DATASET.SOURCE_DOMAINS": "Domain labels are not used: another distribution is a data set of its own.",
+    "DATASET.TARGET_DOMAINS": "Domain labels are not used: another distribution is a data set of its own.",
     "DATASET.NUM_LABELED": "Semi-supervised splits are not supported; DATASET.NUM_SHOTS sets the items per class.",
     "DATASET.VAL_PERCENT": "Validation items come from the split file, or min(shots, 4) of each class.",
     "DATASET.ALL_AS_UNLABELED": "Unlabelled training data are not supported.",

@@ -1,4 +1,4 @@
-"""Reading configs: YAML files with `_BASE_`, KEY VALUE pairs, the checks before a run, and what makes two runs the same.
+"""Reading configs: YAML files with `_BASE_`, KEY VALUE pairs, the checks before a run, what makes two runs the same.
 
 Every function that reads or checks returns the errors it found; `require` raises them together.
 """
@@ -135,6 +135,8 @@ def check_cfg(cfg: CN) -> list[str]:
     errors += [
         f"{key} is {values[key]}, expected at least {least}." for key, least in AT_LEAST.items() if values[key] < least
     ]
+    if not cfg.OPTIM.STEPSIZE:
+        errors.append("OPTIM.STEPSIZE is (), expected at least one number of epochs. (-1,) means MAX_EPOCH.")
     named = (("TRAINER", TRAINER_REGISTRY), ("DATASET", DATASET_REGISTRY))
     errors += [registry.unknown(cfg[node].NAME) for node, registry in named if cfg[node].NAME not in registry]
     if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:

@@ -1,11 +1,11 @@
 """Optimisers (torch's own) and learning-rate schedules, each a closed formula of the epoch.
 
-    lr(e) = warm-up(e)            for e < WARMUP_EPOCH
-          = LR s(e - WARMUP_EPOCH)  after it, if WARMUP_RECOUNT
-          = LR s(e) / s(WARMUP_EPOCH)  after it, otherwise
-    s(e)  = (1 + cos(pi e / MAX_EPOCH)) / 2      cosine
-          = GAMMA^(e // STEPSIZE)                single_step
-          = GAMMA^(milestones <= e)              multi_step
+lr(e) = warm-up(e)            for e < WARMUP_EPOCH
+      = LR s(e - WARMUP_EPOCH)  after it, if WARMUP_RECOUNT
+      = LR s(e) / s(WARMUP_EPOCH)  after it, otherwise
+s(e)  = (1 + cos(pi e / MAX_EPOCH)) / 2      cosine
+      = GAMMA^(e // STEPSIZE)                single_step
+      = GAMMA^(milestones <= e)              multi_step
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _staged_groups(model: nn.Module, optim_cfg: CN) -> list[dict]:
     unknown = [name for name in optim_cfg.NEW_LAYERS if name not in children]
     if unknown or not optim_cfg.NEW_LAYERS:
         raise ValueError(
-            f"OPTIM.NEW_LAYERS is {tuple(optim_cfg.NEW_LAYERS)}, expected names among: {', '.join(children) or 'none'}. "
+            f"OPTIM.NEW_LAYERS is {tuple(optim_cfg.NEW_LAYERS)}, expected some of: {', '.join(children) or 'none'}. "
             "Set it, or leave OPTIM.STAGED_LR off."
         )
     new = {id(p) for name in optim_cfg.NEW_LAYERS for p in children[name].parameters()}

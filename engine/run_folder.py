@@ -67,7 +67,13 @@ def is_done(cfg: CN) -> bool:
     results = read_results(cfg.OUTPUT_DIR)
     if stored is not None:
         _refuse_another(cfg, stored)
-    return results is not None and results.get("config_digest") == config_digest(cfg)
+    same = results is not None and results.get("config_digest") == config_digest(cfg)
+    if stored is None and results is not None and not same:
+        raise ConfigError(
+            f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration, expected the same one or an empty "
+            "folder. Choose another --output-dir, or move the old results away."
+        )
+    return same
 
 
 def _refuse_another(cfg: CN, stored: CN) -> None:

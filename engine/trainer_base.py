@@ -1,4 +1,4 @@
-"""What is trained: the registered models with their optimisers and schedules; one step of them, saving, resuming, loading."""
+"""What is trained: the registered models, their optimisers and schedules; a step of them, saving, resuming, loading."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainerBase:
-    """Models by name. A model that has an optimiser is trained; all are saved in OUTPUT_DIR/NAME/ and loaded from there.
+    """Models by name. One that has an optimiser is trained; all are saved in OUTPUT_DIR/NAME/ and loaded from there.
 
     Class attributes:
         ignored_on_load: State-dict entries that are saved for reference and never read back.
@@ -88,7 +88,7 @@ class TrainerBase:
         return self.optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
     def save_model(self, epoch: int, *, val_result: float | None = None, is_best: bool = False) -> None:
-        """Saves every model after `epoch` epochs; a rolling checkpoint before it that nobody asked to keep is removed."""
+        """Saves every model after `epoch` epochs; the checkpoint before it is removed unless it was asked for."""
         for name, model in self.models.items():
             folder = self.output_dir / name
             previous = newest_checkpoint(folder)

@@ -169,7 +169,7 @@ class TestStagedRates:
 
     @pytest.mark.parametrize("names", [("head",), ()])
     def test_unknown_layers(self, names):
-        with pytest.raises(ValueError, match="OPTIM.NEW_LAYERS is .*expected names among: old, new, frozen"):
+        with pytest.raises(ValueError, match="OPTIM.NEW_LAYERS is .*expected some of: old, new, frozen"):
             build_optimizer(self.model, optim_cfg(**{**self.options, "NEW_LAYERS": names}))
 
 

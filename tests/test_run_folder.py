@@ -106,6 +106,14 @@ class TestRunFolder:
         (tmp_path / "run" / "results.json").write_text(json.dumps({"accuracy": 50.0, "config_digest": "0"}))
         assert not is_done(cfg)
 
+    def test_results_of_an_unknown_configuration_are_not_written_over(self, tmp_path):
+        cfg = self.cfg(tmp_path)
+        (tmp_path / "run").mkdir()
+        write_results(cfg, {"accuracy": 91.5})
+        assert is_done(cfg)
+        with pytest.raises(ConfigError, match="holds results.json of another configuration"):
+            is_done(self.cfg(tmp_path, SEED=2))
+
     def test_config_of_an_older_version_with_a_key_that_is_gone(self, tmp_path):
         cfg = self.cfg(tmp_path)
         write_config(cfg)
