@@ -1,0 +1,76 @@
+"""CoOp against the original's numbers: logits, loss, gradient and a trajectory of SGD, for every golden case."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clip import build_model
+from tests.tiny_clip import golden_images, golden_state_dict
+from trainers.coop import CustomCLIP, PromptLearner
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "models.json").read_text())
+CASES = [case for case in GOLDEN["cases"] if case["method"] == "CoOp"]
+
+
+def case_name(case):
+    return (
+        f"{case['model']}-{case['position']}-{'csc' if case['csc'] else 'unified'}-{case['n_ctx']}-{case['ctx_init']}"
+    )
+
+
+def build_case(case):
+    clip_model = build_model(golden_state_dict(case["model"])).requires_grad_(False)
+    learner = PromptLearner(
+        clip_model,
+        GOLDEN["classnames"],
+        n_ctx=case["n_ctx"],
+        ctx_init=case["ctx_init"],
+        class_specific=case["csc"],
+        position=case["position"],
+    )
+    if not case["ctx_init"]:
+        n_classes, n_ctx = len(GOLDEN["classnames"]), case["n_ctx"]
+        shape = (n_classes, n_ctx, 64) if case["csc"] else (n_ctx, 64)
+        start = np.random.default_rng(11).standard_normal(shape, dtype=np.float32) * np.float32(0.02)
+        learner.ctx.data.copy_(torch.from_numpy(start))
+    return CustomCLIP(clip_model, learner).eval(), golden_images(case["model"])
+
+
+def head(tensor):
+    return tensor.detach().reshape(-1, tensor.shape[-1])[:2].flatten()
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_logits_loss_gradient_and_sgd(case):
+    model, images = build_case(case)
+    labels, ctx = torch.tensor(GOLDEN["labels"]), model.prompt_learner.ctx
+
+    logits = model(images)
+    loss = F.cross_entropy(logits, labels)
+    loss.backward()
+    torch.testing.assert_close(logits.flatten(), torch.tensor(case["logits"]), atol=1e-4, rtol=0)
+    assert loss.item() == pytest.approx(case["loss"], rel=1e-5)
+    assert ctx.grad.norm().item() == pytest.approx(case["ctx_grad_norm"], rel=1e-4)
+    scale = max(map(abs, case["ctx_grad_head"]))
+    torch.testing.assert_close(head(ctx.grad), torch.tensor(case["ctx_grad_head"]), atol=1e-4 * scale, rtol=0)
+
+    optim = torch.optim.SGD([ctx], lr=0.02, momentum=0.9, weight_decay=5e-4)
+    losses = []
+    for _ in range(5):
+        loss = F.cross_entropy(model(images), labels)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        losses.append(loss.item())
+    assert losses == pytest.approx(case["losses_5_sgd_steps"], rel=1e-5)
+    torch.testing.assert_close(head(ctx), torch.tensor(case["ctx_after_head"]), atol=1e-4, rtol=0)
+
+
+def test_all_golden_cases_are_used():
+    assert len(CASES) + sum(case["method"] == "CoCoOp" for case in GOLDEN["cases"]) == len(GOLDEN["cases"])
+    assert {case["position"] for case in CASES} == {"end", "middle", "front"}
+    assert {case["csc"] for case in CASES} == {True, False}

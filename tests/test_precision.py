@@ -1,0 +1,103 @@
+"""PREC: what half precision changes in the numbers, what is kept in float32, and what a CPU makes of it."""
+
+from functools import lru_cache
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clip import build_model
+from clip.model import convert_weights
+from tests.tiny_clip import golden_images, golden_state_dict
+from tests.tiny_run import build_trainer, tiny_cfg, write_clip, write_images
+from trainers.coop import CustomCLIP, PromptLearner
+
+NAMES = ["face", "Boeing 737-300", "a", "wine_bottle"]
+LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "amp": torch.float16}
+
+
+@lru_cache
+def one_step(kind, prec, position, class_specific):
+    """Loss, logits and gradient of the context from one start."""
+    clip_model = build_model(golden_state_dict(kind)).requires_grad_(False)
+    if prec in ("fp16", "bf16"):
+        convert_weights(clip_model, DTYPES[prec])
+    torch.manual_seed(0)
+    learner = PromptLearner(clip_model, NAMES, n_ctx=4, position=position, class_specific=class_specific)
+    model = CustomCLIP(clip_model, learner, chunk_rows=25)
+    with torch.autocast("cpu", torch.float16, enabled=prec == "amp"):
+        logits = model(golden_images(kind))
+        loss = F.cross_entropy(logits, LABELS)
+    loss.backward()
+    return loss.item(), logits.detach().float(), learner.ctx.grad
+
+
+@pytest.mark.parametrize("prec", ["fp16", "bf16", "amp"])
+@pytest.mark.parametrize("class_specific", [False, True], ids=["unified", "csc"])
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("kind", ["vit", "rn"])
+def test_half_precision_is_near_float32(kind, position, class_specific, prec):
+    tolerance = 8 * torch.finfo(DTYPES[prec]).eps  # 0.8 % in float16, 6 % in bfloat16
+    loss, logits, gradient = one_step(kind, prec, position, class_specific)
+    exact_loss, exact_logits, exact_gradient = one_step(kind, "fp32", position, class_specific)
+    assert loss == pytest.approx(exact_loss, rel=tolerance)
+    torch.testing.assert_close(logits, exact_logits, atol=20 * tolerance, rtol=0)  # 20 times a cosine
+    assert gradient.dtype == torch.float32
+    assert (gradient - exact_gradient).norm() <= 2 * tolerance * exact_gradient.norm()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    write_images(folder / "data")
+    return folder / "data", {kind: write_clip(folder / f"{kind}.pt", kind) for kind in ("vit", "rn")}
+
+
+@pytest.fixture
+def make(files, tmp_path):
+    """Builds a CoOp trainer of this precision."""
+    return lambda prec, kind="vit": build_trainer(
+        tiny_cfg(files[0], files[1][kind], tmp_path / prec, "TRAINER.COOP.PREC", prec, kind=kind)
+    )
+
+
+@pytest.mark.parametrize("prec", ["fp16", "amp"])
+def test_on_a_cpu_float16_is_fp32_with_one_warning(make, prec, caplog):
+    trainer = make(prec)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"PREC {prec} needs a GPU: fp32 is used on the CPU"]
+    assert trainer.clip_model.dtype == torch.float32
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(trainer.model(images), make("fp32").model(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["vit", "rn"])
+def test_bf16_trains_a_float32_context(make, kind):
+    trainer = make("bf16", kind)
+    assert trainer.clip_model.dtype == torch.bfloat16
+    before = trainer.model.prompt_learner.ctx.detach().clone()
+    trainer.train()
+    ctx = trainer.model.prompt_learner.ctx
+    assert ctx.dtype == torch.float32 and ctx.isfinite().all() and not torch.equal(ctx, before)
+
+
+def build_on_gpu(make, prec):
+    cfg = make(prec).cfg.clone()
+    cfg.defrost()
+    cfg.USE_CUDA = True
+    cfg.freeze()
+    return build_trainer(cfg)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("prec", ["fp32", "fp16", "amp", "bf16"])
+def test_every_precision_trains_on_a_gpu(make, prec):
+    trainer = build_on_gpu(make, prec)
+    assert trainer.scaler.is_enabled() == (prec in ("fp16", "amp"))
+    before = trainer.model.prompt_learner.ctx.detach().clone()
+    trainer.train()
+    ctx = trainer.model.prompt_learner.ctx
+    assert ctx.dtype == torch.float32 and ctx.isfinite().all() and not torch.equal(ctx, before)
+    assert 0 <= trainer.results["accuracy"] <= 100

@@ -1,0 +1,217 @@
+"""Testing and loading through the real trainers; every registered trainer does its work once."""
+
+import json
+
+import pytest
+import torch
+
+import train
+from engine import TRAINER_REGISTRY, load_checkpoint, save_checkpoint
+from engine.config_file import ConfigError, config_digest
+from engine.log import close_logging
+from tests.tiny_run import N_ITEMS, build_trainer, tiny_cfg, write_clip, write_images
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    write_images(folder / "data")
+    return folder / "data", {kind: write_clip(folder / f"{kind}.pt", kind) for kind in ("vit", "rn")}
+
+
+@pytest.fixture
+def cfg(files, tmp_path):
+    """Makes a config whose folder is tmp_path/run; KEY, VALUE, ... change it."""
+    return lambda *pairs, kind="vit", folder="run": tiny_cfg(
+        files[0], files[1][kind], tmp_path / folder, *pairs, kind=kind
+    )
+
+
+@pytest.fixture
+def make(cfg):
+    return lambda *pairs, **options: build_trainer(cfg(*pairs, **options))
+
+
+def saved(folder, **state_dict):
+    """A checkpoint of epoch 2 in a run's folder; shapes given, values drawn."""
+    state_dict = {name: torch.randn(shape) for name, shape in state_dict.items()}
+    save_checkpoint({"state_dict": state_dict, "epoch": 2}, folder / "prompt_learner")
+    return state_dict
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("split", ["test", "val"])
+    def test_split(self, make, split):
+        trainer = make("TEST.SPLIT", split)
+        assert trainer.test() == trainer.results["accuracy"]
+        assert trainer.results["total"] == 3 * N_ITEMS[split]
+        assert not trainer.model.prompt_learner.training
+
+    def test_text_features_are_computed_once(self, make):
+        trainer = make("DATALOADER.TEST.BATCH_SIZE", 2)
+        calls = []
+        trainer.model.encode_prompts.register_forward_hook(lambda *args: calls.append(1))
+        for n_evaluations in (1, 2):
+            trainer.test()
+            assert len(calls) == n_evaluations
+        images = torch.randn(2, 3, 32, 32)
+        trainer.model_inference(images)
+        assert len(calls) == 3  # outside of an evaluation the context may have changed
+        torch.testing.assert_close(trainer.model_inference(images), trainer.model(images))
+
+    def test_no_test(self, make):
+        trainer = make("TEST.NO_TEST", True)
+        trainer.train()
+        assert trainer.results == {}
+
+    def test_a_split_that_is_not_there(self, files, tmp_path):
+        write_images(tmp_path / "data", splits=("train", "test"))
+        message = "TEST.SPLIT is val, expected a split that Folder has"
+        with pytest.raises(ValueError, match=message):
+            build_trainer(tiny_cfg(tmp_path / "data", files[1]["vit"], tmp_path / "run", "TEST.SPLIT", "val"))
+        message = "FINAL_MODEL is best_val, expected last_step: the data set Folder has no validation items"
+        with pytest.raises(ValueError, match=message):
+            build_trainer(
+                tiny_cfg(tmp_path / "data", files[1]["vit"], tmp_path / "run", "TEST.FINAL_MODEL", "best_val")
+            )
+
+    def test_nothing_to_train_on(self, files, tmp_path):
+        arguments = write_images(tmp_path / "data", splits=("test",)), files[1]["vit"], tmp_path / "run"
+        with pytest.raises(ValueError, match="Folder has no training items, expected some. .* give --eval-only"):
+            build_trainer(tiny_cfg(*arguments))
+        assert build_trainer(tiny_cfg(*arguments, "RUN.EVAL_ONLY", True)).test() >= 0
+
+    def test_input_size_of_another_backbone(self, make):
+        with pytest.raises(ValueError, match=r"SIZE is \(224, 224\), expected \(64, 64\), the resolution of .*rn.pt"):
+            make("INPUT.SIZE", (224, 224), kind="rn")
+
+
+class TestLoading:
+    def test_the_trained_context(self, make, tmp_path):
+        trained = make()
+        trained.train()
+        trainer = make("SEED", 5, folder="eval")
+        trainer.load_model(tmp_path / "run", epoch=2)
+        assert torch.equal(trainer.model.prompt_learner.ctx, trained.model.prompt_learner.ctx)
+        assert trainer.epochs_done == 2
+        trainer.test()
+        assert trainer.results == trained.results
+
+    def test_without_an_epoch_the_best(self, make, tmp_path):
+        save_checkpoint(
+            {"state_dict": {"ctx": torch.ones(2, 64)}, "epoch": 1}, tmp_path / "run" / "prompt_learner", is_best=True
+        )
+        trainer = make()
+        trainer.load_model(tmp_path / "run")
+        assert (trainer.model.prompt_learner.ctx == 1).all()
+
+    def test_an_epoch_that_was_not_saved(self, make, tmp_path):
+        saved(tmp_path / "run", ctx=(2, 64))
+        with pytest.raises(FileNotFoundError, match="Saved epochs: 2; choose one with --load-epoch"):
+            make().load_model(tmp_path / "run", epoch=50)
+
+    def test_class_names_of_the_checkpoint_are_ignored(self, make, tmp_path):
+        """A context that was learned on other classes is tested on these."""
+        state_dict = saved(tmp_path / "run", ctx=(2, 64), token_prefix=(10, 1, 64), token_suffix=(10, 74, 64))
+        trainer = make()
+        suffix = trainer.model.prompt_learner.token_suffix.clone()
+        trainer.load_model(tmp_path / "run", epoch=2)
+        assert torch.equal(trainer.model.prompt_learner.ctx, state_dict["ctx"])
+        assert torch.equal(trainer.model.prompt_learner.token_suffix, suffix)
+
+    def test_the_number_of_context_vectors_is_the_checkpoints(self, make, tmp_path, caplog):
+        state_dict = saved(tmp_path / "run", ctx=(5, 64))
+        trainer = make("TRAINER.COOP.CTX_INIT", "a photo of a", "TRAINER.COOP.N_CTX", 4)
+        trainer.load_model(tmp_path / "run", epoch=2)
+        assert torch.equal(trainer.model.prompt_learner.ctx, state_dict["ctx"])
+        assert trainer.result_fields()["n_ctx"] == 5
+        assert "The checkpoint has 5 context vectors, the config 4" in caplog.messages
+        assert trainer.test() >= 0
+
+    @pytest.mark.parametrize(
+        ("options", "state_dict"),
+        [
+            ((), {"ctx": (2, 512)}),  # another backbone
+            (("TRAINER.COOP.CSC", True), {"ctx": (10, 2, 64)}),  # another number of classes
+            (("TRAINER.COOP.CSC", True), {"ctx": (2, 64)}),
+            ((), {"ctx": (3, 2, 64)}),
+            ((), {"ctx": (2, 64), "meta_net.linear1.weight": (2, 32)}),  # another trainer
+            ((), {"linear.weight": (3, 32)}),
+        ],
+        ids=["width", "classes", "unified", "csc", "CoCoOp", "probe"],
+    )
+    def test_a_checkpoint_that_does_not_fit(self, make, tmp_path, options, state_dict):
+        saved(tmp_path / "run", **state_dict)
+        with pytest.raises(ValueError) as error:
+            make(*options).load_model(tmp_path / "run", epoch=2)
+        for name, shape in state_dict.items():
+            assert f"{name} {shape}" in str(error.value)
+        assert "expected ctx (" in str(error.value)
+        assert "another trainer, backbone, context or class list" in str(error.value)
+
+    def test_init_weights_start_the_context_and_nothing_else(self, make, tmp_path):
+        shapes = {"token_prefix": (3, 1, 64), "token_suffix": (3, 74, 64)}
+        state_dict = saved(tmp_path / "old", ctx=(2, 64), **shapes)
+        path = tmp_path / "old" / "prompt_learner" / "model.pth.tar-2"
+        learner = make("MODEL.INIT_WEIGHTS", str(path)).model.prompt_learner
+        assert torch.equal(learner.ctx, state_dict["ctx"])
+        assert not torch.equal(learner.token_suffix, state_dict["token_suffix"])
+        with pytest.raises(ValueError, match=r"No entry of .* fits the model: it has ctx \(2, 64\)"):
+            make("MODEL.INIT_WEIGHTS", str(path), "TRAINER.COOP.N_CTX", 4)
+
+
+class TestFilesOfARun:
+    def test_results_log_and_config(self, cfg, tmp_path, capsys):
+        config = cfg("RUN.CFG", "tiny", "DATASET.NUM_SHOTS", 2)
+        train.run(config)
+        close_logging()
+        results = json.loads((tmp_path / "run" / "results.json").read_text())
+        assert results["accuracy"] == pytest.approx(100 * results["correct"] / 9)
+        assert results["error_rate"] == pytest.approx(100 - results["accuracy"])
+        assert 0 <= results.pop("macro_f1") <= 100
+        del results["accuracy"], results["error_rate"], results["correct"]
+        assert results == {
+            "total": 9,
+            "trainer": "CoOp",
+            "dataset": "Folder",
+            "source": "Folder",
+            "seed": 1,
+            "shots": 2,
+            "cfg": "tiny",
+            "backbone": config.MODEL.BACKBONE.NAME,
+            "n_ctx": 2,
+            "csc": False,
+            "epoch": 2,
+            "class_token_position": "end",
+            "subsample": "all",
+            "config_digest": config_digest(config),
+        }
+        log = (tmp_path / "run" / "log.txt").read_text()
+        for line in ("=> result\n* total: 9\n", "\n* accuracy: ", "\nFinish training\n", "\nSeed: 1\n"):
+            assert line in log
+        assert "epoch [2/2] batch [1/1] time " in log
+        assert log == capsys.readouterr().out
+        assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+        with pytest.raises(ConfigError, match="OPTIM.LR is 0.02 there, 0.5 was asked for"):
+            train.run(cfg("RUN.CFG", "tiny", "DATASET.NUM_SHOTS", 2, "OPTIM.LR", 0.5))
+        train.run(config)
+        assert capsys.readouterr().out.startswith("Done already: ")
+        assert (tmp_path / "run" / "log.txt").read_text() == log
+
+
+@pytest.mark.parametrize("name", TRAINER_REGISTRY.registered_names())
+def test_every_trainer_trains_two_steps_or_evaluates(make, name):
+    evaluated = make("TRAINER.NAME", name, "RUN.EVAL_ONLY", True)
+    logits = evaluated.model_inference(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, 3) and logits.dtype == torch.float32
+    assert 0 <= evaluated.test() <= 100
+    if not any(evaluated.optims.values()):
+        return
+    trainer = make("TRAINER.NAME", name, "OPTIM.MAX_EPOCH", 1, "DATALOADER.TRAIN_X.BATCH_SIZE", 6)
+    trainer.train()
+    for model_name in trainer.models:
+        state_dict = load_checkpoint(trainer.output_dir / model_name / "model.pth.tar-1")["state_dict"]
+        assert all(value.isfinite().all() for value in state_dict.values())
+    trainable = [p for model in trainer.models.values() for p in model.parameters() if p.requires_grad]
+    assert trainable and not any(p.requires_grad for p in trainer.clip_model.parameters())

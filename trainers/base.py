@@ -1,0 +1,141 @@
+"""What every method needs: a frozen CLIP in the precision asked for, and a trainer of nothing but `prompt_learner`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from yacs.config import CfgNode as CN
+
+from clip.clip import load
+from clip.model import CLIP, convert_weights
+from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
+from engine.registry import near_name
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,  # CLIP's weights in float16
+    "amp": torch.float32,  # float32 weights, float16 arithmetic while training
+    "bf16": torch.bfloat16,  # CLIP's weights in bfloat16
+}
+
+
+def option_errors(cfg: CN, options: dict[str, Any]) -> list[str]:
+    """Returns a message for each key of `options` ({"TRAINER.X.KEY": allowed values}) whose value is not allowed."""
+    errors = []
+    for key, allowed in options.items():
+        value = cfg
+        for part in key.split("."):
+            value = value[part]
+        if value not in allowed:
+            errors.append(f"{key} is {value!r}, expected one of: {', '.join(allowed)}.{near_name(str(value), allowed)}")
+    return errors
+
+
+def usable_precision(prec: str, device: torch.device) -> str:
+    """Returns `prec`, or fp32 (with one warning line) where the device cannot compute in float16."""
+    if device.type == "cpu" and prec in ("fp16", "amp"):
+        logger.warning("PREC %s needs a GPU: fp32 is used on the CPU", prec)
+        return "fp32"
+    return prec
+
+
+def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
+    """Loads MODEL.BACKBONE.NAME, frozen and in eval mode, onto the device.
+
+    Raises:
+        ValueError: If INPUT.SIZE is not the backbone's resolution.
+    """
+    name = cfg.MODEL.BACKBONE.NAME
+    logger.info("Loading CLIP (backbone: %s)", name)
+    clip_model, _ = load(name)
+    resolution = clip_model.visual.input_resolution
+    if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
+        raise ValueError(
+            f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, expected ({resolution}, {resolution}), the resolution of {name}. "
+            "Set INPUT.SIZE in the trainer's YAML or at the end of the command."
+        )
+    if PRECISIONS[prec] != torch.float32:
+        convert_weights(clip_model, PRECISIONS[prec])
+    return clip_model.requires_grad_(False).to(device).eval()
+
+
+class TextEncoder(nn.Module):
+    """Embedded prompts to text features by the plain computation: all L places of every prompt.
+
+    For methods whose prompts share nothing. What CoOp and CoCoOp share is left out, exactly, by clip.prompts.
+    """
+
+    def __init__(self, clip_model: CLIP):
+        super().__init__()
+        self.transformer, self.ln_final = clip_model.transformer, clip_model.ln_final
+        self.positional_embedding, self.text_projection = clip_model.positional_embedding, clip_model.text_projection
+
+    def forward(self, prompts: Tensor, tokenized_prompts: Tensor) -> Tensor:
+        """Encodes prompts.
+
+        Args:
+            prompts: (C, L, D), embeddings without positions.
+            tokenized_prompts: (C, L) token ids; the largest of a row is its end token.
+
+        Returns:
+            (C, E) features, not normalised, in the text tower's dtype.
+        """
+        dtype = self.text_projection.dtype
+        x = prompts.type(dtype) + self.positional_embedding.type(dtype)
+        x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)  # (C, L, D) -> (L, C, D) -> (C, L, D)
+        x = self.ln_final(x).type(dtype)
+        return x[torch.arange(len(x)), tokenized_prompts.argmax(dim=-1)] @ self.text_projection
+
+
+class PromptTrainer(TrainerX):
+    """Trains the `prompt_learner` of a prompted CLIP with the cross entropy; all of CLIP is frozen and in eval mode.
+
+    A method defines `prompted_clip` and, in `node`, the name of its options under cfg.TRAINER.
+    """
+
+    node = ""
+    ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
+
+    def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> nn.Module:
+        """Builds the model from images (B, 3, H, W) to logits (B, C), with a child module `prompt_learner`.
+
+        Args:
+            clip_model: The frozen CLIP, on the device, in its final dtype.
+            classnames: C names.
+            **changes: Options that a checkpoint decides instead of the config.
+        """
+        raise NotImplementedError
+
+    def build_model(self) -> None:
+        prec = usable_precision(self.cfg.TRAINER[self.node].PREC, self.device)
+        self.autocast = torch.autocast(self.device.type, torch.float16, enabled=prec == "amp")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=prec in ("amp", "fp16"))
+        self.clip_model = load_clip(self.cfg, prec, self.device)
+        self.build_learner()
+
+    def build_learner(self, **changes) -> None:
+        """Builds the prompted CLIP; what it draws depends on SEED alone."""
+        set_random_seed(self.cfg.SEED)
+        self.model = self.prompted_clip(self.clip_model, self.dm.dataset.classnames, **changes)
+        self.model.requires_grad_(False).to(self.device).eval()
+        learner = self.model.prompt_learner.requires_grad_(True)
+        optim = build_optimizer(learner, self.cfg.OPTIM)
+        self.register_model("prompt_learner", learner, optim, build_lr_scheduler(optim, self.cfg.OPTIM))
+        logger.info("Parameters to be trained: %s", f"{sum(p.numel() for p in learner.parameters()):,}")
+
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        images, labels = self.parse_batch_train(batch)
+        with self.autocast:
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels)
+        self.model_backward_and_update(loss)
+        return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
+
+    def model_inference(self, images: Tensor) -> Tensor:
+        return self.model(images)

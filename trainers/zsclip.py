@@ -1,0 +1,104 @@
+"""Zero-shot CLIP: hand-made prompts, one or an ensemble, nothing trained.
+
+Paper: Learning Transferable Visual Models From Natural Language Supervision, Radford et al., ICML 2021,
+       https://arxiv.org/abs/2103.00020
+
+    w_i      = norm(g("a photo of a CLASS_i."))                   ZeroshotCLIP: the data set's prompt
+    w_i      = norm(mean_k norm(g(template_k(CLASS_i))))          ZeroshotCLIP2: an ensemble
+    p(y=i|x) = softmax_i(cos(w_i, f(x)) / tau)
+
+Run:   bash scripts/coop/zeroshot.sh caltech101 rn50
+Cost:  one pass of the images through the image tower.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from yacs.config import CfgNode as CN
+
+from clip.clip import tokenize
+from clip.model import CLIP
+from engine import TRAINER_REGISTRY, TrainerX
+
+from .base import PRECISIONS, load_clip, option_errors, usable_precision
+from .templates import IMAGENET_TEMPLATES_SELECT, imagenet_templates
+
+logger = logging.getLogger(__name__)
+
+TEXTS_AT_ONCE = 1024  # bounds memory: 80 templates of 1,000 classes are 80,000 texts
+
+
+def ensemble_features(clip_model: CLIP, classnames: list[str], templates: tuple[str, ...]) -> Tensor:
+    """Encodes every class with every template and averages the normalised features.
+
+    Args:
+        clip_model: The CLIP.
+        classnames: C names; underscores are read as spaces.
+        templates: K prompts with `{}` for the name.
+
+    Returns:
+        (C, E) float32, normalised.
+    """
+    device = clip_model.positional_embedding.device
+    mean = 0
+    for template in templates:
+        tokens = tokenize([template.format(name.replace("_", " ")) for name in classnames]).to(device)
+        features = torch.cat([clip_model.encode_text(part) for part in tokens.split(TEXTS_AT_ONCE)]).float()
+        mean = mean + F.normalize(features, dim=-1) / len(templates)
+    return F.normalize(mean, dim=-1)
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(TrainerX):
+    """CLIP with the data set's hand-made prompt."""
+
+    @staticmethod
+    def add_config(cfg: CN) -> None:
+        cfg.TRAINER.ZSCLIP = CN()
+        cfg.TRAINER.ZSCLIP.PREC = "fp16"  # fp32, fp16, amp, bf16
+        cfg.TRAINER.ZSCLIP.TEMPLATES = "select"  # ZeroshotCLIP2: select (seven, and the data set's own), full (80)
+
+    @staticmethod
+    def config_errors(cfg: CN) -> list[str]:
+        options = {"TRAINER.ZSCLIP.PREC": PRECISIONS, "TRAINER.ZSCLIP.TEMPLATES": ("select", "full")}
+        errors = option_errors(cfg, options)
+        if not cfg.RUN.EVAL_ONLY:
+            errors.append(
+                f"TRAINER.NAME is {cfg.TRAINER.NAME}, which trains nothing, expected --eval-only. Add the flag."
+            )
+        return errors
+
+    def templates(self) -> tuple[str, ...]:
+        """Returns the prompts that are averaged."""
+        return (self.dm.dataset.prompt_template,)
+
+    @torch.no_grad()
+    def build_model(self) -> None:
+        prec = usable_precision(self.cfg.TRAINER.ZSCLIP.PREC, self.device)
+        self.clip_model = load_clip(self.cfg, prec, self.device)
+        templates = self.templates()
+        logger.info("Prompts: %s", " | ".join(templates))
+        self.text_features = ensemble_features(self.clip_model, self.dm.dataset.classnames, templates)
+
+    def model_inference(self, images: Tensor) -> Tensor:
+        image_features = F.normalize(self.clip_model.encode_image(images).float(), dim=-1)  # (B, E)
+        return self.clip_model.logit_scale.exp() * image_features @ self.text_features.t()
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """CLIP with an ensemble of hand-made prompts."""
+
+    @staticmethod
+    def add_config(cfg: CN) -> None:
+        """The options are ZeroshotCLIP's."""
+
+    def templates(self) -> tuple[str, ...]:
+        if self.cfg.TRAINER.ZSCLIP.TEMPLATES == "full":
+            return imagenet_templates()
+        own = () if self.cfg.DATASET.NAME == "ImageNet" else (self.dm.dataset.prompt_template,)
+        return (*IMAGENET_TEMPLATES_SELECT, *own)
