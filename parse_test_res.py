@@ -1,0 +1,216 @@
+"""Reads the finished runs of an experiment and prints the mean and the spread of their results.
+
+Run: python parse_test_res.py output/caltech101/CoOp/rn50_ep50_16shots/nctx16_cscFalse_ctpend
+     python parse_test_res.py output/evaluation/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/caltech101 --test-log
+
+DIRECTORY holds one folder for each run (seed1, seed2, ...), each with a log.txt; where that is missing, results.json
+is read. What counts is the last `* accuracy: 92.01%` after the line `Finish training` (--test-log: `=> result`).
+Differs from the original: a run without that is named and left out; the original stopped or counted an earlier result.
+"""
+
+import argparse
+import json
+import math
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+END_OF_TRAINING = "Finish training"
+END_OF_TEST = "=> result"
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+RESULT_KEYS = {
+    "error": "error_rate",
+    "average": "perclass_accuracy",
+}  # keyword in log.txt -> key in results.json, where they differ
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, the file read (None if there is none), and its value in percent or the reason why it has none."""
+
+    folder: Path
+    path: Path | None = None
+    value: float | None = None
+    problem: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the report and returns the exit code: 0, or 1 if nothing could be summarised."""
+    args = parse_args(argv)
+    try:
+        report = report_experiments if args.multi_exp else report_experiment
+        report(
+            check_directory(args.directory),
+            keyword=args.keyword,
+            end_signal=END_OF_TEST if args.test_log else END_OF_TRAINING,
+            ci95=args.ci95,
+        )
+    except (FileNotFoundError, ValueError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description="Prints the mean and the spread of finished runs.")
+    parser.add_argument("directory", type=Path, help="folder that holds one folder for each run, such as seed1")
+    parser.add_argument("--ci95", action="store_true", help="print 1.96 std / sqrt(n) instead of the std")
+    parser.add_argument("--test-log", action="store_true", help="the logs come from testing only (--eval-only)")
+    parser.add_argument("--multi-exp", action="store_true", help="the directory holds several experiments")
+    parser.add_argument("--keyword", default="accuracy", help="result to read: accuracy, error, macro_f1, ...")
+    return parser.parse_args(argv)
+
+
+def check_directory(directory: Path) -> Path:
+    """Returns the directory.
+
+    Raises:
+        FileNotFoundError: It does not exist, or is not a folder.
+    """
+    if directory.is_dir():
+        return directory
+    path = directory.absolute()
+    if path.exists():
+        raise FileNotFoundError(f"DIRECTORY is the file {path}, expected a folder. Name the folder above the runs.")
+    exists = next(parent for parent in path.parents if parent.exists())
+    raise FileNotFoundError(
+        f"DIRECTORY {path} does not exist (the part that does: {exists}). Check the spelling, or start the runs first."
+    )
+
+
+def report_experiments(directory: Path, *, keyword: str, end_signal: str, ci95: bool = False) -> float:
+    """Prints every experiment in the directory, then the mean over their means (in percent), which it returns.
+
+    Raises:
+        ValueError: No experiment has a finished run.
+    """
+    experiments, means = _subfolders(directory), []
+    for experiment in experiments:
+        try:
+            means.append(report_experiment(experiment, keyword=keyword, end_signal=end_signal, ci95=ci95))
+        except ValueError as error:
+            print(f"Warning: left out {experiment}: {error}")
+    if not means:
+        raise ValueError(
+            f"{directory} holds no experiment with a finished run (folders: {len(experiments)}), expected at least "
+            "one. With --multi-exp name the folder above the experiments; without it, the folder above the runs."
+        )
+    average = statistics.fmean(means)
+    print("Average performance")
+    print(f"* {keyword}: {average:.2f}%")
+    if len(means) < len(experiments):
+        print(f"(over {len(means)} of {len(experiments)} experiments)")
+    return average
+
+
+def report_experiment(directory: Path, *, keyword: str, end_signal: str, ci95: bool = False) -> float:
+    """Prints the runs of one experiment and their summary, and returns their mean in percent.
+
+    Raises:
+        ValueError: No run is finished.
+    """
+    print(f"Parsing files in {directory}")
+    runs = parse_experiment(directory, keyword=keyword, end_signal=end_signal)
+    finished = [run for run in runs if run.value is not None]
+    for run in runs:
+        if run.value is None:
+            print(f"Warning: left out {run.folder}: {run.problem}.")
+        else:
+            print(f"file: {run.path}. {keyword}: {run.value:.2f}%. ")
+    if not finished:
+        raise ValueError(_nothing_finished(directory, len(runs)))
+
+    mean, spread = summarise([run.value for run in finished], ci95)
+    print("===")
+    print(f"Summary of directory: {directory}")
+    print(f"* {keyword}: {mean:.2f}% +- {spread:.2f}%")
+    if len(finished) < len(runs):
+        print(f"(over {len(finished)} of {len(runs)} runs)")
+    print("===")
+    return mean
+
+
+def summarise(values: Sequence[float], ci95: bool = False) -> tuple[float, float]:
+    """Returns the mean of n >= 1 values and their population standard deviation, or with ci95 1.96 std / sqrt(n)."""
+    std = statistics.pstdev(values)
+    return statistics.fmean(values), 1.96 * std / math.sqrt(len(values)) if ci95 else std
+
+
+def parse_experiment(directory: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> list[Run]:
+    """Reads every run in the directory, seed2 before seed10; a directory with a log.txt of its own is one run."""
+    folders = [directory] if _record(directory) else _subfolders(directory)
+    return [parse_run(folder, keyword=keyword, end_signal=end_signal) for folder in folders]
+
+
+def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> Run:
+    """Reads one run.
+
+    Args:
+        folder: The run's folder.
+        keyword: The result to read, as it stands in log.txt.
+        end_signal: The line after which a result counts.
+
+    Returns:
+        The run with its value in percent, or with the reason why it has none.
+    """
+    path = _record(folder)
+    if path is None:
+        return Run(folder, problem="it has neither log.txt nor results.json")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        value = _read_results(text, keyword) if path.suffix == ".json" else _read_log(text, keyword, end_signal)
+    except (OSError, ValueError) as error:
+        return Run(folder, path, problem=f"{path.name}: {error}")
+    return Run(folder, path, value)
+
+
+def _read_log(text: str, keyword: str, end_signal: str) -> float:
+    lines = [line.strip() for line in text.splitlines()]
+    if end_signal not in lines:
+        hint = "; for logs of testing only add --test-log" if END_OF_TEST in lines else ""
+        raise ValueError(f'no line "{end_signal}", so the run is not finished{hint}')
+    # A resumed run appends to its log: the last result counts.
+    found = re.findall(rf"\* (\w+): ({NUMBER})%", "\n".join(lines[lines.index(end_signal) :]))
+    results = {name: float(number) for name, number in found}
+    if keyword not in results:
+        others = f"; there are {', '.join(results)}" if results else ""
+        raise ValueError(f'no line "* {keyword}: NUMBER%" after "{end_signal}"{others}')
+    return results[keyword]
+
+
+def _read_results(text: str, keyword: str) -> float:
+    results = json.loads(text)
+    key = RESULT_KEYS.get(keyword, keyword)
+    value = results.get(key) if isinstance(results, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f'no number under the key "{key}"')
+    return float(value)
+
+
+def _record(folder: Path) -> Path | None:
+    return next((path for path in (folder / "log.txt", folder / "results.json") if path.is_file()), None)
+
+
+def _subfolders(directory: Path) -> list[Path]:
+    folders = [path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(folders, key=lambda path: [int(part) if part.isdigit() else part for part in _parts(path.name)])
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"(\d+)", name)  # text and digits alternate, so that the parts of two names compare
+
+
+def _nothing_finished(directory: Path, n_runs: int) -> str:
+    if any(_record(run) for folder in _subfolders(directory) for run in _subfolders(folder)):
+        remedy = "Its folders hold runs themselves: add --multi-exp, or name one of them."
+    else:
+        remedy = "Start the runs or finish them, or name the folder above seed1, seed2, ..."
+    return f"{directory} holds no finished run (run folders: {n_runs}), expected at least one. {remedy}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
