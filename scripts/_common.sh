@@ -1,0 +1,64 @@
+# Sourced by every experiment's script: where things are, and `train`, which runs train.py once and remembers failures.
+#
+# Environment:
+#   DATA     folder that holds the data sets' folders; unset: the data set's default (`shapes`: data/)
+#   SEEDS    seeds, one run each (default: "1 2 3")
+#   OUTPUT   folder of all runs (default: output)
+#   DRY_RUN  1: print the commands instead of running them
+#   PYTHON   the interpreter (default: .venv/bin/python where it is there, else python3)
+# DATA and OUTPUT are relative to the caller's folder; everything else is relative to the repository's root.
+# A run that is done already says so and costs seconds; an unfinished one goes on where it was.
+# shellcheck shell=bash
+
+set -euo pipefail
+
+# absolute PATH: prints it as a path that does not depend on the current folder.
+absolute() {
+  if [[ $1 == [/~]* ]]; then echo "$1"; else echo "$PWD/$1"; fi
+}
+
+SCRIPT=$(absolute "$0")
+DATA=${DATA:+$(absolute "$DATA")}
+OUTPUT=${OUTPUT:+$(absolute "$OUTPUT")}
+OUTPUT=${OUTPUT:-output}
+SEEDS=${SEEDS:-1 2 3}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [[ -z ${PYTHON:-} ]]; then
+  if [[ -x .venv/bin/python ]]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
+fi
+FAILED=()
+trap 'exit 130' INT # Ctrl-C ends all seeds, not one
+
+# usage COUNT ARGUMENTS...: ends the script with its header as help, unless there are COUNT arguments and then pairs.
+usage() {
+  local count=$1 given=$(($# - 1))
+  if ((given >= count && (given - count) % 2 == 0)); then return; fi
+  echo "Error: there are $given arguments, expected $count and then KEY VALUE pairs." >&2
+  sed -n '2,/^$/s/^# \{0,1\}//p' "$SCRIPT" >&2
+  exit 2
+}
+
+# train FOLDER ARGUMENTS...: one call of train.py whose run lies in FOLDER.
+train() {
+  local folder=$1
+  shift
+  local command=("$PYTHON" train.py ${DATA:+--root "$DATA"} --output-dir "$folder" "$@")
+  if [[ ${DRY_RUN:-0} == 1 ]]; then
+    printf '%q' "${command[0]}"
+    printf ' %q' "${command[@]:1}"
+    echo
+    return
+  fi
+  if "${command[@]}"; then return; fi
+  FAILED+=("$folder")
+  # It failed before it started, so what is wrong is not the seed: the others would fail alike.
+  if [[ ! -f $folder/config.yaml ]]; then finish; fi
+}
+
+# finish: the last line of a script; says which runs failed, and fails if one did.
+finish() {
+  if ((${#FAILED[@]} == 0)); then return; fi
+  printf 'Failed: %s\n' "${FAILED[@]}" >&2
+  echo "Finished runs are kept: the same command does only what is left." >&2
+  exit 1
+}

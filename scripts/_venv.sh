@@ -1,0 +1,33 @@
+# Sourced after _common.sh: `install_project`, which puts the project and what it needs into .venv.
+# shellcheck shell=bash
+
+# install_project [EXTRA]: makes .venv where there is none, installs unless this setup.py was installed; sets PYTHON.
+install_project() {
+  local extra=${1:+[$1]} stamp
+  if [[ ! -x .venv/bin/python ]]; then make_venv; fi
+  PYTHON=.venv/bin/python
+  for stamp in ".venv/setup.py$extra" ".venv/setup.py[test]"; do
+    if cmp -s setup.py "$stamp"; then return; fi
+  done
+  "$PYTHON" -m pip --version >/dev/null 2>&1 ||
+    fail "$PWD/.venv has no pip, expected one. Delete .venv, then call this script again."
+  echo "Installing into .venv: the first time takes minutes, mostly for torch"
+  "$PYTHON" -m pip install --editable ".$extra"
+  cp setup.py ".venv/setup.py$extra"
+}
+
+make_venv() {
+  local found
+  found=$("$PYTHON" --version 2>&1) || found="not there"
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
+    fail "$PYTHON is $found, expected Python 3.10 or newer. Install one and name it: PYTHON=python3.12 bash $SCRIPT"
+  "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$PYTHON has no venv, expected it to make .venv with. On Debian and Ubuntu: sudo apt install python3-venv"
+  echo "Making .venv with $found"
+  "$PYTHON" -m venv .venv
+}
+
+fail() {
+  echo "Error: $1" >&2
+  exit 1
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# CoOp: tests the contexts that were learned on ImageNet (main.sh imagenet ...) on another data set, once for each seed.
+#
+#   bash scripts/coop/eval.sh DATASET CFG [KEY VALUE ...]
+#   bash scripts/coop/eval.sh imagenetv2 rn50_ep50
+#
+#   DATASET  configs/datasets/DATASET.yaml, the data set to test on
+#   CFG      configs/trainers/CoOp/CFG.yaml, as trained; where only CFG with _ep50 was trained, that is used
+#
+# Runs: output/evaluation/CoOp/CFG_16shots/nctx16_cscFalse_ctpend/DATASET/seedSEED
+# Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh); TRAINER (default: CoOp);
+#   SOURCE SHOTS NCTX CSC CTP, which run to test (default: imagenet 16 16 False end)
+
+source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
+
+usage 2 "$@"
+DATASET=$1 CFG=$2
+shift 2
+TRAINER=${TRAINER:-CoOp} SOURCE=${SOURCE:-imagenet}
+SHOTS=${SHOTS:-16} NCTX=${NCTX:-16} CSC=${CSC:-False} CTP=${CTP:-end}
+
+# model_folder CFG: prints the folder of the training runs.
+model_folder() {
+  echo "$OUTPUT/$SOURCE/$TRAINER/$1_${SHOTS}shots/nctx${NCTX}_csc${CSC}_ctp$CTP"
+}
+
+# max_epoch YAML: prints the MAX_EPOCH of a config, or of the one that it is based on.
+max_epoch() {
+  local epoch base
+  epoch=$(sed -n 's/^ *MAX_EPOCH: *\([0-9]*\).*/\1/p' "$1")
+  base=$(sed -n "s/^_BASE_: *[\"']\{0,1\}\([^\"' ]*\).*/\1/p" "$1")
+  if [[ -z $epoch && -n $base ]]; then max_epoch "$(dirname "$1")/$base"; else echo "$epoch"; fi
+}
+
+short=${CFG%_ctxv1}_ep50${CFG#"${CFG%_ctxv1}"}
+if [[ ! -d $(model_folder "$CFG") && -d $(model_folder "$short") ]]; then
+  echo "$(model_folder "$CFG") does not exist: $short is tested instead of $CFG" >&2
+  CFG=$short
+fi
+
+for SEED in $SEEDS; do
+  MODEL=$(model_folder "$CFG")/seed$SEED
+  TRAINED_WITH=configs/trainers/$TRAINER/$CFG.yaml
+  if [[ -f $MODEL/config.yaml ]]; then TRAINED_WITH=$MODEL/config.yaml; fi
+  if [[ -f $TRAINED_WITH ]]; then EPOCH=$(max_epoch "$TRAINED_WITH"); else EPOCH=; fi
+  train "$OUTPUT/evaluation/$TRAINER/${CFG}_${SHOTS}shots/nctx${NCTX}_csc${CSC}_ctp$CTP/$DATASET/seed$SEED" \
+    --seed "$SEED" \
+    --trainer "$TRAINER" \
+    --dataset-config-file "configs/datasets/$DATASET.yaml" \
+    --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
+    --model-dir "$MODEL" \
+    ${EPOCH:+--load-epoch "$EPOCH"} \
+    --eval-only \
+    TRAINER.COOP.N_CTX "$NCTX" \
+    TRAINER.COOP.CSC "$CSC" \
+    TRAINER.COOP.CLASS_TOKEN_POSITION "$CTP" \
+    "$@"
+done
+finish

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# CoOp: trains on a data set and tests on it, once for each seed.
+#
+#   bash scripts/coop/main.sh DATASET CFG CTP NCTX SHOTS CSC [KEY VALUE ...]
+#   bash scripts/coop/main.sh caltech101 rn50_ep50 end 16 1 False
+#
+#   DATASET  configs/datasets/DATASET.yaml
+#   CFG      configs/trainers/CoOp/CFG.yaml
+#   CTP      where the class token stands: end, middle or front
+#   NCTX     number of context vectors
+#   SHOTS    training images of each class
+#   CSC      True: a context for each class; False: one for all
+#
+# Runs: output/DATASET/CoOp/CFG_SHOTSshots/nctxNCTX_cscCSC_ctpCTP/seedSEED
+# Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh); TRAINER (default: CoOp)
+
+source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
+
+usage 6 "$@"
+DATASET=$1 CFG=$2 CTP=$3 NCTX=$4 SHOTS=$5 CSC=$6
+shift 6
+TRAINER=${TRAINER:-CoOp}
+
+for SEED in $SEEDS; do
+  train "$OUTPUT/$DATASET/$TRAINER/${CFG}_${SHOTS}shots/nctx${NCTX}_csc${CSC}_ctp$CTP/seed$SEED" \
+    --seed "$SEED" \
+    --trainer "$TRAINER" \
+    --dataset-config-file "configs/datasets/$DATASET.yaml" \
+    --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
+    TRAINER.COOP.N_CTX "$NCTX" \
+    TRAINER.COOP.CSC "$CSC" \
+    TRAINER.COOP.CLASS_TOKEN_POSITION "$CTP" \
+    DATASET.NUM_SHOTS "$SHOTS" \
+    "$@"
+done
+finish
