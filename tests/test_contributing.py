@@ -1,0 +1,91 @@
+"""CONTRIBUTING.md does what it says: its files are put into a copy of the project, and its commands work there."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.tiny_run import write_clip, write_images
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+SMALL = "INPUT.SIZE '(32, 32)' OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0 DATALOADER.TRAIN_X.BATCH_SIZE 4"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project with the page's files in it."""
+    copy = tmp_path_factory.mktemp("project")
+    for name in ("clip", "configs", "datasets", "engine", "scripts", "trainers"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "train.py", copy)
+    files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert [Path(name).name for name, _ in files] == ["taskres.py", "rn50.yaml", "my_birds.py", "my_birds.yaml"]
+    for name, text in files:
+        assert not (ROOT / name).exists(), f"{name} is an example on the page and a file of the project"
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text(text, encoding="utf-8")
+    return copy
+
+
+def commands_after(title):
+    """The last shell block of a section, its lines joined at backslashes."""
+    section = PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
+    return re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[-1].replace("\\\n", " ").strip().splitlines()
+
+
+def call(command, project, **environment):
+    command = command.replace("python ", f"{sys.executable} ", 1)
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": "", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_add_a_trainer(project, tmp_path):
+    [command] = commands_after("Add a trainer")
+    data, backbone = write_images(tmp_path / "data"), write_clip(tmp_path / "clip.pt")
+    command = command.replace("caltech101.yaml", "folder.yaml").replace("NUM_SHOTS 16", "NUM_SHOTS 2")
+    done = call(f"{command} MODEL.BACKBONE.NAME {backbone} {SMALL}", project, DATA=str(data))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((project / "output/taskres/results.json").read_text())
+    assert results["trainer"] == "TaskRes"
+    assert results["total"] == 9
+    assert (project / "output/taskres/prompt_learner/model.pth.tar-1").is_file()
+
+
+@pytest.mark.slow
+def test_add_a_data_set(project, tmp_path):
+    check, main = commands_after("Add a data set")
+    backbone = write_clip(tmp_path / "clip.pt")
+    images = tmp_path / "my_birds" / "images"
+    images.mkdir(parents=True)
+    split = {"train": [], "val": [], "test": []}
+    for name, n_items in (("train", 4), ("val", 2), ("test", 2)):
+        for i in range(n_items):
+            Image.new("RGB", (40, 40), (50 * i, 200 * (i % 2), 0)).save(images / f"{name}{i}.png")
+            split[name].append([f"{name}{i}.png", i % 2, ("robin", "blue_tit")[i % 2]])
+
+    refused = call(check, project, DATA=str(tmp_path))
+    assert refused.returncode == 1
+    assert "split_my_birds.json" in refused.stdout + refused.stderr
+
+    (tmp_path / "my_birds" / "split_my_birds.json").write_text(json.dumps(split))
+    done = call(check, project, DATA=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    main = main.replace("16 1 False", "2 1 False")
+    done = call(f"{main} MODEL.BACKBONE.NAME {backbone} {SMALL}", project, DATA=str(tmp_path), SEEDS="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [results] = project.glob("output/my_birds/CoOp/*/*/seed1/results.json")
+    assert json.loads(results.read_text())["total"] == 2
