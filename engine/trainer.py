@@ -49,6 +49,7 @@ class TrainerX(TrainerBase):
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.results: dict[str, Any] = {}  # of the last test
+        self.writer: SummaryWriter | None = None  # while training
 
     def check_cfg(self, cfg: CN) -> None:
         """Raises what is wrong with `cfg` and cannot be seen before the trainer is built."""
@@ -170,6 +171,9 @@ class TrainerX(TrainerBase):
             images, labels = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(images), labels)
         self.results = self.evaluator.evaluate()
+        if self.writer is not None:
+            for name, value in self.results.items():
+                self.writer.add_scalar(f"{split}/{name}", value, self.epochs_done)
         return next(iter(self.results.values()))
 
     def parse_batch_train(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:

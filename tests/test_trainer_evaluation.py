@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from engine import TRAINER_REGISTRY, load_checkpoint, save_checkpoint
@@ -30,6 +31,12 @@ def cfg(files, tmp_path):
 @pytest.fixture
 def make(cfg):
     return lambda *pairs, **options: build_trainer(cfg(*pairs, **options))
+
+
+def curve(run, name):
+    """The points (step, value) of a scalar that TensorBoard shows."""
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
 
 
 def saved(folder, **state_dict):
@@ -169,6 +176,7 @@ class TestFilesOfARun:
         assert results["accuracy"] == pytest.approx(100 * results["correct"] / 9)
         assert results["error_rate"] == pytest.approx(100 - results["accuracy"])
         assert 0 <= results.pop("macro_f1") <= 100
+        accuracy = results["accuracy"]
         del results["accuracy"], results["error_rate"], results["correct"]
         assert results == {
             "total": 9,
@@ -191,7 +199,8 @@ class TestFilesOfARun:
             assert line in log
         assert "epoch [2/2] batch [1/1] time " in log
         assert log == capsys.readouterr().out
-        assert list((tmp_path / "run" / "tensorboard").iterdir())
+        assert curve(tmp_path / "run", "test/accuracy") == [(2, pytest.approx(accuracy))]
+        assert curve(tmp_path / "run", "train/lr") == [(0, pytest.approx(0.02)), (1, pytest.approx(0.01))]
 
         with pytest.raises(ConfigError, match="OPTIM.LR is 0.02 there, 0.5 was asked for"):
             train.run(cfg("RUN.CFG", "tiny", "DATASET.NUM_SHOTS", 2, "OPTIM.LR", 0.5))
