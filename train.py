@@ -12,7 +12,7 @@ from yacs.config import CfgNode as CN
 
 import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
-from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml, require
+from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
 from engine.log import close_logging, environment, set_random_seed, setup_logging
 from engine.registry import TRAINER_REGISTRY
 from engine.run_folder import is_done, read_config, resolve_seed, write_config, write_results
@@ -80,6 +80,7 @@ def setup_cfg(args: argparse.Namespace) -> CN:
     if len(pairs) % 2:
         errors.append(f"command line: {pairs[-1]!r} has no value, expected KEY VALUE pairs.")
     errors += merge(cfg, dict(zip(pairs[::2], pairs[1::2], strict=False)), "command line")
+    settle_paths(cfg)
     require(unreadable + errors + ([] if unreadable else check_cfg(cfg)))
     return cfg
 
@@ -88,13 +89,16 @@ def results_of(trainer: TrainerX, cfg: CN) -> dict[str, Any]:
     """Returns the entries of results.json: what was measured and what identifies the run in a table."""
     trained_on = read_config(cfg.RUN.MODEL_DIR) if cfg.RUN.MODEL_DIR else None
     source = cfg.DATASET.NAME if not cfg.RUN.EVAL_ONLY else trained_on.DATASET.NAME if trained_on else None
+    measures = dict.fromkeys(("accuracy", "error_rate", "macro_f1", "total", "correct"))  # None where TEST.NO_TEST
     return {
+        **measures,
         **trainer.results,
+        "split": cfg.TEST.SPLIT,
         "trainer": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME,
         "source": source,
         "seed": cfg.SEED,
-        "shots": cfg.DATASET.NUM_SHOTS,
+        "shots": (trained_on or cfg).DATASET.NUM_SHOTS,
         "cfg": cfg.RUN.CFG,
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "n_ctx": None,
@@ -116,7 +120,8 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
     setup_logging(cfg.OUTPUT_DIR)
     set_random_seed(cfg.SEED)
     if cfg.VERBOSE:
-        logger.info("%s\n%s\nSeed: %d", cfg, environment(), cfg.SEED)
+        logger.info("%s\n%s", cfg, environment())
+    logger.info("Seed: %d", cfg.SEED)
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
     if no_train:
         return

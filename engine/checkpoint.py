@@ -27,6 +27,12 @@ def checkpoint_name(epoch: int) -> str:
     return f"model.pth.tar-{epoch}"
 
 
+def epoch_of(path: Path) -> int | None:
+    """Returns the epoch in a checkpoint's file name, None for the best model's."""
+    match = re.fullmatch(r"model\.pth\.tar-(\d+)", path.name)
+    return int(match[1]) if match else None
+
+
 def write_atomically(path: Path, write) -> None:
     """Calls `write(temporary path)` and moves the result to `path`: a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -80,8 +86,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _saved_epochs(folder: Path) -> str:
-    matches = (re.fullmatch(r"model\.pth\.tar-(\d+)", file.name) for file in folder.glob("*"))
-    epochs = sorted(int(match[1]) for match in matches if match)
+    epochs = sorted(epoch for file in folder.glob("*") if (epoch := epoch_of(file)) is not None)
     if epochs:
         return f"Saved epochs: {', '.join(map(str, epochs))}; choose one with --load-epoch."
     return "Train first, or check --model-dir."

@@ -59,6 +59,9 @@ def get_cfg_default() -> CN:
     cfg.DATASET.NUM_LABELED = -1
     cfg.DATASET.VAL_PERCENT = 0.1
     cfg.DATASET.ALL_AS_UNLABELED = False
+    cfg.DATASET.STL10_FOLD = -1
+    cfg.DATASET.CIFAR_C_TYPE = ""
+    cfg.DATASET.CIFAR_C_LEVEL = 1
 
     cfg.DATALOADER = CN()
     cfg.DATALOADER.NUM_WORKERS = 4
@@ -140,6 +143,9 @@ REFUSED = {
     "DATASET.NUM_LABELED": "Semi-supervised splits are not supported; DATASET.NUM_SHOTS sets the items per class.",
     "DATASET.VAL_PERCENT": "Validation items come from the split file, or min(shots, 4) of each class.",
     "DATASET.ALL_AS_UNLABELED": "Unlabelled training data are not supported.",
+    "DATASET.STL10_FOLD": "STL-10 is not a data set of this project.",
+    "DATASET.CIFAR_C_TYPE": "CIFAR-C is not a data set of this project.",
+    "DATASET.CIFAR_C_LEVEL": "CIFAR-C is not a data set of this project.",
     "DATALOADER.TRAIN_X.N_DOMAIN": "Domain labels are not used.",
     **{
         f"DATALOADER.TRAIN_U.{key}": "Unlabelled training data (train_u) are not supported."
@@ -154,7 +160,6 @@ REFUSED = {
 }
 
 OPTIONS = {
-    "INPUT.INTERPOLATION": ("bilinear", "bicubic", "nearest"),
     "DATASET.SUBSAMPLE_CLASSES": ("all", "base", "new"),
     "OPTIM.NAME": ("sgd", "adam", "adamw", "amsgrad", "rmsprop", "radam"),
     "OPTIM.LR_SCHEDULER": ("single_step", "multi_step", "cosine"),
@@ -175,6 +180,9 @@ AT_LEAST = {
     "TRAIN.CHECKPOINT_SECONDS": 0,
     "TRAIN.PRINT_FREQ": 1,
 }
+
+# Files and folders that decide what a run computes.
+PATHS = ("DATASET.ROOT", "DATASET.CLASSNAMES", "MODEL.BACKBONE.NAME", "MODEL.INIT_WEIGHTS", "RUN.MODEL_DIR")
 
 # Keys that say where and how fast a run goes, not what it computes: another value is still the same run.
 NOT_IN_DIGEST = {

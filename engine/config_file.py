@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 from yacs.config import CfgNode as CN
 
-from .config import AT_LEAST, NOT_IN_DIGEST, OPTIONS, REFUSED, get_cfg_default
+from .config import AT_LEAST, NOT_IN_DIGEST, OPTIONS, PATHS, REFUSED, get_cfg_default
 from .registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
-from .transforms import check_transforms
+from .transforms import check_input
 
 
 class ConfigError(ValueError):
@@ -135,15 +136,36 @@ def check_cfg(cfg: CN) -> list[str]:
     errors += [
         f"{key} is {values[key]}, expected at least {least}." for key, least in AT_LEAST.items() if values[key] < least
     ]
-    if not cfg.OPTIM.STEPSIZE:
-        errors.append("OPTIM.STEPSIZE is (), expected at least one number of epochs. (-1,) means MAX_EPOCH.")
+    if not cfg.OPTIM.STEPSIZE or not all(isinstance(step, int) for step in cfg.OPTIM.STEPSIZE):
+        errors.append(f"OPTIM.STEPSIZE is {cfg.OPTIM.STEPSIZE}, expected numbers of epochs. (-1,) means MAX_EPOCH.")
+    if not cfg.MODEL.BACKBONE.NAME:
+        errors.append("MODEL.BACKBONE.NAME is empty, expected a CLIP's name or path. Give --config-file or --backbone.")
     named = (("TRAINER", TRAINER_REGISTRY), ("DATASET", DATASET_REGISTRY))
     errors += [registry.unknown(cfg[node].NAME) for node, registry in named if cfg[node].NAME not in registry]
     if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
         errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
-    errors += check_transforms(cfg.INPUT.TRANSFORMS)
+    errors += check_input(cfg.INPUT, cfg.INPUT.TRANSFORMS) + _check_run(cfg)
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:
         errors += TRAINER_REGISTRY.get(cfg.TRAINER.NAME).config_errors(cfg)
+    return errors
+
+
+def _check_run(cfg: CN) -> list[str]:
+    """Returns an error for every flag that this kind of call would leave unused."""
+    run, errors = cfg.RUN, []
+    if run.EVAL_ONLY and cfg.RESUME:
+        errors.append(f"--resume is {cfg.RESUME}, expected none with --eval-only. Give --model-dir and --load-epoch.")
+    if run.EVAL_ONLY and cfg.TEST.NO_TEST:
+        errors.append("TEST.NO_TEST is True, expected False with --eval-only, which does nothing but test.")
+    if run.MODEL_DIR and not run.EVAL_ONLY:
+        errors.append(
+            f"--model-dir is {run.MODEL_DIR}, expected none in training. Add --eval-only to test that model, or give "
+            "--resume to go on with its training, or MODEL.INIT_WEIGHTS to start from it."
+        )
+    if run.LOAD_EPOCH >= 0 and not run.MODEL_DIR:
+        errors.append(f"--load-epoch is {run.LOAD_EPOCH}, expected --model-dir with it. Name the run to load from.")
+    if Path(cfg.OUTPUT_DIR).is_file():
+        errors.append(f"--output-dir is {cfg.OUTPUT_DIR}, which is a file, expected a folder. Name another one.")
     return errors
 
 
@@ -161,12 +183,22 @@ def changed_keys(cfg: CN) -> dict[str, Any]:
     return {key: value for key, value in flatten(cfg).items() if value != default.get(key)}
 
 
+def settle_paths(cfg: CN) -> None:
+    """Writes each path in one way, however it was typed: relative below the current folder, absolute elsewhere."""
+    values = flatten(cfg)
+    for key in PATHS:
+        if values[key] and (key != "MODEL.BACKBONE.NAME" or Path(values[key]).is_file()):
+            path = os.path.abspath(os.path.expanduser(values[key]))
+            below = os.path.commonpath([path, os.getcwd()]) == os.getcwd()
+            cfg.merge_from_list([key, repr(os.path.relpath(path) if below else path)])
+
+
 def identity(cfg: CN) -> dict[str, Any]:
     """Returns the changed keys that decide what a run computes.
 
     Values at their default are left out, so a key that a later version adds leaves old runs the same.
     """
-    left_out = set(NOT_IN_DIGEST)
+    left_out = NOT_IN_DIGEST | set(TRAINER_REGISTRY.get(cfg.TRAINER.NAME).not_in_identity)
     if getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "root_is_identity", False):
         left_out.discard("DATASET.ROOT")
     return {key: value for key, value in changed_keys(cfg).items() if key not in left_out}

@@ -40,7 +40,12 @@ def write_config(cfg: CN) -> None:
 def read_results(folder: str | Path) -> dict[str, Any] | None:
     """Returns the results of the run in `folder`, None where it has not ended."""
     path = Path(folder) / RESULTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path} is not JSON ({error}), expected what a run wrote. Delete it to test again."
+        ) from error
 
 
 def write_results(cfg: CN, results: dict[str, Any]) -> None:
@@ -61,12 +66,12 @@ def is_done(cfg: CN) -> bool:
     """Says whether OUTPUT_DIR holds this very run, ended.
 
     Raises:
-        ConfigError: If it holds a run of another configuration; the message names the keys that differ.
+        ConfigError: If it, or RESUME, holds a run of another configuration; the message names the keys that differ.
     """
     stored = read_config(cfg.OUTPUT_DIR)
     results = read_results(cfg.OUTPUT_DIR)
-    if stored is not None:
-        _refuse_another(cfg, stored)
+    for folder in filter(None, (cfg.OUTPUT_DIR, cfg.RESUME)):
+        _refuse_another(cfg, folder)
     same = results is not None and results.get("config_digest") == config_digest(cfg)
     if stored is None and results is not None and not same:
         raise ConfigError(
@@ -76,13 +81,16 @@ def is_done(cfg: CN) -> bool:
     return same
 
 
-def _refuse_another(cfg: CN, stored: CN) -> None:
+def _refuse_another(cfg: CN, folder: str) -> None:
+    stored = read_config(folder)
+    if stored is None:
+        return
     found, asked = identity(stored), identity(cfg)
     values_found, values_asked = flatten(stored), flatten(cfg)
     differing = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
     if differing:
         lines = [f"  - {key} is {values_found[key]!r} there, {values_asked[key]!r} was asked for" for key in differing]
         raise ConfigError(
-            f"The folder {cfg.OUTPUT_DIR} holds a run of another configuration, expected the same one or an empty "
+            f"The folder {folder} holds a run of another configuration, expected the same one or an empty "
             "folder. Choose another --output-dir, or move the old run away. What differs:\n" + "\n".join(lines)
         )

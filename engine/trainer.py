@@ -29,15 +29,20 @@ class TrainerX(TrainerBase):
 
     A method is a subclass. It must define `build_model`, which calls `register_model` for what is trained;
     `forward_backward(batch)`, one optimisation step, which returns its losses by name; and
-    `model_inference(images)`, from (B, 3, H, W) to logits (B, C).
+    `model_inference(images)`, from (B, 3, H, W) to logits (B, C). The loop steps the schedules.
+
+    Class attributes:
+        not_in_identity: The method's keys that change how it computes, not what: another value is still the same run.
     """
+
+    not_in_identity: tuple[str, ...] = ()
 
     @staticmethod
     def add_config(cfg: CN) -> None:
         """Declares the method's own keys in the default config."""
 
-    @staticmethod
-    def config_errors(cfg: CN) -> list[str]:
+    @classmethod
+    def config_errors(cls, cfg: CN) -> list[str]:
         """Returns what is wrong with the method's own keys, one message each."""
         return []
 
@@ -47,6 +52,7 @@ class TrainerX(TrainerBase):
         self.build_data_loader()
         self.check_splits()
         self.build_model()
+        self.load_init_weights()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.results: dict[str, Any] = {}  # of the last test
         self.writer: SummaryWriter | None = None  # while training
@@ -150,6 +156,7 @@ class TrainerX(TrainerBase):
     def after_train(self) -> None:
         """Tests the final model."""
         logger.info("Finish training")
+        self.results = {}  # not those of the last validation
         if not self.cfg.TEST.NO_TEST:
             best = self.cfg.TEST.FINAL_MODEL == "best_val"
             logger.info("Deploy the %s", "model with the best val performance" if best else "last-step model")
@@ -173,7 +180,7 @@ class TrainerX(TrainerBase):
         self.results = self.evaluator.evaluate()
         if self.writer is not None:
             for name, value in self.results.items():
-                self.writer.add_scalar(f"{split}/{name}", value, self.epochs_done)
+                self.writer.add_scalar(f"{split}/{name}", value, self.epochs_done * self.num_batches)
         return next(iter(self.results.values()))
 
     def parse_batch_train(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:

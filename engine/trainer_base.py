@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from yacs.config import CfgNode as CN
 from .checkpoint import (
     BEST,
     checkpoint_name,
+    epoch_of,
     load_checkpoint,
     load_pretrained_weights,
     newest_checkpoint,
     save_checkpoint,
+    write_atomically,
 )
 
 logger = logging.getLogger(__name__)
@@ -47,7 +50,10 @@ class TrainerBase:
     def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
         """Makes `model` one that is saved and loaded under `name`, and trained if it has an optimiser."""
         self.models[name], self.optims[name], self.scheds[name] = model, optim, sched
-        if self.cfg.MODEL.INIT_WEIGHTS:
+
+    def load_init_weights(self) -> None:
+        """Starts every model from MODEL.INIT_WEIGHTS, if it is set."""
+        for model in self.models.values() if self.cfg.MODEL.INIT_WEIGHTS else ():
             load_pretrained_weights(model, self.cfg.MODEL.INIT_WEIGHTS, ignored=self.ignored_on_load)
 
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
@@ -78,7 +84,7 @@ class TrainerBase:
         self.scaler.update()
 
     def update_lr(self, names: str | list[str] | None = None) -> None:
-        """Steps the schedules: once per epoch."""
+        """Steps the schedules. The loop calls it at the end of every epoch; a method does not."""
         for name in self.get_model_names(names):
             if self.scheds[name] is not None:
                 self.scheds[name].step()
@@ -108,8 +114,8 @@ class TrainerBase:
             self.last_saved_s = time.monotonic()
 
     def _is_kept(self, path: Path) -> bool:
-        epoch, frequency = int(path.name.rpartition("-")[2]), self.cfg.TRAIN.CHECKPOINT_FREQ
-        return epoch >= self.max_epoch or (frequency > 0 and epoch % frequency == 0)
+        epoch, frequency = epoch_of(path), self.cfg.TRAIN.CHECKPOINT_FREQ
+        return epoch is None or epoch >= self.max_epoch or (frequency > 0 and epoch % frequency == 0)
 
     def resume_model_if_exist(self, directory: str | Path) -> int:
         """Restores the newest checkpoint in `directory` and returns its epoch, 0 if there is none."""
@@ -119,14 +125,23 @@ class TrainerBase:
         for name, path in newest.items():
             checkpoint = load_checkpoint(path)
             self._load_state(name, checkpoint["state_dict"], path)
-            self.best_result = -1.0 if checkpoint["val_result"] is None else checkpoint["val_result"]
+            self._resume_best(name, Path(directory), checkpoint.get("val_result"))
             if self.optims[name] is not None:
                 self.optims[name].load_state_dict(checkpoint["optimizer"])
                 self.scheds[name].last_epoch = checkpoint["scheduler"]["last_epoch"]
-            if self.scaler.is_enabled():
+            if self.scaler.is_enabled() and checkpoint.get("scaler"):  # none from a run in float32
                 self.scaler.load_state_dict(checkpoint["scaler"])
         logger.info("Resume after epoch %d from %s", checkpoint["epoch"], directory)
         return checkpoint["epoch"]
+
+    def _resume_best(self, name: str, directory: Path, result: Any) -> None:
+        """Takes over the best model so far, with its result; without the one the other means nothing."""
+        best, own = directory / name / BEST, self.output_dir / name / BEST
+        if best.is_file() and isinstance(result, (int, float)):
+            self.best_result = result
+            if best.resolve() != own.resolve():
+                own.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(own, lambda temporary: shutil.copy(best, temporary))
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """Loads every model from a run's folder.

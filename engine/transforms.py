@@ -42,15 +42,12 @@ INTERPOLATION_MODES = {
 N_MAGNITUDES = 31  # RandAugment's scale is 0 to 30
 
 
-def build_transform(
-    cfg, is_train: bool = True, *, choices: Sequence[str] | None = None
-) -> Callable[[Image.Image], torch.Tensor]:
+def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch.Tensor]:
     """Composes the transform of a split.
 
     Args:
         cfg: The configuration; its node INPUT is read.
         is_train: Whether to augment.
-        choices: Names of transforms; None takes cfg.INPUT.TRANSFORMS.
 
     Returns:
         A callable from an RGB PIL image to a float32 tensor (3, H, W), (H, W) = cfg.INPUT.SIZE.
@@ -59,26 +56,25 @@ def build_transform(
         ValueError: A name or a value of cfg.INPUT that is not allowed.
     """
     node = cfg.INPUT
-    choices = node.TRANSFORMS if choices is None else choices
-    if errors := check_transforms(choices) + check_input(node, choices):
+    if errors := check_input(node, node.TRANSFORMS):
         raise ValueError("\n".join(errors))
-    choices = set(choices)
+    names = set(node.TRANSFORMS)
     if node.NO_TRANSFORM:
-        is_train, choices = True, choices & {"normalize"}
+        is_train, names = True, names & {"normalize"}
 
     if is_train:
-        on_image = _fit_to_size(node, choices) + [build(node) for name, build in ON_IMAGE.items() if name in choices]
+        on_image = _fit_to_size(node, names) + [build(node) for name, build in ON_IMAGE.items() if name in names]
     else:
-        on_image, choices = _shorter_edge_and_center_crop(node), choices & {"normalize", "instance_norm"}
-    on_tensor = [build(node) for name, build in ON_TENSOR.items() if name in choices]
+        on_image, names = _shorter_edge_and_center_crop(node), names & {"normalize", "instance_norm"}
+    on_tensor = [build(node) for name, build in ON_TENSOR.items() if name in names]
     return T.Compose([*on_image, T.ToTensor(), *on_tensor])
 
 
-def _fit_to_size(node, choices: set[str]) -> list[Callable]:
-    if choices & {"random_crop", "random_resized_crop"}:
+def _fit_to_size(node, names: set[str]) -> list[Callable]:
+    if names & {"random_crop", "random_resized_crop"}:
         return []
     # Differs from the original: there center_crop is accepted in training and does nothing.
-    if "center_crop" in choices:
+    if "center_crop" in names:
         return _shorter_edge_and_center_crop(node)
     return [T.Resize(node.SIZE, interpolation=INTERPOLATION_MODES[node.INTERPOLATION])]
 
@@ -202,24 +198,31 @@ def check_transforms(names: Iterable[str]) -> list[str]:
     ]
 
 
-def check_input(node, choices: Iterable[str]) -> list[str]:
-    """Returns an error for every value of `node`, cfg.INPUT, that the transforms cannot use."""
-    errors = []
+def check_input(node, names: Iterable[str]) -> list[str]:
+    """Returns an error for every value of `node`, cfg.INPUT, that the transforms `names` cannot use."""
+    errors = check_transforms(names)
     if node.INTERPOLATION not in INTERPOLATION_MODES:
         options = ", ".join(INTERPOLATION_MODES)
         errors.append(f'INPUT.INTERPOLATION is "{node.INTERPOLATION}", expected one of: {options}. Change the key.')
-    if not _is_size(node.SIZE):
+    if not (_are_numbers(node.SIZE, 2, int) and min(node.SIZE) > 0):
         errors.append(
             f"INPUT.SIZE is {node.SIZE}, expected (height, width), two whole numbers above 0. Write (224, 224)."
         )
-    if "randaugment" in choices and node.RANDAUGMENT_M not in range(N_MAGNITUDES):
+    if not (_are_numbers(node.RRCROP_SCALE, 2) and 0 < node.RRCROP_SCALE[0] <= node.RRCROP_SCALE[1] <= 1):
+        allowed = "(smallest, largest), two shares of the area above 0 and at most 1"
+        errors.append(f"INPUT.RRCROP_SCALE is {node.RRCROP_SCALE}, expected {allowed}. Write (0.08, 1.0).")
+    if not _are_numbers(node.PIXEL_MEAN, 3):
+        errors.append(f"INPUT.PIXEL_MEAN is {node.PIXEL_MEAN}, expected three numbers, of R, G and B. Change the key.")
+    if not (_are_numbers(node.PIXEL_STD, 3) and min(node.PIXEL_STD) > 0):
+        allowed = "three numbers above 0, of R, G and B"
+        errors.append(f"INPUT.PIXEL_STD is {node.PIXEL_STD}, expected {allowed}. Change the key.")
+    if "randaugment" in names and node.RANDAUGMENT_M not in range(N_MAGNITUDES):
         allowed = f"a whole number from 0 to {N_MAGNITUDES - 1}"
         errors.append(f"INPUT.RANDAUGMENT_M is {node.RANDAUGMENT_M}, expected {allowed}. Change the key.")
-    if "gaussian_blur" in choices and not (node.GB_K > 0 and node.GB_K % 2 == 1):
+    if "gaussian_blur" in names and not (node.GB_K > 0 and node.GB_K % 2 == 1):
         errors.append(f"INPUT.GB_K is {node.GB_K}, expected an odd number of pixels above 0. Change the key.")
     return errors
 
 
-def _is_size(size) -> bool:
-    is_pair = isinstance(size, (tuple, list)) and len(size) == 2
-    return is_pair and all(isinstance(edge, int) and edge > 0 for edge in size)
+def _are_numbers(values, length: int, *types: type) -> bool:
+    return len(values) == length and all(type(value) in (types or (int, float)) for value in values)

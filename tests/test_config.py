@@ -27,7 +27,7 @@ def write(folder, **files):
 def valid_cfg(**values):
     """A config without errors; `values` with __ for the dots of a key."""
     cfg = full_default()
-    named = {"TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes"}
+    named = {"TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes", "MODEL.BACKBONE.NAME": "RN50"}
     require(merge(cfg, {**named, **{key.replace("__", "."): value for key, value in values.items()}}, "test"))
     return cfg
 

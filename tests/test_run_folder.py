@@ -106,6 +106,13 @@ class TestRunFolder:
         (tmp_path / "run" / "results.json").write_text(json.dumps({"accuracy": 50.0, "config_digest": "0"}))
         assert not is_done(cfg)
 
+    def test_results_that_were_cut_short_are_named(self, tmp_path):
+        cfg = self.cfg(tmp_path)
+        write_config(cfg)
+        (tmp_path / "run" / "results.json").write_text('{"accuracy": 9')
+        with pytest.raises(ConfigError, match=r"run/results.json is not JSON .* Delete it to test again"):
+            is_done(cfg)
+
     def test_results_of_an_unknown_configuration_are_not_written_over(self, tmp_path):
         cfg = self.cfg(tmp_path)
         (tmp_path / "run").mkdir()

@@ -7,7 +7,7 @@ import torch
 
 import train
 from engine import save_checkpoint
-from engine.config_file import ConfigError, changed_keys
+from engine.config_file import ConfigError, changed_keys, config_digest
 from tests.tiny_run import write_clip, write_images
 from train import FLAGS, parse_args, setup_cfg
 
@@ -52,12 +52,16 @@ def call(files, tmp_path, capsys):
     return run
 
 
+NAMED = {"DATASET.NAME": "Folder", "TRAINER.NAME": "CoOp", "MODEL.BACKBONE.NAME": "RN50"}
+
+
 class TestFlags:
     def config(self, files, *words):
-        return setup_cfg(parse_args([f"--dataset-config-file={files}/folder.yaml", "--trainer=CoOp", *words]))
+        needed = [f"--dataset-config-file={files}/folder.yaml", "--trainer=CoOp", "--backbone=RN50"]
+        return setup_cfg(parse_args([*needed, *words]))
 
     def test_flags_that_are_not_given_change_nothing(self, files):
-        assert changed_keys(self.config(files)) == {"DATASET.NAME": "Folder", "TRAINER.NAME": "CoOp"}
+        assert changed_keys(self.config(files)) == NAMED
 
     @pytest.mark.parametrize(
         ("words", "changed"),
@@ -69,16 +73,24 @@ class TestFlags:
             (["--resume", "old"], {"RESUME": "old"}),
             (["--backbone", "ViT-B/16"], {"MODEL.BACKBONE.NAME": "ViT-B/16"}),
             (["--transforms", "random_flip", "normalize"], {"INPUT.TRANSFORMS": ("random_flip", "normalize")}),
-            (["--eval-only", "--model-dir", "old"], {"RUN.EVAL_ONLY": True, "RUN.MODEL_DIR": "old"}),
-            (["--load-epoch", "0"], {"RUN.LOAD_EPOCH": 0}),
+            (
+                ["--eval-only", "--model-dir", "old", "--load-epoch", "0"],
+                {"RUN.EVAL_ONLY": True, "RUN.MODEL_DIR": "old", "RUN.LOAD_EPOCH": 0},
+            ),
             (["OPTIM.LR", "1", "INPUT.SIZE", "(32, 32)"], {"OPTIM.LR": 1.0, "INPUT.SIZE": (32, 32)}),
             (["--seed", "3", "SEED", "4"], {"SEED": 4}),  # pairs come last
         ],
         ids=" ".join,
     )
     def test_a_flag_sets_its_key(self, files, words, changed):
-        names = {"DATASET.NAME": "Folder", "TRAINER.NAME": "CoOp"}
-        assert changed_keys(self.config(files, *words)) == {**names, **changed}
+        assert changed_keys(self.config(files, *words)) == {**NAMED, **changed}
+
+    def test_a_path_is_the_same_however_it_is_typed(self, files, monkeypatch):
+        monkeypatch.chdir(files.parent)
+        typed = (str(files / "data"), f"{files.name}/data", f"../{files.parent.name}/{files.name}//data/")
+        configs = [self.config(files, "--root", path) for path in typed]
+        assert len({config_digest(cfg) for cfg in configs}) == 1
+        assert configs[0].DATASET.ROOT == f"{files.name}/data"
 
     def test_order_of_files_flags_and_pairs(self, files):
         cfg = self.config(files, f"--config-file={files}/tiny.yaml", "--trainer", "ZeroshotCLIP", "--eval-only")
@@ -145,7 +157,15 @@ class TestWrongInput:
             ([], {"config_file": "rn50.yml"}, ["rn50.yml does not exist"]),
             ([], {"config_file": "rn50.py"}, ["rn50.py, expected a .yaml file"]),
             ([], {"resume": "/no/run"}, ["/no/run/prompt_learner/checkpoint does not exist", "Correct --resume"]),
-            (["OPTIM.STEPSIZE", "()"], {}, ["OPTIM.STEPSIZE is (), expected at least one number"]),
+            (["OPTIM.STEPSIZE", "()"], {}, ["OPTIM.STEPSIZE is (), expected numbers of epochs"]),
+            (["OPTIM.STEPSIZE", "('a',)"], {}, ["OPTIM.STEPSIZE is ('a',), expected numbers of epochs"]),
+            ([], {"backbone": ""}, ["MODEL.BACKBONE.NAME is empty"]),
+            ([], {"model_dir": "old"}, ["--model-dir is old, expected none in training. Add --eval-only"]),
+            ([], {"load_epoch": 7}, ["--load-epoch is 7, expected --model-dir with it"]),
+            (["RUN.EVAL_ONLY", "True"], {"resume": "old"}, ["--resume is old, expected none with --eval-only"]),
+            (["RUN.EVAL_ONLY", "True", "TEST.NO_TEST", "True"], {}, ["TEST.NO_TEST is True, expected False"]),
+            (["TRAINER.COOP.CTX_INIT", " "], {}, ["TRAINER.COOP.CTX_INIT is ' ', expected words"]),
+            ([], {"output_dir": __file__}, [f"--output-dir is {__file__}, which is a file"]),
             (["TRAINER.COOP.N_CTX", 80], {}, ["has 84 tokens with 80 context vectors, expected at most 77"]),
         ],
         ids=lambda value: " ".join(map(str, value)) if isinstance(value, (dict, list)) else None,
@@ -196,6 +216,22 @@ class TestRuns:
         code, _, err = call("OPTIM.LR", 0.5)
         assert code == 1 and "OPTIM.LR is 0.01 there, 0.5 was asked for" in err
         assert (tmp_path / "run" / "results.json").read_text() == results
+
+    def test_nothing_is_tested_where_nothing_shall_be(self, call, tmp_path):
+        assert call("TEST.NO_TEST", True, "TEST.FINAL_MODEL", "best_val")[0] == 0
+        results = json.loads((tmp_path / "run" / "results.json").read_text())
+        assert [results[key] for key in ("accuracy", "error_rate", "macro_f1", "total", "correct")] == [None] * 5
+
+    def test_memory_settings_are_not_another_run(self, call):
+        assert call()[0] == 0
+        assert call("TRAINER.COOP.CHUNK_ROWS", 8)[1].startswith("Done already: ")
+
+    def test_resume_goes_on_with_the_same_run_only(self, call, tmp_path):
+        assert call("TEST.NO_TEST", True)[0] == 0
+        flags = {"resume": tmp_path / "run", "output_dir": tmp_path / "second"}
+        code, _, err = call("TEST.NO_TEST", True, "OPTIM.LR", 0.5, **flags)
+        assert code == 1 and f"The folder {tmp_path}/run holds a run of another configuration" in err
+        assert call("TEST.NO_TEST", True, **flags)[0] == 0
 
     def test_a_fresh_seed_is_logged_and_kept(self, call, tmp_path):
         assert call(seed=-1)[0] == 0

@@ -238,11 +238,37 @@ class TestBestOnVal:
         assert torch.equal(trainer.model.prompt_learner.ctx, best["state_dict"]["ctx"])
         assert trainer.results["total"] == 9
 
-    def test_a_resumed_run_remembers_the_best(self, make):
+    @pytest.mark.parametrize("folder", ["run", "elsewhere"])
+    def test_a_resumed_run_remembers_the_best(self, make, tmp_path, monkeypatch, folder):
         options = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_SECONDS", 0)
         first = make(*options)
-        first.best_result = 100.0
+        accuracies = iter([60.0, 50.0])
+        monkeypatch.setattr(first, "test", lambda split: next(accuracies))
         train_until(first, 2)
+        second = make(*options, "RESUME", str(tmp_path / "run"), folder=folder)
+        second.before_train()
+        assert second.best_result == 60.0
+        assert load_checkpoint(tmp_path / folder / "prompt_learner" / "model-best.pth.tar")["val_result"] == 60.0
+
+    def test_a_result_without_its_model_is_not_the_best(self, make, tmp_path):
+        options = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_SECONDS", 0)
+        train_until(make(*options), 2)
+        (tmp_path / "run" / "prompt_learner" / "model-best.pth.tar").unlink()
         second = make(*options)
         second.before_train()
-        assert second.best_result == 100.0
+        assert second.best_result == -1.0
+
+
+def test_a_checkpoint_without_scaler_and_result_resumes(make, tmp_path):
+    """As one of the original's, whose `checkpoint` may name the best model, or one from a CPU that goes on on a GPU."""
+    train_until(make("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_SECONDS", 0), 1)
+    folder = tmp_path / "run" / "prompt_learner"
+    checkpoint = load_checkpoint(folder / "model.pth.tar-1")
+    del checkpoint["scaler"], checkpoint["val_result"]
+    torch.save(checkpoint, folder / "model-best.pth.tar")
+    (folder / "checkpoint").write_text("model-best.pth.tar\n")
+    trainer = make("OPTIM.MAX_EPOCH", 3)
+    trainer.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    trainer.train()
+    assert trainer.epochs_done == 3
+    assert (folder / "model-best.pth.tar").is_file()

@@ -166,6 +166,18 @@ class TestLoading:
         with pytest.raises(ValueError, match=r"No entry of .* fits the model: it has ctx \(2, 64\)"):
             make("MODEL.INIT_WEIGHTS", str(path), "TRAINER.COOP.N_CTX", 4)
 
+    def test_a_checkpoint_of_another_length_replaces_the_start(self, make, tmp_path):
+        saved(tmp_path / "start", ctx=(2, 64))
+        learned = saved(tmp_path / "learned", ctx=(5, 64))["ctx"]
+        trainer = make("MODEL.INIT_WEIGHTS", str(tmp_path / "start" / "prompt_learner" / "model.pth.tar-2"))
+        trainer.load_model(tmp_path / "learned", epoch=2)
+        assert torch.equal(trainer.model.prompt_learner.ctx, learned)
+
+    def test_a_context_that_is_none_is_refused(self, make, tmp_path):
+        saved(tmp_path / "run", ctx=(64,))
+        with pytest.raises(ValueError, match=r"holds ctx \(64,\), expected ctx \(2, 64\)"):
+            make().load_model(tmp_path / "run", epoch=2)
+
 
 class TestFilesOfARun:
     def test_results_log_and_config(self, cfg, tmp_path, capsys):
@@ -180,6 +192,7 @@ class TestFilesOfARun:
         del results["accuracy"], results["error_rate"], results["correct"]
         assert results == {
             "total": 9,
+            "split": "test",
             "trainer": "CoOp",
             "dataset": "Folder",
             "source": "Folder",

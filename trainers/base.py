@@ -102,6 +102,10 @@ class PromptTrainer(TrainerX):
     node = ""
     ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
 
+    @classmethod
+    def config_errors(cls, cfg: CN) -> list[str]:
+        return option_errors(cfg, {f"TRAINER.{cls.node}.PREC": PRECISIONS})
+
     def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> nn.Module:
         """Builds the model from images (B, 3, H, W) to logits (B, C), with a child module `prompt_learner`.
 
@@ -115,6 +119,7 @@ class PromptTrainer(TrainerX):
     def build_model(self) -> None:
         prec = usable_precision(self.cfg.TRAINER[self.node].PREC, self.device)
         self.autocast = torch.autocast(self.device.type, torch.float16, enabled=prec == "amp")
+        # Differs from the original for fp16: gradients are scaled there too, since small ones vanish in float16.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=prec in ("amp", "fp16"))
         self.clip_model = load_clip(self.cfg, prec, self.device)
         self.build_learner()

@@ -25,7 +25,7 @@ from clip.prompt_layout import POSITIONS, lay_out
 from clip.prompts import PromptEncoder
 from engine import TRAINER_REGISTRY
 
-from .base import PRECISIONS, PromptTrainer, option_errors
+from .base import PromptTrainer, option_errors
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +132,7 @@ class CoOp(PromptTrainer):
     """Context optimisation."""
 
     node = "COOP"
+    not_in_identity = ("TRAINER.COOP.CHUNK_ROWS",)
     fixed_text_features: Tensor | None = None
 
     @staticmethod
@@ -142,14 +143,14 @@ class CoOp(PromptTrainer):
         cfg.TRAINER.COOP.CTX_INIT = ""  # words to start from; "": random
         cfg.TRAINER.COOP.PREC = "fp16"  # fp32, fp16, amp, bf16
         cfg.TRAINER.COOP.CLASS_TOKEN_POSITION = "end"  # end, middle, front
-        cfg.TRAINER.COOP.CHUNK_ROWS = (
-            16384  # rows of the text tower at once: bounds memory for very many classes; 0: all
-        )
+        cfg.TRAINER.COOP.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
 
-    @staticmethod
-    def config_errors(cfg: CN) -> list[str]:
+    @classmethod
+    def config_errors(cls, cfg: CN) -> list[str]:
         node = cfg.TRAINER.COOP
-        errors = option_errors(cfg, {"TRAINER.COOP.PREC": PRECISIONS, "TRAINER.COOP.CLASS_TOKEN_POSITION": POSITIONS})
+        errors = super().config_errors(cfg) + option_errors(cfg, {"TRAINER.COOP.CLASS_TOKEN_POSITION": POSITIONS})
+        if node.CTX_INIT and not node.CTX_INIT.replace("_", " ").strip():
+            errors.append(f"TRAINER.COOP.CTX_INIT is {node.CTX_INIT!r}, expected words, or nothing for a random start.")
         if node.N_CTX < 1:
             errors.append(f"TRAINER.COOP.N_CTX is {node.N_CTX}, expected at least 1.")
         if node.CHUNK_ROWS < 0:
@@ -166,8 +167,9 @@ class CoOp(PromptTrainer):
 
     def before_load(self, name: str, state_dict: dict[str, Tensor]) -> None:
         """Takes the number of context vectors from the checkpoint: words may have been counted otherwise."""
-        n_ctx = state_dict["ctx"].shape[-2] if "ctx" in state_dict else self.model.prompt_learner.n_ctx
-        if n_ctx != self.model.prompt_learner.n_ctx:
+        ctx = state_dict.get("ctx", self.model.prompt_learner.ctx)
+        n_ctx = ctx.shape[-2] if ctx.dim() > 1 else None
+        if n_ctx and n_ctx != self.model.prompt_learner.n_ctx:
             logger.warning(f"The checkpoint has {n_ctx} context vectors, the config {self.model.prompt_learner.n_ctx}")
             self.build_learner(n_ctx=n_ctx, ctx_init="")
 

@@ -62,14 +62,16 @@ class ZeroshotCLIP(TrainerX):
         cfg.TRAINER.ZSCLIP.PREC = "fp16"  # fp32, fp16, amp, bf16
         cfg.TRAINER.ZSCLIP.TEMPLATES = "select"  # ZeroshotCLIP2: select (seven, and the data set's own), full (80)
 
-    @staticmethod
-    def config_errors(cfg: CN) -> list[str]:
+    @classmethod
+    def config_errors(cls, cfg: CN) -> list[str]:
         options = {"TRAINER.ZSCLIP.PREC": PRECISIONS, "TRAINER.ZSCLIP.TEMPLATES": ("select", "full")}
         errors = option_errors(cfg, options)
         if not cfg.RUN.EVAL_ONLY:
             errors.append(
                 f"TRAINER.NAME is {cfg.TRAINER.NAME}, which trains nothing, expected --eval-only. Add the flag."
             )
+        if cfg.RUN.MODEL_DIR:
+            errors.append(f"--model-dir is {cfg.RUN.MODEL_DIR}, expected none: {cfg.TRAINER.NAME} learns nothing.")
         return errors
 
     def templates(self) -> tuple[str, ...]:
