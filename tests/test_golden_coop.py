@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from clip import build_model
+from tests.test_golden_cocoop import CASES as COCOOP_CASES
 from tests.tiny_clip import golden_images, golden_state_dict
 from trainers.coop import CustomCLIP, PromptLearner
 
@@ -70,7 +71,9 @@ def test_logits_loss_gradient_and_sgd(case):
     torch.testing.assert_close(head(ctx), torch.tensor(case["ctx_after_head"]), atol=1e-4, rtol=0)
 
 
-def test_all_golden_cases_are_used():
-    assert len(CASES) + sum(case["method"] == "CoCoOp" for case in GOLDEN["cases"]) == len(GOLDEN["cases"])
-    assert {case["position"] for case in CASES} == {"end", "middle", "front"}
-    assert {case["csc"] for case in CASES} == {True, False}
+def test_every_golden_case_is_in_a_test():
+    assert len(CASES) + len(COCOOP_CASES) == len(GOLDEN["cases"])
+    assert {(case["position"], case["csc"]) for case in CASES} >= {
+        (position, csc) for position in ("end", "middle", "front") for csc in (True, False)
+    }
+    assert {case["ctx_init"] for case in COCOOP_CASES} == {"", "a photo of a"}
