@@ -39,8 +39,7 @@ def available_models() -> list[str]:
 
 def load(
     name: str | Path,
-    device: str | torch.device = "cpu",
-    *,
+    device: str | torch.device | None = None,
     jit: bool = False,
     download_root: str | Path | None = None,
 ) -> tuple[CLIP, Compose]:
@@ -48,7 +47,7 @@ def load(
 
     Args:
         name: one of `available_models()`, or the path of a weights file that `read_state_dict` takes.
-        device: where the model goes.
+        device: where the model goes; None: "cuda" if there is a GPU, else "cpu".
         jit: kept for OpenAI's callers; only False.
         download_root: cache folder, `~/.cache/clip` by default.
 
@@ -68,6 +67,7 @@ def load(
         model = build_model(state_dict)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device), _transform(model.visual.input_resolution)
 
 
@@ -94,6 +94,8 @@ def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
 
 
 def _looks_like_path(name: str) -> bool:
+    if not name.strip():
+        return False  # as a path, it would be the current folder
     path = Path(name).expanduser()
     known_suffix = path.suffix.lower() in (".pt", ".pth", ".npz", ".bin", ".ckpt", ".tar")
     known_folder = path.is_dir() or ("/" in name and path.parent.is_dir())
@@ -125,7 +127,7 @@ def tokenize(texts: str | list[str], context_length: int = 77, truncate: bool = 
                 # Differs from OpenAI: ValueError, not RuntimeError, as for every wrong argument here.
                 raise ValueError(
                     f"The text {text!r} is {len(ids)} tokens long with start and end, expected at most "
-                    f"{context_length}. Shorten it, or pass truncate=True to cut it."
+                    f"{context_length}. Shorten it; callers of `tokenize` may pass truncate=True to cut it."
                 )
             ids = [*ids[: context_length - 1], end]
         row[: len(ids)] = torch.tensor(ids)

@@ -77,7 +77,7 @@ def test_a_model_is_loaded_by_its_name(server, tmp_path, monkeypatch):
     torch.save(golden_state_dict("vit"), tmp_path / "weights.pt")
     server.content = (tmp_path / "weights.pt").read_bytes()
     monkeypatch.setitem(_MODELS, "ViT-B/16", server.url("ViT-B-16.pt"))
-    model, _ = clip.load("ViT-B/16", download_root=tmp_path)
+    model, _ = clip.load("ViT-B/16", "cpu", download_root=tmp_path)
     assert model.visual.input_resolution == 32
     assert (tmp_path / "ViT-B-16.pt").is_file()
 

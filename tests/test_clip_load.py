@@ -1,5 +1,6 @@
 """Finding and reading weights files: every kind of file, every way it can be wrong."""
 
+import inspect
 import re
 import warnings
 from pathlib import Path
@@ -70,7 +71,7 @@ def weights_files(tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", SAVERS)
 def test_every_kind_of_file_gives_the_same_model(weights_files, kind):
-    model, preprocess = clip.load(str(weights_files[kind]))
+    model, preprocess = clip.load(str(weights_files[kind]), "cpu")
     assert not model.training
     assert model.dtype == torch.float32
     for key, value in model.state_dict().items():
@@ -154,6 +155,12 @@ def test_a_name_near_to_none_gets_no_guess():
         clip.load("resnext")
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_current_folder(name):
+    with pytest.raises(ValueError, match=f"^The model's name is '{name}', expected one of RN50, .*, or the path of"):
+        clip.load(name)
+
+
 @pytest.mark.parametrize("as_given", [str, Path])
 def test_a_missing_path_says_which_part_exists(tmp_path, as_given):
     path = tmp_path / "models" / "clip" / "RN50.pt"
@@ -188,6 +195,19 @@ def test_jit_models_are_refused():
         clip.load("RN50", jit=True)
 
 
+def test_arguments_are_openais_in_openais_order(weights_files, tmp_path):
+    assert list(inspect.signature(clip.load).parameters) == ["name", "device", "jit", "download_root"]
+    model, _ = clip.load(str(weights_files["npz"]), "cpu", False, str(tmp_path))
+    assert model.positional_embedding.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("has_gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_the_default_device_is_the_gpu_if_there_is_one(weights_files, monkeypatch, has_gpu, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(clip.model.CLIP, "to", lambda self, device: device)
+    assert clip.load(weights_files["npz"])[0] == device
+
+
 def test_preprocess_resizes_the_smaller_edge_crops_the_centre_and_normalises():
     image = Image.fromarray(np.repeat(np.array([[0, 255, 0]], dtype=np.uint8), 8, axis=0).repeat(8, axis=1))  # 24 x 8
     result = clip.clip._transform(8)(image)
@@ -197,5 +217,5 @@ def test_preprocess_resizes_the_smaller_edge_crops_the_centre_and_normalises():
 
 
 def test_loaded_models_encode(weights_files):
-    model, _ = clip.load(weights_files["npz"], "cpu", jit=False)
+    model, _ = clip.load(weights_files["npz"], device="cpu", jit=False)
     assert model.encode_image(golden_images("vit")).shape == (6, 32)

@@ -25,7 +25,7 @@ def break_image(path, how):
 
 
 @pytest.mark.parametrize("how", ["missing", "cut", "text"])
-@pytest.mark.parametrize("n_workers", [0, 1])
+@pytest.mark.parametrize("n_workers", [0, 2])
 def test_an_image_that_cannot_be_read_is_named(tmp_path, how, n_workers):
     cfg = get_cfg_default()
     path = tmp_path / "bad.jpg"
@@ -36,7 +36,10 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, how, n_workers):
     )
     error, words = (FileNotFoundError, "is missing") if how == "missing" else (ValueError, "does not decode")
     batches = iter(loader)
-    with pytest.raises(error, match=f"{path} {words}.*expected .*python -m datasets.check"):
+    with pytest.raises(error, match=f"^Image {path} {words}.*expected .*python -m datasets.check.*[.]$") as found:
         next(batches)
+    with pytest.raises(error) as direct:
+        read_image(path)
+    assert str(found.value) == str(direct.value)  # whichever process has read it
     if n_workers:
         batches._shutdown_workers()  # left to the garbage collector, this would wait for five seconds

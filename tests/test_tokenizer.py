@@ -91,7 +91,8 @@ def test_tokenize_puts_start_and_end_around_and_zeros_behind():
 def test_a_text_may_fill_the_context_and_no_more():
     assert tokenize("cat " * 75)[0, -1] == EOT
     with pytest.raises(
-        ValueError, match=r"The text 'cat .*' is 78 tokens long .*expected at most 77\. Shorten it, or pass"
+        ValueError,
+        match=r"The text 'cat .*' is 78 tokens long .*expected at most 77\. Shorten it; callers of `tokenize`",
     ):
         tokenize("cat " * 76)
     with pytest.raises(ValueError, match="The text 'a b c' is 5 tokens long .*expected at most 4"):

@@ -53,7 +53,7 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     """
     name = cfg.MODEL.BACKBONE.NAME
     logger.info("Loading CLIP (backbone: %s)", name)
-    clip_model, _ = load(name)
+    clip_model, _ = load(name, "cpu")
     resolution = clip_model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
         raise ValueError(
