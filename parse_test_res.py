@@ -3,8 +3,9 @@
 Run: python parse_test_res.py output/caltech101/CoOp/rn50_ep50_16shots/nctx16_cscFalse_ctpend
      python parse_test_res.py output/evaluation/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/caltech101 --test-log
 
-DIRECTORY holds one folder for each run (seed1, seed2, ...), each with a log.txt; where that is missing, results.json
-is read. What counts is the last `* accuracy: 92.01%` after the line `Finish training` (--test-log: `=> result`).
+DIRECTORY holds one folder for each run (seed1, seed2, ...). A run that has ended has a results.json, which is read;
+where it is missing, as in the original's runs, log.txt is: what counts is the last `* accuracy: 92.01%` after the line
+`Finish training` (--test-log: `=> result`), unless the log goes on after it with another epoch or another start.
 Differs from the original: a run without that is named and left out; the original stopped or counted an earlier result.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 END_OF_TRAINING = "Finish training"
 END_OF_TEST = "=> result"
+SIGNS_OF_WORK = ("Loading CLIP", "Resume after epoch", "epoch [")  # results that stand before one are old
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RESULT_KEYS = {
     "error": "error_rate",
@@ -141,7 +143,7 @@ def summarise(values: Sequence[float], ci95: bool = False) -> tuple[float, float
 
 
 def parse_experiment(directory: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> list[Run]:
-    """Reads every run in the directory, seed2 before seed10; a directory with a log.txt of its own is one run."""
+    """Reads every run in the directory, seed2 before seed10; a directory that is a run itself is the only one."""
     folders = [directory] if _record(directory) else _subfolders(directory)
     return [parse_run(folder, keyword=keyword, end_signal=end_signal) for folder in folders]
 
@@ -152,7 +154,7 @@ def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_
     Args:
         folder: The run's folder.
         keyword: The result to read, as it stands in log.txt.
-        end_signal: The line after which a result counts.
+        end_signal: The line of log.txt after which a result counts.
 
     Returns:
         The run with its value in percent, or with the reason why it has none.
@@ -170,11 +172,15 @@ def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_
 
 def _read_log(text: str, keyword: str, end_signal: str) -> float:
     lines = [line.strip() for line in text.splitlines()]
+    # A run that is started again appends to its log.
+    start = 1 + max((i for i, line in enumerate(lines) if line.startswith(SIGNS_OF_WORK)), default=-1)
+    if end_signal in lines[:start] and end_signal not in lines[start:]:
+        raise ValueError(f'it goes on after "{end_signal}" with "{lines[start - 1]:.40}", so the run is not finished')
     if end_signal not in lines:
-        hint = "; for logs of testing only add --test-log" if END_OF_TEST in lines else ""
+        hint = "; for logs of testing only add --test-log" if END_OF_TEST in lines[start:] else ""
         raise ValueError(f'no line "{end_signal}", so the run is not finished{hint}')
-    # A resumed run appends to its log: the last result counts.
-    found = re.findall(rf"\* (\w+): ({NUMBER})%", "\n".join(lines[lines.index(end_signal) :]))
+    end = lines.index(end_signal, start)
+    found = re.findall(rf"\* (\w+): ({NUMBER})%", "\n".join(lines[end:]))
     results = {name: float(number) for name, number in found}
     if keyword not in results:
         others = f"; there are {', '.join(results)}" if results else ""
@@ -183,16 +189,20 @@ def _read_log(text: str, keyword: str, end_signal: str) -> float:
 
 
 def _read_results(text: str, keyword: str) -> float:
-    results = json.loads(text)
+    tree = json.loads(text)
+    results = tree if isinstance(tree, dict) else {}
     key = RESULT_KEYS.get(keyword, keyword)
-    value = results.get(key) if isinstance(results, dict) else None
+    value = results.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f'no number under the key "{key}"')
+        measures = [name for name, number in results.items() if isinstance(number, float)]
+        raise ValueError(
+            f'no number under the key "{key}"' + (f"; there are {', '.join(measures)}" if measures else "")
+        )
     return float(value)
 
 
 def _record(folder: Path) -> Path | None:
-    return next((path for path in (folder / "log.txt", folder / "results.json") if path.is_file()), None)
+    return next((path for path in (folder / "results.json", folder / "log.txt") if path.is_file()), None)
 
 
 def _subfolders(directory: Path) -> list[Path]:
