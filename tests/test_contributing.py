@@ -15,6 +15,7 @@ from tests.tiny_run import write_clip, write_images
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+RULES = ("tests/test_configs.py", "tests/test_imports.py")  # the tests that look at every file
 SMALL = "INPUT.SIZE '(32, 32)' OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0 DATALOADER.TRAIN_X.BATCH_SIZE 4"
 
 
@@ -24,7 +25,9 @@ def project(tmp_path_factory):
     copy = tmp_path_factory.mktemp("project")
     for name in ("clip", "configs", "datasets", "engine", "scripts", "trainers"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "train.py", copy)
+    (copy / "tests").mkdir()
+    for name in ("train.py", "pyproject.toml", "tests/__init__.py", *RULES):
+        shutil.copy(ROOT / name, copy / name)
     files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert [Path(name).name for name, _ in files] == ["taskres.py", "rn50.yaml", "my_birds.py", "my_birds.yaml"]
     for name, text in files:
@@ -49,6 +52,14 @@ def call(command, project, **environment):
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.slow
+def test_the_added_files_follow_the_rules(project):
+    done = call(f"python -m pytest -vv {' '.join(RULES)}", project)
+    assert done.returncode == 0, done.stdout
+    for name in ("TaskRes/rn50", "trainers/taskres.py", "datasets/my_birds.py"):
+        assert f"[{name}] PASSED" in done.stdout
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# CoOp: tests the contexts that were learned on ImageNet (main.sh imagenet ...) on another data set, once for each seed.
+# CoOp: tests the contexts that were learned on one data set (ImageNet, as in the paper) on another, once for each seed.
 #
 #   bash scripts/coop/eval.sh DATASET CFG [KEY VALUE ...]
-#   bash scripts/coop/eval.sh imagenetv2 rn50_ep50
+#   SOURCE=caltech101 bash scripts/coop/eval.sh folder rn50_ep50
 #
 #   DATASET  configs/datasets/DATASET.yaml, the data set to test on
 #   CFG      configs/trainers/CoOp/CFG.yaml, as trained; where only CFG with _ep50 was trained, that is used
