@@ -52,6 +52,7 @@ def run_tower(
     for i, layer in enumerate(transformer.resblocks):
         is_last = i + 1 == len(transformer.resblocks)
         q, k, v = _project(layer, layer.ln_1(x), last_rows if is_last else None)
+        q = q * (q.shape[-1] // layer.attn.num_heads) ** -0.5
         mixed, own = [], []
         front = None if past is None else tuple(past[i])  # (1, H, p, d) each
         n_heads, row, prompt = layer.attn.num_heads, n_common, 0
@@ -100,15 +101,15 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, front: tuple[Tensor, Tensor] | None
     """Causal attention of the last rows of n prompts to their own rows and to a front that all prompts share.
 
     Args:
-        q: (B, H, n, s_q, d), the queries of each prompt's last s_q rows.
+        q: (B, H, n, s_q, d), the scaled queries of each prompt's last s_q rows.
         k, v: (B, H, n, s, d).
         front: Keys and values (B or 1, H, p, d).
 
     Returns:
         (B, n * s_q, D)
     """
-    s_q, s, scale = q.shape[3], k.shape[3], q.shape[4] ** -0.5
-    scores = q @ k.mT * scale  # (B, H, n, s_q, s)
+    s_q, s = q.shape[3], k.shape[3]
+    scores = q @ k.mT  # (B, H, n, s_q, s)
     if s_q > 1:
         later = torch.ones(s_q, s, dtype=torch.bool, device=q.device).triu(1 + s - s_q)
         scores = scores.masked_fill(later, -torch.inf)
@@ -116,7 +117,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, front: tuple[Tensor, Tensor] | None
         return _rows(scores.softmax(dim=-1) @ v)
     k_front, v_front = front
     q_flat = q.flatten(2, 3)  # (B, H, n, s_q, d) -> (B, H, n * s_q, d)
-    scores_front = (q_flat @ k_front.mT * scale).unflatten(2, q.shape[2:4])  # (B, H, n, s_q, p)
+    scores_front = (q_flat @ k_front.mT).unflatten(2, q.shape[2:4])  # (B, H, n, s_q, p)
     weights = torch.cat([scores_front, scores], dim=-1).softmax(dim=-1)
     p = k_front.shape[2]
     mixed_front = weights[..., :p].flatten(2, 3) @ v_front  # (B, H, n * s_q, d)
