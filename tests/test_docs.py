@@ -1,0 +1,66 @@
+"""Pages and config headers say what is true: every command is one the scripts accept, every file named is there."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import train
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "COOP.md", "DATASETS.md", "docs/SHAPES.md"]
+
+
+def shell_lines(page):
+    """The lines of a page's bash blocks, joined at backslashes, comments removed."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def header_lines(path):
+    """The commands in the header of a config, without the explanation that stands apart behind them."""
+    return re.findall(r"^# .*(bash scripts/.+?)(?:  |$)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def experiments():
+    lines = [(page, line) for page in PAGES for line in shell_lines(page)]
+    lines += [(path.name, line) for path in sorted((ROOT / "configs").rglob("*.yaml")) for line in header_lines(path)]
+    return [(page, line) for page, line in lines if "scripts/coop/" in line and "DATASET" not in line]
+
+
+@pytest.mark.parametrize("page, line", experiments())
+def test_experiments_are_calls_that_train_accepts(page, line, monkeypatch):
+    env = {**os.environ, "DRY_RUN": "1", "DATA": "/data", "SEEDS": "1"}
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(ROOT)
+    calls = [shlex.split(call) for call in done.stdout.splitlines()]
+    assert calls
+    for _, script, *arguments in calls:
+        assert script == "train.py"
+        train.setup_cfg(train.parse_args(arguments))  # raises on an unknown file, key or name
+
+
+def test_the_call_by_hand_is_one_that_train_accepts(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    [line] = [line for line in shell_lines("COOP.md") if line.startswith("python train.py")]
+    cfg = train.setup_cfg(train.parse_args(shlex.split(line.replace("$DATA", "/data"))[2:]))
+    assert (cfg.DATASET.NAME, cfg.DATASET.NUM_SHOTS, cfg.OPTIM.MAX_EPOCH) == ("Caltech101", 1, 50)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_links_lead_to_files(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    missing = [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()]
+    assert not missing
+    for key in set(re.findall(r"`((?:TRAINER|TEST|MODEL|DATASET|OPTIM|INPUT|TRAIN)\.[A-Z_.0-9]+)", text)):
+        node = train.full_default()
+        for part in key.rstrip(".").split("."):
+            if part == "TASKRES":
+                break
+            node = node[part]
