@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from clip import build_model
 from clip.model import convert_weights
 from tests.tiny_clip import golden_images, golden_state_dict
-from tests.tiny_run import build_trainer, tiny_cfg, write_clip, write_images
+from tests.tiny_run import build_trainer, tiny_cfg
 from trainers.coop import CustomCLIP, PromptLearner
 
 NAMES = ["face", "Boeing 737-300", "a", "wine_bottle"]
@@ -70,18 +70,11 @@ def test_every_precision_is_near_float32_on_a_gpu(kind, position, class_specific
     check_near_float32(prec, found, one_step(kind, "fp32", position, class_specific))
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    write_images(folder / "data")
-    return folder / "data", {kind: write_clip(folder / f"{kind}.pt", kind) for kind in ("vit", "rn")}
-
-
 @pytest.fixture
-def make(files, tmp_path):
+def make(tiny_files, tmp_path):
     """Builds a CoOp trainer of this precision; KEY, VALUE, ... change its config."""
     return lambda prec, kind="vit", *pairs: build_trainer(
-        tiny_cfg(files[0], files[1][kind], tmp_path / prec, "TRAINER.COOP.PREC", prec, *pairs, kind=kind)
+        tiny_cfg(tiny_files[0], tiny_files[1][kind], tmp_path / prec, "TRAINER.COOP.PREC", prec, *pairs, kind=kind)
     )
 
 

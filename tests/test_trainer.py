@@ -7,25 +7,17 @@ import pytest
 import torch
 
 from engine import load_checkpoint
-from tests.tiny_run import build_trainer, tiny_cfg, write_clip, write_images
+from tests.tiny_run import build_trainer, tiny_cfg
 
 LR_CASES = json.loads((Path(__file__).parent / "golden" / "lr.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Images and the weights of both small CLIPs."""
-    folder = tmp_path_factory.mktemp("files")
-    write_images(folder / "data")
-    return folder / "data", {kind: write_clip(folder / f"{kind}.pt", kind) for kind in ("vit", "rn")}
-
-
 @pytest.fixture
-def make(files, tmp_path):
+def make(tiny_files, tmp_path):
     """Builds a trainer whose folder is tmp_path/run; KEY, VALUE, ... change its config."""
 
     def build(*pairs, kind="vit", folder="run"):
-        data, clips = files
+        data, clips = tiny_files
         return build_trainer(tiny_cfg(data, clips[kind], tmp_path / folder, *pairs, kind=kind))
 
     return build

@@ -10,21 +10,14 @@ import train
 from engine import TRAINER_REGISTRY, load_checkpoint, save_checkpoint
 from engine.config_file import ConfigError, config_digest
 from engine.log import close_logging
-from tests.tiny_run import N_ITEMS, build_trainer, tiny_cfg, write_clip, write_images
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    write_images(folder / "data")
-    return folder / "data", {kind: write_clip(folder / f"{kind}.pt", kind) for kind in ("vit", "rn")}
+from tests.tiny_run import N_ITEMS, build_trainer, tiny_cfg, write_images
 
 
 @pytest.fixture
-def cfg(files, tmp_path):
+def cfg(tiny_files, tmp_path):
     """Makes a config whose folder is tmp_path/run; KEY, VALUE, ... change it."""
     return lambda *pairs, kind="vit", folder="run": tiny_cfg(
-        files[0], files[1][kind], tmp_path / folder, *pairs, kind=kind
+        tiny_files[0], tiny_files[1][kind], tmp_path / folder, *pairs, kind=kind
     )
 
 
@@ -71,19 +64,19 @@ class TestEvaluation:
         trainer.train()
         assert trainer.results == {}
 
-    def test_a_split_that_is_not_there(self, files, tmp_path):
+    def test_a_split_that_is_not_there(self, tiny_files, tmp_path):
         write_images(tmp_path / "data", splits=("train", "test"))
         message = "TEST.SPLIT is val, expected a split that Folder has"
         with pytest.raises(ValueError, match=message):
-            build_trainer(tiny_cfg(tmp_path / "data", files[1]["vit"], tmp_path / "run", "TEST.SPLIT", "val"))
+            build_trainer(tiny_cfg(tmp_path / "data", tiny_files[1]["vit"], tmp_path / "run", "TEST.SPLIT", "val"))
         message = "FINAL_MODEL is best_val, expected last_step: the data set Folder has no validation items"
         with pytest.raises(ValueError, match=message):
             build_trainer(
-                tiny_cfg(tmp_path / "data", files[1]["vit"], tmp_path / "run", "TEST.FINAL_MODEL", "best_val")
+                tiny_cfg(tmp_path / "data", tiny_files[1]["vit"], tmp_path / "run", "TEST.FINAL_MODEL", "best_val")
             )
 
-    def test_nothing_to_train_on(self, files, tmp_path):
-        arguments = write_images(tmp_path / "data", splits=("test",)), files[1]["vit"], tmp_path / "run"
+    def test_nothing_to_train_on(self, tiny_files, tmp_path):
+        arguments = write_images(tmp_path / "data", splits=("test",)), tiny_files[1]["vit"], tmp_path / "run"
         with pytest.raises(ValueError, match="Folder has no training items, expected some. .* give --eval-only"):
             build_trainer(tiny_cfg(*arguments))
         assert build_trainer(tiny_cfg(*arguments, "RUN.EVAL_ONLY", True)).test() >= 0
