@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from engine import Datum
+from engine.files import existing_part
 
 from .download import fetch_from_drive
 from .report import Report, report_items
@@ -91,10 +92,9 @@ class DatasetFiles:
     def require(cls, path: Path) -> None:
         """Raises FileNotFoundError if path is missing, saying how far it exists and what to do."""
         if not path.exists():
-            existing = next(parent for parent in path.parents if parent.exists())
             raise FileNotFoundError(
                 f"{cls.__name__}'s {path} is missing, expected {cls.dataset_dir or 'it'} under the root; of this path "
-                f"{existing} exists. {cls.remedy()}"
+                f"{existing_part(path)} exists. {cls.remedy()}"
             )
 
     @classmethod

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine import Datum
+from engine.files import write_atomically
 
 Items = tuple[list[Datum], list[Datum], list[Datum]]  # of train, val and test
 SPLITS = ("train", "val", "test")
@@ -51,9 +52,8 @@ def write_split(
         split: [[Path(item.impath).relative_to(image_dir).as_posix(), item.label, item.classname] for item in items]
         for split, items in zip(SPLITS, (train, val, test))
     }
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.replace(path)
+    text = json.dumps(content, indent=1)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def items_digest(image_dir: Path, *splits: Sequence[Datum]) -> str:

@@ -6,7 +6,6 @@ A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler"
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config_file import missing_path
+from .files import missing_path, write_atomically
 
 BEST = "model-best.pth.tar"
 
@@ -31,16 +30,6 @@ def epoch_of(path: Path) -> int | None:
     """Returns the epoch in a checkpoint's file name, None for the best model's."""
     match = re.fullmatch(r"model\.pth\.tar-(\d+)", path.name)
     return int(match[1]) if match else None
-
-
-def write_atomically(path: Path, write) -> None:
-    """Calls `write(temporary path)` and moves the result to `path`: a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(state: dict[str, Any], folder: str | Path, *, is_best: bool = False) -> Path:

@@ -15,6 +15,7 @@ import yaml
 from yacs.config import CfgNode as CN
 
 from .config import AT_LEAST, NOT_IN_DIGEST, OPTIONS, PATHS, REFUSED, get_cfg_default
+from .files import missing_path
 from .registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
 from .transforms import check_input
 
@@ -28,13 +29,6 @@ def require(errors: list[str]) -> None:
     if errors:
         count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
         raise ConfigError("\n".join([f"The config has {count}:", *(f"  - {error}" for error in errors)]))
-
-
-def missing_path(path: str | Path, what: str, remedy: str) -> str:
-    """Returns the message for a file or folder that is not there: its full path, the part that exists, what to do."""
-    path = Path(path).expanduser().absolute()
-    exists = next(parent for parent in path.parents if parent.exists())
-    return f"{what} {path} does not exist (the part that does: {exists}). {remedy}"
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from yacs.config import CfgNode as CN
 
-from .checkpoint import write_atomically
 from .config_file import ConfigError, config_digest, flatten, full_default, identity, merge, read_yaml
+from .files import write_atomically
 
 CONFIG, RESULTS = "config.yaml", "results.json"
 

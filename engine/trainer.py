@@ -15,9 +15,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
-from .config_file import missing_path
 from .data import DataManager
 from .evaluator import build_evaluator
+from .files import missing_path
 from .log import AverageMeter, MetricMeter
 from .trainer_base import TrainerBase
 

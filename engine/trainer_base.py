@@ -20,8 +20,8 @@ from .checkpoint import (
     load_pretrained_weights,
     newest_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
+from .files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine import load_checkpoint, load_pretrained_weights, save_checkpoint
-from engine.checkpoint import BEST, newest_checkpoint, write_atomically
+from engine.checkpoint import BEST, newest_checkpoint
+from engine.files import write_atomically
 
 
 def state(epoch=3, **more):

@@ -12,10 +12,10 @@ from engine.config_file import (
     flatten,
     full_default,
     merge,
-    missing_path,
     read_yaml,
     require,
 )
+from engine.files import missing_path
 
 
 def write(folder, **files):
