@@ -68,12 +68,13 @@ def is_done(cfg: CN) -> bool:
     Raises:
         ConfigError: If it, or RESUME, holds a run of another configuration; the message names the keys that differ.
     """
-    stored = read_config(cfg.OUTPUT_DIR)
+    stored = {folder: read_config(folder) for folder in (cfg.OUTPUT_DIR, *filter(None, [cfg.RESUME]))}
+    for folder, other in stored.items():
+        if other is not None:
+            _refuse_another(cfg, other, folder)
     results = read_results(cfg.OUTPUT_DIR)
-    for folder in filter(None, (cfg.OUTPUT_DIR, cfg.RESUME)):
-        _refuse_another(cfg, folder)
     same = results is not None and results.get("config_digest") == config_digest(cfg)
-    if stored is None and results is not None and not same:
+    if stored[cfg.OUTPUT_DIR] is None and results is not None and not same:
         raise ConfigError(
             f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration, expected the same one or an empty "
             "folder. Choose another --output-dir, or move the old results away."
@@ -81,10 +82,7 @@ def is_done(cfg: CN) -> bool:
     return same
 
 
-def _refuse_another(cfg: CN, folder: str) -> None:
-    stored = read_config(folder)
-    if stored is None:
-        return
+def _refuse_another(cfg: CN, stored: CN, folder: str) -> None:
     found, asked = identity(stored), identity(cfg)
     values_found, values_asked = flatten(stored), flatten(cfg)
     differing = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
