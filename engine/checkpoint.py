@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, read without running what they hold.
 
-A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "scaler"}; the text file
-`checkpoint` beside it names the newest one.
+A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "scaler"} and what the
+method adds ("trainer", "classnames"); the text file `checkpoint` beside it names the newest one.
 """
 
 from __future__ import annotations

@@ -33,9 +33,11 @@ class TrainerX(TrainerBase):
 
     Class attributes:
         not_in_identity: The method's keys that change how it computes, not what: another value is still the same run.
+        loop_steps_schedules: Whether the loop steps the schedules; False for a method that does it itself.
     """
 
     not_in_identity: tuple[str, ...] = ()
+    loop_steps_schedules = True
 
     @staticmethod
     def add_config(cfg: CN) -> None:
@@ -101,6 +103,9 @@ class TrainerX(TrainerBase):
         """Returns the method's own entries of results.json."""
         return {}
 
+    def checkpoint_fields(self) -> dict[str, Any]:
+        return {"trainer": self.cfg.TRAINER.NAME, "classnames": list(self.dm.dataset.classnames)}
+
     # The loop
 
     def train(self) -> None:
@@ -137,7 +142,8 @@ class TrainerX(TrainerBase):
             batch_time_s.update(time.monotonic() - start_s)
             self.log_batch(losses, batch_time_s, data_time_s)
             start_s = time.monotonic()
-        self.update_lr()
+        if self.loop_steps_schedules:
+            self.update_lr()
         self.epochs_done = self.epoch + 1
 
     def after_epoch(self) -> None:

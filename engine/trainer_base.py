@@ -106,12 +106,17 @@ class TrainerBase:
                 "scheduler": {"last_epoch": sched.last_epoch} if sched else None,
                 "val_result": val_result,
                 "scaler": self.scaler.state_dict(),
+                **self.checkpoint_fields(),
             }
             path = save_checkpoint(state, folder, is_best=is_best)
             if not is_best and previous and previous != path and not self._is_kept(previous):
                 previous.unlink(missing_ok=True)
         if not is_best:
             self.last_saved_s = time.monotonic()
+
+    def checkpoint_fields(self) -> dict[str, Any]:
+        """Returns further entries of a checkpoint: what it says of itself."""
+        return {}
 
     def _is_kept(self, path: Path) -> bool:
         epoch, frequency = epoch_of(path), self.cfg.TRAIN.CHECKPOINT_FREQ
@@ -124,7 +129,7 @@ class TrainerBase:
             return 0
         for name, path in newest.items():
             checkpoint = load_checkpoint(path)
-            self._load_state(name, checkpoint["state_dict"], path)
+            self._load_state(name, checkpoint, path)
             self._resume_best(name, Path(directory), checkpoint.get("val_result"))
             if self.optims[name] is not None:
                 self.optims[name].load_state_dict(checkpoint["optimizer"])
@@ -163,24 +168,26 @@ class TrainerBase:
         for name in self.models:
             path = Path(directory) / name / file_name
             checkpoint = load_checkpoint(path)
-            self.before_load(name, checkpoint["state_dict"])
-            self._load_state(name, checkpoint["state_dict"], path)
+            self.before_load(name, checkpoint)
+            self._load_state(name, checkpoint, path)
             self.epochs_done = checkpoint.get("epoch")
             logger.info("Load %s (epoch %s)", path, self.epochs_done)
 
-    def before_load(self, name: str, state_dict: dict[str, torch.Tensor]) -> None:
-        """Adapts the model `name` to a state dict that is going to be loaded into it."""
+    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Adapts the model `name` to a checkpoint that is going to be loaded into it, or the checkpoint to the model."""
 
-    def _load_state(self, name: str, state_dict: dict[str, torch.Tensor], path: Path) -> None:
-        """Copies a state dict into a model; everything but `ignored_on_load` must fit."""
-        found = {key: value for key, value in state_dict.items() if key not in self.ignored_on_load}
+    def _load_state(self, name: str, checkpoint: dict[str, Any], path: Path) -> None:
+        """Copies a checkpoint's state dict into a model; everything but `ignored_on_load` must fit."""
+        found = {key: value for key, value in checkpoint["state_dict"].items() if key not in self.ignored_on_load}
         expected = {key: v for key, v in self.models[name].state_dict().items() if key not in self.ignored_on_load}
         shapes_found = {key: tuple(value.shape) for key, value in found.items()}
         shapes_expected = {key: tuple(value.shape) for key, value in expected.items()}
         if shapes_found != shapes_expected:
+            trainer = checkpoint.get("trainer")
             raise ValueError(
-                f"The checkpoint {path} holds {_entries(shapes_found)}, expected {_entries(shapes_expected)}. It was "
-                "trained with another trainer, backbone, context or class list: give the config it was trained with."
+                f"The checkpoint {path}{f' of {trainer}' if trainer else ''} holds {_entries(shapes_found)}, "
+                f"{self.cfg.TRAINER.NAME} expected {_entries(shapes_expected)}. It was trained with another trainer, "
+                "backbone, context or class list: give the --trainer and the config it was trained with."
             )
         self.models[name].load_state_dict(found, strict=False)
 
