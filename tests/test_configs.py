@@ -13,6 +13,7 @@ from engine.config_file import read_yaml
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 TRAINER_FILES = sorted((CONFIGS / "trainers").glob("*/*.yaml"))
 COOP_FILES = [path for path in TRAINER_FILES if path.parent.name == "CoOp"]
+COCOOP_FILES = [path for path in TRAINER_FILES if path.parent.name == "CoCoOp"]
 DATASET_FILES = sorted((CONFIGS / "datasets").glob("*.yaml"))
 FAMILIES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
 
@@ -68,7 +69,7 @@ def test_every_data_set_has_a_config():
     assert named == ours
 
 
-@pytest.mark.parametrize("name", ["caltech101", "folder", "shapes"])
+@pytest.mark.parametrize("name", ["caltech101", "folder", "shapes", "shapes_a"])
 def test_zero_shot_runs_on_the_configs_of_coop(name):
     dataset_file = CONFIGS / "datasets" / f"{name}.yaml"
     cfg = setup(CONFIGS / "trainers/CoOp/rn50.yaml", dataset_file, "--eval-only", trainer="ZeroshotCLIP")
@@ -79,7 +80,8 @@ def test_coop_has_the_full_grid():
     grid = {
         f"{family}{epochs}{ctx}" for family in FAMILIES for epochs in ("", "_ep50", "_ep100") for ctx in ("", "_ctxv1")
     }
-    assert {path.stem for path in COOP_FILES} == grid | {"rn50_val", "tiny"}
+    others = {"rn50_val", "vit_b16_ep50_ctx60", "tiny", "tiny_ctxv1", "tiny_ctx60"}
+    assert {path.stem for path in COOP_FILES} == grid | others
     complete = {path.stem for path in COOP_FILES if "_BASE_" not in path.read_text(encoding="utf-8")}
     assert complete == {*FAMILIES, "tiny"}
 
@@ -93,16 +95,41 @@ def test_a_config_of_coop_is_what_its_name_says(path):
     assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
     assert cfg.INPUT.PIXEL_STD == [0.26862954, 0.26130258, 0.27577711]
     assert (cfg.INPUT.INTERPOLATION, cfg.TRAIN.PRINT_FREQ) == ("bicubic", 5)
-    if path.stem == "tiny":
-        assert (cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE, cfg.TRAINER.COOP.PREC) == ("ViT-T/8-shapes", (48, 48), "fp32")
+    family, epochs, ctx, val = re.fullmatch(r"(.+?)(?:_ep(\d+))?(_ctxv1|_ctx60)?(_val)?", path.stem).groups()
+    assert cfg.TRAINER.COOP.CTX_INIT == ("a photo of a" if ctx == "_ctxv1" else "")
+    assert cfg.TRAINER.COOP.N_CTX == {None: 16, "_ctxv1": 4, "_ctx60": 60}[ctx]
+    if family == "tiny":
+        assert_is_tiny(cfg)
         return
-    family, epochs, ctx, val = re.fullmatch(r"(.+?)(?:_ep(\d+))?(_ctxv1)?(_val)?", path.stem).groups()
     assert cfg.MODEL.BACKBONE.NAME == FAMILIES[family]
     assert int(epochs or 200) == cfg.OPTIM.MAX_EPOCH
     assert cfg.INPUT.SIZE == (224, 224)
     assert (cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.DATALOADER.TEST.BATCH_SIZE) == ((200, 200) if val else (32, 100))
-    assert cfg.TRAINER.COOP.CTX_INIT == ("a photo of a" if ctx else "")
-    assert cfg.TRAINER.COOP.N_CTX == (4 if ctx else 16)
+
+
+def assert_is_tiny(cfg):
+    assert (cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE) == ("ViT-T/8-shapes", (48, 48))
+    assert cfg.TRAINER.COOP.PREC == "fp32" or cfg.TRAINER.COCOOP.PREC == "fp32"
+
+
+@pytest.mark.parametrize("path", COCOOP_FILES, ids=file_name)
+def test_a_config_of_cocoop_is_what_its_name_says(path):
+    cfg = setup(path)
+    assert (cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.LR_SCHEDULER) == ("sgd", 0.002, "cosine")
+    assert (cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_TYPE, cfg.OPTIM.WARMUP_CONS_LR) == (1, "constant", 1e-5)
+    assert list(cfg.INPUT.TRANSFORMS) == ["random_resized_crop", "random_flip", "normalize"]
+    assert (cfg.INPUT.INTERPOLATION, cfg.TRAIN.PRINT_FREQ) == ("bicubic", 20)
+    if path.stem.startswith("tiny"):
+        assert_is_tiny(cfg)
+        assert cfg.TRAINER.COCOOP.CTX_INIT == ("" if path.stem == "tiny_c4" else "a photo of a")
+        return
+    n_ctx, epochs, batch, ctx = re.fullmatch(r"vit_b16_c(\d+)_ep(\d+)_batch(\d+)(_ctxv1)?", path.stem).groups()
+    assert (cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE) == ("ViT-B/16", (224, 224))
+    assert cfg.TRAINER.COCOOP.N_CTX == int(n_ctx)
+    assert cfg.TRAINER.COCOOP.CTX_INIT == ("a photo of a" if ctx else "")
+    assert int(epochs) == cfg.OPTIM.MAX_EPOCH
+    assert cfg.DATALOADER.TRAIN_X.BATCH_SIZE == int(batch)
+    assert cfg.DATALOADER.TEST.BATCH_SIZE == 100
 
 
 @pytest.mark.parametrize("path", TRAINER_FILES, ids=file_name)

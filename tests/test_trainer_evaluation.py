@@ -168,7 +168,7 @@ class TestLoading:
 
     def test_a_context_that_is_none_is_refused(self, make, tmp_path):
         saved(tmp_path / "run", ctx=(64,))
-        with pytest.raises(ValueError, match=r"holds ctx \(64,\), expected ctx \(2, 64\)"):
+        with pytest.raises(ValueError, match=r"holds ctx \(64,\), CoOp expected ctx \(2, 64\)"):
             make().load_model(tmp_path / "run", epoch=2)
 
 
@@ -194,6 +194,7 @@ class TestFilesOfARun:
             "cfg": "tiny",
             "backbone": config.MODEL.BACKBONE.NAME,
             "n_ctx": 2,
+            "n_params": 128,
             "csc": False,
             "epoch": 2,
             "class_token_position": "end",

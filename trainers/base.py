@@ -12,7 +12,7 @@ from yacs.config import CfgNode as CN
 
 from clip.clip import load
 from clip.model import CLIP, convert_weights
-from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
+from engine import DatasetBase, TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.registry import near_name
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,28 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     if PRECISIONS[prec] != torch.float32:
         convert_weights(clip_model, PRECISIONS[prec])
     return clip_model.requires_grad_(False).to(device).eval()
+
+
+def learned_rows(learned: list[str] | None, dataset: DatasetBase) -> list[int] | None:
+    """Returns which rows of what was learned for each class are those of a data set's classes; None: all, in order.
+
+    Args:
+        learned: The class names of the training, by label; None where a checkpoint does not say.
+        dataset: The data set to classify; its `source_labels` may name the labels there.
+
+    Raises:
+        ValueError: If the data set has other classes.
+    """
+    asked, labels = dataset.classnames, dataset.source_labels
+    if learned is None or learned == asked:
+        return None
+    if labels is not None and max(labels) < len(learned) and [learned[label] for label in labels] == asked:
+        return list(labels)
+    raise ValueError(
+        f"The checkpoint was learned for each of {len(learned)} classes ({learned[0]} ... {learned[-1]}), expected the "
+        f"{len(asked)} of {type(dataset).__name__} ({asked[0]} ... {asked[-1]}). What is learned for each class knows no "
+        "other class: test it on the classes it was trained on, or train what all classes share (CSC False)."
+    )
 
 
 class TextEncoder(nn.Module):
@@ -132,7 +154,7 @@ class PromptTrainer(TrainerX):
         learner = self.model.prompt_learner.requires_grad_(True)
         optim = build_optimizer(learner, self.cfg.OPTIM)
         self.register_model("prompt_learner", learner, optim, build_lr_scheduler(optim, self.cfg.OPTIM))
-        logger.info("Parameters to be trained: %s", f"{sum(p.numel() for p in learner.parameters()):,}")
+        logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         images, labels = self.parse_batch_train(batch)
@@ -144,3 +166,11 @@ class PromptTrainer(TrainerX):
 
     def model_inference(self, images: Tensor) -> Tensor:
         return self.model(images)
+
+    def result_fields(self) -> dict[str, Any]:
+        return {"n_params": count_parameters(self.model.prompt_learner)}
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Returns the number of trained parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -11,7 +11,6 @@ Cost:  the text tower, forward and backward, for what differs between prompts (c
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -19,73 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.clip import tokenize
 from clip.model import CLIP
-from clip.prompt_layout import POSITIONS, lay_out
+from clip.prompt_layout import POSITIONS
 from clip.prompts import PromptEncoder
 from engine import TRAINER_REGISTRY
 
-from .base import PromptTrainer, option_errors
+from .base import option_errors
+from .context import ContextLearner, ContextTrainer
 
-logger = logging.getLogger(__name__)
 
-
-class PromptLearner(nn.Module):
-    """The context vectors and the prompts they stand in.
-
-    Args:
-        clip_model: Gives the token embedding.
-        classnames: C names; underscores are read as spaces.
-        n_ctx: M, the number of context vectors; with `ctx_init` it is the number of its tokens.
-        ctx_init: Words whose embeddings the context starts from; "": drawn from N(0, 0.02).
-        class_specific: A context for each class: `ctx` is (C, M, D) instead of (M, D).
-        position: Where the class name stands: "end", "middle" or "front".
-    """
-
-    def __init__(
-        self,
-        clip_model: CLIP,
-        classnames: list[str],
-        *,
-        n_ctx: int = 16,
-        ctx_init: str = "",
-        class_specific: bool = False,
-        position: str = "end",
-    ):
-        super().__init__()
-        start = initial_context(clip_model, n_ctx, ctx_init, n_contexts=len(classnames) if class_specific else 1)
-        self.ctx = nn.Parameter(start if class_specific else start[0])  # float32
-        self.n_ctx, self.class_specific = self.ctx.shape[-2], class_specific
-        self.layout = lay_out(classnames, self.n_ctx, position, context_length=clip_model.context_length)
-        with torch.no_grad():
-            tokens = self.layout.tokens.to(clip_model.token_embedding.weight.device)
-            embedding = clip_model.token_embedding(tokens).type(clip_model.dtype)  # (C, L, D)
-        self.register_buffer("token_prefix", embedding[:, :1].clone())  # (C, 1, D), [SOS]
-        self.register_buffer("token_suffix", embedding[:, 1 + self.n_ctx :].clone())  # (C, L - 1 - M, D), name . [EOT]
+class PromptLearner(ContextLearner):
+    """The context vectors and the prompts they stand in: one context for all classes, or one for each."""
 
     def forward(self) -> Tensor:
         """Returns the embedded prompts (C, L, D), without positions, for a TextEncoder."""
-        n_classes = len(self.token_prefix)
-        ctx = self.ctx.expand(n_classes, -1, -1).type(self.token_prefix.dtype)
-        columns = torch.cat([self.token_prefix, ctx, self.token_suffix], dim=1)
-        order = self.layout.order.to(columns.device)
-        return columns.gather(1, order[..., None].expand_as(columns))
-
-
-def initial_context(clip_model: CLIP, n_ctx: int, ctx_init: str, *, n_contexts: int) -> Tensor:
-    """Draws contexts from N(0, 0.02), or embeds the words of `ctx_init` in each: (n_contexts, M, D) float32."""
-    if not ctx_init:
-        return torch.empty(n_contexts, n_ctx, clip_model.transformer.width).normal_(std=0.02)
-    tokens = tokenize(ctx_init.replace("_", " "))[0]
-    # Differs from the original: it counted words, so a word of several tokens lost its end and shifted the class name.
-    n_tokens = int(tokens.argmax()) - 1
-    if n_tokens != n_ctx:
-        logger.warning(
-            f"N_CTX is {n_ctx}, but CTX_INIT {ctx_init!r} has {n_tokens} tokens: {n_tokens} context vectors are learned"
-        )
-    device = clip_model.token_embedding.weight.device
-    words = clip_model.token_embedding(tokens[1 : 1 + n_tokens].to(device)).detach().float()
-    return words.expand(n_contexts, -1, -1).clone()
+        return self.embed(self.ctx)
 
 
 class CustomCLIP(nn.Module):
@@ -128,7 +75,7 @@ class CustomCLIP(nn.Module):
 
 
 @TRAINER_REGISTRY.register()
-class CoOp(PromptTrainer):
+class CoOp(ContextTrainer):
     """Context optimisation."""
 
     node = "COOP"
@@ -147,31 +94,12 @@ class CoOp(PromptTrainer):
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
-        node = cfg.TRAINER.COOP
-        errors = super().config_errors(cfg) + option_errors(cfg, {"TRAINER.COOP.CLASS_TOKEN_POSITION": POSITIONS})
-        if node.CTX_INIT and not node.CTX_INIT.replace("_", " ").strip():
-            errors.append(f"TRAINER.COOP.CTX_INIT is {node.CTX_INIT!r}, expected words, or nothing for a random start.")
-        if node.N_CTX < 1:
-            errors.append(f"TRAINER.COOP.N_CTX is {node.N_CTX}, expected at least 1.")
-        if node.CHUNK_ROWS < 0:
-            errors.append(f"TRAINER.COOP.CHUNK_ROWS is {node.CHUNK_ROWS}, expected 0 (all at once) or more.")
-        return errors
+        return super().config_errors(cfg) + option_errors(cfg, {"TRAINER.COOP.CLASS_TOKEN_POSITION": POSITIONS})
 
     def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> CustomCLIP:
         node = self.cfg.TRAINER.COOP
-        options = {"n_ctx": node.N_CTX, "ctx_init": node.CTX_INIT, **changes}
-        learner = PromptLearner(
-            clip_model, classnames, class_specific=node.CSC, position=node.CLASS_TOKEN_POSITION, **options
-        )
-        return CustomCLIP(clip_model, learner, chunk_rows=node.CHUNK_ROWS)
-
-    def before_load(self, name: str, state_dict: dict[str, Tensor]) -> None:
-        """Takes the number of context vectors from the checkpoint: words may have been counted otherwise."""
-        ctx = state_dict.get("ctx", self.model.prompt_learner.ctx)
-        n_ctx = ctx.shape[-2] if ctx.dim() > 1 else None
-        if n_ctx and n_ctx != self.model.prompt_learner.n_ctx:
-            logger.warning(f"The checkpoint has {n_ctx} context vectors, the config {self.model.prompt_learner.n_ctx}")
-            self.build_learner(n_ctx=n_ctx, ctx_init="")
+        options = {"class_specific": node.CSC, "position": node.CLASS_TOKEN_POSITION, **self.start_options(**changes)}
+        return CustomCLIP(clip_model, PromptLearner(clip_model, classnames, **options), chunk_rows=node.CHUNK_ROWS)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -186,8 +114,4 @@ class CoOp(PromptTrainer):
 
     def result_fields(self) -> dict[str, Any]:
         node = self.cfg.TRAINER.COOP
-        return {
-            "n_ctx": self.model.prompt_learner.n_ctx,
-            "csc": node.CSC,
-            "class_token_position": node.CLASS_TOKEN_POSITION,
-        }
+        return {**super().result_fields(), "csc": node.CSC, "class_token_position": node.CLASS_TOKEN_POSITION}

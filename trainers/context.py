@@ -1,0 +1,127 @@
+"""Learned context vectors: how they start, the prompts they stand in, and the trainer of the methods that learn them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode as CN
+
+from clip.clip import tokenize
+from clip.model import CLIP
+from clip.prompt_layout import lay_out
+
+from .base import PromptTrainer, learned_rows
+
+logger = logging.getLogger(__name__)
+
+
+def initial_context(clip_model: CLIP, n_ctx: int, ctx_init: str, *, n_contexts: int) -> Tensor:
+    """Draws contexts from N(0, 0.02), or embeds the words of `ctx_init` in each: (n_contexts, M, D) float32."""
+    if not ctx_init:
+        return torch.empty(n_contexts, n_ctx, clip_model.transformer.width).normal_(std=0.02)
+    tokens = tokenize(ctx_init.replace("_", " "))[0]
+    # Differs from the original: it counted words, so a word of several tokens lost its end and shifted the class name.
+    n_tokens = int(tokens.argmax()) - 1
+    if n_tokens != n_ctx:
+        logger.warning(
+            f"N_CTX is {n_ctx}, but CTX_INIT {ctx_init!r} has {n_tokens} tokens: {n_tokens} context vectors are learned"
+        )
+    device = clip_model.token_embedding.weight.device
+    words = clip_model.token_embedding(tokens[1 : 1 + n_tokens].to(device)).detach().float()
+    return words.expand(n_contexts, -1, -1).clone()
+
+
+class ContextLearner(nn.Module):
+    """The context vectors and the prompts they stand in.
+
+    Args:
+        clip_model: Gives the token embedding.
+        classnames: C names; underscores are read as spaces.
+        n_ctx: M, the number of context vectors; with `ctx_init` it is the number of its tokens.
+        ctx_init: Words whose embeddings the context starts from; "": drawn from N(0, 0.02).
+        class_specific: A context for each class: `ctx` is (C, M, D) instead of (M, D).
+        position: Where the class name stands: "end", "middle" or "front".
+    """
+
+    def __init__(
+        self,
+        clip_model: CLIP,
+        classnames: list[str],
+        *,
+        n_ctx: int = 16,
+        ctx_init: str = "",
+        class_specific: bool = False,
+        position: str = "end",
+    ):
+        super().__init__()
+        start = initial_context(clip_model, n_ctx, ctx_init, n_contexts=len(classnames) if class_specific else 1)
+        self.ctx = nn.Parameter(start if class_specific else start[0])  # float32
+        self.n_ctx, self.class_specific = self.ctx.shape[-2], class_specific
+        self.layout = lay_out(classnames, self.n_ctx, position, context_length=clip_model.context_length)
+        with torch.no_grad():
+            tokens = self.layout.tokens.to(clip_model.token_embedding.weight.device)
+            embedding = clip_model.token_embedding(tokens).type(clip_model.dtype)  # (C, L, D)
+        self.register_buffer("token_prefix", embedding[:, :1].clone())  # (C, 1, D), [SOS]
+        self.register_buffer("token_suffix", embedding[:, 1 + self.n_ctx :].clone())  # (C, L - 1 - M, D), name . [EOT]
+
+    def embed(self, ctx: Tensor) -> Tensor:
+        """Puts a context into the prompts, for a TextEncoder: (M, D) or (C, M, D) -> (C, L, D), without positions."""
+        n_classes = len(self.token_prefix)
+        ctx = ctx.expand(n_classes, -1, -1).type(self.token_prefix.dtype)
+        columns = torch.cat([self.token_prefix, ctx, self.token_suffix], dim=1)
+        order = self.layout.order.to(columns.device)
+        return columns.gather(1, order[..., None].expand_as(columns))
+
+
+class ContextTrainer(PromptTrainer):
+    """Trains a ContextLearner; a method's node has at least N_CTX, CTX_INIT, PREC and CHUNK_ROWS."""
+
+    @classmethod
+    def config_errors(cls, cfg: CN) -> list[str]:
+        node, errors = cfg.TRAINER[cls.node], super().config_errors(cfg)
+        key = f"TRAINER.{cls.node}"
+        if node.CTX_INIT and not node.CTX_INIT.replace("_", " ").strip():
+            errors.append(f"{key}.CTX_INIT is {node.CTX_INIT!r}, expected words, or nothing for a random start.")
+        if node.N_CTX < 1:
+            errors.append(f"{key}.N_CTX is {node.N_CTX}, expected at least 1.")
+        if node.CHUNK_ROWS < 0:
+            errors.append(f"{key}.CHUNK_ROWS is {node.CHUNK_ROWS}, expected 0 (all at once) or more.")
+        return errors
+
+    def start_options(self, **changes) -> dict[str, Any]:
+        """Returns how the context starts, by the config or by what a checkpoint decides instead."""
+        node = self.cfg.TRAINER[self.node]
+        return {"n_ctx": node.N_CTX, "ctx_init": node.CTX_INIT, **changes}
+
+    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Takes the number of context vectors from the checkpoint, and of a context for each class the ones asked for.
+
+        Words may have been counted otherwise when it was saved.
+        """
+        state_dict = checkpoint["state_dict"]
+        ctx = state_dict.get("ctx", self.model.prompt_learner.ctx)
+        n_ctx = ctx.shape[-2] if ctx.dim() > 1 else None
+        if n_ctx and n_ctx != self.model.prompt_learner.n_ctx:
+            logger.warning(f"The checkpoint has {n_ctx} context vectors, the config {self.model.prompt_learner.n_ctx}")
+            self.build_learner(n_ctx=n_ctx, ctx_init="")
+        if ctx.dim() == self.model.prompt_learner.ctx.dim() == 3:
+            learned = checkpoint.get("classnames")
+            if learned is None:
+                self._require_same_names(state_dict)
+            rows = learned_rows(learned, self.dm.dataset)
+            state_dict["ctx"] = ctx if rows is None else ctx[rows]
+
+    def _require_same_names(self, state_dict: dict[str, Tensor]) -> None:
+        """Raises if a checkpoint that does not say its class names, as the original's, holds the tokens of others."""
+        found, own = state_dict.get("token_suffix"), self.model.prompt_learner.token_suffix.float().cpu()
+        if found is not None and found.shape == own.shape and (found.float() - own).norm() > 0.01 * own.norm():
+            raise ValueError(
+                "The checkpoint's `token_suffix` is that of other classes, expected the data set's: a context for each "
+                "class knows no other class. Test it on the classes it was trained on, or train with CSC False."
+            )
+
+    def result_fields(self) -> dict[str, Any]:
+        return {**super().result_fields(), "n_ctx": self.model.prompt_learner.n_ctx}
