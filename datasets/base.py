@@ -10,6 +10,7 @@ from .report import Report, name_first, report_items
 from .split import (
     Items,
     draw_few_shots,
+    draw_held_out,
     draw_split,
     list_class_images,
     missing_files,
@@ -42,6 +43,7 @@ class FewShotDataset(DatasetFiles, DatasetBase):
 
     Attributes:
         prompt_template: The hand-made prompt, `{}` stands for the class name.
+        val_is_test: Whether the val items are the test items, all of them; `load_items` then returns none for val.
         prepare_on_first_use: Whether loading calls `prepare`, which then has to be quick when all is there.
 
     Raises:
@@ -50,18 +52,23 @@ class FewShotDataset(DatasetFiles, DatasetBase):
     """
 
     prompt_template = "a photo of a {}."
+    val_is_test = False
     prepare_on_first_use = False
 
     def __init__(self, cfg):
-        train, val, test = self.load_items(cfg)
-        train, val = draw_few_shots(train, val, shots=cfg.DATASET.NUM_SHOTS, seed=cfg.SEED)
-        train, val, test = subsample_classes(train, val, test, subset=cfg.DATASET.SUBSAMPLE_CLASSES)
-        if missing := missing_files(train, val, test):
+        all_train, val, test = self.load_items(cfg)
+        shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
+        train, val = draw_few_shots(all_train, val, shots=shots, seed=seed)
+        selection = val or draw_held_out(all_train, train, shots=shots, seed=seed)
+        val = test if self.val_is_test else val
+        subset = cfg.DATASET.SUBSAMPLE_CLASSES
+        train, val, test, selection = subsample_classes(train, val, test, selection, subset=subset)
+        if missing := missing_files(train, val, test, selection):
             raise FileNotFoundError(
                 f"{type(self).__name__} lacks {len(missing):,} image(s), expected every file that the split lists: "
                 f"{name_first(missing)}. {self.remedy()}"
             )
-        super().__init__(train, val=val, test=test)
+        super().__init__(train, val=val, test=test, selection=selection)
 
     def load_items(self, cfg) -> Items:
         """Returns all items, before anything is drawn."""

@@ -89,6 +89,27 @@ def draw_few_shots(
     return _draw_per_class(train, shots, rng), _draw_per_class(val, min(shots, 4), rng)
 
 
+def draw_held_out(train: Sequence[Datum], drawn: Sequence[Datum], shots: int, seed: int) -> list[Datum]:
+    """Draws items to choose hyper-parameters on where no val items are: min(shots, 4) of each class's undrawn ones.
+
+    A class that was drawn whole gives up to half of its items instead; these are in `drawn` too. The draw has an rng
+    of its own and changes no other.
+
+    Args:
+        train: All training items, in the split file's order.
+        drawn: Those that `draw_few_shots` drew from them.
+        shots: Items per class that were drawn; -1 means all, of which 4 are held out.
+        seed: Decides the draw.
+    """
+    rng = random.Random(f"held out, {seed}")  # not Random(seed): that would pick the places that the few shots had
+    paths, n_wanted = {item.impath for item in drawn}, 4 if shots == -1 else min(shots, 4)
+    held_out = []
+    for group in _group_by_label(train):
+        left = [item for item in group if item.impath not in paths]
+        held_out += rng.sample(left or group, min(n_wanted, len(left) or len(group) // 2))
+    return held_out
+
+
 def _draw_per_class(items: Sequence[Datum], shots: int, rng: random.Random) -> list[Datum]:
     drawn = []
     for group in _group_by_label(items):

@@ -30,6 +30,12 @@ class DatasetBase:
         train_x: Items to train on; may be empty where a data set is only tested on.
         val: Items to validate on; may be empty.
         test: Items to test on.
+        selection: Items on which hyper-parameters may be chosen, never the test items; None takes the val items. Where
+            some are training items too, leave these out of what is fitted while choosing.
+
+    Attributes:
+        prompt_template: The hand-made prompt, `{}` stands for the class name.
+        source_labels: Where a data set is only tested on and its classes are some of another set's: their labels there.
 
     Raises:
         ValueError: If there is nothing to test on, labels are not 0..C-1, a label has two names, or val or test has
@@ -37,13 +43,20 @@ class DatasetBase:
     """
 
     prompt_template = "a photo of a {}."
+    source_labels: tuple[int, ...] | None = None
 
     def __init__(
-        self, train_x: Sequence[Datum] = (), *, val: Sequence[Datum] | None = None, test: Sequence[Datum] = ()
+        self,
+        train_x: Sequence[Datum] = (),
+        *,
+        val: Sequence[Datum] | None = None,
+        test: Sequence[Datum] = (),
+        selection: Sequence[Datum] | None = None,
     ):
         self.train_x = list(train_x)
         self.val = list(val or ())
         self.test = list(test)
+        self.selection = list(self.val if selection is None else selection)
         self.lab2cname = self._name_classes()
         self.classnames = [self.lab2cname[label] for label in range(self.num_classes)]
 
@@ -63,8 +76,8 @@ class DatasetBase:
                 f"{place} has the labels {sorted(names)[:10]}... ({len(names)} in all, {wrong[0]!r} among them), "
                 f"expected 0 to {len(names) - 1}. Number the classes from 0 without gaps."
             )
-        for split, items in (("train_x", self.train_x), ("val", self.val), ("test", self.test)):
-            for item in items:
+        for split in ("train_x", "val", "test", "selection"):
+            for item in getattr(self, split):
                 self._require_class(split, item, names)
         return {label: names[label] for label in range(len(names))}
 
