@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Linear probe: tests the classifier that was fitted on one data set (ImageNet, as in CoOp's Table 1) on another with the
+# same classes or some of them, once for each seed.
+#
+#   bash scripts/linear_probe/eval.sh DATASET CFG [KEY VALUE ...]
+#   SOURCE=shapes bash scripts/linear_probe/eval.sh shapes_sketch tiny
+#
+#   DATASET  configs/datasets/DATASET.yaml, the data set to test on
+#   CFG      configs/trainers/LinearProbe/CFG.yaml, as trained
+#
+# Runs: output/evaluation/LinearProbe/CFG_16shots/DATASET/seedSEED
+# Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh);
+#   SOURCE SHOTS, which run to test (default: imagenet 16)
+
+source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
+
+usage 2 "$@"
+DATASET=$1 CFG=$2
+shift 2
+SOURCE=${SOURCE:-imagenet} SHOTS=${SHOTS:-16}
+
+for SEED in $SEEDS; do
+  MODEL=$OUTPUT/$SOURCE/LinearProbe/${CFG}_${SHOTS}shots/seed$SEED
+  needs_run "$MODEL" "SEEDS=$SEED bash scripts/linear_probe/main.sh $SOURCE $CFG $SHOTS" || continue
+  train "$OUTPUT/evaluation/LinearProbe/${CFG}_${SHOTS}shots/$DATASET/seed$SEED" \
+    --seed "$SEED" \
+    --trainer LinearProbe \
+    --dataset-config-file "configs/datasets/$DATASET.yaml" \
+    --config-file "configs/trainers/LinearProbe/$CFG.yaml" \
+    --model-dir "$MODEL" \
+    --eval-only \
+    "$@"
+done
+finish

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Linear probe: fits a logistic regression on CLIP's image features of a data set and tests on it, once for each seed.
+#
+#   bash scripts/linear_probe/main.sh DATASET CFG SHOTS [KEY VALUE ...]
+#   bash scripts/linear_probe/main.sh caltech101 rn50 16
+#
+#   DATASET  configs/datasets/DATASET.yaml
+#   CFG      configs/trainers/LinearProbe/CFG.yaml
+#   SHOTS    training images of each class
+#
+# Runs: output/DATASET/LinearProbe/CFG_SHOTSshots/seedSEED
+# Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh)
+
+source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
+
+usage 3 "$@"
+DATASET=$1 CFG=$2 SHOTS=$3
+shift 3
+
+for SEED in $SEEDS; do
+  train "$OUTPUT/$DATASET/LinearProbe/${CFG}_${SHOTS}shots/seed$SEED" \
+    --seed "$SEED" \
+    --trainer LinearProbe \
+    --dataset-config-file "configs/datasets/$DATASET.yaml" \
+    --config-file "configs/trainers/LinearProbe/$CFG.yaml" \
+    DATASET.NUM_SHOTS "$SHOTS" \
+    "$@"
+done
+finish
