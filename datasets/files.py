@@ -37,6 +37,8 @@ class DatasetFiles:
         ignored_folders: Folders of images that are no classes.
         renamed_folders: Folder -> class name, where they differ.
         default_root: Root where DATASET.ROOT is empty; "" means that the user has to name one.
+        by_hand: Where no command fetches the files, the steps that lay them out in dataset_dir; that of the split file
+            is added.
     """
 
     dataset_dir = ""
@@ -50,11 +52,18 @@ class DatasetFiles:
     ignored_folders: frozenset[str] = frozenset()
     renamed_folders: ClassVar[dict[str, str]] = {}
     default_root = ""
+    by_hand: tuple[str, ...] = ()
 
     @classmethod
     def prepare(cls, root: Path) -> None:
-        """Fetches or makes what is missing under root and leaves the rest alone."""
-        raise NotImplementedError(f"{cls.__name__} does not say how it is prepared")
+        """Fetches or makes what is missing under root and leaves the rest alone; here the user does it by hand.
+
+        Raises:
+            FileNotFoundError: If something is missing, with the steps.
+        """
+        if not cls.by_hand:
+            raise NotImplementedError(f"{cls.__name__} does not say how it is prepared")
+        cls.read_items(root)
 
     @classmethod
     def find_root(cls, root: str) -> Path:
@@ -99,8 +108,16 @@ class DatasetFiles:
 
     @classmethod
     def remedy(cls) -> str:
-        return (
-            f"Run `python -m datasets.prepare {cls.__name__} --root FOLDER`, or correct --root (DATA in the scripts)."
+        """Returns what to do where files are missing: the command that fetches them, or the steps by hand."""
+        if not cls.by_hand:
+            return (
+                f"Run `python -m datasets.prepare {cls.__name__} --root FOLDER`, or correct --root (DATA in the "
+                "scripts)."
+            )
+        drive = f"save https://drive.google.com/file/d/{cls.split_id} as {cls.split_file}"
+        steps = [*cls.by_hand, drive] if cls.split_id else cls.by_hand
+        return f"Correct --root (DATA in the scripts), or by hand, in {cls.dataset_dir}/ under it:" + "".join(
+            f"\n  {number}. {step}" for number, step in enumerate(steps, start=1)
         )
 
     @classmethod

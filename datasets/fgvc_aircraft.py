@@ -1,0 +1,59 @@
+"""FGVC-Aircraft: photographs of 100 variants of aircraft.
+
+Paper: Fine-Grained Visual Classification of Aircraft, Maji, Rahtu, Kannala, Blaschko, Vedaldi, arXiv:1306.5151, 2013.
+https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/
+"""
+
+from pathlib import Path
+
+from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items
+
+VARIANTS_FILE = "variants.txt"
+LIST_FILES = ("images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt")
+
+
+@DATASET_REGISTRY.register()
+class FGVCAircraft(FewShotDataset):
+    """3,334 training, 3,333 validation and 3,333 test images, split as the publisher does."""
+
+    dataset_dir = "fgvc_aircraft"
+    image_dir = "images"
+    n_classes = 100
+    n_items = (3334, 3333, 3333)
+    prompt_template = "a photo of a {}, a type of aircraft."
+    by_hand = (
+        "unpack https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz and rename its "
+        f"data/ to fgvc_aircraft/: images/*.jpg, {VARIANTS_FILE}, {', '.join(LIST_FILES)}",
+    )
+
+    @classmethod
+    def read_items(cls, root: Path) -> Items:
+        """Returns the items of the publisher's lists, lines `IMAGE VARIANT`; labels follow variants.txt.
+
+        Raises:
+            FileNotFoundError: If the images or a list is missing.
+            ValueError: If a list names a variant that variants.txt does not.
+        """
+        folder = root / cls.dataset_dir
+        for name in (cls.image_dir, VARIANTS_FILE, *LIST_FILES):
+            cls.require(folder / name)
+        labels = {variant: label for label, variant in enumerate(read_lines(folder / VARIANTS_FILE))}
+        return tuple(read_list(folder / name, folder / cls.image_dir, labels) for name in LIST_FILES)
+
+
+def read_list(path: Path, images: Path, labels: dict[str, int]) -> list[Datum]:
+    """Returns the items of one list."""
+    items = []
+    for line in read_lines(path):
+        image, _, variant = line.partition(" ")
+        if variant not in labels:
+            raise ValueError(
+                f"{path} has the line {line!r}, expected `IMAGE VARIANT`, the variant one of {VARIANTS_FILE}. Unpack "
+                "the publisher's archive anew."
+            )
+        items.append(Datum(str(images / f"{image}.jpg"), labels[variant], classname=variant))
+    return items
+
+
+def read_lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
