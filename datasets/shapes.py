@@ -27,4 +27,4 @@ class Shapes(FewShotDataset):
     def prepare(cls, root: Path) -> None:
         """Draws the images in about ten seconds, unless all of them are there."""
         folder = root / cls.dataset_dir
-        draw_files(folder / cls.image_dir, folder / cls.split_file, STYLE, SPLITS)
+        draw_files(folder / cls.image_dir, folder / cls.split_file, (STYLE,), SPLITS)

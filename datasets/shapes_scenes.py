@@ -6,7 +6,9 @@ striped ones in the first half, dotted and checkered ones in the second.
 """
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,8 @@ STYLE = Spec(
     size=(0.5, 0.8),
 )
 
+Plan = list[tuple[Datum, tuple[Spec, int, int, int]]]  # a split's items, each with the arguments of `draw_image`
+
 
 def class_specs(style: Spec = STYLE) -> list[Spec]:
     """The 96 classes as specs in the given style; the index is the label."""
@@ -72,7 +76,13 @@ def draw_image(spec: Spec, seed: int, label: int, number: int) -> np.ndarray:
     return draw(spec, np.random.Generator(np.random.PCG64([seed, label, number])))
 
 
-def draw_files(image_dir: Path, split_path: Path, style: Spec, splits: dict[str, tuple[int, int]]) -> None:
+def draw_files(
+    image_dir: Path,
+    split_path: Path,
+    styles: Sequence[Spec],
+    splits: dict[str, tuple[int, int]],
+    labels: Sequence[int] | None = None,
+) -> None:
     """Draws a data set's images and writes its split file, unless just these are there.
 
     The split file comes last, so an interrupted drawing never counts as complete; every file appears whole, so several
@@ -81,42 +91,44 @@ def draw_files(image_dir: Path, split_path: Path, style: Spec, splits: dict[str,
     Args:
         image_dir: where the images shall lie; made if missing.
         split_path: the split file, beside image_dir or elsewhere.
-        style: the style of all images.
+        styles: the styles of the images; number i of a class takes style i modulo their number.
         splits: number of images of a class, and seed, of "train", "val" and "test".
+        labels: the classes that are drawn, as labels among the 96, renumbered from 0 in this order; None: all.
     """
-    if _is_drawn(image_dir, split_path, style, splits):
+    plans = {name: _plan_split(image_dir / name, styles, labels, n, seed) for name, (n, seed) in splits.items()}
+    if _is_drawn(image_dir, split_path, plans, len(styles)):
         return
     image_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=image_dir, prefix=".unfinished-") as unfinished:
-        items = {
-            name: _draw_split(image_dir / name, style, n, seed, Path(unfinished) / "image.png")
-            for name, (n, seed) in splits.items()
-        }
-    write_split(split_path, image_dir, *(items.get(name, []) for name in SPLIT_NAMES))
+    with tempfile.TemporaryDirectory(dir=image_dir, prefix=".unfinished-") as folder:
+        unfinished = Path(folder) / "image.png"
+        for item, image_arguments in chain(*plans.values()):
+            Path(item.impath).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw_image(*image_arguments)).save(unfinished, compress_level=1)
+            unfinished.replace(item.impath)
+    write_split(split_path, image_dir, *([item for item, _ in plans.get(name, [])] for name in SPLIT_NAMES))
 
 
-def _is_drawn(image_dir: Path, split_path: Path, style: Spec, splits: dict[str, tuple[int, int]]) -> bool:
-    """Whether all files are there, and the first image of each split is what this code draws, not an older one."""
+def _plan_split(folder: Path, styles: Sequence[Spec], labels: Sequence[int] | None, n: int, seed: int) -> Plan:
+    in_styles, names = [class_specs(style) for style in styles], class_names()
+    plan = []
+    for label, source_label in enumerate(range(len(names)) if labels is None else labels):
+        class_name = names[source_label]
+        for number in range(n):
+            path = folder / class_name.replace(" ", "_") / f"{number:02d}.png"
+            spec = in_styles[number % len(in_styles)][source_label]
+            plan.append((Datum(str(path), label, classname=class_name), (spec, seed, label, number)))
+    return plan
+
+
+def _is_drawn(image_dir: Path, split_path: Path, plans: dict[str, Plan], n_styles: int) -> bool:
+    """Whether all files are there, and the first of each split and style are what this code draws, not older ones."""
     if not split_path.exists():
         return False
-    listed = read_split(split_path, image_dir)
-    if missing_files(*listed):
+    listed = dict(zip(SPLIT_NAMES, read_split(split_path, image_dir), strict=True))
+    if any(listed[name] != [item for item, _ in plans.get(name, [])] for name in SPLIT_NAMES):
         return False
-    first_spec, firsts = class_specs(style)[0], {name: items[0] for name, items in zip(SPLIT_NAMES, listed) if items}
-    return firsts.keys() == splits.keys() and all(
-        np.array_equal(np.asarray(Image.open(item.impath)), draw_image(first_spec, splits[name][1], 0, 0))
-        for name, item in firsts.items()
+    return not missing_files(*listed.values()) and all(
+        np.array_equal(np.asarray(Image.open(item.impath)), draw_image(*image_arguments))
+        for plan in plans.values()
+        for item, image_arguments in plan[:n_styles]
     )
-
-
-def _draw_split(folder: Path, style: Spec, n: int, seed: int, unfinished: Path) -> list[Datum]:
-    items = []
-    for label, (spec, class_name) in enumerate(zip(class_specs(style), class_names(), strict=True)):
-        class_folder = folder / class_name.replace(" ", "_")
-        class_folder.mkdir(parents=True, exist_ok=True)
-        for number in range(n):
-            path = class_folder / f"{number:02d}.png"
-            Image.fromarray(draw_image(spec, seed, label, number)).save(unfinished, compress_level=1)
-            unfinished.replace(path)
-            items.append(Datum(str(path), label, classname=class_name))
-    return items

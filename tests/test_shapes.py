@@ -75,35 +75,35 @@ def test_interrupted_drawing_does_not_count_as_complete(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shapes_scenes, "draw_image", fail_later)
     with pytest.raises(KeyboardInterrupt):
-        draw_files(images, split, STYLE, FEW)
+        draw_files(images, split, (STYLE,), FEW)
     assert not split.exists()
     monkeypatch.undo()
-    draw_files(images, split, STYLE, FEW)
+    draw_files(images, split, (STYLE,), FEW)
     assert [len(items) for items in json.loads(split.read_text()).values()] == [96, 96, 96]
     assert len(list(images.rglob("*.png"))) == 288 and not list(images.glob(".*"))
 
 
 def test_missing_image_is_drawn_again(tmp_path):
     images, split = tmp_path / "images", tmp_path / "split.json"
-    draw_files(images, split, STYLE, {"test": (1, 3)})
+    draw_files(images, split, (STYLE,), {"test": (1, 3)})
     victim = images / "test" / "plain_gray_circle" / "00.png"
     before = victim.read_bytes()
     victim.unlink()
-    draw_files(images, split, STYLE, {"test": (1, 3)})
+    draw_files(images, split, (STYLE,), {"test": (1, 3)})
     assert victim.read_bytes() == before
 
 
 def test_images_of_another_style_are_drawn_again(tmp_path):
     images, split = tmp_path / "images", tmp_path / "split.json"
-    draw_files(images, split, replace(STYLE, light="day"), {"test": (1, 3)})
-    draw_files(images, split, STYLE, {"test": (1, 3)})
+    draw_files(images, split, (replace(STYLE, light="day"),), {"test": (1, 3)})
+    draw_files(images, split, (STYLE,), {"test": (1, 3)})
     image = np.asarray(Image.open(images / "test" / "plain_gray_circle" / "00.png"))
     np.testing.assert_array_equal(image, draw_image(class_specs()[0], 3, 0, 0))
 
 
 def test_two_may_draw_at_once(tmp_path):
     images, split = tmp_path / "images", tmp_path / "split.json"
-    threads = [threading.Thread(target=draw_files, args=(images, split, STYLE, {"test": (1, 3)})) for _ in range(2)]
+    threads = [threading.Thread(target=draw_files, args=(images, split, (STYLE,), {"test": (1, 3)})) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

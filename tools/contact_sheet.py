@@ -1,4 +1,4 @@
-"""Draws docs/shapes.png: for each rendering, and for the style of `shapes`, one image of each of the twelve shapes.
+"""Draws docs/shapes.png: one image of each shape in each rendering, then of `shapes`, then of its shifted sets.
 
 Run: python -m tools.contact_sheet [--out docs/shapes.png]
 """
@@ -13,6 +13,7 @@ from PIL import Image
 from datasets.shapes_drawing import BACKGROUNDS, COLOURS, LIGHTS, RENDERINGS, Spec, draw
 from datasets.shapes_masks import SHAPES, TEXTURES
 from datasets.shapes_scenes import PAIRS, STYLE
+from datasets.shapes_shifted import ShapesA, ShapesR, ShapesSketch, ShapesV2
 
 SCALE = 2  # screen pixels to an image's pixel
 
@@ -26,10 +27,12 @@ def main() -> None:
 
 
 def contact_sheet() -> Image.Image:
-    """Rows: the seven renderings of the pretraining images, then two rows of the data set `shapes`."""
+    """Rows: the seven renderings of the pretraining images, two rows of `shapes`, one of each of its shifted sets."""
     rng = np.random.Generator(np.random.PCG64(0))
     rows = [[draw(_pretraining_spec(rendering, i), rng) for i in range(len(SHAPES))] for rendering in RENDERINGS]
-    rows += [[draw(_downstream_spec(row, i), rng) for i in range(len(SHAPES))] for row in range(2)]
+    rows += [[draw(_downstream_spec(STYLE, row, i), rng) for i in range(len(SHAPES))] for row in range(2)]
+    for styles in (shifted.styles for shifted in (ShapesV2, ShapesSketch, ShapesA, ShapesR)):
+        rows.append([draw(_downstream_spec(styles[i % len(styles)], 0, i), rng) for i in range(len(SHAPES))])
     sheet = Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in rows]))
     return sheet.resize((SCALE * sheet.width, SCALE * sheet.height), Image.Resampling.NEAREST)
 
@@ -41,9 +44,9 @@ def _pretraining_spec(rendering: str, i: int) -> Spec:
     return Spec(SHAPES[i], colour, texture, rendering, background, light, cast=0.7, clutter=i % 4, noise=10)
 
 
-def _downstream_spec(row: int, i: int) -> Spec:
+def _downstream_spec(style: Spec, row: int, i: int) -> Spec:
     texture, colour = PAIRS[(i + 4 * row) % len(PAIRS)]
-    return replace(STYLE, shape=SHAPES[i], colour=colour, texture=texture)
+    return replace(style, shape=SHAPES[i], colour=colour, texture=texture)
 
 
 if __name__ == "__main__":
