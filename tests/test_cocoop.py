@@ -1,4 +1,4 @@
-"""CoCoOp: its prompts against the plain computation, a batch against its single images, its checkpoints against CoOp's."""
+"""CoCoOp: prompts against the plain computation, a batch against its single images, checkpoints against CoOp's."""
 
 import copy
 
@@ -163,8 +163,9 @@ class TestContextsOfEachClass:
         trainer.save_model(1)
         with pytest.raises(ValueError) as error:
             make(*self.CSC).load_model(tmp_path / "run", epoch=1)
-        assert "learned for each of 3 classes (face ... teapot), expected the 3 of Folder (face ... wine_bottle)" in str(
-            error.value
+        assert (
+            "learned for each of 3 classes (face ... teapot), expected the 3 of Folder (face ... wine_bottle)"
+            in str(error.value)
         )
 
     def test_the_classes_of_a_part_take_their_rows(self, make, tmp_path):
@@ -177,7 +178,7 @@ class TestContextsOfEachClass:
         trainer.load_model(tmp_path / "other", epoch=1)
         torch.testing.assert_close(trainer.model.prompt_learner.ctx.data, ctx[[2, 4, 0]])
         trainer.dm.dataset.source_labels = (2, 4, 1)
-        with pytest.raises(ValueError, match="knows no other class"):
+        with pytest.raises(ValueError, match="knows no other: test it on the classes"):
             learned_rows(names, trainer.dm.dataset)
 
     @pytest.mark.parametrize("same", [True, False])

@@ -82,8 +82,8 @@ def learned_rows(learned: list[str] | None, dataset: DatasetBase) -> list[int] |
         return list(labels)
     raise ValueError(
         f"The checkpoint was learned for each of {len(learned)} classes ({learned[0]} ... {learned[-1]}), expected the "
-        f"{len(asked)} of {type(dataset).__name__} ({asked[0]} ... {asked[-1]}). What is learned for each class knows no "
-        "other class: test it on the classes it was trained on, or train what all classes share (CSC False)."
+        f"{len(asked)} of {type(dataset).__name__} ({asked[0]} ... {asked[-1]}). What is learned for each class knows "
+        "no other: test it on the classes it was trained on, or train what all share (CoOp with CSC False, CoCoOp)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Learned context vectors: how they start, the prompts they stand in, and the trainer of the methods that learn them."""
+"""Learned context vectors: how they start, the prompts they stand in, the trainer of the methods that learn them."""
 
 from __future__ import annotations
 
