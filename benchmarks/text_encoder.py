@@ -10,11 +10,8 @@ size of a process of its own that does one step (the interpreter, torch and the 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -22,6 +19,8 @@ from clip.model import CLIP
 from clip.prompts import PromptEncoder
 from trainers.base import TextEncoder
 from trainers.coop import PromptLearner
+
+from .measure import matmul_rate, peak_memory, timed
 
 N_CTX = 16
 CASES = [("end", False), ("middle", False), ("front", False), ("end", True)]  # class-token position, class-specific
@@ -38,11 +37,11 @@ umbrella watch water_lilly wheelchair wild_cat windsor_chair wrench yin_yang
 """.split()
 
 
-def build_text_tower() -> CLIP:
-    """CLIP RN50's text tower with random weights; its image tower is a small one that is not used."""
+def build_text_tower(embed_dim: int = 1024) -> CLIP:
+    """The text tower of CLIP RN50 (512: of ViT-B/16) with random weights; its image tower is a small, unused one."""
     torch.manual_seed(0)
     clip_model = CLIP(
-        embed_dim=1024,
+        embed_dim=embed_dim,
         image_resolution=32,
         vision_layers=1,
         vision_width=64,
@@ -76,21 +75,6 @@ def build_steps(clip_model: CLIP, n_classes: int, position: str, class_specific:
     return plain_step, fast_step, fast.n_rows
 
 
-def timed(step: Callable, n: int = 1) -> float:
-    """Mean seconds of n calls, one after another."""
-    start = time.perf_counter()
-    for _ in range(n):
-        step()
-    return (time.perf_counter() - start) / n
-
-
-def matmul_rate(n: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations per second of a large float32 matrix product."""
-    a, b = torch.randn(n, n), torch.randn(n, n)
-    a @ b
-    return 2 * n**3 / statistics.median(timed(lambda: a @ b) for _ in range(repeats))
-
-
 def flops(n_rows: int, n_classes: int, width: int = 512, n_layers: int = 12, embed_dim: int = 1024) -> float:
     """Operations of the linear layers, forward and backward to the input; attention's own are left out.
 
@@ -101,18 +85,10 @@ def flops(n_rows: int, n_classes: int, width: int = 512, n_layers: int = 12, emb
     return 2 * 2 * (full_layers + last_layer)  # multiply and add; forward and backward
 
 
-def peak_memory(kind: str, n_classes: int) -> tuple[float, float]:
-    """Peak resident memory in GB and seconds of one step in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure_memory, (kind, n_classes))
-
-
-def _measure_memory(kind: str, n_classes: int) -> tuple[float, float]:
+def build_step(kind: str, n_classes: int) -> Callable:
+    """Returns one of the two steps, unified, class token at the end."""
     plain_step, fast_step, _ = build_steps(build_text_tower(), n_classes, "end", False)
-    seconds = timed(plain_step if kind == "plain" else fast_step)
-    # Not getrusage: its maximum is handed down from the parent process.
-    [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(peak.split()[1]) * 1024 / 1e9, seconds
+    return plain_step if kind == "plain" else fast_step
 
 
 def main() -> None:
@@ -133,7 +109,7 @@ def main() -> None:
         print(f"{case:24}{plain:10.2f}{fast:10.3f}{plain / fast:8.1f}{n_rows:8}{share:16.0%}{error:12.1e}", flush=True)
     print("\npeak memory, unified, end")
     for kind, n_classes in (("plain", args.classes), ("fast", args.classes), ("fast", 1000)):
-        memory, seconds = peak_memory(kind, n_classes)
+        memory, seconds = peak_memory(build_step, kind, n_classes)
         print(f"{kind:6} C = {n_classes:5}: {memory:5.2f} GB, first step {seconds:.1f} s", flush=True)
 
 
