@@ -14,6 +14,7 @@ import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
 from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
 from engine.log import close_logging, environment, set_random_seed, setup_logging
+from engine.plugins import plugins
 from engine.registry import TRAINER_REGISTRY
 from engine.run_folder import is_done, read_config, resolve_seed, write_config, write_results
 from engine.trainer import TrainerX
@@ -29,6 +30,7 @@ FLAGS = {  # flag -> config key; a flag that is not given changes nothing
     "target_domains": "DATASET.TARGET_DOMAINS",
     "transforms": "INPUT.TRANSFORMS",
     "trainer": "TRAINER.NAME",
+    "plugin": "RUN.PLUGINS",
     "backbone": "MODEL.BACKBONE.NAME",
     "head": "MODEL.HEAD.NAME",
     "eval_only": "RUN.EVAL_ONLY",
@@ -50,6 +52,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", help="the trainer's YAML")
     parser.add_argument("--dataset-config-file", help="the data set's YAML")
     parser.add_argument("--trainer", help="name of the trainer")
+    parser.add_argument("--plugin", action="append", help="module or file of a trainer outside trainers/; repeatable")
+    parser.add_argument("--plugin-config", action="append", help="YAML of keys that a plug-in reads; repeatable")
     parser.add_argument("--backbone", help="name of a CLIP or path of its weights")
     parser.add_argument("--head", help="refused: CLIP's text features are the classifier")
     parser.add_argument("--eval-only", action="store_true", default=None, help="only test")
@@ -80,6 +84,8 @@ def setup_cfg(args: argparse.Namespace) -> CN:
     if len(pairs) % 2:
         errors.append(f"command line: {pairs[-1]!r} has no value, expected KEY VALUE pairs.")
     errors += merge(cfg, dict(zip(pairs[::2], pairs[1::2], strict=False)), "command line")
+    if list(cfg.RUN.PLUGINS) != (args.plugin or []):
+        errors.append(f"RUN.PLUGINS is {cfg.RUN.PLUGINS}, expected what --plugin names. Give the flag.")
     settle_paths(cfg)
     require(unreadable + errors + ([] if unreadable else check_cfg(cfg)))
     return cfg
@@ -139,7 +145,8 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 an error, which is printed."""
     try:
         args = parse_args(argv)
-        run(setup_cfg(args), no_train=args.no_train)
+        with plugins(args.plugin or (), args.plugin_config or ()):
+            run(setup_cfg(args), no_train=args.no_train)
     except (ConfigError, ValueError, KeyError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         logger.info("The run ended with an error", exc_info=True)
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)

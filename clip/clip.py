@@ -9,13 +9,21 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from .download import download as _download
+from .download import download
 from .model import CLIP, build_model
 from .simple_tokenizer import END, START, SimpleTokenizer
-from .weights import missing_file_message, read_state_dict
+from .weights import missing_file_message, read_state_dict, torch_readable
+
+
+class _Addresses(dict):
+    """URLs by a model's name; what has none stands for its file: the embedded model's name, or a path."""
+
+    def __missing__(self, name: str) -> str:
+        return str(resolve(name))
+
 
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
-_MODELS = {
+_URLS = {
     "RN50": f"{_OPENAI}/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
     "RN101": f"{_OPENAI}/8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599/RN101.pt",
     "RN50x4": f"{_OPENAI}/7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd/RN50x4.pt",
@@ -27,6 +35,7 @@ _MODELS = {
     "ViT-L/14@336px": f"{_OPENAI}/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
 }
 _EMBEDDED = {"ViT-T/8-shapes": Path(__file__).with_name("shapes.npz")}  # comes with the package, needs no network
+_MODELS = _Addresses(_URLS)
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -91,6 +100,11 @@ def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
         f"The model's name is {name!r}, expected one of {', '.join(available_models())}, or the path of a weights file."
         + "".join(hint)
     )
+
+
+def _download(url: str, root: str | Path | None = None) -> Path:
+    """What OpenAI's callers give to torch.jit.load, or else to torch.load: the file of an entry of `_MODELS`."""
+    return download(url, root) if "://" in url else torch_readable(url, root)
 
 
 def _looks_like_path(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Read a state dict from the kinds of file that hold a CLIP."""
 
+import os
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from .download import CACHE, sha256
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -33,6 +36,26 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"{path} ({path.stat().st_size:,} bytes) cannot be read ({reason}), expected a TorchScript archive, a "
             "state dict saved by torch.save, or an .npz of arrays. If the file is truncated, fetch it again."
         ) from error
+
+
+def torch_readable(path: str | Path, root: str | Path | None = None) -> Path:
+    """The path of a weights file that torch.jit.load or torch.load reads: an .npz is copied to one in the cache.
+
+    Args:
+        path: a file that `read_state_dict` takes.
+        root: cache folder, `~/.cache/clip` by default.
+    """
+    path = Path(path)
+    if _reader(path) is not _read_npz:
+        return path
+    folder = Path(root or CACHE).expanduser()
+    copy = folder / f"{path.stem}-{sha256(path)[:16]}.pt"
+    if not copy.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = copy.with_name(f"{copy.name}.{os.getpid()}.part")
+        torch.save(read_state_dict(path), part)
+        part.replace(copy)
+    return copy
 
 
 def missing_file_message(path: Path) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from .config import AT_LEAST, NOT_IN_DIGEST, OPTIONS, PATHS, REFUSED, get_cfg_de
 from .files import missing_path
 from .registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
 from .transforms import check_input
+
+# What plug-ins add to the default config: functions that are called with it, in this order.
+CONFIG_EXTENSIONS: ContextVar[tuple[Callable[[CN], None], ...]] = ContextVar("CONFIG_EXTENSIONS", default=())
 
 
 class ConfigError(ValueError):
@@ -134,8 +139,10 @@ def check_cfg(cfg: CN) -> list[str]:
         errors.append(f"OPTIM.STEPSIZE is {cfg.OPTIM.STEPSIZE}, expected numbers of epochs. (-1,) means MAX_EPOCH.")
     if not cfg.MODEL.BACKBONE.NAME:
         errors.append("MODEL.BACKBONE.NAME is empty, expected a CLIP's name or path. Give --config-file or --backbone.")
-    named = (("TRAINER", TRAINER_REGISTRY), ("DATASET", DATASET_REGISTRY))
-    errors += [registry.unknown(cfg[node].NAME) for node, registry in named if cfg[node].NAME not in registry]
+    if cfg.TRAINER.NAME not in TRAINER_REGISTRY:
+        errors.append(f"{TRAINER_REGISTRY.unknown(cfg.TRAINER.NAME)} One outside trainers/ is named by --plugin.")
+    if cfg.DATASET.NAME not in DATASET_REGISTRY:
+        errors.append(DATASET_REGISTRY.unknown(cfg.DATASET.NAME))
     if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
         errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
     errors += check_input(cfg.INPUT, cfg.INPUT.TRANSFORMS) + _check_run(cfg)
@@ -163,17 +170,20 @@ def _check_run(cfg: CN) -> list[str]:
     return errors
 
 
-def full_default() -> CN:
-    """Returns the default config with the options of every registered trainer."""
-    cfg = get_cfg_default()
-    for name in TRAINER_REGISTRY.registered_names():
-        TRAINER_REGISTRY.get(name).add_config(cfg)
+def full_default(*, with_plugins: bool = True) -> CN:
+    """Returns the default config with the options of every registered trainer, those of plug-ins last."""
+    cfg, layers = get_cfg_default(), TRAINER_REGISTRY.layers()
+    for layer in layers if with_plugins else layers[:1]:
+        for name in sorted(layer):
+            layer[name].add_config(cfg)
+    for extend in CONFIG_EXTENSIONS.get() if with_plugins else ():
+        extend(cfg)
     return cfg
 
 
 def changed_keys(cfg: CN) -> dict[str, Any]:
-    """Returns the keys of `cfg` whose values are not the defaults."""
-    default = flatten(full_default())
+    """Returns the keys of `cfg` whose values are not the defaults, and all keys that plug-ins declare."""
+    default = flatten(full_default(with_plugins=False))
     return {key: value for key, value in flatten(cfg).items() if value != default.get(key)}
 
 
@@ -182,9 +192,15 @@ def settle_paths(cfg: CN) -> None:
     values = flatten(cfg)
     for key in PATHS:
         if values[key] and (key != "MODEL.BACKBONE.NAME" or Path(values[key]).is_file()):
-            path = os.path.abspath(os.path.expanduser(values[key]))
-            below = os.path.commonpath([path, os.getcwd()]) == os.getcwd()
-            cfg.merge_from_list([key, repr(os.path.relpath(path) if below else path)])
+            cfg.merge_from_list([key, repr(_settled(values[key]))])
+    plugins = tuple(_settled(name) if name.endswith(".py") else name for name in cfg.RUN.PLUGINS)
+    cfg.merge_from_list(["RUN.PLUGINS", plugins])
+
+
+def _settled(path: str) -> str:
+    path = os.path.abspath(os.path.expanduser(path))
+    below = os.path.commonpath([path, os.getcwd()]) == os.getcwd()
+    return os.path.relpath(path) if below else path
 
 
 def identity(cfg: CN) -> dict[str, Any]:
@@ -192,7 +208,9 @@ def identity(cfg: CN) -> dict[str, Any]:
 
     Values at their default are left out, so a key that a later version adds leaves old runs the same.
     """
-    left_out = NOT_IN_DIGEST | set(TRAINER_REGISTRY.get(cfg.TRAINER.NAME).not_in_identity)
+    left_out = set(NOT_IN_DIGEST)
+    if cfg.TRAINER.NAME in TRAINER_REGISTRY:  # a run that is read may be of a plug-in that is not there
+        left_out |= set(TRAINER_REGISTRY.get(cfg.TRAINER.NAME).not_in_identity)
     if getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "root_is_identity", False):
         left_out.discard("DATASET.ROOT")
     return {key: value for key, value in changed_keys(cfg).items() if key not in left_out}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 
 def near_name(name: str, options: Iterable[str]) -> str:
@@ -24,14 +26,14 @@ class Registry:
     def __init__(self, name: str, contract: str):
         self.name = name
         self.__doc__ = contract
-        self._entries: dict[str, type] = {}
+        self._entries: ChainMap[str, type] = ChainMap()
 
     def register(self, cls: type | None = None, *, name: str | None = None) -> Callable | type:
         """Class decorator: `@REGISTRY.register()`; the entry's name is the class's unless `name` is given."""
         if cls is None:
             return lambda decorated: self.register(decorated, name=name)
         key = name or cls.__name__
-        taken = self._entries.get(key)
+        taken = self._entries.maps[0].get(key)
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise KeyError(
                 f"The {self.name} name {key} is taken by {taken.__module__}.{taken.__qualname__}, expected a name of "
@@ -58,6 +60,19 @@ class Registry:
     def registered_names(self) -> list[str]:
         """Returns all names, sorted."""
         return sorted(self._entries)
+
+    @contextmanager
+    def overlay(self) -> Iterator[None]:
+        """Within it, names that were taken before are free again; what is registered is forgotten at its end."""
+        self._entries = self._entries.new_child()
+        try:
+            yield
+        finally:
+            self._entries = self._entries.parents
+
+    def layers(self) -> list[Mapping[str, type]]:
+        """Returns name -> class as registered outside of any overlay, then the same for each overlay."""
+        return self._entries.maps[::-1]
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries

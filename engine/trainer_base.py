@@ -133,7 +133,8 @@ class TrainerBase:
             self._resume_best(name, Path(directory), checkpoint.get("val_result"))
             if self.optims[name] is not None:
                 self.optims[name].load_state_dict(checkpoint["optimizer"])
-                self.scheds[name].last_epoch = checkpoint["scheduler"]["last_epoch"]
+                if self.scheds[name] is not None:
+                    self.scheds[name].last_epoch = checkpoint["scheduler"]["last_epoch"]
             if self.scaler.is_enabled() and checkpoint.get("scaler"):  # none from a run in float32
                 self.scaler.load_state_dict(checkpoint["scaler"])
         logger.info("Resume after epoch %d from %s", checkpoint["epoch"], directory)
@@ -174,7 +175,7 @@ class TrainerBase:
             logger.info("Load %s (epoch %s)", path, self.epochs_done)
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        """Adapts the model `name` to a checkpoint that is going to be loaded into it, or the checkpoint to the model."""
+        """Adapts the model `name` to a checkpoint that is going to be loaded into it, or the other way round."""
 
     def _load_state(self, name: str, checkpoint: dict[str, Any], path: Path) -> None:
         """Copies a checkpoint's state dict into a model; everything but `ignored_on_load` must fit."""

@@ -45,7 +45,7 @@ class TestIdentity:
         before = config_digest(valid_cfg(SEED=2))
         later = full_default()
         later.OPTIM.LOOKAHEAD, later.TRAINER.NEW = 5, CN({"N": 1})
-        monkeypatch.setattr(config_file, "full_default", later.clone)
+        monkeypatch.setattr(config_file, "full_default", lambda **_: later.clone())
         assert config_digest(valid_cfg(SEED=2)) != config_digest(valid_cfg())
         cfg = later.clone()
         require(merge(cfg, {"TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes", "SEED": 2}, "test"))

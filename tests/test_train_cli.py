@@ -99,7 +99,14 @@ class TestFlags:
         assert cfg.OPTIM.LR == 0.5 and cfg.OPTIM.WARMUP_CONS_LR == 1e-5
 
     def test_every_flag_of_the_interface(self):
-        assert set(vars(parse_args([]))) == {*FLAGS, "config_file", "dataset_config_file", "no_train", "opts"}
+        assert set(vars(parse_args([]))) == {
+            *FLAGS,
+            "config_file",
+            "dataset_config_file",
+            "plugin_config",
+            "no_train",
+            "opts",
+        }
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -193,7 +200,7 @@ class TestWrongInput:
             save_checkpoint(state, tmp_path / folder / "prompt_learner")
         evaluate = ["--eval-only", "--load-epoch=5"]
         err = self.refused(call, tmp_path, model_dir=tmp_path / "wide", extra=evaluate)
-        assert "holds ctx (2, 512), expected ctx (2, 64)" in err
+        assert "holds ctx (2, 512), CoOp expected ctx (2, 64)" in err
         err = self.refused(call, tmp_path, model_dir=tmp_path / "none", extra=evaluate)
         assert "Train first, or check --model-dir." in err
         code, _, _ = call(model_dir=tmp_path / "right", extra=evaluate)
