@@ -1,4 +1,5 @@
-# Sourced by every experiment's script: where things are, and `train`, which runs train.py once and remembers failures.
+# Sourced by every experiment's script: where things are; `train`, which runs train.py once and remembers failures;
+# which model a test loads.
 #
 # Environment:
 #   DATA     folder that holds the data sets' folders; unset: the data set's default (`shapes`: data/)
@@ -33,9 +34,19 @@ trap 'exit 130' INT # Ctrl-C ends all seeds, not one
 usage() {
   local count=$1 given=$(($# - 1))
   if ((given >= count && (given - count) % 2 == 0)); then return; fi
-  echo "Error: there are $given arguments, expected $count and then KEY VALUE pairs." >&2
+  wrong_call "there are $given arguments, expected $count and then KEY VALUE pairs."
+}
+
+# wrong_call MESSAGE: ends the script with its header as help.
+wrong_call() {
+  echo "Error: $1" >&2
   sed -n '2,/^$/s/^# \{0,1\}//p' "$SCRIPT" >&2
   exit 2
+}
+
+fail() {
+  echo "Error: $1" >&2
+  exit 1
 }
 
 # train FOLDER ARGUMENTS...: one call of train.py whose run lies in FOLDER.
@@ -53,6 +64,37 @@ train() {
   FAILED+=("$folder")
   # It failed before it started, so what is wrong is not the seed: the others would fail alike.
   if [[ ! -f $folder/config.yaml ]]; then finish; fi
+}
+
+# needs_run FOLDER COMMAND: fails unless FOLDER holds a trained run, and names the COMMAND that trains it.
+needs_run() {
+  local folder=$1 problem="does not exist" environment=${DATA:+DATA=$(printf '%q' "$DATA") }
+  if [[ ${DRY_RUN:-0} == 1 || -f $folder/results.json ]]; then return; fi # a dry run shows the command anyway
+  if [[ -f $folder/config.yaml ]]; then
+    problem="was begun and is not finished"
+  elif compgen -G "$folder/*/model*.pth.tar*" >/dev/null; then
+    return # the original's runs: checkpoints without config.yaml and results.json
+  fi
+  if [[ $OUTPUT != output ]]; then environment+="OUTPUT=$(printf '%q' "$OUTPUT") "; fi
+  echo "Error: The run $folder $problem, expected a finished one to test. Train it first: $environment$2" >&2
+  FAILED+=("$folder")
+  return 1
+}
+
+# last_epoch FOLDER: prints the epoch to load from FOLDER, where TRAINER is or will be trained with CFG.
+last_epoch() {
+  local yaml=$1/config.yaml
+  if [[ $TRAINER == LinearProbe ]]; then return; fi # it saves its best model only
+  if [[ ! -f $yaml ]]; then yaml=configs/trainers/$TRAINER/$CFG.yaml; fi
+  if [[ -f $yaml ]]; then max_epoch "$yaml"; fi
+}
+
+# max_epoch YAML: prints the MAX_EPOCH of a config, or of the one that it is based on.
+max_epoch() {
+  local epoch base
+  epoch=$(sed -n 's/^ *MAX_EPOCH: *\([0-9]*\).*/\1/p' "$1")
+  base=$(sed -n "s/^_BASE_: *[\"']\{0,1\}\([^\"' ]*\).*/\1/p" "$1")
+  if [[ -z $epoch && -n $base ]]; then max_epoch "$(dirname "$1")/$base"; else echo "$epoch"; fi
 }
 
 # finish: the last line of a script; says which runs failed, and fails if one did.

@@ -26,8 +26,3 @@ make_venv() {
   echo "Making .venv with $found"
   "$PYTHON" -m venv .venv
 }
-
-fail() {
-  echo "Error: $1" >&2
-  exit 1
-}

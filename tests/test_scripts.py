@@ -1,7 +1,6 @@
 """The scripts: the exact commands they start, from any folder; wrong calls; failures that are not hidden."""
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -10,10 +9,9 @@ from pathlib import Path
 import pytest
 
 import train
+from tests.script_calls import ROOT, call, commands, fake_python, words
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted([*(ROOT / "scripts").rglob("*.sh"), ROOT / ".ci" / "run"])
-OWN_ENVIRONMENT = ("DATA", "SEEDS", "OUTPUT", "TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "COOP_DATA")
 
 MAIN = """train.py --output-dir output/caltech101/CoOp/rn50_ep50_1shots/nctx16_cscFalse_ctpend/seed{seed} --seed {seed}
     --trainer CoOp --dataset-config-file configs/datasets/caltech101.yaml
@@ -27,24 +25,6 @@ EVAL = """train.py --output-dir {out}/evaluation/CoOp/{cfg}_16shots/nctx16_cscFa
     TRAINER.COOP.N_CTX 16 TRAINER.COOP.CSC False TRAINER.COOP.CLASS_TOKEN_POSITION end"""
 ZEROSHOT = """train.py --output-dir output/{trainer}/rn50/caltech101 --seed 1 --trainer {trainer}
     --dataset-config-file configs/datasets/caltech101.yaml --config-file configs/trainers/CoOp/rn50.yaml --eval-only"""
-
-
-def call(script, arguments="", *, cwd=ROOT, python="python", **environment):
-    """Runs a script with nothing of the caller's environment that it reads."""
-    env = {name: value for name, value in os.environ.items() if name not in OWN_ENVIRONMENT}
-    env |= {"DRY_RUN": "1", "PYTHON": python, **environment}
-    command = ["bash", os.path.relpath(ROOT / "scripts" / script, cwd), *shlex.split(arguments)]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
-
-
-def commands(result):
-    """The commands that a dry run printed, as lists of words."""
-    assert result.returncode == 0, result.stderr
-    return [shlex.split(line) for line in result.stdout.splitlines()]
-
-
-def words(template, *more, **values):
-    return ["python", *template.format(**values).split(), *more]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -88,6 +68,19 @@ def test_zeroshot(trainer):
     assert commands(call("coop/zeroshot.sh", "caltech101 rn50", **environment)) == [words(ZEROSHOT, trainer=trainer)]
 
 
+@pytest.mark.parametrize("subsample", ["base", "new"])
+def test_zeroshot_on_half_of_the_classes(subsample):
+    expected = words(ZEROSHOT, "DATASET.SUBSAMPLE_CLASSES", subsample, trainer="ZeroshotCLIP")
+    expected[3] = f"output/ZeroshotCLIP/rn50_{subsample}/caltech101"
+    assert commands(call("coop/zeroshot.sh", "caltech101 rn50", SUBSAMPLE=subsample)) == [expected]
+
+
+def test_zeroshot_refuses_another_part_of_the_classes():
+    result = call("coop/zeroshot.sh", "caltech101 rn50", SUBSAMPLE="bass")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "SUBSAMPLE is bass, expected base, new or nothing." in result.stderr
+
+
 @pytest.mark.parametrize(("cfg", "epoch"), [("rn50", 200), ("rn50_ep50", 50), ("vit_b16_ep100_ctxv1", 100)])
 def test_eval_loads_the_last_epoch_of_the_config(tmp_path, cfg, epoch):
     result = call("coop/eval.sh", f"shapes {cfg}", OUTPUT=str(tmp_path))
@@ -117,6 +110,23 @@ def test_eval_tests_the_run_that_the_environment_names():
     assert line[line.index("--model-dir") + 1] == f"output/shapes/{name}/seed5"
     assert line[line.index("--output-dir") + 1] == f"output/evaluation/{name}/caltech101/seed5"
     assert line[-6:] == "TRAINER.COOP.N_CTX 8 TRAINER.COOP.CSC True TRAINER.COOP.CLASS_TOKEN_POSITION middle".split()
+
+
+def test_eval_tests_the_seeds_that_were_trained_and_says_how_to_train_the_others(tmp_path):
+    folder = tmp_path / "imagenet/CoOp/rn50_16shots/nctx16_cscFalse_ctpend"
+    for seed, file in ((1, "config.yaml"), (2, "results.json"), (4, "prompt_learner/model.pth.tar-200")):
+        path = folder / f"seed{seed}" / file  # not finished; finished; of the original, which wrote neither of these
+        path.parent.mkdir(parents=True)
+        path.touch()
+    python = fake_python(tmp_path, "echo $5")
+    result = call("coop/eval.sh", "shapes rn50", python=python, DRY_RUN="0", OUTPUT=str(tmp_path), SEEDS="1 2 3 4")
+    assert (result.returncode, result.stdout.split()) == (1, ["2", "4"])
+    remedy = f"OUTPUT={tmp_path} SEEDS={{}} TRAINER=CoOp bash scripts/coop/main.sh imagenet rn50 end 16 16 False\n"
+    begun = f"The run {folder}/seed1 was begun and is not finished, expected a finished one to test. Train it first: "
+    assert begun + remedy.format(1) in result.stderr
+    missing = f"The run {folder}/seed3 does not exist, expected a finished one to test. Train it first: "
+    assert missing + remedy.format(3) in result.stderr
+    assert result.stderr.count("Error: ") == 2
 
 
 def test_quickstart_is_zero_shot_then_three_seeds_of_coop(tmp_path):
@@ -156,13 +166,6 @@ def copy_of_the_scripts(tmp_path):
     shutil.copytree(ROOT / "scripts", copy / "scripts")
     shutil.copy(ROOT / "setup.py", copy)
     return copy
-
-
-def fake_python(tmp_path, body):
-    path = tmp_path / "python"
-    path.write_text(f"#!/usr/bin/env bash\n{body}\n")
-    path.chmod(0o755)
-    return str(path)
 
 
 def test_a_failed_seed_is_named_and_the_others_still_run(tmp_path):

@@ -24,14 +24,6 @@ model_folder() {
   echo "$OUTPUT/$SOURCE/$TRAINER/$1_${SHOTS}shots/nctx${NCTX}_csc${CSC}_ctp$CTP"
 }
 
-# max_epoch YAML: prints the MAX_EPOCH of a config, or of the one that it is based on.
-max_epoch() {
-  local epoch base
-  epoch=$(sed -n 's/^ *MAX_EPOCH: *\([0-9]*\).*/\1/p' "$1")
-  base=$(sed -n "s/^_BASE_: *[\"']\{0,1\}\([^\"' ]*\).*/\1/p" "$1")
-  if [[ -z $epoch && -n $base ]]; then max_epoch "$(dirname "$1")/$base"; else echo "$epoch"; fi
-}
-
 short=${CFG%_ctxv1}_ep50${CFG#"${CFG%_ctxv1}"}
 if [[ ! -d $(model_folder "$CFG") && -d $(model_folder "$short") ]]; then
   echo "$(model_folder "$CFG") does not exist: $short is tested instead of $CFG" >&2
@@ -40,9 +32,9 @@ fi
 
 for SEED in $SEEDS; do
   MODEL=$(model_folder "$CFG")/seed$SEED
-  TRAINED_WITH=configs/trainers/$TRAINER/$CFG.yaml
-  if [[ -f $MODEL/config.yaml ]]; then TRAINED_WITH=$MODEL/config.yaml; fi
-  if [[ -f $TRAINED_WITH ]]; then EPOCH=$(max_epoch "$TRAINED_WITH"); else EPOCH=; fi
+  TRAINING="SEEDS=$SEED TRAINER=$TRAINER bash scripts/coop/main.sh $SOURCE $CFG $CTP $NCTX $SHOTS $CSC"
+  needs_run "$MODEL" "$TRAINING" || continue
+  EPOCH=$(last_epoch "$MODEL")
   train "$OUTPUT/evaluation/$TRAINER/${CFG}_${SHOTS}shots/nctx${NCTX}_csc${CSC}_ctp$CTP/$DATASET/seed$SEED" \
     --seed "$SEED" \
     --trainer "$TRAINER" \

@@ -10,20 +10,23 @@
 # Run: output/ZeroshotCLIP/CFG/DATASET
 # Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh);
 #   TRAINER (default: ZeroshotCLIP; ZeroshotCLIP2 averages an ensemble of prompts)
+#   SUBSAMPLE (base or new: only that half of the classes; the run is then output/ZeroshotCLIP/CFG_base/DATASET)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 
 usage 2 "$@"
 DATASET=$1 CFG=$2
 shift 2
-TRAINER=${TRAINER:-ZeroshotCLIP}
+TRAINER=${TRAINER:-ZeroshotCLIP} SUBSAMPLE=${SUBSAMPLE:-}
+if [[ ! $SUBSAMPLE =~ ^(base|new)?$ ]]; then wrong_call "SUBSAMPLE is $SUBSAMPLE, expected base, new or nothing."; fi
 
 # Nothing is drawn: the seed only makes two calls the same run.
-train "$OUTPUT/$TRAINER/$CFG/$DATASET" \
+train "$OUTPUT/$TRAINER/$CFG${SUBSAMPLE:+_$SUBSAMPLE}/$DATASET" \
   --seed 1 \
   --trainer "$TRAINER" \
   --dataset-config-file "configs/datasets/$DATASET.yaml" \
   --config-file "configs/trainers/CoOp/$CFG.yaml" \
   --eval-only \
+  ${SUBSAMPLE:+DATASET.SUBSAMPLE_CLASSES "$SUBSAMPLE"} \
   "$@"
 finish

@@ -1,0 +1,66 @@
+# Sourced after _common.sh by the scripts of this folder: which method is trained or tested, and with which config.
+#
+# Environment, besides that of _common.sh:
+#   TRAINER  the method: CoCoOp (default), CoOp, LinearProbe
+#   SHOTS    training images of each class (default: 16)
+# shellcheck shell=bash
+
+TRAINER=${TRAINER:-CoCoOp} SHOTS=${SHOTS:-16}
+
+# check_arguments NAMES WORDS...: ends the script with its help unless each of NAMES has its word; the last one is SEED.
+check_arguments() {
+  local count
+  count=$(wc -w <<<"$1")
+  if (($# - 1 < count)); then wrong_call "there are $(($# - 1)) arguments, expected $1, then [CFG] [KEY VALUE ...]."; fi
+  shift "$count"
+  if [[ ! $1 =~ ^-?[0-9]+$ ]]; then wrong_call "SEED is $1, expected a whole number."; fi
+}
+
+# needs_training DATASET [SUBSAMPLE]: fails if TRAINER is one that learns nothing, naming the call that tests it.
+needs_training() {
+  local cfg=vit_b16 environment=${2:+SUBSAMPLE=$2 }
+  if [[ $TRAINER != ZeroshotCLIP* ]]; then return; fi
+  if [[ $TRAINER != ZeroshotCLIP ]]; then environment="TRAINER=$TRAINER $environment"; fi
+  if [[ $1 == shapes* ]]; then cfg=tiny; fi
+  fail "TRAINER is $TRAINER, which learns nothing, expected a method that does.\
+ Test it without training: ${environment}bash scripts/coop/zeroshot.sh $1 $cfg"
+}
+
+# choose_cfg DATASET WORDS...: sets CFG, to the first word if it names a config, else to the papers' choice for what is
+# trained on DATASET; the other words are the PAIRS.
+choose_cfg() {
+  local dataset=$1 folder=configs/trainers/$TRAINER
+  shift
+  if [[ ! -d $folder ]]; then fail "TRAINER is $TRAINER, expected one of: $(names configs/trainers/*)."; fi
+  if (($#)) && [[ -f $folder/$1.yaml ]]; then
+    CFG=$1
+    shift
+  elif (($#)) && [[ ! $1 =~ ^[A-Z][A-Z0-9_.]*$ ]]; then
+    fail "CFG is $1, expected one of $folder/ or KEY VALUE pairs. There are: $(names "$folder"/*.yaml)."
+  else
+    CFG=$(default_cfg "$dataset")
+  fi
+  if (($# % 2)); then wrong_call "${!#} has no value, expected KEY VALUE pairs after CFG $CFG."; fi
+  PAIRS=("$@")
+}
+
+default_cfg() {
+  case $TRAINER,$1 in
+    *,shapes) echo tiny ;;
+    CoCoOp,*) echo vit_b16_c4_ep10_batch1_ctxv1 ;;
+    CoOp,imagenet) echo vit_b16_ep50_ctxv1 ;;
+    CoOp,*) echo vit_b16_ctxv1 ;;
+    LinearProbe,*) echo vit_b16 ;;
+    *) fail "CFG is not given and $TRAINER has no default, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;
+  esac
+}
+
+# names PATHS...: prints file names without .yaml, on one line.
+names() {
+  local path list=
+  for path in "$@"; do
+    path=${path##*/}
+    list+=" ${path%.yaml}"
+  done
+  echo "${list# }"
+}

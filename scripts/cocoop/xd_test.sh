@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Cross-data-set transfer and domain generalisation, the second half: tests on a data set what xd_train.sh learned.
+#
+#   bash scripts/cocoop/xd_test.sh DATASET SEED [CFG] [KEY VALUE ...]
+#   bash scripts/cocoop/xd_test.sh caltech101 1
+#   SOURCE=shapes bash scripts/cocoop/xd_test.sh shapes_sketch 1
+#
+#   DATASET   configs/datasets/DATASET.yaml, the data set to test on
+#   SEED CFG  as in training
+#
+# Run: output/evaluation/TRAINER/CFG_16shots/DATASET/seedSEED
+# Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh); SOURCE TRAINER SHOTS, as in training
+#   (default: imagenet CoCoOp 16)
+
+source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
+source scripts/cocoop/_protocol.sh
+
+check_arguments "DATASET SEED" "$@"
+DATASET=$1 SEED=$2 SOURCE=${SOURCE:-imagenet}
+shift 2
+needs_training "$DATASET"
+choose_cfg "$SOURCE" "$@"
+
+MODEL=$OUTPUT/$SOURCE/$TRAINER/${CFG}_${SHOTS}shots/seed$SEED
+TRAINING="SOURCE=$SOURCE TRAINER=$TRAINER SHOTS=$SHOTS bash scripts/cocoop/xd_train.sh $SEED $CFG"
+needs_run "$MODEL" "$TRAINING" || exit 1
+EPOCH=$(last_epoch "$MODEL")
+
+train "$OUTPUT/evaluation/$TRAINER/${CFG}_${SHOTS}shots/$DATASET/seed$SEED" \
+  --seed "$SEED" \
+  --trainer "$TRAINER" \
+  --dataset-config-file "configs/datasets/$DATASET.yaml" \
+  --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
+  --model-dir "$MODEL" \
+  ${EPOCH:+--load-epoch "$EPOCH"} \
+  --eval-only \
+  ${PAIRS[@]+"${PAIRS[@]}"}
+finish

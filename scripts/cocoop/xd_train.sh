@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Cross-data-set transfer and domain generalisation, the first half: trains on all classes of the source.
+#
+#   bash scripts/cocoop/xd_train.sh SEED [CFG] [KEY VALUE ...]
+#   bash scripts/cocoop/xd_train.sh 1
+#   SOURCE=shapes bash scripts/cocoop/xd_train.sh 1
+#
+#   SEED  of the run
+#   CFG   configs/trainers/TRAINER/CFG.yaml (default: vit_b16_c4_ep10_batch1_ctxv1 of CoCoOp, vit_b16_ep50_ctxv1 of
+#         CoOp, from another source than imagenet vit_b16_ctxv1, vit_b16 of LinearProbe; from shapes tiny)
+#
+# Run: output/SOURCE/TRAINER/CFG_16shots/seedSEED
+# Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh); SOURCE TRAINER SHOTS (default: imagenet CoCoOp 16)
+
+source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
+source scripts/cocoop/_protocol.sh
+
+check_arguments SEED "$@"
+SEED=$1 SOURCE=${SOURCE:-imagenet}
+shift
+needs_training "$SOURCE"
+choose_cfg "$SOURCE" "$@"
+
+train "$OUTPUT/$SOURCE/$TRAINER/${CFG}_${SHOTS}shots/seed$SEED" \
+  --seed "$SEED" \
+  --trainer "$TRAINER" \
+  --dataset-config-file "configs/datasets/$SOURCE.yaml" \
+  --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
+  DATASET.NUM_SHOTS "$SHOTS" \
+  ${PAIRS[@]+"${PAIRS[@]}"}
+finish
