@@ -1,0 +1,94 @@
+"""Prints what was measured beside the papers' numbers, for every table and figure that has a result.
+
+    output/ -> results.json or log.txt of each run -> mean and spread over seeds -> text, Markdown, CSV, LaTeX or a page
+
+Run: python report.py
+     python report.py base_to_new cross_dataset --format markdown
+     python report.py shapes --format html --out report.html
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reports.page import to_html
+from reports.render import to_csv, to_latex, to_markdown, to_text
+from reports.table import FilledTable, Table, fill
+from reports.tables import GROUPS, TABLES, select
+
+FORMATS = {"text": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints or writes the report and returns the exit code: 0, or 1 if there is nothing to report."""
+    args = parse_args(argv)
+    try:
+        check_out(args.out)
+        filled, empty = collect(select(args.tables or GROUPS), args.output_dir)
+        text = FORMATS[args.format](filled, empty, args.output_dir)
+        if args.out is None:
+            print(text, end="")
+        else:
+            args.out.write_text(text, encoding="utf-8")
+            print(f"Written: {args.out} ({len(filled)} tables)")
+    except (KeyError, ValueError, OSError) as error:
+        print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    names = f"groups: {', '.join(GROUPS)}; tables: {', '.join(TABLES)}"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=names)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help="a table or a group (default: all)")
+    parser.add_argument("--output-dir", type=Path, default=Path("output"), help="folder of all runs (default: output)")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write instead of printing")
+    return parser.parse_args(argv)
+
+
+def check_out(path: Path | None) -> None:
+    """Says whether a report can be written to the path.
+
+    Raises:
+        FileNotFoundError: Its folder does not exist.
+    """
+    if path is not None and not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--out is {path}, expected a file in a folder that exists. Make {path.parent} first.")
+
+
+def collect(tables: Sequence[Table], output: Path) -> tuple[list[FilledTable], list[Table]]:
+    """Fills the tables in.
+
+    Args:
+        tables: Which ones.
+        output: The folder of all runs.
+
+    Returns:
+        Those with at least one result, filled in, and those without any.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        ValueError: No table has a result.
+    """
+    first = f"bash scripts/reproduce.sh {tables[0].name if len(tables) < len(TABLES) else 'shapes'}"
+    if not output.is_dir():
+        raise FileNotFoundError(
+            f"--output-dir is {output.absolute()}, which is no folder, expected the one of all runs. "
+            f"Check the spelling, or run {first} first."
+        )
+    filled = [fill(table, output) for table in tables]
+    found = [table for table in filled if table.n_found]
+    if not found:
+        names = ", ".join(table.name for table in tables)
+        problems = "".join(dict.fromkeys(f"\n  {problem}" for table in filled for problem in table.problems))
+        raise ValueError(
+            f"{output} holds no result of {names}, expected at least one finished run. Run {first} first.{problems}"
+        )
+    return found, [table.table for table in filled if not table.n_found]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

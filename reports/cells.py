@@ -1,0 +1,171 @@
+"""The cells of a table: each says which experiments it rests on, measures its value, and knows the paper's."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parse_test_res import END_OF_TEST, END_OF_TRAINING, Run, parse_run, summarise
+
+from .experiments import Experiment
+
+
+@dataclass(frozen=True)
+class Value:
+    """What was measured for a cell.
+
+    Args:
+        value: Percent, a count, or words; None where it is missing.
+        std: Population standard deviation over the seeds; None unless there are two or more.
+        n_seeds: Fewest and most seeds of the results behind it; None where nothing is drawn.
+        parts: For an average, which of the averaged values there are.
+        problems: Why runs were not counted.
+    """
+
+    value: float | int | str | None = None
+    std: float | None = None
+    n_seeds: tuple[int, int] | None = None
+    parts: tuple[bool, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is an average with values missing."""
+        return not all(self.parts)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The mean of a result of an experiment over its seeds."""
+
+    experiment: Experiment
+    paper: float | None = None
+    keyword: str = "accuracy"
+
+    def experiments(self) -> Iterator[Experiment]:
+        yield self.experiment
+
+    def measure(self, output: Path) -> Value:
+        runs = [self._run(folder) for folder in run_folders(self.experiment, output)]
+        found = [run.value for run in runs if run.value is not None]
+        problems = tuple(f"{run.folder.relative_to(output)}: {run.problem}" for run in runs if run.value is None)
+        if not found:
+            return Value(problems=problems)
+        mean, std = summarise(found)
+        n_seeds = (len(found), len(found)) if self.experiment.seeded else None
+        return Value(mean, std if len(found) > 1 else None, n_seeds, problems=problems)
+
+    def _run(self, folder: Path) -> Run:
+        end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
+        return parse_run(folder, keyword=self.keyword, end_signal=end_signal)
+
+
+@dataclass(frozen=True)
+class Parameters(Result):
+    """The number of parameters that an experiment trains."""
+
+    keyword: str = "n_params"
+
+    def measure(self, output: Path) -> Value:
+        measured = super().measure(output)
+        count = None if measured.value is None else round(measured.value)
+        return Value(count, n_seeds=measured.n_seeds, problems=measured.problems)
+
+
+@dataclass(frozen=True)
+class Average:
+    """The mean over data sets; where values are missing it is one over fewer, and says so."""
+
+    cells: tuple[Result, ...]
+    paper: float | None = None
+
+    def experiments(self) -> Iterator[Experiment]:
+        for cell in self.cells:
+            yield from cell.experiments()
+
+    def measure(self, output: Path) -> Value:
+        measured = [cell.measure(output) for cell in self.cells]
+        found = [each.value for each in measured if each.value is not None]
+        if not found:
+            return Value()  # the cells averaged are in the table themselves, and so are their problems
+        parts = tuple(each.value is not None for each in measured)
+        return Value(statistics.fmean(found), n_seeds=_range_of_seeds(measured), parts=parts)
+
+
+@dataclass(frozen=True)
+class HarmonicMean:
+    """2 b n / (b + n) of a base and a new accuracy that are means already: over seeds, or over seeds and data sets."""
+
+    base: Result | Average
+    new: Result | Average
+    paper: float | None = None
+
+    def experiments(self) -> Iterator[Experiment]:
+        yield from self.base.experiments()
+        yield from self.new.experiments()
+
+    def measure(self, output: Path) -> Value:
+        base, new = self.base.measure(output), self.new.measure(output)
+        if base.value is None or new.value is None:
+            return Value()
+        if base.parts != new.parts:
+            return Value(problems=("H of an average: base and new are there for different data sets",))
+        both = base.value + new.value
+        harmonic_mean = 2 * base.value * new.value / both if both else 0.0
+        return Value(harmonic_mean, n_seeds=_range_of_seeds([base, new]), parts=base.parts)
+
+
+@dataclass(frozen=True)
+class NearestWord:
+    """The vocabulary's word nearest to a context vector, and its distance, in the run of the first seed there is."""
+
+    experiment: Experiment
+    vector: int  # from 1
+    paper: str | None = None
+
+    def experiments(self) -> Iterator[Experiment]:
+        yield self.experiment
+
+    def measure(self, output: Path) -> Value:
+        paths = [folder / "nearest_words.json" for folder in run_folders(self.experiment, output)]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            return Value()
+        try:
+            word, distance = nearest_word(json.loads(path.read_text(encoding="utf-8")), self.vector)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            problem = f"no nearest word of vector {self.vector} ({type(error).__name__}: {error})"
+            return Value(problems=(f"{path.relative_to(output)}: {problem}",))
+        return Value(word_text(word, distance))
+
+
+Cell = Result | Average | HarmonicMean | NearestWord
+
+
+def run_folders(experiment: Experiment, output: Path) -> list[Path]:
+    """Returns the folders of an experiment's runs, seed2 before seed10."""
+    folder = output / experiment.folder
+    if not experiment.seeded:
+        return [folder] if folder.is_dir() else []
+    folders = [path for path in folder.glob("seed*") if re.fullmatch(r"seed\d+", path.name) and path.is_dir()]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("seed")))
+
+
+def nearest_word(interpretation: dict, vector: int) -> tuple[str, float]:
+    """Returns the word nearest to a context vector (from 1), and its distance, from what interpret_prompt.py wrote."""
+    words = {entry["vector"]: entry["words"] for entry in interpretation["vectors"]}[vector]
+    return words[0]["word"], words[0]["distance"]
+
+
+def word_text(word: str, distance: float) -> str:
+    """Returns a word and its distance as a cell shows them."""
+    return f"{word} ({distance:.4f})"
+
+
+def _range_of_seeds(values: Sequence[Value]) -> tuple[int, int] | None:
+    counts = [count for value in values if value.n_seeds for count in value.n_seeds]
+    return (min(counts), max(counts)) if counts else None

@@ -1,0 +1,162 @@
+"""Where the runs of each result lie below the output folder, and the command lines that make them.
+
+These are the conventions of scripts/, written once for every table; a test compares both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SHOTS = 16  # of every table but the few-shot one
+DATASETS = {  # config's name -> name in the tables; the 11 of both papers, in the papers' order
+    "imagenet": "ImageNet",
+    "caltech101": "Caltech101",
+    "oxford_pets": "OxfordPets",
+    "stanford_cars": "StanfordCars",
+    "oxford_flowers": "OxfordFlowers",
+    "food101": "Food101",
+    "fgvc_aircraft": "FGVCAircraft",
+    "sun397": "SUN397",
+    "dtd": "DTD",
+    "eurosat": "EuroSAT",
+    "ucf101": "UCF101",
+}
+SHIFTED = {
+    "imagenetv2": "ImageNetV2",
+    "imagenet_sketch": "ImageNetSketch",
+    "imagenet_a": "ImageNetA",
+    "imagenet_r": "ImageNetR",
+}
+SHIFTED_SHAPES = {
+    "shapes_v2": "ShapesV2",
+    "shapes_sketch": "ShapesSketch",
+    "shapes_a": "ShapesA",
+    "shapes_r": "ShapesR",
+}
+BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
+EPOCHS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}  # shots -> ending of CoOp's config; none: 200 epochs
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The runs of one result.
+
+    Args:
+        folder: Below the output folder; holds a folder seedN for each seed, or is the only run itself.
+        commands: Bash command lines, training before testing; SEED stands for one seed where a script takes one.
+        seeded: Whether something is drawn, so that there is a run for each seed.
+        tests_only: Whether the runs only test a model that others trained, or none.
+    """
+
+    folder: str
+    commands: tuple[str, ...]
+    seeded: bool = True
+    tests_only: bool = False
+
+    def command_lines(self, seeds: Sequence[str]) -> list[str]:
+        """Returns the command lines for these seeds, training before testing."""
+        lines = [command.replace("SEED", seed) for command in self.commands for seed in seeds]
+        return list(dict.fromkeys(lines))
+
+
+def coop_config(backbone: str, dataset: str, *, shots: int = SHOTS, words: bool = False) -> str:
+    """Returns the name of CoOp's config: the papers' epochs by shots, ImageNet always 50; words: "a photo of a"."""
+    epochs = "" if backbone == "tiny" else "_ep50" if dataset == "imagenet" else EPOCHS[shots]
+    return backbone + epochs + ("_ctxv1" if words else "")
+
+
+def zero_shot(dataset: str, cfg: str, *, trainer: str = "ZeroshotCLIP", classes: str = "all") -> Experiment:
+    """CLIP with hand-made prompts on all classes, or on the `base` or `new` ones alone."""
+    variables = _variables(TRAINER=(trainer, "ZeroshotCLIP"), SUBSAMPLE=(classes, "all"))
+    folder = f"{trainer}/{cfg}{'' if classes == 'all' else '_' + classes}/{dataset}"
+    command = f"{variables}bash scripts/coop/zeroshot.sh {dataset} {cfg}"
+    return Experiment(folder, (command,), seeded=False, tests_only=True)
+
+
+def coop(
+    dataset: str, cfg: str, *, n_ctx: int = 16, shots: int = SHOTS, position: str = "end", csc: bool = False
+) -> Experiment:
+    """CoOp trained and tested on a data set; position: where the class token stands; csc: a context for each class."""
+    folder = f"{dataset}/CoOp/{cfg}_{shots}shots/nctx{n_ctx}_csc{csc}_ctp{position}"
+    return Experiment(folder, (f"bash scripts/coop/main.sh {dataset} {cfg} {position} {n_ctx} {shots} {csc}",))
+
+
+def coop_shifted(dataset: str, cfg: str, *, source: str, n_ctx: int = 16) -> Experiment:
+    """The contexts of `coop(source, cfg)`, tested on another data set."""
+    variables = _variables(SOURCE=(source, "imagenet"), NCTX=(n_ctx, 16))
+    folder = f"evaluation/CoOp/{cfg}_{SHOTS}shots/nctx{n_ctx}_cscFalse_ctpend/{dataset}"
+    training = coop(source, cfg, n_ctx=n_ctx).commands
+    return Experiment(folder, (*training, f"{variables}bash scripts/coop/eval.sh {dataset} {cfg}"), tests_only=True)
+
+
+def linear_probe(dataset: str, cfg: str, *, shots: int = SHOTS) -> Experiment:
+    """Logistic regression on image features, trained and tested on a data set."""
+    folder = f"{dataset}/LinearProbe/{cfg}_{shots}shots"
+    return Experiment(folder, (f"bash scripts/linear_probe/main.sh {dataset} {cfg} {shots}",))
+
+
+def linear_probe_shifted(dataset: str, cfg: str, *, source: str) -> Experiment:
+    """The classifier of `linear_probe(source, cfg)`, tested on another data set."""
+    variables = _variables(SOURCE=(source, "imagenet"))
+    folder = f"evaluation/LinearProbe/{cfg}_{SHOTS}shots/{dataset}"
+    training = linear_probe(source, cfg).commands
+    return Experiment(
+        folder, (*training, f"{variables}bash scripts/linear_probe/eval.sh {dataset} {cfg}"), tests_only=True
+    )
+
+
+def base_classes(dataset: str, trainer: str, cfg: str) -> Experiment:
+    """A prompt learner trained and tested on the first half of the classes."""
+    variables = _variables(TRAINER=(trainer, "CoCoOp"))
+    folder = f"base2new/train_base/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
+    return Experiment(folder, (f"{variables}bash scripts/cocoop/base2new_train.sh {dataset} SEED {cfg}",))
+
+
+def new_classes(dataset: str, trainer: str, cfg: str) -> Experiment:
+    """What `base_classes` trained, tested on the other half of the classes."""
+    variables = _variables(TRAINER=(trainer, "CoCoOp"))
+    folder = f"base2new/test_new/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
+    training = base_classes(dataset, trainer, cfg).commands
+    command = f"{variables}bash scripts/cocoop/base2new_test.sh {dataset} SEED {cfg}"
+    return Experiment(folder, (*training, command), tests_only=True)
+
+
+def transfer_source(trainer: str, cfg: str, *, source: str) -> Experiment:
+    """A prompt learner trained on all classes of the source, tested on them."""
+    variables = _variables(TRAINER=(trainer, "CoCoOp"), SOURCE=(source, "imagenet"))
+    return Experiment(
+        f"{source}/{trainer}/{cfg}_{SHOTS}shots", (f"{variables}bash scripts/cocoop/xd_train.sh SEED {cfg}",)
+    )
+
+
+def transfer(dataset: str, trainer: str, cfg: str, *, source: str) -> Experiment:
+    """What `transfer_source` trained, tested on another data set."""
+    variables = _variables(TRAINER=(trainer, "CoCoOp"), SOURCE=(source, "imagenet"))
+    folder = f"evaluation/{trainer}/{cfg}_{SHOTS}shots/{dataset}"
+    training = transfer_source(trainer, cfg, source=source).commands
+    command = f"{variables}bash scripts/cocoop/xd_test.sh {dataset} SEED {cfg}"
+    return Experiment(folder, (*training, command), tests_only=True)
+
+
+def nearest_words(dataset: str, cfg: str) -> Experiment:
+    """What `coop(dataset, cfg)` trained, and beside each run's log nearest_words.json with the words nearest to it."""
+    training = coop(dataset, cfg)
+    run = f"${{OUTPUT:-output}}/{training.folder}/seedSEED"
+    command = (
+        f'"${{PYTHON:-python3}}" interpret_prompt.py "{run}/prompt_learner/model.pth.tar-{max_epoch(cfg)}" 3 '
+        f'--json --output "{run}/nearest_words.json"'
+    )
+    return Experiment(training.folder, (*training.commands, command))
+
+
+def max_epoch(cfg: str) -> int:
+    """Returns the number of epochs that a config of CoOp trains."""
+    found = re.search(r"_ep(\d+)", cfg)
+    return int(found[1]) if found else 12 if cfg.startswith("tiny") else 200
+
+
+def _variables(**values: tuple[object, object]) -> str:
+    """Returns `NAME=value ` for each (value, the script's default) that differ."""
+    return "".join(f"{name}={value} " for name, (value, default) in values.items() if value != default)
