@@ -3,8 +3,8 @@
 from setuptools import setup
 
 # Named one by one: `clip` and `datasets` share their names with other projects, so nothing is found by chance.
-PACKAGES = ["benchmarks", "clip", "datasets", "engine", "tools", "trainers"]
-MODULES = ["parse_test_res", "train"]
+PACKAGES = ["benchmarks", "clip", "dassl", "dassl.data", "datasets", "engine", "reports", "tools", "trainers"]
+MODULES = ["draw_curves", "interpret_prompt", "parse_test_res", "report", "reproduce", "train"]
 
 REQUIREMENTS = [
     "ftfy>=6.1",
@@ -36,7 +36,10 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     py_modules=MODULES,
-    package_data={"clip": ["VOCABULARY.md", "bpe_simple_vocab_16e6.txt.gz", "shapes.npz"]},
+    package_data={
+        "clip": ["VOCABULARY.md", "bpe_simple_vocab_16e6.txt.gz", "shapes.npz"],
+        "reports": ["paper.yaml"],
+    },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
 )

@@ -53,13 +53,16 @@ def sources(arguments):
     return modules + [path for package in arguments["packages"] for path in (ROOT / package).rglob("*.py")]
 
 
-@pytest.mark.parametrize("name", ["clip", "datasets", "engine", "trainers", "train", "parse_test_res"])
+@pytest.mark.parametrize(
+    "name", ["clip", "dassl", "datasets", "engine", "reports", "trainers", "train", "parse_test_res"]
+)
 def test_ours_is_what_gets_imported(name):
     assert Path(importlib.import_module(name).__file__).is_relative_to(ROOT)
 
 
 def test_the_packages_are_those_there_are(arguments):
-    there = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    folders = [path.parent for pattern in ("*", "dassl/*") for path in ROOT.glob(f"{pattern}/__init__.py")]
+    there = {".".join(folder.relative_to(ROOT).parts) for folder in folders} - {"tests"}
     assert set(arguments["packages"]) == there
     assert set(arguments["py_modules"]) == {path.stem for path in ROOT.glob("*.py")} - {"setup"}
 
@@ -88,6 +91,7 @@ def test_the_files_that_clip_reads_are_package_data(arguments):
     assert {"bpe_simple_vocab_16e6.txt.gz", "shapes.npz"} <= set(data)
     kinds = {".gz", ".md", ".npz"}
     assert {path.name for path in (ROOT / "clip").iterdir() if path.suffix in kinds} <= set(data)
+    assert "paper.yaml" in arguments["package_data"]["reports"]
 
 
 def test_licence_and_citation():

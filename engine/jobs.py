@@ -1,0 +1,138 @@
+"""Jobs: calls of programs, several side by side, each after the one that it needs.
+
+A worker is a process that does one job after another, so what a program imports is imported once, not for every call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
+NOT_RUN = "Not run, because what it needs failed."
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a program's `main(argv)`, which returns its exit code and prints `Error: ...` where it fails.
+
+    Args:
+        command: The command line that it comes from.
+        program: The program's module.
+        argv: Its arguments.
+        target: What it makes, an absolute path: a run's folder, or a file.
+        needs: The target of the job that must be done before; None: nothing.
+        done: Whether there is nothing left to do.
+    """
+
+    command: str
+    program: str
+    argv: tuple[str, ...]
+    target: Path
+    needs: Path | None = None
+    done: bool = False
+
+
+def finish_all(jobs: Sequence[Job], n_workers: int) -> Iterator[tuple[Job, str, float]]:
+    """Does all jobs.
+
+    Yields:
+        Each job when it has ended, with its error ("": none) and its time in seconds.
+    """
+    waiting, failed = list(jobs), set()
+    idle, busy = [], {}  # workers; workers by their pipe
+    try:
+        while waiting or busy:
+            unfinished = {job.target for job in waiting} | {worker.job.target for worker in busy.values()}
+            for job in [job for job in waiting if job.needs not in unfinished]:
+                if job.needs in failed:
+                    waiting.remove(job)
+                    failed.add(job.target)
+                    yield job, NOT_RUN, 0.0
+                elif len(busy) < n_workers:
+                    waiting.remove(job)
+                    worker = idle.pop() if idle else Worker()
+                    busy[worker.pipe] = worker
+                    worker.start(job)
+            for pipe in wait(list(busy)) if busy else ():
+                worker = busy.pop(pipe)
+                job, error, time_s = worker.outcome()
+                if worker.process.is_alive():
+                    idle.append(worker)
+                if error:
+                    failed.add(job.target)
+                yield job, error, time_s
+    finally:
+        workers = [*idle, *busy.values()]
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+
+
+class Worker:
+    """A process that does one job at a time."""
+
+    def __init__(self):
+        self.pipe, its_end = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=work, args=(its_end,))
+        # Ctrl-C reaches every process of a terminal: this one decides what it means, so the worker must not hear it.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.process.start()
+        signal.signal(signal.SIGINT, handler)
+        its_end.close()
+
+    def start(self, job: Job) -> None:
+        """Gives it a job."""
+        self.job, self.start_s = job, time.monotonic()
+        self.pipe.send((job.program, job.argv))
+
+    def outcome(self) -> tuple[Job, str, float]:
+        """Waits for the job's end; returns it with its error and its time in seconds."""
+        try:
+            error = self.pipe.recv()
+        except EOFError:
+            self.process.join()
+            code = self.process.exitcode
+            error = f"The process was ended from outside (exit code {code}). Where memory is short, lower JOBS."
+        return self.job, error, time.monotonic() - self.start_s
+
+
+def work(pipe: Connection) -> None:
+    """What a worker does: one call after another, until it is stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an orderly end: the loaders' processes end too
+    multiprocessing.set_start_method(None, force=True)  # loaders start theirs as everywhere: spawning takes seconds
+    with contextlib.suppress(EOFError, BrokenPipeError):  # whoever started it is gone
+        while True:
+            pipe.send(call(*pipe.recv()))
+
+
+def call(program: str, argv: Sequence[str]) -> str:
+    """Calls a program's main as the command line does, but silently, and returns its error ("": none)."""
+    said = io.StringIO()
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(said):
+            module = importlib.import_module(program)
+            gc.freeze()  # modules stay: only what the call leaves behind is searched for cycles
+            code = module.main(list(argv))
+    except Exception:  # whatever it is, it ends this job and not the worker
+        return traceback.format_exc().strip()
+    finally:
+        gc.collect()  # the next call needs the memory
+        gc.unfreeze()
+    if not code:
+        return ""
+    start = said.getvalue().find("Error: ")
+    return said.getvalue()[start:].strip() if start >= 0 else f"Error: {program}.main returned {code}, expected 0."
