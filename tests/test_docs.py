@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
+import draw_curves
+import interpret_prompt
+import parse_test_res
+import report
+import reports.tables
+import reproduce
 import train
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "COOP.md", "DATASETS.md", "docs/SHAPES.md"]
+PAGES = ["README.md", "COOP.md", "COCOOP.md", "DATASETS.md", "docs/SHAPES.md"]
+EXPERIMENT = re.compile(r"scripts/(coop|cocoop|linear_probe)/")
+READERS = {module.__name__: module for module in (draw_curves, interpret_prompt, parse_test_res, report, reproduce)}
 
 
 def shell_lines(page):
@@ -26,10 +34,14 @@ def header_lines(path):
     return re.findall(r"^# .*(bash scripts/.+?)(?:  |$)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def lines_of_pages():
+    return [(page, line) for page in PAGES for line in shell_lines(page)]
+
+
 def experiments():
-    lines = [(page, line) for page in PAGES for line in shell_lines(page)]
+    lines = lines_of_pages()
     lines += [(path.name, line) for path in sorted((ROOT / "configs").rglob("*.yaml")) for line in header_lines(path)]
-    return [(page, line) for page, line in lines if "scripts/coop/" in line and "DATASET" not in line]
+    return [(page, line) for page, line in lines if EXPERIMENT.search(line) and "DATASET" not in line]
 
 
 @pytest.mark.parametrize("page, line", experiments())
@@ -43,6 +55,29 @@ def test_experiments_are_calls_that_train_accepts(page, line, monkeypatch):
     for _, script, *arguments in calls:
         assert script == "train.py"
         train.setup_cfg(train.parse_args(arguments))  # raises on an unknown file, key or name
+
+
+@pytest.mark.parametrize(
+    "page, line", [pair for pair in lines_of_pages() if re.search(r"reproduce\.sh|\.py ", pair[1])]
+)
+def test_calls_of_the_tables_and_curves(page, line):
+    """The words are ones that the program takes, and every table is one that there is."""
+    words = shlex.split(re.sub(r"^.*scripts/reproduce\.sh", "python reproduce.py", line))
+    module = READERS.get(Path(words[1]).stem)
+    if module is None:
+        assert words[1] == "train.py"
+        return
+    args = module.parse_args(words[2:])
+    if hasattr(args, "tables"):
+        assert reports.tables.select(args.tables or reports.tables.GROUPS)
+
+
+def test_every_table_has_a_line_in_its_papers_page():
+    for page, group in (("COOP.md", "coop"), ("COCOOP.md", "cocoop")):
+        named = set(
+            re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (?:Table|Figure) .*", (ROOT / page).read_text(), re.M)))
+        )
+        assert named == {table.name for table in reports.tables.select([group])}
 
 
 def test_the_call_by_hand_is_one_that_train_accepts(monkeypatch):
