@@ -2,6 +2,8 @@
 
 import pytest
 
+from datasets.folder import Folder
+from engine import DATASET_REGISTRY, Datum
 from tests.tiny_run import write_clip, write_images
 
 
@@ -11,3 +13,20 @@ def tiny_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     write_images(folder / "data")
     return folder / "data", {kind: write_clip(folder / f"{kind}.pt", kind) for kind in ("vit", "rn")}
+
+
+@pytest.fixture
+def some_classes(monkeypatch, tmp_path):
+    """A data set Some, to test on: the tiny folder's classes 2 and 0, in this order; and its folder."""
+    data = write_images(tmp_path / "some", splits=("test",))
+
+    class Some(Folder):
+        source_labels = (2, 0)
+
+        @classmethod
+        def read_items(cls, root):
+            items = [item for item in super().read_items(root)[2] if item.label != 1]
+            return [], [], [Datum(x.impath, int(x.label == 0), classname=x.classname) for x in items]
+
+    monkeypatch.setitem(DATASET_REGISTRY._entries, "Some", Some)
+    return Some, data

@@ -1,4 +1,4 @@
-"""CoCoOp: prompts against the plain computation, a batch against its single images, checkpoints against CoOp's."""
+"""CoCoOp: the plain computation, a batch against its single images, precisions, checkpoints against CoOp's."""
 
 import copy
 
@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from clip import build_model
-from engine import load_checkpoint, save_checkpoint
+from clip.model import convert_weights
 from tests.naive import naive_features
 from tests.test_golden_cocoop import GOLDEN
+from tests.test_precision import DTYPES, check_near_float32, needs_gpu
 from tests.tiny_clip import golden_images, golden_state_dict
 from tests.tiny_run import CLASSES, N_ITEMS, build_trainer, tiny_cfg
-from trainers.base import TextEncoder, learned_rows
+from trainers.base import TextEncoder
 from trainers.cocoop import CustomCLIP, PromptLearner
 
 NAMES = GOLDEN["classnames"]
@@ -27,9 +28,13 @@ def clip_model():
 @pytest.fixture
 def learner(clip_model):
     torch.manual_seed(3)
-    learner = PromptLearner(clip_model, NAMES, n_ctx=4)
+    return with_visible_shifts(PromptLearner(clip_model, NAMES, n_ctx=4))
+
+
+def with_visible_shifts(learner):
+    """Draws a Meta-Net whose output differs visibly from image to image."""
     for parameter in learner.meta_net.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)  # so that every image's context differs visibly
+        torch.nn.init.normal_(parameter, std=0.3)
     return learner
 
 
@@ -93,6 +98,34 @@ class TestFormula:
         }
 
 
+def one_step(kind, prec, device="cpu"):
+    """Loss, logits and gradient of all that is learned, in chunks, from one start."""
+    clip_model = build_model(golden_state_dict(kind)).requires_grad_(False)
+    if prec in ("fp16", "bf16"):
+        convert_weights(clip_model, DTYPES[prec])
+    torch.manual_seed(3)
+    learner = with_visible_shifts(PromptLearner(clip_model, NAMES, n_ctx=4))
+    model = CustomCLIP(clip_model, learner, chunk_rows=60).to(device)
+    with torch.autocast(device, torch.float16, enabled=prec == "amp"):
+        logits = model(golden_images(kind).to(device))
+        loss = F.cross_entropy(logits, torch.tensor(GOLDEN["labels"], device=device))
+    loss.backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in learner.parameters()])
+    return loss.item(), logits.detach().float().cpu(), gradient.cpu()
+
+
+@pytest.mark.parametrize("prec", ["fp16", "bf16", "amp"])
+@pytest.mark.parametrize("kind", ["vit", "rn"])
+class TestPrecision:
+    def test_half_precision_is_near_float32(self, kind, prec):
+        check_near_float32(prec, one_step(kind, prec), one_step(kind, "fp32"))
+
+    @pytest.mark.gpu
+    @needs_gpu
+    def test_on_a_gpu(self, kind, prec):
+        check_near_float32(prec, one_step(kind, prec, "cuda"), one_step(kind, "fp32"))
+
+
 @pytest.fixture
 def make(tiny_files, tmp_path):
     data, clips = tiny_files
@@ -144,59 +177,3 @@ class TestTrainer:
         with pytest.raises(ValueError, match="The config has 1 error") as error:
             make(*TRAINER, *pairs)
         assert message in str(error.value)
-
-
-class TestContextsOfEachClass:
-    """What was learned for each class is only asked about these classes."""
-
-    CSC = ("TRAINER.COOP.CSC", True)
-
-    def test_a_checkpoint_says_its_classes_and_trainer(self, make, tmp_path):
-        trainer = make(*self.CSC)
-        trainer.save_model(1)
-        checkpoint = load_checkpoint(tmp_path / "run/prompt_learner/model.pth.tar-1")
-        assert (checkpoint["trainer"], checkpoint["classnames"]) == ("CoOp", list(CLASSES))
-
-    def test_other_classes_are_refused(self, make, tmp_path):
-        trainer = make(*self.CSC)
-        trainer.dm.dataset.classnames = ["face", "leopard", "teapot"]
-        trainer.save_model(1)
-        with pytest.raises(ValueError) as error:
-            make(*self.CSC).load_model(tmp_path / "run", epoch=1)
-        assert (
-            "learned for each of 3 classes (face ... teapot), expected the 3 of Folder (face ... wine_bottle)"
-            in str(error.value)
-        )
-
-    def test_the_classes_of_a_part_take_their_rows(self, make, tmp_path):
-        trainer = make(*self.CSC)
-        ctx = torch.randn(5, 2, 64)
-        names = ["wine_bottle", "cup", "face", "ant", "leopard"]
-        state = {"state_dict": {"ctx": ctx}, "epoch": 1, "classnames": names}
-        save_checkpoint(state, tmp_path / "other/prompt_learner")
-        trainer.dm.dataset.source_labels = (2, 4, 0)
-        trainer.load_model(tmp_path / "other", epoch=1)
-        torch.testing.assert_close(trainer.model.prompt_learner.ctx.data, ctx[[2, 4, 0]])
-        trainer.dm.dataset.source_labels = (2, 4, 1)
-        with pytest.raises(ValueError, match="knows no other: test it on the classes"):
-            learned_rows(names, trainer.dm.dataset)
-
-    @pytest.mark.parametrize("same", [True, False])
-    def test_without_names_their_tokens_count(self, make, tmp_path, same):
-        """As in the original's checkpoints."""
-        trainer = make(*self.CSC)
-        state_dict = {name: value.clone() for name, value in trainer.model.prompt_learner.state_dict().items()}
-        if not same:
-            state_dict["token_suffix"] = state_dict["token_suffix"].flip(0)
-        save_checkpoint({"state_dict": state_dict, "epoch": 1}, tmp_path / "other/prompt_learner")
-        if same:
-            trainer.load_model(tmp_path / "other", epoch=1)
-            return
-        with pytest.raises(ValueError, match="`token_suffix` is that of other classes"):
-            trainer.load_model(tmp_path / "other", epoch=1)
-
-    def test_one_context_for_all_goes_anywhere(self, make, tmp_path):
-        trainer = make()
-        trainer.dm.dataset.classnames = ["face", "leopard", "teapot"]
-        trainer.save_model(1)
-        make().load_model(tmp_path / "run", epoch=1)

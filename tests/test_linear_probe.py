@@ -18,8 +18,7 @@ from torchvision.transforms import functional as TF
 
 import train
 from clip import build_model
-from datasets.folder import Folder
-from engine import DATASET_REGISTRY, Datum, load_checkpoint
+from engine import load_checkpoint
 from engine.config_file import read_yaml
 from tests.tiny_clip import golden_state_dict
 from tests.tiny_run import CLASSES, build_trainer, tiny_cfg, write_images
@@ -212,22 +211,6 @@ class TestOtherDataSets:
         trainer = make()
         trainer.train()
         return trainer
-
-    @pytest.fixture
-    def some_classes(self, monkeypatch, tmp_path):
-        """A test-only set of the tiny folder's classes 2 and 0, in this order."""
-        data = write_images(tmp_path / "some", splits=("test",))
-
-        class Some(Folder):
-            source_labels = (2, 0)
-
-            @classmethod
-            def read_items(cls, root):
-                items = [item for item in super().read_items(root)[2] if item.label != 1]
-                return [], [], [Datum(x.impath, int(x.label == 0), classname=x.classname) for x in items]
-
-        monkeypatch.setitem(DATASET_REGISTRY._entries, "Some", Some)
-        return Some, data
 
     def test_of_some_classes_only_their_outputs_are_kept(self, make, trained, some_classes):
         trainer = make("DATASET.NAME", "Some", "RUN.EVAL_ONLY", True, data=some_classes[1], folder="eval")

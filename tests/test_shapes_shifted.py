@@ -47,9 +47,9 @@ def root(tmp_path_factory):
         yield root
 
 
-def build(name, root):
+def build(name, root, subset="all"):
     cfg = get_cfg_default()
-    cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS = str(root), 16
+    cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES = str(root), 16, subset
     return SETS[name](cfg)
 
 
@@ -98,6 +98,14 @@ def test_classes_are_those_of_the_source_at_their_labels(name, root):
     assert (dataset.source_labels is None) == (name not in SHAPES_OF)
     assert (dataset.train_x, dataset.val, len(dataset.test)) == ([], [], N_IMAGES * dataset.num_classes)
     assert dataset.prompt_template == Shapes.prompt_template
+
+
+@pytest.mark.parametrize("name", SHAPES_OF)
+def test_base_and_new_classes_keep_their_labels_at_the_source(name, root):
+    base, new = build(name, root, "base"), build(name, root, "new")
+    assert base.source_labels + new.source_labels == SETS[name].source_labels
+    for half in (base, new):
+        assert half.classnames == [class_names()[label] for label in half.source_labels]
 
 
 # Images

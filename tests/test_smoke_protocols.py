@@ -1,7 +1,6 @@
 """The protocols end to end: what the scripts call is trained and tested in this process, on four images a class."""
 
 import json
-import shlex
 
 import pytest
 
@@ -32,7 +31,7 @@ def run(files, tmp_path, monkeypatch):
 
     def run(command, *more):
         printed = reproduce.dry_run(f"{command} {pairs} OPTIM.MAX_EPOCH 2 {' '.join(more)}", str(tmp_path))
-        return max(train.main(shlex.split(line)[2:]) for line in reproduce.calls_of(printed))
+        return max(train.main(words[2:]) for words in reproduce.calls_of(printed))
 
     return run
 

@@ -80,10 +80,13 @@ def learned_rows(learned: list[str] | None, dataset: DatasetBase) -> list[int] |
         return None
     if labels is not None and max(labels) < len(learned) and [learned[label] for label in labels] == asked:
         return list(labels)
+    # Named are the first class, the first that differs, and the last.
+    other = next((i for i, (one, another) in enumerate(zip(learned, asked)) if one != another), 0)
+    there, here = (" ... ".join(dict.fromkeys((names[0], names[other], names[-1]))) for names in (learned, asked))
     raise ValueError(
-        f"The checkpoint was learned for each of {len(learned)} classes ({learned[0]} ... {learned[-1]}), expected the "
-        f"{len(asked)} of {type(dataset).__name__} ({asked[0]} ... {asked[-1]}). What is learned for each class knows "
-        "no other: test it on the classes it was trained on, or train what all share (CoOp with CSC False, CoCoOp)."
+        f"The checkpoint was learned for each of {len(learned)} classes ({there}), expected the {len(asked)} of "
+        f"{type(dataset).__name__} ({here}). What is learned for each class knows no other: test it on the classes it "
+        "was trained on, or train what all share (CoOp with CSC False, CoCoOp)."
     )
 
 

@@ -9,7 +9,7 @@ Paper: Conditional Prompt Learning for Vision-Language Models, Zhou, Yang, Loy, 
 
 Run:   bash scripts/cocoop/base2new_train.sh caltech101 1
        bash scripts/cocoop/base2new_test.sh caltech101 1
-Cost:  the text tower once for every image, forward and backward: B (1 + M + own tokens of C classes) places instead of
+Cost:  the text tower once for every image, forward and backward: B (M + own tokens of C classes) places instead of
        77 B C (clip/prompts.py), in testing too. CHUNK_ROWS bounds the memory, at the price of a second forward pass.
 """
 

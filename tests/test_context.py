@@ -1,0 +1,90 @@
+"""Contexts of each class: they are only asked about the classes that they were learned on."""
+
+import pytest
+import torch
+
+from engine import load_checkpoint, save_checkpoint
+from tests.tiny_clip import golden_images
+from tests.tiny_run import CLASSES, build_trainer, tiny_cfg
+
+CSC = ("TRAINER.COOP.CSC", True)
+
+
+@pytest.fixture
+def make(tiny_files, tmp_path):
+    """Builds CoOp on the tiny folder, or on another, whose own folder is tmp_path/run."""
+
+    def build(*pairs, data=None, folder="run"):
+        return build_trainer(tiny_cfg(data or tiny_files[0], tiny_files[1]["vit"], tmp_path / folder, *pairs))
+
+    return build
+
+
+def test_a_checkpoint_says_its_classes_and_trainer(make, tmp_path):
+    make(*CSC).save_model(1)
+    checkpoint = load_checkpoint(tmp_path / "run/prompt_learner/model.pth.tar-1")
+    assert (checkpoint["trainer"], checkpoint["classnames"]) == ("CoOp", list(CLASSES))
+
+
+@pytest.mark.parametrize(
+    "names, shown, expected",
+    [
+        (["face", "leopard", "teapot"], "3 classes (face ... teapot)", "the 3 of Folder (face ... wine_bottle)"),
+        (
+            ["face", "tiger", "wine_bottle"],
+            "3 classes (face ... tiger ... wine_bottle)",
+            "the 3 of Folder (face ... leopard ... wine_bottle)",
+        ),
+        (["face", "leopard"], "2 classes (face ... leopard)", "the 3 of Folder (face ... wine_bottle)"),
+    ],
+)
+def test_other_classes_are_refused(make, tmp_path, names, shown, expected):
+    trainer = make(*CSC)
+    trainer.dm.dataset.classnames = names
+    trainer.save_model(1)
+    with pytest.raises(ValueError) as error:
+        make(*CSC).load_model(tmp_path / "run", epoch=1)
+    assert f"learned for each of {shown}, expected {expected}" in str(error.value)
+
+
+class TestSomeOfTheClasses:
+    @pytest.fixture
+    def make_some(self, make, some_classes):
+        return lambda: make(*CSC, "DATASET.NAME", "Some", "RUN.EVAL_ONLY", True, data=some_classes[1], folder="eval")
+
+    def test_their_contexts_are_taken(self, make, make_some, tmp_path):
+        learned = make(*CSC)
+        learned.save_model(1)
+        trainer = make_some()
+        trainer.load_model(tmp_path / "run", epoch=1)
+        images = golden_images("vit")
+        torch.testing.assert_close(trainer.model(images), learned.model(images)[:, [2, 0]])
+
+    @pytest.mark.parametrize("labels", [None, (1, 0), (0, 3)])
+    def test_wrong_labels_are_refused(self, make, make_some, some_classes, tmp_path, labels):
+        make(*CSC).save_model(1)
+        some_classes[0].source_labels = labels
+        with pytest.raises(ValueError, match=r"the 2 of Some \(wine_bottle ... face\).*knows no other: test it on the"):
+            make_some().load_model(tmp_path / "run", epoch=1)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_without_names_their_tokens_count(make, tmp_path, same):
+    """As in the original's checkpoints."""
+    trainer = make(*CSC)
+    state_dict = {name: value.clone() for name, value in trainer.model.prompt_learner.state_dict().items()}
+    if not same:
+        state_dict["token_suffix"] = state_dict["token_suffix"].flip(0)
+    save_checkpoint({"state_dict": state_dict, "epoch": 1}, tmp_path / "other/prompt_learner")
+    if same:
+        trainer.load_model(tmp_path / "other", epoch=1)
+        return
+    with pytest.raises(ValueError, match="`token_suffix` is that of other classes"):
+        trainer.load_model(tmp_path / "other", epoch=1)
+
+
+def test_one_context_for_all_goes_anywhere(make, tmp_path):
+    trainer = make()
+    trainer.dm.dataset.classnames = ["face", "leopard", "teapot"]
+    trainer.save_model(1)
+    make().load_model(tmp_path / "run", epoch=1)
