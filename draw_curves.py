@@ -14,7 +14,8 @@ from pathlib import Path
 
 from parse_test_res import check_directory
 from reports.curves import draw_figure, save_figure
-from reports.few_shot import SHOTS, Curves, find_curves
+from reports.experiments import FEW_SHOTS
+from reports.few_shot import Curves, find_curves
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -46,7 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset", nargs="+", default=[], metavar="NAME", help="data sets (default: all there are)")
     parser.add_argument("--backbone", default="", help="first part of the configs' names (default: the most frequent)")
-    parser.add_argument("--shots", nargs="+", type=int, default=SHOTS, metavar="N", help="default: 1 2 4 8 16")
+    parser.add_argument("--shots", nargs="+", type=int, default=FEW_SHOTS, metavar="N", help="default: 1 2 4 8 16")
     parser.add_argument("--out", type=Path, default=Path("curves.png"), help="figure to write: .png, .pdf or .svg")
     return parser.parse_args(argv)
 

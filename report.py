@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(text, end="")
         else:
             args.out.write_text(text, encoding="utf-8")
-            print(f"Written: {args.out} ({len(filled)} tables)")
+            print(f"Written: {args.out} (tables: {len(filled)})")
     except (KeyError, ValueError, OSError) as error:
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1

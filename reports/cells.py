@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from parse_test_res import END_OF_TEST, END_OF_TRAINING, Run, parse_run, summarise
@@ -22,6 +22,7 @@ class Value:
         value: Percent, a count, or words; None where it is missing.
         std: Population standard deviation over the seeds; None unless there are two or more.
         n_seeds: Fewest and most seeds of the results behind it; None where nothing is drawn.
+        by_seed: The result of each seed, by the name of its run's folder; empty for what is worked out from results.
         parts: For an average, which of the averaged values there are.
         problems: Why runs were not counted.
     """
@@ -29,6 +30,7 @@ class Value:
     value: float | int | str | None = None
     std: float | None = None
     n_seeds: tuple[int, int] | None = None
+    by_seed: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[bool, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -51,13 +53,15 @@ class Result:
 
     def measure(self, output: Path) -> Value:
         runs = [self._run(folder) for folder in run_folders(self.experiment, output)]
-        found = [run.value for run in runs if run.value is not None]
+        found = {run.folder.name: run.value for run in runs if run.value is not None}
         problems = tuple(f"{run.folder.relative_to(output)}: {run.problem}" for run in runs if run.value is None)
         if not found:
             return Value(problems=problems)
-        mean, std = summarise(found)
-        n_seeds = (len(found), len(found)) if self.experiment.seeded else None
-        return Value(mean, std if len(found) > 1 else None, n_seeds, problems=problems)
+        mean, std = summarise(list(found.values()))
+        if not self.experiment.seeded:
+            return Value(mean)
+        n_seeds = len(found), len(found)
+        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems)
 
     def _run(self, folder: Path) -> Run:
         end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
@@ -66,19 +70,22 @@ class Result:
 
 @dataclass(frozen=True)
 class Parameters(Result):
-    """The number of parameters that an experiment trains."""
+    """The number of parameters that an experiment trains; a log does not say it, which is no problem of the run."""
 
     keyword: str = "n_params"
 
     def measure(self, output: Path) -> Value:
         measured = super().measure(output)
         count = None if measured.value is None else round(measured.value)
-        return Value(count, n_seeds=measured.n_seeds, problems=measured.problems)
+        return Value(count, n_seeds=measured.n_seeds)
 
 
 @dataclass(frozen=True)
 class Average:
-    """The mean over data sets; where values are missing it is one over fewer, and says so."""
+    """The mean over data sets; where values are missing it is one over fewer, and says so.
+
+    Its spread is that of the averages of single seeds, and is there if all data sets have the same ones.
+    """
 
     cells: tuple[Result, ...]
     paper: float | None = None
@@ -93,7 +100,9 @@ class Average:
         if not found:
             return Value()  # the cells averaged are in the table themselves, and so are their problems
         parts = tuple(each.value is not None for each in measured)
-        return Value(statistics.fmean(found), n_seeds=_range_of_seeds(measured), parts=parts)
+        averages = _averages_of_seeds(measured)
+        std = summarise(averages)[1] if len(averages) > 1 else None
+        return Value(statistics.fmean(found), std, _range_of_seeds(measured), parts=parts)
 
 
 @dataclass(frozen=True)
@@ -149,8 +158,13 @@ Cell = Result | Average | HarmonicMean | NearestWord
 def run_folders(experiment: Experiment, output: Path) -> list[Path]:
     """Returns the folders of an experiment's runs, seed2 before seed10."""
     folder = output / experiment.folder
-    if not experiment.seeded:
-        return [folder] if folder.is_dir() else []
+    if experiment.seeded:
+        return seed_folders(folder)
+    return [folder] if folder.is_dir() else []
+
+
+def seed_folders(folder: Path) -> list[Path]:
+    """Returns the folders seedN in a folder, seed2 before seed10."""
     folders = [path for path in folder.glob("seed*") if re.fullmatch(r"seed\d+", path.name) and path.is_dir()]
     return sorted(folders, key=lambda path: int(path.name.removeprefix("seed")))
 
@@ -164,6 +178,14 @@ def nearest_word(interpretation: dict, vector: int) -> tuple[str, float]:
 def word_text(word: str, distance: float) -> str:
     """Returns a word and its distance as a cell shows them."""
     return f"{word} ({distance:.4f})"
+
+
+def _averages_of_seeds(values: Sequence[Value]) -> list[float]:
+    """Returns the average of each seed; none unless all values have the same seeds."""
+    seeds = values[0].by_seed.keys()
+    if any(value.by_seed.keys() != seeds for value in values):
+        return []
+    return [statistics.fmean(value.by_seed[seed] for value in values) for seed in seeds]
 
 
 def _range_of_seeds(values: Sequence[Value]) -> tuple[int, int] | None:

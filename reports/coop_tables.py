@@ -134,5 +134,5 @@ def nearest_words() -> Table:
         columns=tuple(datasets.values()),
         rows=nearest_word_rows(datasets, "rn50", PAPER["nearest_words"]),
         note="RN50, M = 16, 16 shots, the first seed there is; in brackets the Euclidean distance. Words differ from "
-        "seed to seed; four of the paper's stand beside as samples.",
+        "seed to seed; four of the paper's are shown as samples.",
     )

@@ -31,6 +31,7 @@ LOOKS = {  # trainer, class-token position -> colour, marker
     ("LinearProbe", ""): ("#7F7F7F", "v"),
 }
 SPARE_LOOKS = (("#E69F00", "P"), ("#56B4E9", "X"), ("#882255", "<"), ("#999933", ">"), ("#000000", "d"))
+X_LABEL = "Training images of each class"
 TITLES = {**DATASETS, "shapes": "Shapes"}
 STYLE = {
     "font.family": "sans-serif",
@@ -52,7 +53,7 @@ STYLE = {
     "svg.hashsalt": "few-shot curves",  # the same figure is the same file
     "pdf.fonttype": 42,  # text stays text
 }
-PANEL_INCHES = (2.8, 2.3)
+PANEL_INCHES, LARGE_PANEL_INCHES = (2.8, 2.3), (4.2, 3.0)  # one or two panels are large
 LEGEND_INCHES = (0.5, 0.075)  # width of an entry: its line, and about so much for a letter
 ZERO_SHOT = {"color": "#222222", "marker": "*", "markersize": 10, "linestyle": "none", "markeredgewidth": 0}
 
@@ -69,8 +70,9 @@ def draw_figure(curves: Curves) -> Figure:
         panels.insert(0, (f"Average ({len(averaged)} data sets)", lines, averaged))
     n_columns = _n_columns(len(panels))
     n_rows = ceil(len(panels) / n_columns)
+    width, height = LARGE_PANEL_INCHES if n_columns <= 2 else PANEL_INCHES
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(PANEL_INCHES[0] * n_columns, PANEL_INCHES[1] * n_rows), layout="constrained")
+        figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
         grid = figure.subplots(n_rows, n_columns, squeeze=False)
         for axes, (title, lines, names) in zip(grid.flat, panels, strict=False):
@@ -154,14 +156,25 @@ def _legend(curves: Curves, looks: dict[Method, dict]) -> list[Line2D]:
 
 
 def _label(figure: Figure, legend: list[Line2D], n_columns: int) -> None:
-    """Names the axes once for all panels, and puts the legend beside few panels, above many; the figure makes room."""
-    figure.supxlabel("Training images of each class", fontsize=9)
+    """Names the axes, and puts the legend beside few panels, above many; the figure makes room."""
     figure.supylabel("Accuracy (%)", fontsize=9)
     width, height = figure.get_size_inches()
     if n_columns <= 2:
+        for axes in figure.axes:  # one name for all would stand under the legend too
+            axes.set_xlabel(X_LABEL)
         figure.set_size_inches(width + 2.2, height + 0.3)
         figure.legend(handles=legend, loc="outside right center", frameon=False)
     else:
-        n_rows = ceil(sum(LEGEND_INCHES[0] + LEGEND_INCHES[1] * len(line.get_label()) for line in legend) / width)
+        figure.supxlabel(X_LABEL, fontsize=9)
+        n_rows = _n_legend_rows([line.get_label() for line in legend], width)
         figure.set_size_inches(width + 0.3, height + 0.3 + 0.25 * n_rows)
         figure.legend(handles=legend, loc="outside upper center", ncols=ceil(len(legend) / n_rows), frameon=False)
+
+
+def _n_legend_rows(labels: Sequence[str], width: float) -> int:
+    """The fewest rows with which a legend, filled column by column, is not wider than the figure (in inches)."""
+    sizes = [LEGEND_INCHES[0] + LEGEND_INCHES[1] * len(label) for label in labels]
+    for n_rows in range(1, len(sizes)):
+        if sum(max(sizes[i : i + n_rows]) for i in range(0, len(sizes), n_rows)) <= width:
+            return n_rows
+    return len(sizes)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SHOTS = 16  # of every table but the few-shot one
+SHOTS = 16  # of every table but the few-shot ones
 DATASETS = {  # config's name -> name in the tables; the 11 of both papers, in the papers' order
     "imagenet": "ImageNet",
     "caltech101": "Caltech101",
@@ -37,6 +37,7 @@ SHIFTED_SHAPES = {
 }
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
 EPOCHS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}  # shots -> ending of CoOp's config; none: 200 epochs
+FEW_SHOTS = tuple(EPOCHS)
 
 
 @dataclass(frozen=True)

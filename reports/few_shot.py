@@ -15,15 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parse_test_res import END_OF_TEST, parse_experiment, parse_run, summarise
+from parse_test_res import END_OF_TEST, parse_run, summarise
 
-from .experiments import DATASETS, coop_config, zero_shot
+from .cells import seed_folders
+from .experiments import DATASETS, FEW_SHOTS, coop_config, max_epoch, zero_shot
 
-SHOTS = (1, 2, 4, 8, 16)
 NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
 CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_\w+)?)_(?P<shots>\d+)shots")
-EPOCHS = re.compile(r"_ep(\d+)")
-SEED = re.compile(r"seed\d+")
+EPOCHS = re.compile(r"_ep\d+")
 OPTIONS = re.compile(r"nctx(?P<n_ctx>\d+)_csc(?P<csc>True|False)_ctp(?P<position>\w+)")
 POSITIONS = ("end", "middle", "front")
 
@@ -84,7 +83,7 @@ class Curves:
     """
 
     backbone: str
-    shots: tuple[int, ...] = SHOTS
+    shots: tuple[int, ...] = FEW_SHOTS
     points: dict[str, dict[Method, dict[int, Seeds]]] = field(default_factory=dict)
     zero_shot: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -112,7 +111,7 @@ class _Experiment:
 
 
 def find_curves(
-    output: Path, *, backbone: str = "", datasets: Sequence[str] = (), shots: Sequence[int] = SHOTS
+    output: Path, *, backbone: str = "", datasets: Sequence[str] = (), shots: Sequence[int] = FEW_SHOTS
 ) -> Curves:
     """Reads every finished few-shot run below a folder.
 
@@ -131,7 +130,7 @@ def find_curves(
         if other != curves.backbone:
             curves.notes.append(f"{other} is another backbone, its experiments ({n_experiments}) are left out")
     for experiment in _choose_epochs([e for e in found if e.backbone == curves.backbone], curves.notes):
-        runs = parse_experiment(experiment.folder)
+        runs = [parse_run(folder) for folder in seed_folders(experiment.folder)]
         curves.notes += [f"{run.folder} is left out: {run.problem}" for run in runs if run.value is None]
         seeds = {run.folder.name: run.value for run in runs if run.value is not None}
         if seeds:
@@ -187,12 +186,10 @@ def _experiments(output: Path) -> Iterator[_Experiment]:
         if name is None or dataset in NOT_DATASETS:
             continue
         variant = EPOCHS.sub("", name["rest"] or "")
-        folders = sorted(path for path in folder.iterdir() if path.is_dir())
-        with_options = [path for path in folders if not SEED.fullmatch(path.name)]
-        without = [folder] if len(with_options) < len(folders) else []
-        for path in without + with_options:
-            method = Method(trainer, variant, "" if path == folder else path.name)
-            yield _Experiment(path, dataset, name["backbone"], method, int(name["shots"]), name["cfg"])
+        for path in (folder, *sorted(folder.iterdir())):
+            if seed_folders(path):
+                method = Method(trainer, variant, "" if path == folder else path.name)
+                yield _Experiment(path, dataset, name["backbone"], method, int(name["shots"]), name["cfg"])
 
 
 def _choose_epochs(experiments: list[_Experiment], notes: list[str]) -> list[_Experiment]:
@@ -207,10 +204,9 @@ def _choose_epochs(experiments: list[_Experiment], notes: list[str]) -> list[_Ex
 
 
 def _is_papers_then_epochs(experiment: _Experiment) -> tuple[bool, int]:
-    ending = EPOCHS.search(experiment.cfg)
-    shots = experiment.shots
-    papers = coop_config(experiment.backbone, experiment.dataset, shots=shots) if shots in SHOTS else experiment.cfg
-    return EPOCHS.findall(papers) == EPOCHS.findall(experiment.cfg), int(ending[1]) if ending else 200
+    cfg, shots = experiment.cfg, experiment.shots
+    papers = coop_config(experiment.backbone, experiment.dataset, shots=shots) if shots in FEW_SHOTS else cfg
+    return max_epoch(papers) == max_epoch(cfg), max_epoch(cfg)
 
 
 def _find_zero_shot(output: Path, curves: Curves) -> None:

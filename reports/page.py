@@ -154,20 +154,25 @@ def _cell(filled: FilledTable, cell: Filled | None, has_paper: bool) -> str:
         difference = f'<span class="{sign}">{signed(cell).replace("-", "&minus;")}</span>'
     if has_paper:
         return f"<td>{measured}</td><td class=paper>{paper}</td><td class=diff>{difference}</td>"
-    below = f'<div class="below"><span class="paper">{paper}</span> {difference}</div>' if paper else ""
+    beside = _beside(filled, cell, difference)
+    below = f'<div class="below"><span class="paper">{paper}</span>{beside}</div>' if paper else ""
     return f"<td>{measured}{below}</td>"
 
 
 def _measured(filled: FilledTable, cell: Filled) -> str:
     value = cell.value
     if value.value is None:
-        return f'<span class="missing">{MISSING}</span>'
+        return f'<span class="missing">{MISSING}</span>{_beside(filled, cell)}'
     if isinstance(value.value, str):
         return escape(value.value)
-    std = "" if value.std is None else f"&plusmn; {value.std:.2f}"
-    std = f' <span class="std">{std}</span>' if filled.has_spread(cell.column) else ""
-    mark = f'<div><span class="mark">{escape(marks(filled, cell))}</span></div>' if marks(filled, cell) else ""
-    return f"<b>{escape(number_text(value.value))}</b>{std}{mark}"
+    std = "" if value.std is None else f'<span class="std">&plusmn; {value.std:.2f}</span>'
+    below = "".join(f'<div><span class="mark">{escape(mark)}</span></div>' for mark in marks(filled, cell))
+    return f"<b>{escape(number_text(value.value))}</b>{_beside(filled, cell, std)}{below}"
+
+
+def _beside(filled: FilledTable, cell: Filled, text: str = "") -> str:
+    """The place of the spread, as wide in every cell of a column that has one, so that the numbers stand in a line."""
+    return f' <span class="beside">{text}</span>' if text or filled.has_spread(cell.column) else ""
 
 
 def _figure(table: Table, output: Path) -> str:

@@ -77,7 +77,7 @@ td.diff, th.diff { padding-right: 1.6rem; }
 .below { font-size: 0.82rem; }
 .std, .paper { color: var(--soft); font-weight: 400; }
 .std { font-size: 0.85em; }
-td .std { display: inline-block; min-width: 3.6em; text-align: left; }
+.beside { display: inline-block; min-width: 3rem; text-align: left; }
 .up { color: var(--up); }
 .down { color: var(--down); }
 .same { color: var(--soft); }

@@ -13,7 +13,21 @@ from pathlib import Path
 from .table import Filled, FilledTable, Row, Table
 from .wording import MISSING, how_to_get, marks, remarks, three_texts, warnings
 
-CSV_COLUMNS = ("table", "row", "column", "paper", "measured", "std", "seeds", "difference", "problem")
+CSV_COLUMNS = (  # numbers and words apart, so that a column has one type
+    *("table", "row", "column", "paper", "measured", "std", "seeds", "difference"),
+    *("paper_words", "measured_words", "problem"),
+)
+LATEX = str.maketrans(
+    {
+        **{character: "\\" + character for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,8 @@ def to_markdown(tables: Sequence[FilledTable], empty: Sequence[Table], output: P
 
 def to_latex(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
     """Returns the tables as LaTeX, for the package booktabs; tables without a result are comments."""
-    parts = [f"% \\usepackage{{booktabs}}    results in {output}", *map(_latex_table, tables)]
+    header = f"% \\usepackage{{booktabs}}; words in other than Latin letters need LuaLaTeX    results in {output}"
+    parts = [header, *map(_latex_table, tables)]
     parts += ["\n".join(f"% no result yet: {line.strip()}" for line in _how_to_get(empty))] if empty else []
     return "\n\n".join(parts) + "\n"
 
@@ -67,10 +82,11 @@ def to_csv(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) 
         for cell in filled.cells():
             value = cell.value
             missing = MISSING if value.value is None else ""
-            problems = filter(None, (missing, marks(filled, cell), *value.problems))
+            problems = filter(None, (missing, *marks(filled, cell), *value.problems))
             seeds = min(value.n_seeds) if value.n_seeds else None
-            numbers = cell.cell.paper, _rounded(value.value), _rounded(value.std), seeds, cell.difference
-            writer.writerow([filled.table.name, cell.row.name, cell.column, *numbers, "; ".join(problems)])
+            numbers = _number(cell.cell.paper), _number(value.value), _number(value.std), seeds, cell.difference
+            words = _words(cell.cell.paper), _words(value.value)
+            writer.writerow([filled.table.name, cell.row.name, cell.column, *numbers, *words, "; ".join(problems)])
     return text.getvalue()
 
 
@@ -94,8 +110,8 @@ def _lines_of_row(filled: FilledTable, row: Row, cells: Sequence[Filled | None])
         texts = (triple[: 3 if has_paper else 1] for triple, has_paper in zip(triples, filled.papers_beside))
         return [[row.label, *chain.from_iterable(texts)]]
     measured, paper, difference = zip(*triples)
-    below = [["  paper", *paper], ["  difference", *difference]] if any(paper) else []
-    return [[row.label, *measured], *below]
+    below = (["  paper", *paper], ["  difference", *difference])
+    return [[row.label, *measured], *(line for line in below if any(line[1:]))]
 
 
 def _how_to_get(tables: Sequence[Table]) -> list[str]:
@@ -136,11 +152,13 @@ def _latex_table(filled: FilledTable) -> str:
 
 def _latex(text: str) -> str:
     indent = r"\quad " if text.startswith(" ") else ""
-    escaped = re.sub(r"[&%$#_{}]", lambda match: "\\" + match[0], text.strip().replace("\\", r"\textbackslash "))
-    escaped = escaped.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
-    escaped = re.sub(r'"([^"]*)"', r"``\1''", escaped)
+    escaped = re.sub(r'"([^"]*)"', r"``\1''", text.strip().translate(LATEX))
     return indent + re.sub(r"(?<![\w.])([+-][\d.,]+)", r"$\1$", escaped.replace("+-", r"$\pm$"))
 
 
-def _rounded(number: float | int | str | None) -> float | int | str | None:
-    return round(number, 4) if isinstance(number, float) else number
+def _number(value: float | int | str | None) -> float | int | None:
+    return round(value, 4) if isinstance(value, float) else value if isinstance(value, int) else None
+
+
+def _words(value: float | int | str | None) -> str | None:
+    return value if isinstance(value, str) else None

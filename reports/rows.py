@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .cells import Average, HarmonicMean, NearestWord, Parameters, Result, word_text
 from .experiments import (
+    FEW_SHOTS,
     Experiment,
     base_classes,
     coop,
@@ -22,7 +23,6 @@ from .experiments import (
 )
 from .table import Row
 
-FEW_SHOTS = (1, 2, 4, 8, 16)
 FEW_SHOT_COLUMNS = ("0 shots", "1 shot", *(f"{shots} shots" for shots in FEW_SHOTS[1:]))
 BASE_NEW = ("Base", "New", "H")
 H_NOTE = "H: harmonic mean of the two accuracies beside it."

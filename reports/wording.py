@@ -24,18 +24,18 @@ def measured_text(filled: FilledTable, cell: Filled) -> str:
     if value.value is None:
         return MISSING
     spread = "" if value.std is None else f" +- {value.std:.2f}"
-    mark = marks(filled, cell)
-    return f"{number_text(value.value)}{spread}{f' ({mark})' if mark else ''}"
+    found = ", ".join(marks(filled, cell))
+    return f"{number_text(value.value)}{spread}{f' ({found})' if found else ''}"
 
 
-def marks(filled: FilledTable, cell: Filled) -> str:
-    """Returns "2 seeds" where others have more, "over 3 of 11" for an average that is not whole; "" for neither."""
+def marks(filled: FilledTable, cell: Filled) -> list[str]:
+    """Returns "2 seeds" where others have more, "over 3 of 11" for an average that is not whole."""
     found = []
     if cell.value.value is not None and filled.is_short_of_seeds(cell):
         found.append(seeds_text(cell.value.n_seeds))
     if cell.value.is_partial:
         found.append(f"over {sum(cell.value.parts)} of {len(cell.value.parts)}")
-    return ", ".join(found)
+    return found
 
 
 def number_text(number: float | int | str | None) -> str:

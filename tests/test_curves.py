@@ -137,6 +137,22 @@ def test_average_without_a_seed_in_common_has_no_spread(tmp_path):
     assert average_lines(find_curves(tmp_path, shots=(1,)))[1] == {COOP: {1: (70.0, 0.0)}}
 
 
+def test_the_runs_of_another_script_beside_the_seeds_are_no_seed(tmp_path):
+    """xd_train.sh puts seed1 into the folder that holds main.sh's nctxM_...; the tests may put other things there."""
+    folder = tmp_path / "shapes/CoOp/tiny_ctxv1_16shots"
+    write_seeds(folder, [60.0])
+    write_seeds(folder / "nctx4_cscFalse_ctpend", [70.0])
+    write_run(tmp_path / "ZeroshotCLIP/tiny/shapes", 42.5)
+    (folder / "notes.txt").touch()
+    curves = find_curves(tmp_path)
+    lines = dataset_lines(curves, "shapes")
+    assert [(method.label, line[16][0]) for method, line in lines.items()] == [
+        ("CoOp (M=4, end, ctxv1)", 70.0),
+        ("CoOp (ctxv1)", 60.0),
+    ]
+    assert curves.notes == []
+
+
 def test_what_is_drawn():
     seeds = {"seed1": 50.0, "seed2": 60.0}
     points = {COOP: {1: seeds, 4: {"seed1": 80.0}}, Method("CoOp", "", CSC): {1: {"seed1": 40.0}}}
@@ -150,6 +166,7 @@ def test_what_is_drawn():
     assert (unified.get_linestyle(), class_specific.get_linestyle()) == ("-", "--")
     assert unified.get_color() == class_specific.get_color()
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "4", "16"]
+    assert axes.get_xlabel() == "Training images of each class"
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["CoOp (M=16, end)", "CoOp (M=16, end, CSC)", "Zero-shot CLIP"]
@@ -168,6 +185,23 @@ def test_methods_look_different():
     methods += [Method("CoCoOp", "_c4"), Method("LinearProbe"), Method("Mine")]
     looks = choose_looks(methods)
     assert len({tuple(look.values()) for look in looks.values()}) == len(methods)
+
+
+@pytest.mark.parametrize("n_datasets", [1, 2, 5, 11])
+def test_the_legend_is_inside_the_figure(n_datasets):
+    methods = [Method("CoOp", "", f"nctx{n_ctx}_cscFalse_ctpend") for n_ctx in (16, 8, 4)]
+    methods += [
+        COOP,
+        Method("CoOp", "", MIDDLE),
+        Method("CoOp", "", CSC),
+        Method("CoOp", "", "nctx16_cscTrue_ctpmiddle"),
+    ]
+    methods += [Method("CoOp", "_ctxv1", "nctx4_cscFalse_ctpend"), Method("LinearProbe")]
+    points = {f"set{i}": {method: {1: {"seed1": 60.0}} for method in methods} for i in range(n_datasets)}
+    figure = draw_figure(Curves("rn50", (1,), points, dict.fromkeys(points, 40.0)))
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width and 0 <= box.y0 < box.y1 <= figure.bbox.height
 
 
 def test_svg_stands_in_a_page():

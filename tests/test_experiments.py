@@ -99,8 +99,8 @@ def test_commands_of_a_table_come_once_and_train_before_they_test(monkeypatch):
     assert commands("shapes_base_to_new") == [
         "SUBSAMPLE=base bash scripts/coop/zeroshot.sh shapes tiny",
         "SUBSAMPLE=new bash scripts/coop/zeroshot.sh shapes tiny",
-        "TRAINER=CoOp bash scripts/cocoop/base2new_train.sh shapes 5 tiny",
-        "TRAINER=CoOp bash scripts/cocoop/base2new_test.sh shapes 5 tiny",
+        "TRAINER=CoOp bash scripts/cocoop/base2new_train.sh shapes 5 tiny_ctxv1",
+        "TRAINER=CoOp bash scripts/cocoop/base2new_test.sh shapes 5 tiny_ctxv1",
         "bash scripts/cocoop/base2new_train.sh shapes 5 tiny",
         "bash scripts/cocoop/base2new_test.sh shapes 5 tiny",
     ]

@@ -32,6 +32,13 @@ def write_prompts(output):
     write_logs(output, "imagenet/CoOp/vit_b16_ep50_16shots/nctx16_cscFalse_ctpend", {1: "71.90"})
 
 
+def write_words(output, folder, word):
+    """What interpret_prompt.py writes, for the first context vector of the first seed."""
+    (output / folder / "seed1").mkdir(parents=True)
+    vectors = [{"vector": 1, "words": [{"word": word, "distance": 1.0}]}]
+    (output / folder / "seed1" / "nearest_words.json").write_text(json.dumps({"vectors": vectors}))
+
+
 def write_miniature(output):
     write_results(output, zero_shot("shapes", "tiny").folder, 57.03)
     for shots, accuracies in ((1, {1: 60.0, 2: 64.0}), (2, {1: 65.0, 2: 65.0}), (16, {1: 69.0, 2: 71.0})):
@@ -100,14 +107,30 @@ def test_csv(tmp_path, capsys):
     write_prompts(tmp_path)
     out = report(capsys, "imagenet_prompts", "--output-dir", tmp_path, "--format", "csv")[1]
     rows = list(csv.reader(io.StringIO(out)))
-    assert rows[0] == ["table", "row", "column", "paper", "measured", "std", "seeds", "difference", "problem"]
+    numbers = ["paper", "measured", "std", "seeds", "difference"]
+    assert rows[0] == ["table", "row", "column", *numbers, "paper_words", "measured_words", "problem"]
     assert len(rows) == 1 + 12
     cut = 'seed3: log.txt: no line "Finish training", so the run is not finished'
-    assert rows[1] == ["imagenet_prompts", "hand-made prompt", "RN50", "58.18", "58.2", "", "", "0.02", ""]
-    assert rows[2] == ["imagenet_prompts", "hand-made prompt", "RN101", "61.26", "", "", "", "", "missing"]
+    assert rows[1] == ["imagenet_prompts", "hand-made prompt", "RN50", "58.18", "58.2", "", "", "0.02", "", "", ""]
+    assert rows[2] == ["imagenet_prompts", "hand-made prompt", "RN101", "61.26", "", "", "", "", "", "", "missing"]
     assert rows[9][:8] == ["imagenet_prompts", "CoOp, M=16", "RN50", "62.95", "63.0", "0.15", "2", "0.05"]
-    assert rows[9][8].endswith(cut)
-    assert rows[12][2:] == ["ViT-B/16", "71.92", "71.9", "", "1", "-0.02", "1 seed"]
+    assert rows[9][-1].endswith(cut)
+    assert rows[12][2:] == ["ViT-B/16", "71.92", "71.9", "", "1", "-0.02", "", "", "1 seed"]
+
+
+def test_words_of_a_csv_are_in_columns_of_their_own(tmp_path, capsys):
+    write_words(tmp_path, coop("imagenet", "rn50_ep50").folder, "cat")
+    out = report(capsys, "nearest_words", "--output-dir", tmp_path, "--format", "csv")[1]
+    first = next(csv.DictReader(io.StringIO(out)))
+    assert (first["paper"], first["measured"]) == ("", "")
+    assert (first["paper_words"], first["measured_words"]) == ("potd (1.7136)", "cat (1.0000)")
+
+
+def test_words_have_the_papers_below_and_no_difference(tmp_path, capsys):
+    write_words(tmp_path, coop("imagenet", "rn50_ep50").folder, "cat")
+    out = report(capsys, "nearest_words", "--output-dir", tmp_path)[1]
+    assert re.search(r"^  paper +potd \(1\.7136\) +lc \(0\.6752\)$", out, re.MULTILINE)
+    assert "difference" not in out
 
 
 def test_latex(tmp_path, capsys):
@@ -123,13 +146,9 @@ def test_latex(tmp_path, capsys):
 
 
 def test_latex_escapes(tmp_path, capsys):
-    run = tmp_path / coop("shapes", "tiny").folder / "seed1"
-    run.mkdir(parents=True)
-    words = [{"word": r"a_b%&#\$", "distance": 1.0}]
-    text = json.dumps({"vectors": [{"vector": 1, "words": words}]})
-    (run / "nearest_words.json").write_text(text)
+    write_words(tmp_path, coop("shapes", "tiny").folder, r"a_b%&#\$<|{")
     out = report(capsys, "shapes_nearest_words", "--output-dir", tmp_path, "--format", "latex")[1]
-    assert r"vector 1 & a\_b\%\&\#\textbackslash \$ (1.0000) \\" in out
+    assert r"vector 1 & a\_b\%\&\#\textbackslash{}\$\textless{}\textbar{}\{ (1.0000) \\" in out
 
 
 def test_the_miniature_says_so_in_every_format(tmp_path, capsys):
@@ -177,7 +196,7 @@ def test_page(tmp_path, capsys):
     write_miniature(tmp_path / "runs & more")
     path = tmp_path / "report.html"
     args = ("--output-dir", tmp_path / "runs & more", "--format", "html", "--out", path)
-    assert report(capsys, *args) == (0, f"Written: {path} (9 tables)\n", "")
+    assert report(capsys, *args) == (0, f"Written: {path} (tables: 9)\n", "")
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == [] and page.sources == [] and "<script" not in text and "@import" not in text
@@ -188,6 +207,16 @@ def test_page(tmp_path, capsys):
     assert "so the run is not finished" in page.text
     assert page.text.count("miniature") >= 3
     assert page.tags.count("svg") == 1  # one point is no curve, so the few-shot table of ImageNet has none
+
+
+def test_a_page_has_a_line_for_each_mark(tmp_path, capsys):
+    """So that a table with many of them is no wider."""
+    for seed, dataset in enumerate(("dtd", "eurosat", "food101"), start=1):
+        write_results(tmp_path, coop(dataset, "rn50").folder, dict.fromkeys(range(seed), 60.0))
+    out = report(capsys, "context_length", "--output-dir", tmp_path, "--format", "html")[1]
+    assert '<div><span class="mark">1-3 seeds</span></div><div><span class="mark">over 3 of 11</span></div></td>' in out
+    rows = csv.DictReader(io.StringIO(report(capsys, "context_length", "--output-dir", tmp_path, "--format", "csv")[1]))
+    assert [row["problem"] for row in rows][2] == "1-3 seeds; over 3 of 11"
 
 
 def test_everything_is_reported_unless_named(tmp_path, capsys):

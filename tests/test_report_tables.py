@@ -88,6 +88,18 @@ def test_an_average_that_is_not_whole_says_so_and_is_not_compared(tmp_path):
     assert base.difference is None and h.difference is None
 
 
+def test_the_spread_of_an_average_is_that_of_the_seeds_averages(tmp_path):
+    for i, dataset in enumerate(DATASETS):
+        write_cocoop(tmp_path, dataset, {1: 50.0 + i, 2: 54.0 + i}, {1: 55.0 + i, 2: 65.0 - i})
+    filled = cells("base_to_new", tmp_path)
+    base, new = (filled["Average, CoCoOp", column].value for column in ("Base", "New"))
+    assert (base.value, base.std) == (57.0, 2.0)  # seed 1: 55, seed 2: 59
+    assert (new.value, new.std) == (60.0, 0.0)  # both 60, though the data sets' spreads are up to 5
+    write_cocoop(tmp_path, "dtd", {3: 90.0}, {})
+    base, new = (value("base_to_new", tmp_path, "Average, CoCoOp", column) for column in ("Base", "New"))
+    assert (base.std, base.n_seeds, new.std) == (None, (2, 3), 0.0)  # not all data sets have the same seeds
+
+
 def test_h_needs_averages_over_the_same_data_sets(tmp_path):
     write_cocoop(tmp_path, "dtd", {1: 80.0}, {1: 40.0})
     write_results(tmp_path, base_classes("eurosat", "CoCoOp", COCOOP).folder, {1: 60.0})
@@ -171,6 +183,15 @@ def test_parameters_are_counts(tmp_path):
     cell = cells("bigger_coop", tmp_path)["CoOp, M=4 + Meta-Net", "Parameters"]
     assert (cell.value.value, cell.value.std, cell.cell.paper, cell.difference) == (35360, None, 34816, 544)
     assert isinstance(cell.value.value, int)
+
+
+def test_a_log_has_no_number_of_parameters_and_still_counts(tmp_path):
+    write_logs(tmp_path, base_classes("imagenet", "CoCoOp", COCOOP).folder, {1: "76.00"})
+    filled = fill(TABLES["bigger_coop"], tmp_path)
+    found = {(cell.row.name, cell.column): cell.value for cell in filled.cells()}
+    assert found["CoOp, M=4 + Meta-Net", "Parameters"].value is None
+    assert found["CoOp, M=4 + Meta-Net", "Base"].value == 76.0
+    assert filled.problems == []
 
 
 def test_nearest_words_are_read_as_interpret_prompt_writes_them(tmp_path):
