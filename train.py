@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", help="the trainer's YAML")
     parser.add_argument("--dataset-config-file", help="the data set's YAML")
     parser.add_argument("--trainer", help="name of the trainer")
-    parser.add_argument("--plugin", action="append", help="module or file of a trainer outside trainers/; repeatable")
+    parser.add_argument("--plugin", action="append", help="module or file of a trainer or a data set; repeatable")
     parser.add_argument("--plugin-config", action="append", help="YAML of keys that a plug-in reads; repeatable")
     parser.add_argument("--backbone", help="name of a CLIP or path of its weights")
     parser.add_argument("--head", help="refused: CLIP's text features are the classifier")

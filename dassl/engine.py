@@ -8,7 +8,10 @@ What the two forms do in different ways, and where it is adapted:
 | schedules     | the method steps them, at an epoch's last batch  | so the loop does not                            |
 | INIT_WEIGHTS  | the method reads them                            | so the engine does not                          |
 | scaler        | None where nothing is scaled                     | one that scales nothing                         |
-| `save_model`  | takes a folder, and epochs counted from 0        | takes both forms                                |
+| parts of loop | may be the method's own, `train` altogether      | setting `epoch` draws the epoch's order         |
+| train() mode  | for all models                                   | not only for those with an optimiser            |
+| batches       | in training also domains                         | `parse_batch_test` does not ask the method's    |
+| `save_model`  | takes a folder, and epochs counted from 0        | called so by the loop, too                      |
 | `load_model`  | the method's own; None is the best model         | is given None; the epoch it loads is kept       |
 | `test`        | may be the method's own                          | what it evaluates is kept for results.json      |
 """
@@ -17,8 +20,6 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from yacs.config import CfgNode as CN
 
 import engine
 from engine import TRAINER_REGISTRY
-from engine.checkpoint import BEST, checkpoint_name, load_checkpoint
 from engine.plugins import extend
+
+from .overrides import loading, measuring, refusal, saving
+from .utils import save_checkpoint
 
 __all__ = ["TRAINER_REGISTRY", "SimpleTrainer", "TrainerBase", "TrainerX", "build_trainer"]
 
@@ -45,8 +48,8 @@ class TrainerX(engine.TrainerX):
 
     loop_steps_schedules = False
     ignored_on_load = ("token_prefix", "token_suffix")
-    epoch = batch_idx = num_batches = 0  # before training, too
-    train_loader_u = None
+    _epoch = batch_idx = num_batches = 0  # before training, too
+    train_loader_u, num_source_domains = None, 0
 
     @classmethod
     def add_config(cls, cfg: CN) -> None:
@@ -60,22 +63,42 @@ class TrainerX(engine.TrainerX):
         try:
             super().__init__(cfg)
         except (AssertionError, AttributeError) as error:
-            message = _refusal(type(self).__name__, error)
+            message = refusal(type(self).__name__, error)
             if message is None:
                 raise
             raise ValueError(message) from error
-        self.load_model = self._keep_epoch(self.load_model)
-        self.evaluator.evaluate = self._keep_results(self.evaluator.evaluate)
+        self._keep_in_float32()
+        self.save_model, self.load_model = saving(self), loading(self)
+        self.evaluator.evaluate = measuring(self)
+
+    def _keep_in_float32(self) -> None:
+        """CLIP comes in float32, whatever PREC says: so what the method has made half for it does, too."""
+        model = getattr(self, "model", None)
+        model = getattr(model, "module", model)  # of nn.DataParallel
+        if getattr(model, "dtype", None) is torch.float32:
+            model.float()
 
     def load_init_weights(self) -> None:
         """Does nothing: the method's `build_model` has read MODEL.INIT_WEIGHTS."""
 
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        name = type(self).__name__
+        raise ValueError(f"{name} has no forward_backward: it trains nothing, expected --eval-only. Add the flag.")
+
     def model_inference(self, input: Tensor) -> Tensor:
         return self.model(input)
 
+    def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns a batch's images (B, 3, H, W), labels (B,) and domains (B,), all 0, on the device."""
+        return *self.parse_batch_test(batch), batch["domain"].to(self.device)
+
+    def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
+        return engine.TrainerX.parse_batch_train(self, batch)
+
     def result_fields(self) -> dict[str, Any]:
         groups = [group for optim in self.optims.values() if optim is not None for group in optim.param_groups]
-        return {"n_params": sum(parameter.numel() for group in groups for parameter in group["params"])}
+        parameters = {parameter for group in groups for parameter in group["params"] if parameter.requires_grad}
+        return {"n_params": sum(parameter.numel() for parameter in parameters)}
 
     # What is trained, under Dassl's names
 
@@ -98,6 +121,11 @@ class TrainerX(engine.TrainerX):
     @scaler.setter
     def scaler(self, scaler: torch.amp.GradScaler | None) -> None:
         self._scaler = scaler or torch.amp.GradScaler(self.device.type, enabled=False)
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """Sets the models to train() or eval()."""
+        for name in self.get_model_names(names):
+            self.models[name].train(mode == "train")
 
     def model_zero_grad(self, names: str | list[str] | None = None) -> None:
         """Forgets the gradients."""
@@ -123,6 +151,15 @@ class TrainerX(engine.TrainerX):
 
     # The loop
 
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch, self.epochs_done = epoch, epoch + 1  # as it is when anything asks
+        self.dm.set_epoch(epoch)
+
     def before_train(self) -> None:
         super().before_train()
         self.time_start = time.time()
@@ -131,88 +168,22 @@ class TrainerX(engine.TrainerX):
         self.num_batches = len(self.train_loader_x)
         super().run_epoch()
 
-    def after_epoch(self) -> None:
-        self.epochs_done = self.epoch + 1  # the method may have a `run_epoch` of its own
-        super().after_epoch()
-
     def save_model(
         self,
         epoch: int,
-        directory: str | Path | None = None,
+        directory: str | Path,
         is_best: bool = False,
         val_result: float | None = None,
         model_name: str = "",
     ) -> None:
-        """Saves every model: for the loop, or into a folder for a method, which counts epochs from 0.
-
-        Raises:
-            ValueError: If `model_name` is one that nothing here would load.
-        """
-        if directory is None:
-            return super().save_model(epoch, is_best=is_best, val_result=val_result)
-        if model_name not in ("", BEST):
-            raise ValueError(f"save_model's model_name is {model_name!r}, expected {BEST}. Leave it out.")
-        own, self.output_dir = self.output_dir, Path(directory)
-        try:
-            super().save_model(epoch + 1, is_best=is_best or model_name == BEST, val_result=val_result)
-        finally:
-            self.output_dir = own
+        """Saves every model in the epoch, counted from 0: under the epoch's name, or another; the best under both."""
+        for name in self.models:
+            state = self.checkpoint(name, epoch + 1, val_result)
+            save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
 
     def init_writer(self, log_dir: str | Path) -> None:
         """Opens TensorBoard's file."""
         self.writer = self.writer or SummaryWriter(log_dir)
-
-    def close_writer(self) -> None:
-        """Closes it."""
-        if self.writer is not None:
-            self.writer.close()
-
-    def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """Writes a value to TensorBoard while training."""
-        if self.writer is not None:
-            self.writer.add_scalar(tag, scalar_value, global_step)
-
-    def _keep_results(self, evaluate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-        def evaluate_and_keep() -> dict[str, Any]:
-            self.results = evaluate()
-            return self.results
-
-        return evaluate_and_keep
-
-    def _keep_epoch(self, load: Callable[..., None]) -> Callable[..., None]:
-        """The method's `load_model`, for which None is the best model, with the engine's messages."""
-
-        def load_and_keep(directory: str | Path, epoch: int | None = None) -> None:
-            epoch = None if epoch is None or epoch < 0 else epoch
-            path = Path(directory) / next(iter(self.models)) / (BEST if epoch is None else checkpoint_name(epoch))
-            try:
-                load(directory, epoch)
-            except FileNotFoundError:
-                load_checkpoint(path)  # says which epochs there are
-                raise
-            except RuntimeError as error:  # `load_state_dict` on other shapes
-                raise ValueError(
-                    f"The checkpoint {path} does not fit {type(self).__name__} ({' '.join(str(error).split())}). Give "
-                    "the --trainer and the config it was trained with."
-                ) from error
-            if directory and path.is_file():
-                self.epochs_done = load_checkpoint(path).get("epoch")
-
-        return load_and_keep
-
-
-def _refusal(name: str, error: Exception) -> str | None:
-    """The message for an option that nothing declares or that the method asserts to be another, None for the rest."""
-    if isinstance(error, AssertionError):
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{str(error) or place.line} ({place.filename}, line {place.lineno})"
-        return f"{name} refuses the config: {what}. Change the key that it names."
-    if isinstance(getattr(error, "obj", None), CN):
-        return (
-            f"{name} reads the option {error.name}, which nothing declares, expected it among the config's keys. Give "
-            "--plugin-config FILE.yaml with its default, or define extend_cfg(cfg) in the trainer's file."
-        )
-    return None
 
 
 TrainerBase = SimpleTrainer = TrainerX  # one class does what Dassl shares out among three

@@ -11,17 +11,20 @@ from torch import Tensor, nn
 
 import engine
 from engine import load_checkpoint, log, set_random_seed
+from engine.images import read_image
 
 __all__ = [
     "AverageMeter",
     "MetricMeter",
     "Registry",
+    "check_isfile",
     "collect_env_info",
     "count_num_param",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",
     "mkdir_if_missing",
+    "read_image",
     "read_json",
     "save_checkpoint",
     "set_random_seed",
@@ -40,9 +43,18 @@ def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
     engine.load_pretrained_weights(model, weight_path, ignored=("token_prefix", "token_suffix"))
 
 
-def save_checkpoint(state: dict[str, Any], save_dir: str | Path, is_best: bool = False) -> None:
-    """Writes `state` under the name of its epoch, and as the best model too if it is."""
-    engine.save_checkpoint(state, save_dir)
+def save_checkpoint(
+    state: dict[str, Any],
+    save_dir: str | Path,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
+    """Writes `state` under the name of its epoch, or another, and as the best model too if it is."""
+    if remove_module_from_keys:  # what nn.DataParallel puts before them
+        weights = {key.removeprefix("module."): value for key, value in state["state_dict"].items()}
+        state = {**state, "state_dict": weights}
+    engine.save_checkpoint(state, save_dir, file_name=model_name or None)
     if is_best:
         engine.save_checkpoint(state, save_dir, is_best=True)
 
@@ -104,6 +116,11 @@ class MetricMeter(log.MetricMeter):
 def mkdir_if_missing(dirname: str | Path) -> None:
     """Makes a folder and those above it."""
     Path(dirname).mkdir(parents=True, exist_ok=True)
+
+
+def check_isfile(fpath: str | Path) -> bool:
+    """Says whether a file is there."""
+    return Path(fpath).is_file()
 
 
 def read_json(fpath: str | Path) -> Any:

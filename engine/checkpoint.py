@@ -32,13 +32,22 @@ def epoch_of(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def save_checkpoint(state: dict[str, Any], folder: str | Path, *, is_best: bool = False) -> Path:
-    """Writes `state` to `folder` under the name of its epoch, or as the best model, and returns the file's path."""
+def save_checkpoint(
+    state: dict[str, Any], folder: str | Path, *, is_best: bool = False, file_name: str | None = None
+) -> Path:
+    """Writes `state` to `folder` and returns the file's path.
+
+    Args:
+        state: What is saved, with "epoch".
+        folder: Made if need be.
+        is_best: Whether it is saved as the best model, not under the name of its epoch.
+        file_name: Another name; only a checkpoint named after its epoch is one to resume from.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (BEST if is_best else checkpoint_name(state["epoch"]))
+    path = folder / (file_name or (BEST if is_best else checkpoint_name(state["epoch"])))
     write_atomically(path, lambda temporary: torch.save(state, temporary))
-    if not is_best:
+    if path.name == checkpoint_name(state["epoch"]):
         write_atomically(folder / "checkpoint", lambda temporary: temporary.write_text(f"{path.name}\n"))
     return path
 

@@ -21,7 +21,7 @@ def get_cfg_default() -> CN:
 
     cfg.RUN = CN()  # what this call does, set by train.py's flags
     cfg.RUN.CFG = ""  # name of the trainer's config file, without .yaml
-    cfg.RUN.PLUGINS = ()  # modules or files outside trainers/ that define trainers, see plugins.py
+    cfg.RUN.PLUGINS = ()  # modules or files that define trainers or data sets beside ours, see plugins.py
     cfg.RUN.EVAL_ONLY = False
     cfg.RUN.MODEL_DIR = ""  # folder of the run whose checkpoint is evaluated
     cfg.RUN.LOAD_EPOCH = -1  # epoch of that checkpoint; -1: model-best.pth.tar

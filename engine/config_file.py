@@ -142,7 +142,7 @@ def check_cfg(cfg: CN) -> list[str]:
     if cfg.TRAINER.NAME not in TRAINER_REGISTRY:
         errors.append(f"{TRAINER_REGISTRY.unknown(cfg.TRAINER.NAME)} One outside trainers/ is named by --plugin.")
     if cfg.DATASET.NAME not in DATASET_REGISTRY:
-        errors.append(DATASET_REGISTRY.unknown(cfg.DATASET.NAME))
+        errors.append(f"{DATASET_REGISTRY.unknown(cfg.DATASET.NAME)} One outside datasets/ is named by --plugin.")
     if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
         errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
     errors += check_input(cfg.INPUT, cfg.INPUT.TRANSFORMS) + _check_run(cfg)
@@ -211,7 +211,8 @@ def identity(cfg: CN) -> dict[str, Any]:
     left_out = set(NOT_IN_DIGEST)
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:  # a run that is read may be of a plug-in that is not there
         left_out |= set(TRAINER_REGISTRY.get(cfg.TRAINER.NAME).not_in_identity)
-    if getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "root_is_identity", False):
+    dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME) if cfg.DATASET.NAME in DATASET_REGISTRY else None
+    if getattr(dataset, "root_is_identity", False):
         left_out.discard("DATASET.ROOT")
     return {key: value for key, value in changed_keys(cfg).items() if key not in left_out}
 

@@ -82,10 +82,10 @@ class MetricMeter:
     def __init__(self):
         self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
 
-    def update(self, values: dict[str, float]) -> None:
+    def update(self, values: dict[str, float | torch.Tensor]) -> None:
         """Adds one value to each named meter."""
         for name, value in values.items():
-            self.meters[name].update(float(value))
+            self.meters[name].update(value.item() if isinstance(value, torch.Tensor) else float(value))
 
     def __str__(self) -> str:
         return " ".join(f"{name} {meter.value:.4f} ({meter.average:.4f})" for name, meter in self.meters.items())

@@ -105,6 +105,10 @@ class ClosedFormLR(LRScheduler):
     def get_lr(self) -> list[float]:
         return [self.rate(self.last_epoch, lr) for lr in self.base_lrs]
 
+    def state_dict(self) -> dict:
+        """Returns all but the rate, a function that the config makes again and that cannot be saved."""
+        return {name: value for name, value in super().state_dict().items() if name != "rate"}
+
 
 def _warmup_lr(epoch: int, lr: float, optim_cfg: CN) -> float:
     if optim_cfg.WARMUP_TYPE == "constant":

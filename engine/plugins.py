@@ -1,4 +1,4 @@
-"""Trainers from outside trainers/: modules or files that --plugin names, and options that --plugin-config declares.
+"""What is not ours: trainers, data sets and evaluators of a --plugin, and options that --plugin-config declares.
 
 Both hold for one run. Their keys are part of what identifies it, at their defaults too: these change while a plug-in is
 being written.
@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,29 +23,33 @@ from yacs.config import CfgNode as CN
 
 from .config_file import CONFIG_EXTENSIONS, ConfigError, flatten, full_default, merge, read_yaml, require
 from .files import missing_path
-from .registry import TRAINER_REGISTRY
+from .registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY
 
 logger = logging.getLogger(__name__)
+
+REGISTRIES = (TRAINER_REGISTRY, DATASET_REGISTRY, EVALUATOR_REGISTRY)
 
 
 @contextmanager
 def plugins(names: Sequence[str] = (), config_files: Sequence[str | Path] = ()) -> Iterator[None]:
-    """Within it, the trainers of plug-ins are registered and their options are in the default config.
+    """Within it, the classes of plug-ins are registered and their options are in the default config.
 
     Args:
-        names: Modules, importable from the current folder too, or paths of .py files. Their trainers go before those of
-            the same name in trainers/.
+        names: Modules, importable from the current folder too, or paths of .py files. Their classes go before ours of
+            the same name.
         config_files: YAML files whose values are the defaults of keys that they add.
 
     Raises:
-        ConfigError: If one is missing, does not import, registers no trainer, or takes another plug-in's name, or if a
+        ConfigError: If one is missing, does not import, registers no class, or takes another plug-in's name, or if a
             key exists with another type.
     """
     extensions = tuple(partial(declare, values=_read_options(path), place=str(path)) for path in config_files)
     search_path, outer = sys.path.copy(), CONFIG_EXTENSIONS.set(extensions)
     imported: set[str] = set()
     try:
-        with TRAINER_REGISTRY.overlay():
+        with ExitStack() as overlays:
+            for registry in REGISTRIES:
+                overlays.enter_context(registry.overlay())
             for index, name in enumerate(names, start=1):
                 imported |= _load(name, f"plugin{index}")
             _name_the_replaced()
@@ -124,7 +128,7 @@ def _load(name: str, file_name: str) -> set[str]:
         raise ConfigError(f"--plugin is {name}, expected the path of a .py file, or a module (my_package.my_trainer).")
     sys.path += [os.getcwd(), *([str(path.absolute().parent)] if is_file else [])]
     module_name = f"{file_name}_{path.stem}" if is_file else name
-    there, n_trainers = set(sys.modules), len(TRAINER_REGISTRY.layers()[-1])
+    there, n_registered = set(sys.modules), _count_registered()
     try:
         module = _import_file(path, module_name) if is_file else importlib.import_module(name)
     except Exception as error:
@@ -132,13 +136,19 @@ def _load(name: str, file_name: str) -> set[str]:
     finally:
         package = module_name.split(".")[0]
         brought = {module for module in set(sys.modules) - there if module.split(".")[0] == package}
-    own = {cls for layer in TRAINER_REGISTRY.layers() for cls in layer.values() if cls.__module__ == module.__name__}
-    if not own and len(TRAINER_REGISTRY.layers()[-1]) == n_trainers:
+    layers = [layer for registry in REGISTRIES for layer in registry.layers()]
+    own = any(cls.__module__ == module.__name__ for layer in layers for cls in layer.values())
+    if not own and _count_registered() == n_registered:
         raise ConfigError(
-            f"--plugin is {name}, which registers no trainer, expected a class with @TRAINER_REGISTRY.register(). "
-            "Add the decorator."
+            f"--plugin is {name}, which registers nothing, expected a trainer with @TRAINER_REGISTRY.register(), or a "
+            "data set or an evaluator with its registry's. Add the decorator."
         )
     return brought
+
+
+def _count_registered() -> int:
+    """Returns how many classes plug-ins have registered."""
+    return sum(len(registry.layers()[-1]) for registry in REGISTRIES)
 
 
 def _import_file(path: Path, module_name: str):
@@ -174,7 +184,10 @@ def _say(error: Exception) -> str:
 
 
 def _name_the_replaced() -> None:
-    *below, own = TRAINER_REGISTRY.layers()
-    for name, cls in own.items():
-        for replaced in (layer[name] for layer in below if name in layer):
-            logger.warning(f"The trainer {name} is that of {cls.__module__}, not that of {replaced.__module__}")
+    for registry in REGISTRIES:
+        *below, own = registry.layers()
+        for name, cls in own.items():
+            for replaced in (layer[name] for layer in below if name in layer):
+                logger.warning(
+                    f"The {registry.name} {name} is that of {cls.__module__}, not that of {replaced.__module__}"
+                )

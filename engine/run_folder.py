@@ -85,7 +85,11 @@ def is_done(cfg: CN) -> bool:
 def _refuse_another(cfg: CN, stored: CN, folder: str) -> None:
     found, asked = identity(stored), identity(cfg)
     values_found, values_asked = flatten(stored), flatten(cfg)
-    differing = sorted(key for key in found.keys() | asked.keys() if found.get(key) != asked.get(key))
+    differing = sorted(
+        key
+        for key in found.keys() | asked.keys()
+        if found.get(key) != asked.get(key) and values_found[key] != values_asked[key]
+    )
     if differing:
         lines = [f"  - {key} is {values_found[key]!r} there, {values_asked[key]!r} was asked for" for key in differing]
         raise ConfigError(

@@ -57,6 +57,7 @@ class TrainerX(TrainerBase):
         self.load_init_weights()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.results: dict[str, Any] = {}  # of the last test
+        self.num_batches = 0  # of an epoch, while training
         self.writer: SummaryWriter | None = None  # while training
 
     def check_cfg(self, cfg: CN) -> None:
@@ -157,7 +158,7 @@ class TrainerX(TrainerBase):
         frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
         asked_for = done == self.max_epoch or (frequency > 0 and done % frequency == 0)
         if asked_for or time.monotonic() - self.last_saved_s >= self.cfg.TRAIN.CHECKPOINT_SECONDS:
-            self.save_model(done, val_result=self.best_result)
+            self.roll_model(done, val_result=self.best_result)
 
     def after_train(self) -> None:
         """Tests the final model."""
@@ -170,7 +171,7 @@ class TrainerX(TrainerBase):
                 self.load_model(self.output_dir)
             self.test()
         logger.info("Elapsed: %s", datetime.timedelta(seconds=round(time.monotonic() - self.time_start_s)))
-        self.writer.close()
+        self.close_writer()
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -184,9 +185,8 @@ class TrainerX(TrainerBase):
             images, labels = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(images), labels)
         self.results = self.evaluator.evaluate()
-        if self.writer is not None:
-            for name, value in self.results.items():
-                self.writer.add_scalar(f"{split}/{name}", value, self.epochs_done * self.num_batches)
+        for name, value in self.results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epochs_done * self.num_batches)
         return next(iter(self.results.values()))
 
     def parse_batch_train(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
@@ -202,8 +202,8 @@ class TrainerX(TrainerBase):
         done, lr = self.batch_idx + 1, self.get_current_lr()
         step = self.epoch * self.num_batches + self.batch_idx
         for name, meter in losses.meters.items():
-            self.writer.add_scalar(f"train/{name}", meter.value, step)
-        self.writer.add_scalar("train/lr", lr, step)
+            self.write_scalar(f"train/{name}", meter.value, step)
+        self.write_scalar("train/lr", lr, step)
         if done % self.cfg.TRAIN.PRINT_FREQ == 0 or self.num_batches < self.cfg.TRAIN.PRINT_FREQ:
             left = self.max_epoch * self.num_batches - step - 1
             eta = datetime.timedelta(seconds=int(batch_time_s.average * left))
@@ -212,6 +212,16 @@ class TrainerX(TrainerBase):
                 f"time {batch_time_s.value:.3f} ({batch_time_s.average:.3f}) "
                 f"data {data_time_s.value:.3f} ({data_time_s.average:.3f}) {losses} lr {lr:.4e} eta {eta}"
             )
+
+    def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
+        """Writes a value to TensorBoard while training."""
+        if self.writer is not None:
+            self.writer.add_scalar(tag, scalar_value, global_step)
+
+    def close_writer(self) -> None:
+        """Closes TensorBoard's file."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 def progress(batches: Iterable, label: str) -> Iterable:

@@ -94,25 +94,32 @@ class TrainerBase:
         return self.optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
     def save_model(self, epoch: int, *, val_result: float | None = None, is_best: bool = False) -> None:
-        """Saves every model after `epoch` epochs; the checkpoint before it is removed unless it was asked for."""
-        for name, model in self.models.items():
-            folder = self.output_dir / name
-            previous = newest_checkpoint(folder)
-            optim, sched = self.optims[name], self.scheds[name]
-            state = {
-                "state_dict": model.state_dict(),
-                "epoch": epoch,
-                "optimizer": optim.state_dict() if optim else None,
-                "scheduler": {"last_epoch": sched.last_epoch} if sched else None,
-                "val_result": val_result,
-                "scaler": self.scaler.state_dict(),
-                **self.checkpoint_fields(),
-            }
-            path = save_checkpoint(state, folder, is_best=is_best)
-            if not is_best and previous and previous != path and not self._is_kept(previous):
-                previous.unlink(missing_ok=True)
-        if not is_best:
-            self.last_saved_s = time.monotonic()
+        """Saves every model after `epoch` epochs."""
+        for name in self.models:
+            save_checkpoint(self.checkpoint(name, epoch, val_result), self.output_dir / name, is_best=is_best)
+
+    def roll_model(self, epoch: int, *, val_result: float | None = None) -> None:
+        """Saves every model; the checkpoint before it is removed unless it was asked for."""
+        before = [newest_checkpoint(self.output_dir / name) for name in self.models]
+        self.save_model(epoch, val_result=val_result)
+        after = [newest_checkpoint(self.output_dir / name) for name in self.models]
+        for path in set(filter(None, before)) - set(after):
+            if not self._is_kept(path):
+                path.unlink(missing_ok=True)
+        self.last_saved_s = time.monotonic()
+
+    def checkpoint(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
+        """Returns what is saved of a model after `epoch` epochs."""
+        optim, sched = self.optims[name], self.scheds[name]
+        return {
+            "state_dict": self.models[name].state_dict(),
+            "epoch": epoch,
+            "optimizer": optim.state_dict() if optim else None,
+            "scheduler": {"last_epoch": sched.last_epoch} if sched else None,
+            "val_result": val_result,
+            "scaler": self.scaler.state_dict(),
+            **self.checkpoint_fields(),
+        }
 
     def checkpoint_fields(self) -> dict[str, Any]:
         """Returns further entries of a checkpoint: what it says of itself."""

@@ -23,7 +23,7 @@ SMALL = "INPUT.SIZE '(32, 32)' OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0 DATALO
 def project(tmp_path_factory):
     """A copy of the project with the page's files in it."""
     copy = tmp_path_factory.mktemp("project")
-    for name in ("clip", "configs", "datasets", "engine", "scripts", "trainers"):
+    for name in ("clip", "configs", "datasets", "engine", "reports", "scripts", "trainers"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "tests").mkdir()
     for name in ("train.py", "pyproject.toml", "tests/__init__.py", *RULES):

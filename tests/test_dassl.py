@@ -326,12 +326,12 @@ class TestTrainer:
         trainer.save_model(2, val_result=50.0)  # the loop's: after two epochs
         trainer.save_model(2, tmp_path / "own", val_result=50.0)  # the method's: in epoch 2, counted from 0
         trainer.save_model(2, tmp_path / "own", model_name="model-best.pth.tar")
+        trainer.save_model(5, tmp_path / "own", model_name="last.pth")
         assert listdir_nohidden(tmp_path / "run/prompt_learner", sort=True) == ["checkpoint", "model.pth.tar-2"]
         names = listdir_nohidden(tmp_path / "own/prompt_learner", sort=True)
-        assert names == ["checkpoint", "model-best.pth.tar", "model.pth.tar-3"]
-        assert trainer.output_dir == tmp_path / "run"
-        with pytest.raises(ValueError, match="model_name is 'last.pth', expected model-best.pth.tar"):
-            trainer.save_model(2, tmp_path / "own", model_name="last.pth")
+        assert names == ["checkpoint", "last.pth", "model-best.pth.tar", "model.pth.tar-3"]
+        assert (tmp_path / "own/prompt_learner/checkpoint").read_text() == "model.pth.tar-3\n"  # to resume from
+        assert load_checkpoint(tmp_path / "own/prompt_learner/last.pth")["epoch"] == 6
 
     def test_a_step_in_parts_is_the_step_at_once(self, make):
         torch.manual_seed(0)

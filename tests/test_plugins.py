@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import train
-from engine import TRAINER_REGISTRY, Registry
+from engine import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, Registry
 from engine.config_file import ConfigError, changed_keys, flatten, full_default
 from engine.plugins import plugins
 
@@ -78,6 +78,23 @@ class TestNames:
         assert TRAINER_REGISTRY.get("CoOp") is ours
         assert caplog.messages == ["The trainer CoOp is that of plugin1_coop, not that of trainers.coop"]
 
+    def test_a_data_set_and_an_evaluator(self, write, caplog):
+        data = write(
+            "pets.py",
+            "from engine import DATASET_REGISTRY, DatasetBase\n"
+            "@DATASET_REGISTRY.register()\nclass OxfordPets(DatasetBase): ...\n",
+        )
+        measure = write(
+            "top5.py", "from engine import EVALUATOR_REGISTRY\n@EVALUATOR_REGISTRY.register()\nclass Top5: ...\n"
+        )
+        ours = DATASET_REGISTRY.get("OxfordPets")
+        for _ in range(2):
+            with plugins([data, measure]):
+                assert DATASET_REGISTRY.get("OxfordPets").__module__ == "plugin1_pets"
+                assert "Top5" in EVALUATOR_REGISTRY
+            assert DATASET_REGISTRY.get("OxfordPets") is ours and "Top5" not in EVALUATOR_REGISTRY
+        assert caplog.messages[0] == "The data set OxfordPets is that of plugin1_pets, not that of datasets.oxford_pets"
+
     def test_the_overlay_of_a_registry(self):
         registry = Registry("trainer", "Called with cfg.")
         under, over = type("A", (), {"__module__": "a"}), type("A", (), {"__module__": "b"})
@@ -109,9 +126,9 @@ class TestWrongNames:
         for name in ("pack/mine.txt", "./pack"):
             assert f"--plugin is {name}, expected the path of a .py file" in refused(name)
 
-    def test_a_file_without_a_trainer(self, write):
+    def test_a_file_without_a_class(self, write):
         path = write("mine.py", "X = 1\n")
-        assert f"--plugin is {path}, which registers no trainer, expected a class with @TRAINER" in refused(path)
+        assert f"--plugin is {path}, which registers nothing, expected a trainer with @TRAINER" in refused(path)
 
     @pytest.mark.parametrize(
         ("text", "message"),
