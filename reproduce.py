@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -31,13 +30,23 @@ from engine.run_folder import is_done, read_results
 from reports import tables
 
 SCRIPT_VARIABLES = {"TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE"}  # each command line sets its own
-# A script prints $PYTHON in a dry run; a command line that is no script runs it, and so prints itself.
-DRY_RUN = """export DRY_RUN=1 PYTHON=python; python() { printf 'python'; printf ' %q' "$@"; echo; }\n"""
+# A script prints $PYTHON in a dry run; a command line that is no script runs it, and so prints itself. Bash reads the
+# words of what was printed: it quotes what its locale cannot print as $'...', which shlex does not know.
+DRY_RUN = r"""set -o pipefail; export DRY_RUN=1 PYTHON=python; python() { printf 'python'; printf ' %q' "$@"; echo; }
+eval "$1" | while IFS= read -r call; do eval "printf '%s\0' $call"; echo; done"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 all is done, 1 an error, 130 interrupted."""
-    args = parse_args(argv)
+    try:
+        return reproduce(parse_args(argv))
+    except KeyboardInterrupt:
+        print("\nInterrupted. What is done is kept: the same command does only what is left.", file=sys.stderr)
+        return 130
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """Plans, runs what is left and reports; returns the exit code."""
     try:
         commands = list(dict.fromkeys(line for table in args.tables for line in tables.commands(table)))
         jobs = plan(commands, args.output_dir)
@@ -47,11 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         print_plan(commands, jobs)
         return 0
-    try:
-        failures = run(jobs, args.jobs, args.output_dir)
-    except KeyboardInterrupt:
-        print("\nInterrupted. What is done is kept: the same command does only what is left.", file=sys.stderr)
-        return 130
+    failures = run(jobs, args.jobs, args.output_dir)
     print()
     code = report.main([*args.tables, "--output-dir", args.output_dir])
     print_failures(failures)
@@ -93,8 +98,8 @@ def plan(commands: Sequence[str], output_dir: str) -> list[Job]:
         dry_runs = list(pool.map(lambda command: dry_run(command, output_dir), commands))
     for command, printed in zip(commands, dry_runs, strict=True):
         try:
-            for line in calls_of(printed):
-                job = read_call(command, shlex.split(line))
+            for words in calls_of(printed):
+                job = read_call(command, words)
                 jobs.setdefault(job.target, job)
         except ConfigError as error:
             errors.setdefault(str(error), []).append(command)
@@ -105,21 +110,21 @@ def plan(commands: Sequence[str], output_dir: str) -> list[Job]:
 
 
 def dry_run(command: str, output_dir: str) -> subprocess.CompletedProcess:
-    """Has bash print the calls that a command line makes, one on a line."""
+    """Has bash print the calls that a command line makes, one on a line, each word with a null character behind it."""
     environment = {name: value for name, value in os.environ.items() if name not in SCRIPT_VARIABLES}
     environment["OUTPUT"] = output_dir
-    return subprocess.run(["bash", "-c", DRY_RUN + command], env=environment, capture_output=True, text=True)
+    return subprocess.run(["bash", "-c", DRY_RUN, "bash", command], env=environment, capture_output=True, text=True)
 
 
-def calls_of(printed: subprocess.CompletedProcess) -> list[str]:
-    """Returns the lines of a dry run.
+def calls_of(printed: subprocess.CompletedProcess) -> list[list[str]]:
+    """Returns the words of each call that a dry run printed.
 
     Raises:
         ConfigError: If the script refuses its arguments.
     """
     if printed.returncode:
         raise ConfigError(printed.stderr.strip())
-    return printed.stdout.splitlines()
+    return [line.split("\0")[:-1] for line in printed.stdout.split("\n")[:-1]]
 
 
 def read_call(command: str, words: Sequence[str]) -> Job:

@@ -52,7 +52,7 @@ def finish_all(jobs: Sequence[Job], n_workers: int) -> Iterator[tuple[Job, str, 
         Each job when it has ended, with its error ("": none) and its time in seconds.
     """
     waiting, failed = list(jobs), set()
-    idle, busy = [], {}  # workers; workers by their pipe
+    idle, busy = [], {}  # workers; workers by their pipe. Each is always in one of them, whenever an interrupt comes
     try:
         while waiting or busy:
             unfinished = {job.target for job in waiting} | {worker.job.target for worker in busy.values()}
@@ -63,19 +63,22 @@ def finish_all(jobs: Sequence[Job], n_workers: int) -> Iterator[tuple[Job, str, 
                     yield job, NOT_RUN, 0.0
                 elif len(busy) < n_workers:
                     waiting.remove(job)
-                    worker = idle.pop() if idle else Worker()
-                    busy[worker.pipe] = worker
+                    if not idle:
+                        idle.append(Worker())
+                    worker = busy[idle[-1].pipe] = idle[-1]
+                    idle.pop()
                     worker.start(job)
             for pipe in wait(list(busy)) if busy else ():
-                worker = busy.pop(pipe)
+                worker = busy[pipe]
                 job, error, time_s = worker.outcome()
                 if worker.process.is_alive():
                     idle.append(worker)
+                del busy[pipe]
                 if error:
                     failed.add(job.target)
                 yield job, error, time_s
     finally:
-        workers = [*idle, *busy.values()]
+        workers = {*idle, *busy.values()}
         for worker in workers:
             worker.process.terminate()
         for worker in workers:
@@ -97,13 +100,14 @@ class Worker:
     def start(self, job: Job) -> None:
         """Gives it a job."""
         self.job, self.start_s = job, time.monotonic()
-        self.pipe.send((job.program, job.argv))
+        with contextlib.suppress(ConnectionError):  # it was killed: `outcome` says so
+            self.pipe.send((job.program, job.argv))
 
     def outcome(self) -> tuple[Job, str, float]:
         """Waits for the job's end; returns it with its error and its time in seconds."""
         try:
             error = self.pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):  # the latter: it was killed before it had read its job
             self.process.join()
             code = self.process.exitcode
             error = f"The process was ended from outside (exit code {code}). Where memory is short, lower JOBS."

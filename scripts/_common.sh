@@ -49,6 +49,8 @@ fail() {
   exit 1
 }
 
+if [[ ! $SEEDS =~ ^[-0-9[:space:]]+$ ]]; then fail "SEEDS is $SEEDS, expected whole numbers such as SEEDS=\"1 2 3\"."; fi
+
 # train FOLDER ARGUMENTS...: one call of train.py whose run lies in FOLDER.
 train() {
   local folder=$1

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ class TestPlan:
             "--output",
             str(words),
         )
+
+    @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+    def test_any_folder_whatever_bash_can_print(self, lines, tmp_path, monkeypatch, locale):
+        monkeypatch.setenv("LC_ALL", locale)
+        output = tmp_path / 'Läufe, a\'b "c" $HOME'
+        for command in (*lines(f"{MAIN} TRAINER.COOP.CTX_INIT ''"), WORDS.replace("RUN", "run")):
+            assert reproduce.plan([command], str(output))[0].target.is_relative_to(output)
 
     def test_a_call_that_two_tables_need_is_there_once(self, lines, tmp_path):
         assert len(reproduce.plan(lines(MAIN) + lines(f"{MAIN} SEED 1"), str(tmp_path))) == 2
@@ -219,6 +227,35 @@ class TestJobs:
             "c": "",
         }
 
+    @pytest.mark.parametrize("reads_late", [False, True], ids=["it is given its job", "it has read its job"])
+    def test_a_process_that_is_killed_before(self, make, monkeypatch, reads_late):
+        start = jobs.Worker.start
+
+        def die(pipe):
+            time.sleep(0.3 * reads_late)
+            os._exit(9)
+
+        def start_late(worker, job):
+            if not reads_late:
+                worker.process.join()
+            start(worker, job)
+
+        monkeypatch.setattr(jobs, "work", die)
+        monkeypatch.setattr(jobs.Worker, "start", start_late)
+        assert self.ended([make("a")])["a"].startswith("The process was ended from outside (exit code 9).")
+
+    def test_an_interrupt_while_a_job_ends(self, make, monkeypatch):
+        started = []
+
+        def interrupted(worker):
+            started.append(worker)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(jobs.Worker, "outcome", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            self.ended([make("a")])
+        assert not started[0].process.is_alive()
+
     def test_an_interrupt_ends_every_process(self, make, monkeypatch, capsys):
         started, start = [], jobs.Worker.start
         monkeypatch.setattr(jobs.Worker, "start", lambda worker, job: started.append(worker) or start(worker, job))
@@ -229,6 +266,15 @@ class TestJobs:
         assert signal.getsignal(signal.SIGINT) == handler
         assert not any(worker.process.is_alive() for worker in started)
         assert "Interrupted. What is done is kept: the same command does only what is left." in capsys.readouterr().err
+
+
+def test_an_interrupt_before_anything_runs(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reproduce, "dry_run", interrupted)
+    assert reproduce.main(["shapes"]) == 130
+    assert capsys.readouterr().err.startswith("\nInterrupted. What is done is kept")
 
 
 def test_failures_of_one_reason_are_listed_together(tmp_path, capsys):

@@ -56,6 +56,25 @@ def test_an_absolute_folder_stays(path):
     assert line[line.index("--root") + 1] == path
 
 
+@pytest.mark.parametrize("seeds", ["1,2,3", "1 two"])
+def test_seeds_that_are_no_numbers(seeds):
+    for script, arguments in (("coop/main.sh", MAIN_ARGUMENTS), ("reproduce.sh", "shapes")):
+        result = call(script, arguments, SEEDS=seeds)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == f'Error: SEEDS is {seeds}, expected whole numbers such as SEEDS="1 2 3".\n'
+
+
+@pytest.mark.parametrize(("trainer", "cfg"), [("CoCoOp", "tiny"), ("LinearProbe", "rn50")])
+def test_main_sends_methods_without_its_options_to_their_script(trainer, cfg):
+    result = call("coop/main.sh", f"dtd {cfg} end 16 4 False", TRAINER=trainer)
+    assert (result.returncode, result.stdout) == (1, "")
+    message, remedy = result.stderr.strip().split(" Train it with: ")
+    assert message == f"Error: TRAINER is {trainer}, which has no CTP, NCTX and CSC, expected CoOp or a method like it."
+    assert remedy == f"TRAINER={trainer} SOURCE=dtd SHOTS=4 bash scripts/cocoop/xd_train.sh SEED {cfg}"
+    [line] = commands(call("cocoop/xd_train.sh", f"3 {cfg}", TRAINER=trainer, SOURCE="dtd", SHOTS="4"))
+    assert line[3] == f"output/dtd/{trainer}/{cfg}_4shots/seed3"
+
+
 def test_the_commands_are_ones_that_train_understands():
     for script, arguments in (("main", MAIN_ARGUMENTS), ("eval", "shapes tiny"), ("zeroshot", "shapes tiny")):
         for line in commands(call(f"coop/{script}.sh", f"{arguments} OPTIM.MAX_EPOCH 1")):

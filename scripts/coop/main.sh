@@ -20,6 +20,10 @@ usage 6 "$@"
 DATASET=$1 CFG=$2 CTP=$3 NCTX=$4 SHOTS=$5 CSC=$6
 shift 6
 TRAINER=${TRAINER:-CoOp}
+case $TRAINER in
+  CoCoOp | LinearProbe) fail "TRAINER is $TRAINER, which has no CTP, NCTX and CSC, expected CoOp or a method like it.\
+ Train it with: TRAINER=$TRAINER SOURCE=$DATASET SHOTS=$SHOTS bash scripts/cocoop/xd_train.sh SEED $CFG" ;;
+esac
 
 for SEED in $SEEDS; do
   train "$OUTPUT/$DATASET/$TRAINER/${CFG}_${SHOTS}shots/nctx${NCTX}_csc${CSC}_ctp$CTP/seed$SEED" \
