@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .cells import Average
-from .coop_tables import PAPER
 from .experiments import DATASETS, SHIFTED, zero_shot
-from .rows import BASE_NEW, H_NOTE, Method, base_new_rows, bigger_coop_rows, result_row, transfer_experiments
+from .paper import PAPER
+from .rows import (
+    BASE_NEW,
+    H_NOTE,
+    Method,
+    base_new_rows,
+    bigger_coop_rows,
+    dataset_rows,
+    result_row,
+    transfer_experiments,
+)
 from .table import Row, Table
 
 CLIP = Method("zero-shot CLIP", "", "vit_b16")
@@ -22,6 +31,7 @@ def cocoop_tables() -> list[Table]:
         base_to_new(),
         cross_dataset(),
         domain_generalisation(),
+        all_classes(),
         bigger_coop(),
         cocoop_initialisation(),
         cocoop_context_length(),
@@ -71,6 +81,18 @@ def domain_generalisation() -> Table:
         columns=("ImageNet", *SHIFTED.values()),
         rows=tuple(result_row(label, runs, numbers[label]) for label, runs in experiments.items()),
         note="ViT-B/16, learned on ImageNet with 16 shots.",
+    )
+
+
+def all_classes() -> Table:
+    methods = (CLIP, COOP, COCOOP)
+    return Table(
+        name="all_classes",
+        group="cocoop",
+        title="CoCoOp, Table 4: base and new classes together",
+        columns=tuple(method.label for method in methods),
+        rows=dataset_rows(DATASETS, [[method.all_classes(name) for name in DATASETS] for method in methods]),
+        note="ViT-B/16, learned on the base classes with 16 shots, tested on all classes.",
     )
 
 

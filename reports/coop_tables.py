@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import yaml
-
 from .experiments import BACKBONES, DATASETS, SHIFTED, coop, coop_config, zero_shot
+from .paper import PAPER
 from .rows import (
     FEW_SHOT_COLUMNS,
     dataset_rows,
@@ -19,7 +16,6 @@ from .rows import (
 )
 from .table import Row, Table
 
-PAPER = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
 VARIANTS = {  # of CoOp in the few-shot curves
     "CoOp, end": {"position": "end"},
     "CoOp, middle": {"position": "middle"},

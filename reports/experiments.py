@@ -115,10 +115,10 @@ def base_classes(dataset: str, trainer: str, cfg: str) -> Experiment:
     return Experiment(folder, (f"{variables}bash scripts/cocoop/base2new_train.sh {dataset} SEED {cfg}",))
 
 
-def new_classes(dataset: str, trainer: str, cfg: str) -> Experiment:
-    """What `base_classes` trained, tested on the other half of the classes."""
-    variables = _variables(TRAINER=(trainer, "CoCoOp"))
-    folder = f"base2new/test_new/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
+def new_classes(dataset: str, trainer: str, cfg: str, *, classes: str = "new") -> Experiment:
+    """What `base_classes` trained, tested on the other half of the classes, or on `all` together."""
+    variables = _variables(TRAINER=(trainer, "CoCoOp"), SUBSAMPLE=(classes, "new"))
+    folder = f"base2new/test_{classes}/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
     training = base_classes(dataset, trainer, cfg).commands
     command = f"{variables}bash scripts/cocoop/base2new_test.sh {dataset} SEED {cfg}"
     return Experiment(folder, (*training, command), tests_only=True)

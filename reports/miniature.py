@@ -26,6 +26,7 @@ from .table import Row, Table
 SHAPES = {"shapes": "Shapes"}
 CFG = "tiny"
 COCOOP = Method("CoCoOp", "CoCoOp", CFG)
+METHODS = (Method("zero-shot CLIP", "", CFG), Method("CoOp", "CoOp", f"{CFG}_ctxv1"), COCOOP)
 
 
 def miniature_tables() -> list[Table]:
@@ -37,6 +38,7 @@ def miniature_tables() -> list[Table]:
         prompts(),
         initialisation(),
         base_to_new(),
+        all_classes(),
         bigger_coop(),
         nearest_words(),
     ]
@@ -76,10 +78,16 @@ def initialisation() -> Table:
 
 
 def base_to_new() -> Table:
-    methods = (Method("zero-shot CLIP", "", CFG), Method("CoOp", "CoOp", f"{CFG}_ctxv1"), COCOOP)
-    rows = base_new_rows(SHAPES, methods, {})
+    rows = base_new_rows(SHAPES, METHODS, {})
     note = f'Both learn M = 4 vectors from "a photo of a", with 16 shots of each base class. {H_NOTE}'
     return _table("base_to_new", "base to new", BASE_NEW, rows, note)
+
+
+def all_classes() -> Table:
+    rows = dataset_rows(SHAPES, [[method.all_classes("shapes")] for method in METHODS])
+    columns = tuple(method.label for method in METHODS)
+    note = "Learned on the base classes with 16 shots, tested on all classes."
+    return _table("all_classes", "base and new classes together", columns, rows, note)
 
 
 def bigger_coop() -> Table:

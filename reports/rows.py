@@ -50,6 +50,12 @@ class Method:
             base, new = (half(dataset, self.trainer, self.config(dataset)) for half in (base_classes, new_classes))
         return Result(base), Result(new)
 
+    def all_classes(self, dataset: str) -> Experiment:
+        """Returns the test on all classes of what was learned on the base classes."""
+        if not self.trainer:
+            return zero_shot(dataset, self.cfg)
+        return new_classes(dataset, self.trainer, self.config(dataset), classes="all")
+
 
 def result_row(label: str, experiments: Iterable[Experiment], papers: Sequence[float] = (), *, group: str = "") -> Row:
     """Builds a row with the accuracy of each experiment beside the paper's."""

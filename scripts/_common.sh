@@ -83,6 +83,22 @@ needs_run() {
   return 1
 }
 
+# evaluate FOLDER MODEL PAIRS...: tests the run in MODEL, of TRAINER with CFG and SEED, on DATASET.
+evaluate() {
+  local folder=$1 model=$2 epoch
+  shift 2
+  epoch=$(last_epoch "$model")
+  train "$folder" \
+    --seed "$SEED" \
+    --trainer "$TRAINER" \
+    --dataset-config-file "configs/datasets/$DATASET.yaml" \
+    --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
+    --model-dir "$model" \
+    ${epoch:+--load-epoch "$epoch"} \
+    --eval-only \
+    "$@"
+}
+
 # last_epoch FOLDER: prints the epoch to load from FOLDER, where TRAINER is or will be trained with CFG.
 last_epoch() {
   local yaml=$1/config.yaml

@@ -58,6 +58,13 @@ def test_base_to_new_with_the_default_config(trainer, dataset, cfg, epoch):
         assert commands(result) == [expected(script, **values)]
 
 
+def test_base_and_new_classes_together():
+    [line] = commands(call("cocoop/base2new_test.sh", "dtd 3", SUBSAMPLE="all"))
+    wanted = expected("base2new_test", trainer="CoCoOp", cfg=COCOOP, epoch=10, dataset="dtd")
+    wanted[wanted.index("--output-dir") + 1] = wanted[wanted.index("--output-dir") + 1].replace("test_new", "test_all")
+    assert line == [*wanted[:-1], "all"]
+
+
 @pytest.mark.parametrize(("trainer", "source", "cfg", "epoch"), DEFAULTS)
 def test_transfer_with_the_default_config_of_the_source(trainer, source, cfg, epoch):
     values = {"trainer": trainer, "source": source, "cfg": cfg, "epoch": epoch}

@@ -196,7 +196,7 @@ def test_page(tmp_path, capsys):
     write_miniature(tmp_path / "runs & more")
     path = tmp_path / "report.html"
     args = ("--output-dir", tmp_path / "runs & more", "--format", "html", "--out", path)
-    assert report(capsys, *args) == (0, f"Written: {path} (tables: 9)\n", "")
+    assert report(capsys, *args) == (0, f"Written: {path} (tables: 10)\n", "")
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == [] and page.sources == [] and "<script" not in text and "@import" not in text
@@ -233,9 +233,10 @@ def test_everything_is_reported_unless_named(tmp_path, capsys):
         "shapes_variants",
         "shapes_shift",
         "shapes_prompts",
+        "shapes_all_classes",
     ]
     names = re.findall(r"\[(\w+)\]$", report(capsys, "shapes", "--output-dir", tmp_path)[1], re.MULTILINE)
-    assert names == ["shapes_few_shot", "shapes_variants", "shapes_shift", "shapes_prompts"]
+    assert names == ["shapes_few_shot", "shapes_variants", "shapes_shift", "shapes_prompts", "shapes_all_classes"]
 
 
 def test_an_unknown_table(tmp_path, capsys):

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from clip.model import CLIP
-from clip.prompts import PromptEncoder
 from engine import TRAINER_REGISTRY
 
-from .context import ContextLearner, ContextTrainer
+from .context import ContextCLIP, ContextLearner, ContextTrainer
 
 REDUCTION = 16  # the Meta-Net's bottleneck
 
@@ -60,21 +59,8 @@ class PromptLearner(ContextLearner):
         return torch.stack([self.embed(context) for context in self.contexts(image_features)])
 
 
-class CustomCLIP(nn.Module):
-    """CLIP whose text features are those of the prompts learned for each image.
-
-    Args:
-        clip_model: The frozen CLIP.
-        prompt_learner: What is trained.
-        chunk_rows: Rows of the text tower at once, see PromptEncoder.
-    """
-
-    def __init__(self, clip_model: CLIP, prompt_learner: PromptLearner, *, chunk_rows: int = 0):
-        super().__init__()
-        self.image_encoder = clip_model.visual
-        self.logit_scale = clip_model.logit_scale
-        self.prompt_learner = prompt_learner
-        self.encode_prompts = PromptEncoder(clip_model, prompt_learner.layout, chunk_rows=chunk_rows)
+class CustomCLIP(ContextCLIP):
+    """CLIP with prompts for each image."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Classifies images.
@@ -85,8 +71,7 @@ class CustomCLIP(nn.Module):
         Returns:
             (B, C) logits, float32 (float16 under autocast).
         """
-        image_features = self.image_encoder(images.type(self.image_encoder.conv1.weight.dtype))
-        image_features = F.normalize(image_features.float(), dim=-1)  # (B, E)
+        image_features = self.image_features(images)  # (B, E)
         text_features = self.encode_prompts(self.prompt_learner.contexts(image_features))
         text_features = F.normalize(text_features.float(), dim=-1)  # (B, C, E)
         return self.logit_scale.exp() * (text_features @ image_features[..., None])[..., 0]

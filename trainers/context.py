@@ -1,4 +1,4 @@
-"""Learned context vectors: how they start, the prompts they stand in, the trainer of the methods that learn them."""
+"""Learned context vectors: their start, the prompts they stand in, the CLIP around them and how it is trained."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import logging
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from clip.clip import tokenize
 from clip.model import CLIP
 from clip.prompt_layout import lay_out
+from clip.prompts import PromptEncoder
 
 from .base import PromptTrainer, learned_rows
 
@@ -74,6 +76,30 @@ class ContextLearner(nn.Module):
         columns = torch.cat([self.token_prefix, ctx, self.token_suffix], dim=1)
         order = self.layout.order.to(columns.device)
         return columns.gather(1, order[..., None].expand_as(columns))
+
+
+class ContextCLIP(nn.Module):
+    """CLIP whose text features are those of prompts with a learned context.
+
+    Args:
+        clip_model: The frozen CLIP.
+        prompt_learner: What is trained.
+        chunk_rows: Rows of the text tower at once, see PromptEncoder.
+    """
+
+    def __init__(self, clip_model: CLIP, prompt_learner: ContextLearner, *, chunk_rows: int = 0):
+        super().__init__()
+        self.image_encoder = clip_model.visual
+        self.logit_scale = clip_model.logit_scale
+        self.prompt_learner = prompt_learner
+        self.encode_prompts = PromptEncoder(
+            clip_model, prompt_learner.layout, class_specific=prompt_learner.class_specific, chunk_rows=chunk_rows
+        )
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Returns the features (B, E) of images (B, 3, H, W), float32, normalised."""
+        features = self.image_encoder(images.type(self.image_encoder.conv1.weight.dtype))
+        return F.normalize(features.float(), dim=-1)
 
 
 class ContextTrainer(PromptTrainer):

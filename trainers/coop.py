@@ -15,16 +15,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from yacs.config import CfgNode as CN
 
 from clip.model import CLIP
 from clip.prompt_layout import POSITIONS
-from clip.prompts import PromptEncoder
 from engine import TRAINER_REGISTRY
 
 from .base import option_errors
-from .context import ContextLearner, ContextTrainer
+from .context import ContextCLIP, ContextLearner, ContextTrainer
 
 
 class PromptLearner(ContextLearner):
@@ -35,23 +34,8 @@ class PromptLearner(ContextLearner):
         return self.embed(self.ctx)
 
 
-class CustomCLIP(nn.Module):
-    """CLIP whose text features are those of the learned prompts.
-
-    Args:
-        clip_model: The frozen CLIP.
-        prompt_learner: What is trained.
-        chunk_rows: Rows of the text tower at once, see PromptEncoder.
-    """
-
-    def __init__(self, clip_model: CLIP, prompt_learner: PromptLearner, *, chunk_rows: int = 0):
-        super().__init__()
-        self.image_encoder = clip_model.visual
-        self.logit_scale = clip_model.logit_scale
-        self.prompt_learner = prompt_learner
-        self.encode_prompts = PromptEncoder(
-            clip_model, prompt_learner.layout, class_specific=prompt_learner.class_specific, chunk_rows=chunk_rows
-        )
+class CustomCLIP(ContextCLIP):
+    """CLIP with one set of prompts for all images."""
 
     def text_features(self) -> Tensor:
         """Returns the features of all classes, (C, E) float32, normalised."""
@@ -69,9 +53,7 @@ class CustomCLIP(nn.Module):
         """
         if text_features is None:
             text_features = self.text_features()
-        image_features = self.image_encoder(images.type(self.image_encoder.conv1.weight.dtype))
-        image_features = F.normalize(image_features.float(), dim=-1)  # (B, E)
-        return self.logit_scale.exp() * image_features @ text_features.t()
+        return self.logit_scale.exp() * self.image_features(images) @ text_features.t()
 
 
 @TRAINER_REGISTRY.register()

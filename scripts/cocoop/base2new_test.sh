@@ -7,7 +7,8 @@
 #   DATASET SEED CFG  as in training
 #
 # Run: output/base2new/test_new/DATASET/shots_16/TRAINER/CFG/seedSEED
-# Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh); TRAINER SHOTS, as in training (default: CoCoOp 16)
+# Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh); TRAINER SHOTS, as in training (default: CoCoOp 16);
+#   SUBSAMPLE=all tests on base and new classes together, in base2new/test_all
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 source scripts/cocoop/_protocol.sh
@@ -15,24 +16,17 @@ source scripts/cocoop/_protocol.sh
 check_arguments "DATASET SEED" "$@"
 DATASET=$1 SEED=$2
 shift 2
-needs_training "$DATASET" new
+SUBSAMPLE=${SUBSAMPLE:-new}
+needs_training "$DATASET" "$SUBSAMPLE"
 choose_cfg "$DATASET" "$@"
 
 RUN=$DATASET/shots_$SHOTS/$TRAINER/$CFG/seed$SEED
 MODEL=$OUTPUT/base2new/train_base/$RUN
 TRAINING="TRAINER=$TRAINER SHOTS=$SHOTS bash scripts/cocoop/base2new_train.sh $DATASET $SEED $CFG"
 needs_run "$MODEL" "$TRAINING" || exit 1
-EPOCH=$(last_epoch "$MODEL")
 
-train "$OUTPUT/base2new/test_new/$RUN" \
-  --seed "$SEED" \
-  --trainer "$TRAINER" \
-  --dataset-config-file "configs/datasets/$DATASET.yaml" \
-  --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
-  --model-dir "$MODEL" \
-  ${EPOCH:+--load-epoch "$EPOCH"} \
-  --eval-only \
+evaluate "$OUTPUT/base2new/test_$SUBSAMPLE/$RUN" "$MODEL" \
   DATASET.NUM_SHOTS "$SHOTS" \
-  DATASET.SUBSAMPLE_CLASSES new \
+  DATASET.SUBSAMPLE_CLASSES "$SUBSAMPLE" \
   ${PAIRS[@]+"${PAIRS[@]}"}
 finish

@@ -24,15 +24,7 @@ choose_cfg "$SOURCE" "$@"
 MODEL=$OUTPUT/$SOURCE/$TRAINER/${CFG}_${SHOTS}shots/seed$SEED
 TRAINING="SOURCE=$SOURCE TRAINER=$TRAINER SHOTS=$SHOTS bash scripts/cocoop/xd_train.sh $SEED $CFG"
 needs_run "$MODEL" "$TRAINING" || exit 1
-EPOCH=$(last_epoch "$MODEL")
 
-train "$OUTPUT/evaluation/$TRAINER/${CFG}_${SHOTS}shots/$DATASET/seed$SEED" \
-  --seed "$SEED" \
-  --trainer "$TRAINER" \
-  --dataset-config-file "configs/datasets/$DATASET.yaml" \
-  --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
-  --model-dir "$MODEL" \
-  ${EPOCH:+--load-epoch "$EPOCH"} \
-  --eval-only \
+evaluate "$OUTPUT/evaluation/$TRAINER/${CFG}_${SHOTS}shots/$DATASET/seed$SEED" "$MODEL" \
   ${PAIRS[@]+"${PAIRS[@]}"}
 finish

@@ -34,15 +34,8 @@ for SEED in $SEEDS; do
   MODEL=$(model_folder "$CFG")/seed$SEED
   TRAINING="SEEDS=$SEED TRAINER=$TRAINER bash scripts/coop/main.sh $SOURCE $CFG $CTP $NCTX $SHOTS $CSC"
   needs_run "$MODEL" "$TRAINING" || continue
-  EPOCH=$(last_epoch "$MODEL")
-  train "$OUTPUT/evaluation/$TRAINER/${CFG}_${SHOTS}shots/nctx${NCTX}_csc${CSC}_ctp$CTP/$DATASET/seed$SEED" \
-    --seed "$SEED" \
-    --trainer "$TRAINER" \
-    --dataset-config-file "configs/datasets/$DATASET.yaml" \
-    --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
-    --model-dir "$MODEL" \
-    ${EPOCH:+--load-epoch "$EPOCH"} \
-    --eval-only \
+  RUN=${CFG}_${SHOTS}shots/nctx${NCTX}_csc${CSC}_ctp$CTP/$DATASET/seed$SEED
+  evaluate "$OUTPUT/evaluation/$TRAINER/$RUN" "$MODEL" \
     TRAINER.COOP.N_CTX "$NCTX" \
     TRAINER.COOP.CSC "$CSC" \
     TRAINER.COOP.CLASS_TOKEN_POSITION "$CTP" \

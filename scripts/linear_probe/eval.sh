@@ -17,18 +17,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 usage 2 "$@"
 DATASET=$1 CFG=$2
 shift 2
-SOURCE=${SOURCE:-imagenet} SHOTS=${SHOTS:-16}
+TRAINER=LinearProbe SOURCE=${SOURCE:-imagenet} SHOTS=${SHOTS:-16}
 
 for SEED in $SEEDS; do
   MODEL=$OUTPUT/$SOURCE/LinearProbe/${CFG}_${SHOTS}shots/seed$SEED
   needs_run "$MODEL" "SEEDS=$SEED bash scripts/linear_probe/main.sh $SOURCE $CFG $SHOTS" || continue
-  train "$OUTPUT/evaluation/LinearProbe/${CFG}_${SHOTS}shots/$DATASET/seed$SEED" \
-    --seed "$SEED" \
-    --trainer LinearProbe \
-    --dataset-config-file "configs/datasets/$DATASET.yaml" \
-    --config-file "configs/trainers/LinearProbe/$CFG.yaml" \
-    --model-dir "$MODEL" \
-    --eval-only \
-    "$@"
+  evaluate "$OUTPUT/evaluation/LinearProbe/${CFG}_${SHOTS}shots/$DATASET/seed$SEED" "$MODEL" "$@"
 done
 finish
