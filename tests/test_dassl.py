@@ -374,6 +374,16 @@ class TestLoadClip:
                 torch.testing.assert_close(value, golden_state_dict("vit")[key], rtol=0, atol=0)
         assert (tmp_path / ".cache").exists() == (kind == "npz")
 
+    def test_ours_under_the_name_that_files_in_trainers_import(self, tmp_path):
+        from trainers.coop import TextEncoder, load_clip_to_cpu
+
+        SAVERS["state_dict"](tmp_path / "weights")
+        model = load_clip_to_cpu(CN({"MODEL": {"BACKBONE": {"NAME": str(tmp_path / "weights")}}}))
+        assert model.dtype == torch.float32 and model.positional_embedding.device.type == "cpu"
+        tokens = clip.tokenize(["a photo of a face."])
+        prompts = model.token_embedding(tokens)
+        torch.testing.assert_close(TextEncoder(model)(prompts, tokens), model.encode_text(tokens), rtol=1e-5, atol=1e-6)
+
     def test_the_embedded_model_and_unknown_names(self):
         assert clip._MODELS["ViT-T/8-shapes"].endswith("shapes.npz")
         assert "ViT-T/8-shapes" not in clip._MODELS

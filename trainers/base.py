@@ -45,6 +45,11 @@ def usable_precision(prec: str, device: torch.device) -> str:
     return prec
 
 
+def load_clip_to_cpu(cfg: CN) -> CLIP:
+    """Loads MODEL.BACKBONE.NAME onto the CPU, in float32."""
+    return load(cfg.MODEL.BACKBONE.NAME, "cpu")[0]
+
+
 def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     """Loads MODEL.BACKBONE.NAME, frozen and in eval mode, onto the device.
 
@@ -53,7 +58,7 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     """
     name = cfg.MODEL.BACKBONE.NAME
     logger.info("Loading CLIP (backbone: %s)", name)
-    clip_model, _ = load(name, "cpu")
+    clip_model = load_clip_to_cpu(cfg)
     resolution = clip_model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
         raise ValueError(

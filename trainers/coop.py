@@ -22,7 +22,7 @@ from clip.model import CLIP
 from clip.prompt_layout import POSITIONS
 from engine import TRAINER_REGISTRY
 
-from .base import option_errors
+from .base import TextEncoder, load_clip_to_cpu, option_errors  # noqa: F401  the original's files import them from here
 from .context import ContextCLIP, ContextLearner, ContextTrainer
 
 
