@@ -12,6 +12,7 @@ from .split import (
     draw_few_shots,
     draw_held_out,
     draw_split,
+    labels_of_subset,
     list_class_images,
     missing_files,
     read_split,
@@ -62,6 +63,9 @@ class FewShotDataset(DatasetFiles, DatasetBase):
         selection = val or draw_held_out(all_train, train, shots=shots, seed=seed)
         val = test if self.val_is_test else val
         subset = cfg.DATASET.SUBSAMPLE_CLASSES
+        if self.source_labels is not None:  # from here on those of the kept classes
+            kept = labels_of_subset(train, val, test, selection, subset=subset)
+            self.source_labels = tuple(self.source_labels[label] for label in kept)
         train, val, test, selection = subsample_classes(train, val, test, selection, subset=subset)
         if missing := missing_files(train, val, test, selection):
             raise FileNotFoundError(

@@ -76,12 +76,13 @@ class ImageNetFiles(FewShotDataset):
 class ImageNetSubset(ImageNetFiles):
     """Template of a test set of some of ImageNet's classes: those with a folder, labelled in the folders' order."""
 
-    def __init__(self, cfg):
-        super().__init__(cfg)
-        classnames = self.read_classnames(self.find_root(cfg.DATASET.ROOT))
-        places = {folder: label for label, folder in enumerate(classnames)}
-        found = {item.label: places[Path(item.impath).parent.name] for item in self.test}
-        self.source_labels = tuple(found[label] for label in range(self.num_classes))
+    def load_items(self, cfg) -> Items:
+        """Returns all items; from now on `source_labels` are their classes' labels among the 1,000."""
+        items = super().load_items(cfg)
+        folders = list(self.read_classnames(self.find_root(cfg.DATASET.ROOT)))
+        found = {item.label: Path(item.impath).parent.name for item in items[-1]}
+        self.source_labels = tuple(folders.index(found[label]) for label in range(len(found)))
+        return items
 
     @classmethod
     def name_folders(cls, images: Path, classnames: dict[str, str]) -> dict[str, str]:

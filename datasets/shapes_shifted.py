@@ -10,7 +10,7 @@ from pathlib import Path
 from .base import DATASET_REGISTRY, FewShotDataset
 from .shapes_drawing import Spec
 from .shapes_masks import SHAPES
-from .shapes_scenes import STYLE, class_names, class_specs, draw_files
+from .shapes_scenes import STYLE, class_specs, draw_files
 
 
 def labels_of(shapes: tuple[str, ...]) -> tuple[int, ...]:
@@ -36,12 +36,6 @@ class ShiftedShapes(FewShotDataset):
     styles: tuple[Spec, ...] = ()
     n_images = 0
     seed = 0
-
-    def __init__(self, cfg):
-        super().__init__(cfg)
-        if self.source_labels is not None:  # of its base or new classes alone, theirs
-            names = class_names()
-            self.source_labels = tuple(names.index(name) for name in self.classnames)
 
     @classmethod
     def prepare(cls, root: Path) -> None:

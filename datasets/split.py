@@ -138,15 +138,24 @@ def subsample_classes(*splits: Sequence[Datum], subset: str) -> list[list[Datum]
     """
     if subset == "all":
         return [list(items) for items in splits]
-    if subset not in ("base", "new"):
-        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is {subset!r}, expected all, base or new. Choose one of these.")
-    labels = sorted({item.label for items in splits for item in items})
-    n_base = (len(labels) + 1) // 2
-    kept = labels[:n_base] if subset == "base" else labels[n_base:]
-    relabelled = {label: new for new, label in enumerate(kept)}
+    relabelled = {label: new for new, label in enumerate(labels_of_subset(*splits, subset=subset))}
     return [
         [replace(item, label=relabelled[item.label]) for item in items if item.label in relabelled] for items in splits
     ]
+
+
+def labels_of_subset(*splits: Sequence[Datum], subset: str) -> list[int]:
+    """Returns the labels, before relabelling and sorted, that `subsample_classes` keeps.
+
+    Raises:
+        ValueError: If subset is none of all, base and new.
+    """
+    labels = sorted({item.label for items in splits for item in items})
+    n_base = (len(labels) + 1) // 2
+    halves = {"all": labels, "base": labels[:n_base], "new": labels[n_base:]}
+    if subset not in halves:
+        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is {subset!r}, expected all, base or new. Choose one of these.")
+    return halves[subset]
 
 
 def draw_split(items: Sequence[Datum], seed: int) -> Items:
