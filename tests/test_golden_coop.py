@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from clip import build_model
 from tests.test_golden_cocoop import CASES as COCOOP_CASES
+from tests.test_golden_cocoop import losses_of_sgd
 from tests.tiny_clip import golden_images, golden_state_dict
 from trainers.coop import CustomCLIP, PromptLearner
 
@@ -59,14 +60,7 @@ def test_logits_loss_gradient_and_sgd(case):
     scale = max(map(abs, case["ctx_grad_head"]))
     torch.testing.assert_close(head(ctx.grad), torch.tensor(case["ctx_grad_head"]), atol=1e-4 * scale, rtol=0)
 
-    optim = torch.optim.SGD([ctx], lr=0.02, momentum=0.9, weight_decay=5e-4)
-    losses = []
-    for _ in range(5):
-        loss = F.cross_entropy(model(images), labels)
-        optim.zero_grad()
-        loss.backward()
-        optim.step()
-        losses.append(loss.item())
+    losses = losses_of_sgd(model, images, labels)
     assert losses == pytest.approx(case["losses_5_sgd_steps"], rel=1e-5)
     torch.testing.assert_close(head(ctx), torch.tensor(case["ctx_after_head"]), atol=1e-4, rtol=0)
 
