@@ -7,27 +7,20 @@ import pytest
 import reproduce
 import train
 from tests.script_calls import ROOT
-from tests.tiny_run import CLASSES, N_ITEMS, write_clip, write_images
+from tests.tiny_run import CLASSES, N_ITEMS
 
 N_BASE = 2  # of three classes
 BASE_TO_NEW = "base2new/{}/folder/shots_2/{}/{}/seed1"
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("protocols")
-    write_images(folder / "data")
-    write_clip(folder / "vit.pt")
-    return folder
-
-
 @pytest.fixture
-def run(files, tmp_path, monkeypatch):
+def run(tiny_files, tmp_path, monkeypatch):
     """Runs the calls of a command line that a script makes, and returns their exit code."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("DATA", str(files / "data"))
+    data, clips = tiny_files
+    monkeypatch.setenv("DATA", str(data))
     monkeypatch.setenv("SEEDS", "1")
-    pairs = f"MODEL.BACKBONE.NAME {files}/vit.pt INPUT.SIZE '(32, 32)' DATALOADER.NUM_WORKERS 0 USE_CUDA False"
+    pairs = f"MODEL.BACKBONE.NAME {clips['vit']} INPUT.SIZE '(32, 32)' DATALOADER.NUM_WORKERS 0 USE_CUDA False"
 
     def run(command, *more):
         printed = reproduce.dry_run(f"{command} {pairs} OPTIM.MAX_EPOCH 2 {' '.join(more)}", str(tmp_path))
