@@ -8,13 +8,15 @@ MODULES = ["draw_curves", "interpret_prompt", "parse_test_res", "report", "repro
 
 REQUIREMENTS = [
     "ftfy>=6.1",
-    "gdown>=5.1",
+    "gdown>=6.3",
+    "huggingface_hub>=0.20",
     "matplotlib>=3.7",
     "numpy>=1.26",
     "pillow>=9.5",
     "pyyaml>=6.0",
     "regex>=2022.10.31",
     "scikit-learn>=1.3",
+    "scipy>=1.11",
     "tabulate>=0.9",
     "tensorboard>=2.14",
     "torch>=2.3",
@@ -25,7 +27,14 @@ REQUIREMENTS = [
 
 EXTRAS = {
     "templates": ["open_clip_torch>=2.24"],  # the list of 80 ImageNet prompts
-    "test": ["open_clip_torch>=2.24", "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.6"],
+    "test": [
+        "open_clip_torch>=2.24",
+        "pytest>=8.0",
+        "pytest-timeout>=2.3",
+        "requests>=2.31",
+        "ruff>=0.6",
+        "urllib3>=2.0",
+    ],
 }
 
 setup(

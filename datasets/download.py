@@ -1,87 +1,148 @@
-"""Fetches what a data set needs: checked, put in place whole or not at all, nothing overwritten or deleted."""
+"""Fetches one file from one source; what a broken download left is continued."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import logging
+import os
 import shutil
-import tarfile
-import tempfile
-import zipfile
-from http.client import HTTPException
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from torchvision.datasets.utils import calculate_md5, download_url, extract_archive
+N_RETRIES = 5  # of a connection that breaks, in one call; each goes on where the one before stopped
+TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces
 
 logger = logging.getLogger(__name__)
 
 
-def fetch_archive(url: str, path: Path, md5: str) -> None:
-    """Downloads url to path unless it is there already.
+def fetch(source: str, path: Path, *, check: Callable[[Path], None] | None = None) -> None:
+    """Downloads a file to path, whole or not at all.
+
+    What a broken download left stays beside path, hidden, and the next call for this source goes on with it.
+
+    Args:
+        source: "https://...", "drive:ID", or "hub:OWNER/NAME/FILE" for a file of a Hugging Face data set.
+        path: Where to put it; its folder exists.
+        check: Raises ValueError where what came is not what it should be; it is then deleted, not put at path.
 
     Raises:
-        ConnectionError: If the download fails or gives other bytes.
-        ValueError: If the file that is there has another md5.
+        ConnectionError: If the source does not give it, or gives something else.
+        OSError: If the disk is full or not writable; what has come is kept.
     """
-    if path.exists():
-        if (found := calculate_md5(str(path))) != md5:
-            raise ValueError(f"Archive {path} has md5 {found}, expected {md5}. Delete it and run this command again.")
-        return
-    partial = path.with_name(f"{path.name}.part")
-    logger.info(f"Fetching {url}")
+    place = page_of(source)
+    logger.info(f"Fetching {path.name} from {place}")
+    # Of this source alone: the beginning of one source's file is never continued with the end of another's.
+    whole = path.with_name(f".{path.name}.{hashlib.sha256(source.encode()).hexdigest()[:8]}")
     try:
-        download_url(url, str(path.parent), partial.name, md5)
-    except (OSError, RuntimeError, HTTPException) as error:
-        raise ConnectionError(
-            f"Download of {url} is incomplete ({error}), expected a file of md5 {md5}. Run this command again, or "
-            f"fetch the file by hand to {path}."
-        ) from error
-    partial.replace(path)
+        _download(source, whole)
+    except Exception as error:  # gdown's, requests' and the hub's errors have no base class in common
+        kept = sum(part.stat().st_size for part in _parts(whole))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(_no_room(path, place, kept)) from error
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; the network's errors have no number
+            raise
+        note = f" ({kept:,} bytes of it are kept: run this command again to go on)" if kept else ""
+        raise ConnectionError(f"{place}: {_in_one_line(error)}{note}") from error
+    try:
+        if check:
+            check(whole)
+    except ValueError as error:
+        whole.unlink()
+        raise ConnectionError(f"{place} gives another file, which is deleted: {error}") from error
+    whole.chmod(0o666 & ~_umask())  # gdown's files are for their owner's eyes only
+    whole.replace(path)
+    for part in _parts(path.with_name(f".{path.name}.")):  # of other sources
+        part.unlink()
 
 
-def fetch_from_drive(file_id: str, path: Path) -> Path:
-    """Downloads a Google Drive file and returns where it lies: beside path, to be moved there once it is checked.
+def list_hub_files(repo: str) -> list[str]:
+    """Returns the names of the files in a Hugging Face data set, "OWNER/NAME".
 
     Raises:
-        ConnectionError: If Google Drive does not give it.
+        ConnectionError: If the hub does not answer.
     """
+    from huggingface_hub import HfApi  # here, since it takes long to import and only this needs it
+
+    try:
+        found = HfApi(endpoint=_hub()).dataset_info(repo, timeout=TIMEOUT_S[0])
+    except Exception as error:  # as above
+        raise ConnectionError(f"{page_of(f'hub:{repo}')}: {_in_one_line(error)}") from error
+    return [file.rfilename for file in found.siblings or ()]
+
+
+def page_of(source: str) -> str:
+    """Returns the address under which a browser shows or fetches a source."""
+    kind, _, name = source.partition(":")
+    if kind == "drive":
+        return f"https://drive.google.com/file/d/{name}"
+    return f"{_hub()}/datasets/{'/'.join(name.split('/')[:2])}" if kind == "hub" else source
+
+
+def _download(source: str, path: Path) -> None:
+    """Lets gdown fetch or continue a file: it asks for ranges, tries again and shows its progress on a terminal."""
     import gdown  # here, since it takes long to import and only this needs it
 
-    partial = path.with_name(f"{path.name}.part")
-    logger.info(f"Fetching {path.name} from Google Drive")
+    def download() -> None:
+        gdown.download(
+            _address_of(source),
+            str(path),
+            quiet=not sys.stderr.isatty(),
+            use_cookies=False,
+            resume=True,
+            log_messages={"start": "", "output": ""},
+            timeout=TIMEOUT_S,
+            retries=N_RETRIES,
+        )
+
     try:
-        if gdown.download(id=file_id, output=str(partial), quiet=True) is None:
-            raise RuntimeError("no file came")
-    except Exception as error:  # over its versions gdown's errors have no base class in common
-        raise ConnectionError(
-            f"{path.name} is not to be had from Google Drive ({error}), expected the file {file_id}. Fetch "
-            f"https://drive.google.com/file/d/{file_id} with a browser and save it as {path}."
-        ) from error
-    return partial
+        download()
+    except gdown.exceptions.DownloadError as error:
+        if "byte range" not in str(error):
+            raise
+        for part in _parts(path):  # this server cannot go on with it, or the file has changed
+            part.unlink()
+        download()
 
 
-def unpack(archive: Path, destination: Path) -> None:
-    """Unpacks the file or folder named as `destination` out of an archive, unless it is there already.
+def _address_of(source: str) -> str:
+    kind, _, name = source.partition(":")
+    if kind == "drive":
+        return f"https://drive.google.com/uc?id={name}"
+    if kind != "hub":
+        return source
+    from huggingface_hub import hf_hub_url  # as above
 
-    Raises:
-        ValueError: If the archive is broken or holds nothing of that name.
-    """
-    if destination.exists():
-        return
-    logger.info(f"Unpacking {archive}")
-    workplace = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=destination.parent))
-    try:
-        try:
-            extract_archive(str(archive), str(workplace))
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
-            raise ValueError(
-                f"Archive {archive} does not unpack ({error}), expected a whole one. Delete it and run this "
-                "command again."
-            ) from error
-        found = sorted(workplace.rglob(destination.name))
-        if not found:
-            raise ValueError(
-                f"Archive {archive} holds no {destination.name}, expected the publisher's archive. Replace it."
-            )
-        found[0].replace(destination)
-    finally:
-        shutil.rmtree(workplace)
+    # By its address: huggingface_hub's own download keeps nothing of one that is broken off.
+    owner, repo, file = name.split("/", 2)
+    return hf_hub_url(f"{owner}/{repo}", file, repo_type="dataset", endpoint=_hub())
+
+
+def _hub() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def _parts(path: Path) -> list[Path]:
+    """Returns what gdown keeps of a broken download to path."""
+    return [part for part in path.parent.iterdir() if part.name.startswith(path.name) and part.suffix == ".part"]
+
+
+def _no_room(path: Path, place: str, n_bytes: int) -> str:
+    free_mb, come_mb = shutil.disk_usage(path.parent).free / 1e6, n_bytes / 1e6
+    return (
+        f"{path.parent} has {free_mb:,.1f} MB free, expected room for the rest of {path.name} from {place}, of which "
+        f"{come_mb:,.1f} MB have come. Free some and run this command again, which goes on from there, or pass another "
+        "--root."
+    )
+
+
+def _in_one_line(error: Exception) -> str:
+    text = str(error).split("\nThe received bytes are kept")[0]  # gdown's hint is for its own command line
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # it cannot be asked for without setting it
+    os.umask(mask)
+    return mask
