@@ -53,6 +53,7 @@ def get_cfg_default() -> CN:
     cfg.DATASET.ROOT = ""  # folder that holds the data sets' folders
     cfg.DATASET.NAME = ""
     cfg.DATASET.NUM_SHOTS = -1  # training items per class; -1: all
+    cfg.DATASET.FEWSHOT_FILE = ""  # JSON Lines of the training and val items; "": they are drawn
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base (the first half of the labels), new (the rest)
     cfg.DATASET.CLASSNAMES = ""  # data set Folder: file of class names; "": the folders' names
     cfg.DATASET.SOURCE_DOMAINS = ()
@@ -183,7 +184,14 @@ AT_LEAST = {
 }
 
 # Files and folders that decide what a run computes.
-PATHS = ("DATASET.ROOT", "DATASET.CLASSNAMES", "MODEL.BACKBONE.NAME", "MODEL.INIT_WEIGHTS", "RUN.MODEL_DIR")
+PATHS = (
+    "DATASET.ROOT",
+    "DATASET.FEWSHOT_FILE",
+    "DATASET.CLASSNAMES",
+    "MODEL.BACKBONE.NAME",
+    "MODEL.INIT_WEIGHTS",
+    "RUN.MODEL_DIR",
+)
 
 # Keys that say where and how fast a run goes, not what it computes: another value is still the same run.
 NOT_IN_DIGEST = {
