@@ -10,14 +10,16 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from engine import Datum
 from engine.files import write_atomically
 
-Items = tuple[list[Datum], list[Datum], list[Datum]]  # of train, val and test
+from .folder_items import ClassItems, FolderItems
+
+Items = tuple[Sequence[Datum], Sequence[Datum], Sequence[Datum]]  # of train, val and test
 SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"})
 
@@ -104,21 +106,29 @@ def draw_held_out(train: Sequence[Datum], drawn: Sequence[Datum], shots: int, se
     rng = random.Random(f"held out, {seed}")  # not Random(seed): that would pick the places that the few shots had
     paths, n_wanted = {item.impath for item in drawn}, 4 if shots == -1 else min(shots, 4)
     held_out = []
-    for group in _group_by_label(train):
-        left = [item for item in group if item.impath not in paths]
+    for group in group_by_label(train):
+        left = _without(group, paths)
         held_out += rng.sample(left or group, min(n_wanted, len(left) or len(group) // 2))
     return held_out
 
 
 def _draw_per_class(items: Sequence[Datum], shots: int, rng: random.Random) -> list[Datum]:
     drawn = []
-    for group in _group_by_label(items):
+    for group in group_by_label(items):
         drawn += rng.sample(group, shots) if len(group) >= shots else group
     return drawn
 
 
-def _group_by_label(items: Sequence[Datum]) -> list[list[Datum]]:
-    """Returns one list per class, classes in order of first appearance."""
+def _without(items: Sequence[Datum], paths: Collection[str]) -> Sequence[Datum]:
+    if isinstance(items, ClassItems):
+        return items.without(paths)
+    return [item for item in items if item.impath not in paths]
+
+
+def group_by_label(items: Sequence[Datum]) -> list[Sequence[Datum]]:
+    """Returns the items of each class, classes in order of first appearance; those of folders stay unmade."""
+    if isinstance(items, FolderItems):
+        return list(items.classes)
     groups: dict[int, list[Datum]] = {}
     for item in items:
         groups.setdefault(item.label, []).append(item)
@@ -162,7 +172,7 @@ def draw_split(items: Sequence[Datum], seed: int) -> Items:
     """Splits each class at random: half (rounded up) to train on, a fifth (down) for val, the rest to test on."""
     rng = random.Random(seed)
     train, val, test = [], [], []
-    for group in _group_by_label(items):
+    for group in group_by_label(items):
         shuffled = rng.sample(group, len(group))
         n_train, n_val = (len(group) + 1) // 2, len(group) // 5
         train += shuffled[:n_train]
