@@ -1,6 +1,6 @@
-"""Says what is missing or wrong in a copy of a data set.
+"""Says what is missing or wrong in copies of data sets.
 
-Run: python -m datasets.check caltech101 --root FOLDER [--decode]
+Run: python -m datasets.check caltech101 dtd --root FOLDER [--decode]
 """
 
 from __future__ import annotations
@@ -9,39 +9,69 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
 
 from engine import DATASET_REGISTRY
 
+from .report import Report, tabulate_reports
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "datasets"
+ALL = "all"
+NOT_IN_ALL = "folder"  # a root of its own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Checks one data set and returns the exit code: 1 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.check", description="Check a copy of a data set.")
+    """Checks data sets and returns the exit code: 1 where something is wrong; of `all`, where one that is there is."""
+    args = parse_args(argv)
+    reports: list[Report] = []
+
+    def check(dataset: type, root: Path) -> int:
+        reports.append(dataset.check(root, decode=args.decode))
+        return 0  # print_reports counts
+
+    failed = run(check, args)
+    return max(failed, print_reports(reports, may_be_absent=ALL in args.names))
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m datasets.check", description="Check copies of data sets.")
     add_arguments(parser)
     parser.add_argument("--decode", action="store_true", help="also read every image as a whole (takes minutes)")
-    args = parser.parse_args(argv)
-    return run(lambda dataset, root: print_report(dataset, root, decode=args.decode), args)
+    return parser.parse_args(argv)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="as in configs/datasets (caltech101) or as registered (Caltech101)")
+    names = f"caltech101 as in configs/datasets, or Caltech101; {ALL}: every one but {NOT_IN_ALL}"
+    parser.add_argument("names", nargs="+", metavar="NAME", help=names)
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets; default: $DATA")
 
 
-def run(command, args: argparse.Namespace) -> int:
+def run(command: Callable[[type, Path], int], args: argparse.Namespace) -> int:
     """Calls command(dataset class, root) -> exit code; a user's error becomes one message and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        dataset = find_dataset(args.name)
-        return command(dataset, dataset.find_root(args.root))
-    except (KeyError, ValueError, OSError, NotImplementedError) as error:
-        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+    for name in ("httpx", "httpx2"):  # the hub's client tells of every request
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if ALL in args.names and not args.root:
+        print(f"--root is empty, expected a folder with {ALL}. Pass --root FOLDER, or set DATA.", file=sys.stderr)
         return 1
+    codes = []
+    for name in expand_names(args.names):
+        try:
+            dataset = find_dataset(name)
+            codes.append(command(dataset, dataset.find_root(args.root)))
+        except (KeyError, ValueError, OSError, NotImplementedError) as error:
+            print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+            codes.append(1)
+    return max(codes)
+
+
+def expand_names(names: Sequence[str]) -> list[str]:
+    """Returns the names, each once, those of all configs but that of `folder` in the place of `all`."""
+    every = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != NOT_IN_ALL)
+    return list(dict.fromkeys(one for name in names for one in (every if name == ALL else [name])))
 
 
 def find_dataset(name: str) -> type:
@@ -60,6 +90,20 @@ def print_report(dataset: type, root: Path, *, decode: bool = False) -> int:
     report = dataset.check(root, decode=decode)
     print(report)
     return 0 if report.ok else 1
+
+
+def print_reports(reports: Sequence[Report], *, may_be_absent: bool) -> int:
+    """Prints one report as it is, of several a table and, below it, those with problems; returns the exit code."""
+    wrong = [report for report in reports if not report.ok and (report.is_there or not may_be_absent)]
+    if len(reports) < 2:
+        print(*reports, sep="\n")
+        return 1 if wrong else 0
+    print(tabulate_reports(reports), *wrong, sep="\n\n")
+    if not any(report.is_there for report in reports):
+        roots = ", ".join(sorted({str(report.folder.parent) for report in reports}))
+        print(f"\n{roots} holds none of these data sets, expected their folders. Correct --root (or DATA).")
+        return 1
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

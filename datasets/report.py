@@ -1,85 +1,76 @@
-"""What is right and wrong with the copy of a data set on disk."""
+"""What is right and wrong with the copy of a data set on disk, in words and as a line of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from tqdm import tqdm
+from tabulate import tabulate
 
-from engine import DatasetBase, Datum
-from engine.data import read_image
-
-from .split import SPLITS, missing_files
+from .split import SPLITS
 
 N_NAMED = 5  # of many files, so many are named
 
 
 @dataclass
 class Report:
-    """Findings of a check: `problems` make a copy unusable or different from the papers', `notes` do not."""
+    """Findings of a check: `problems` make a copy unusable or different from the papers', `notes` do not.
 
-    title: str
+    Attributes:
+        name: The data set's name.
+        folder: Where its copy lies.
+        problems: What is wrong, each with what to do.
+        notes: What else was found.
+        n_classes: Number of classes found; None where the items could not be read.
+        n_items: Number of train, val and test items found; None likewise.
+        n_missing: Number of their images that are not there.
+    """
+
+    name: str
+    folder: Path
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    n_classes: int | None = None
+    n_items: tuple[int, int, int] | None = None
+    n_missing: int = 0
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
+    @property
+    def is_there(self) -> bool:
+        return self.folder.exists()
+
+    @property
+    def verdict(self) -> str:
+        return "all is as it should be" if self.ok else f"{len(self.problems)} problem(s)"
+
     def __str__(self) -> str:
-        verdict = "all is as it should be" if self.ok else f"{len(self.problems)} problem(s)"
         problems = [f"  wrong: {problem}" for problem in self.problems]
-        return "\n".join([f"{self.title}: {verdict}", *problems, *(f"  {note}" for note in self.notes)])
+        notes = [f"  {note}" for note in self.notes]
+        return "\n".join([f"{self.name} in {self.folder}: {self.verdict}", *notes, *problems])
 
 
-def report_items(
-    report: Report, splits: Sequence[Sequence[Datum]], *, n_classes: int, n_items: tuple[int, int, int], decode: bool
-) -> None:
-    """Adds what is wrong with the items of train, val and test to a report.
-
-    Args:
-        report: Where to add it.
-        splits: The three lists.
-        n_classes: Expected number of classes; 0 accepts any.
-        n_items: Expected number of items in each list; all 0 accepts any.
-        decode: Whether every image is read as a whole.
-    """
-    train, val, test = splits
-    found_classes = len({item.label for items in splits for item in items})
-    found_items = tuple(len(items) for items in splits)
-    counts = ", ".join(f"{split} {n:,}" for split, n in zip(SPLITS, found_items))
-    report.notes.append(f"{found_classes} classes; items: {counts}")
-    if n_classes and found_classes != n_classes:
-        report.problems.append(f"the split has {found_classes} classes, expected {n_classes}")
-    if any(n_items) and found_items != n_items:
-        expected = ", ".join(f"{split} {n:,}" for split, n in zip(SPLITS, n_items))
-        report.problems.append(f"the split has the items {counts}, expected {expected}")
-    try:
-        DatasetBase(train, val=val, test=test)
-    except ValueError as error:
-        report.problems.append(str(error))
-    missing = missing_files(*splits)
-    if missing:
-        report.problems.append(f"{len(missing):,} image(s) are missing: {name_first(missing)}")
-    if decode:
-        absent = set(missing)
-        present = {item.impath for items in splits for item in items} - absent
-        broken = [path for path in tqdm(sorted(present), desc="decoding", leave=False) if not _decodes(path)]
-        report.notes.append(f"{len(present):,} image(s) were decoded")
-        if broken:
-            report.problems.append(f"{len(broken):,} image(s) do not decode: {name_first(broken)}")
+def tabulate_reports(reports: Iterable[Report]) -> str:
+    """Returns a table with a line for each data set."""
+    headers = ("data set", "classes", *SPLITS, "missing", "verdict")
+    lines = []
+    for report in reports:
+        counts = (report.n_classes, *report.n_items, report.n_missing) if report.n_items else (None,) * 5
+        verdict = report.verdict if report.is_there else "not there"
+        lines.append((report.name, *("-" if n is None else f"{n:,}" for n in counts), verdict))
+    return tabulate(lines, headers, disable_numparse=True, colalign=("left", *["right"] * 5, "left"))
 
 
-def name_first(paths: Sequence[str]) -> str:
-    """Returns the first few paths and how many more there are."""
-    more = f" and {len(paths) - N_NAMED:,} more" if len(paths) > N_NAMED else ""
-    return ", ".join(paths[:N_NAMED]) + more
+def count_items(n_items: Sequence[int]) -> str:
+    """Returns the number of train, val and test items in words."""
+    return ", ".join(f"{split} {n:,}" for split, n in zip(SPLITS, n_items))
 
 
-def _decodes(path: str) -> bool:
-    try:
-        read_image(path)
-    except (ValueError, FileNotFoundError):
-        return False
-    return True
+def name_first(names: Sequence[str], folder: Path | None = None) -> str:
+    """Returns the first few names and how many more there are; paths in folder are named as they lie there."""
+    more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
+    return ", ".join(name.removeprefix(f"{folder}{os.sep}") for name in names[:N_NAMED]) + more

@@ -162,4 +162,4 @@ def test_a_folder_can_be_checked(tmp_path, capsys):
     assert "2 classes; items: train 10, val 4, test 6" in capsys.readouterr().out
     (tmp_path / "a" / "3.png").write_text("no image")
     assert check.main(["folder", "--root", str(tmp_path), "--decode"]) == 1
-    assert f"1 image(s) do not decode: {tmp_path}/a/3.png" in capsys.readouterr().out
+    assert f"1 image(s) that do not decode, expected whole ones in {tmp_path}: a/3.png" in capsys.readouterr().out

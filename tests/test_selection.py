@@ -36,9 +36,10 @@ def make(tmp_path, monkeypatch):
 
         Toy.val_is_test = val_is_test
         cfg = get_cfg_default()
+        cfg.DATASET.ROOT = str(tmp_path)
         cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = shots, subset, seed
         if present:
-            monkeypatch.setattr("datasets.base.missing_files", lambda *splits: [])
+            monkeypatch.setattr("datasets.checks.find_unusable", lambda *splits: ([], []))
         return Toy(cfg)
 
     return build
@@ -113,10 +114,10 @@ def test_base_and_new_classes_are_taken_from_what_was_drawn(make, subset, labels
 def test_missing_images_of_the_selection_are_named(make, monkeypatch):
     gone = make(shots=2, without=("val",)).selection[0].impath
     monkeypatch.setattr(
-        "datasets.base.missing_files",
-        lambda *splits: [x.impath for items in splits for x in items if x.impath == gone],
+        "datasets.checks.find_unusable",
+        lambda *splits: ([x.impath for items in splits for x in items if x.impath == gone], []),
     )
-    with pytest.raises(FileNotFoundError, match=rf"Toy lacks 1 image\(s\), .*: {gone}. Draw them."):
+    with pytest.raises(FileNotFoundError, match=rf"Toy lacks 1 image\(s\), .*: {gone}.* Draw them."):
         make(shots=2, without=("val",), present=False)
 
 
