@@ -7,12 +7,14 @@ https://www.image-net.org/
 from pathlib import Path
 
 from .base import DATASET_REGISTRY, Items
-from .imagenet_files import CLASSNAMES_STEP, ImageNetFiles
+from .classnames import CLASSNAMES_STEP
+from .imagenet_archives import plan_ilsvrc, unpack_ilsvrc
+from .imagenet_files import ImageNetFiles
 
 
 @DATASET_REGISTRY.register()
 class ImageNet(ImageNetFiles):
-    """1,281,167 training and 50,000 test images.
+    """Its val/ is validated and tested on.
 
     Differs from the original: items are listed in the order of folders and file names, not of the file system, so that
     a few-shot draw is the same everywhere.
@@ -22,13 +24,42 @@ class ImageNet(ImageNetFiles):
     image_dir = "images"
     n_classes = 1000
     n_items = (1281167, 0, 50000)
+    n_base_new = (25000, 25000)
     val_is_test = True
     by_hand = (
-        "from https://www.image-net.org/ unpack ILSVRC2012_img_train.tar and the archives in it to "
-        "images/train/n*/*.JPEG",
-        "unpack ILSVRC2012_img_val.tar and sort its images into class folders, images/val/n*/*.JPEG",
+        "sign up at https://www.image-net.org/ and download, of ILSVRC 2012, ILSVRC2012_img_train.tar, "
+        "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into one folder, ARCHIVES",
+        "run `python -m datasets.prepare ImageNet --root FOLDER --from ARCHIVES`, which checks them and unpacks them "
+        "to images/train/n*/*.JPEG and images/val/n*/*.JPEG",
+        "or, where such class folders lie elsewhere already: `mkdir -p images`, then `ln -s /path/to/train "
+        "/path/to/val images/`",
         CLASSNAMES_STEP,
     )
+
+    @classmethod
+    def contents(cls) -> tuple[str, ...]:
+        return ("images/train", "images/val")
+
+    @classmethod
+    def prepare(cls, root: Path, *, given: str = "") -> None:
+        """Unpacks the archives, where they lie in the data set's folder or in `given`."""
+        unpack_ilsvrc(root / cls.dataset_dir / cls.image_dir, cls.places(root, given))
+        super().prepare(root, given=given)
+
+    @classmethod
+    def plan(cls, root: Path, *, given: str = "") -> list[str]:
+        return plan_ilsvrc(root / cls.dataset_dir / cls.image_dir, cls.places(root, given)) + [cls.remedy()]
+
+    @classmethod
+    def places(cls, root: Path, given: str) -> list[Path]:
+        """Returns the folders where the archives may lie."""
+        return [root / cls.dataset_dir, *([Path(given).expanduser()] if given else [])]
+
+    @classmethod
+    def is_complete(cls, root: Path) -> bool:
+        """Raises FileNotFoundError, with the steps, where something is missing: no command fetches it."""
+        cls.read_items(root)
+        return True
 
     @classmethod
     def read_items(cls, root: Path) -> Items:

@@ -6,26 +6,68 @@ A line of classnames.txt is `FOLDER CLASS NAME`, such as "n01440764 tench"; its 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from shlex import quote
 
-from .base import Datum, FewShotDataset, Items
+from engine.files import write_atomically
+
+from .base import FewShotDataset, Items, RemoteFile
+from .classnames import CLASSNAMES_FILE, CLASSNAMES_ID, read_classnames, require_same
+from .folder_items import ClassItems, FolderItems
 from .report import name_first
 from .split import IMAGE_SUFFIXES
+from .wrong_copies import list_folders
 
-CLASSNAMES_FILE = "classnames.txt"
-CLASSNAMES_STEP = f"save https://drive.google.com/file/d/1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF as {CLASSNAMES_FILE}"
+SUFFIXES = tuple(IMAGE_SUFFIXES)
+DATASET_DIRS = ("imagenet", "imagenetv2", "imagenet-sketch", "imagenet-adversarial", "imagenet-rendition")
 
 
 class ImageNetFiles(FewShotDataset):
-    """Template of a test set of ImageNet's classes; a subclass may name the class folders, or add training images."""
+    """Template of a test set of ImageNet's classes, or of those in `source_labels`; a subclass may add training images.
+
+    Attributes:
+        folders_sha256: Digest of the 1,000 folders' names, one a line, in the order of the labels.
+    """
+
+    folders_sha256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
+    label_files = (RemoteFile(CLASSNAMES_FILE, sources=(f"drive:{CLASSNAMES_ID}",)),)
+    listed_from_disk = True
+
+    @classmethod
+    def prepare(cls, root: Path, *, given: str = "") -> None:
+        """As the other data sets; classnames.txt is copied where another of ImageNet's folders has it."""
+        cls.copy_classnames(root)
+        super().prepare(root, given=given)
+
+    @classmethod
+    def copy_classnames(cls, root: Path) -> None:
+        target, *others = (root / folder / CLASSNAMES_FILE for folder in (cls.dataset_dir, *DATASET_DIRS))
+        found = next((other for other in others if other.exists()), target)
+        if target.exists() or not found.exists():
+            return
+        read_classnames(found, cls.folders_sha256)
+        target.parent.mkdir(exist_ok=True)
+        write_atomically(target, lambda temporary: shutil.copyfile(found, temporary))
+
+    @classmethod
+    def is_complete(cls, root: Path) -> bool:
+        """Says whether all images are there; without classnames.txt, whether their folder is."""
+        folder = root / cls.dataset_dir
+        if not (folder / CLASSNAMES_FILE).exists():
+            return (folder / cls.image_dir).exists()
+        try:
+            return all(len(items) >= n for items, n in zip(cls.read_items(root), cls.n_items))
+        except FileNotFoundError:
+            return False
 
     @classmethod
     def read_items(cls, root: Path) -> Items:
         """Returns no training and no val items, and all test items.
 
         Raises:
-            FileNotFoundError: If the folder of the images or classnames.txt is missing.
-            ValueError: If classnames.txt is broken, or the class folders are not those that it names.
+            FileNotFoundError: If images or classnames.txt are missing.
+            ValueError: If classnames.txt is not the papers', or the folders are not those of the classes.
         """
         images = root / cls.dataset_dir / cls.image_dir
         return [], [], cls.list_class_items(images, cls.read_classnames(root))
@@ -33,88 +75,68 @@ class ImageNetFiles(FewShotDataset):
     @classmethod
     def read_classnames(cls, root: Path) -> dict[str, str]:
         """Returns folder -> class name of all 1,000 classes, in the order of ImageNet's labels."""
-        path = root / cls.dataset_dir / CLASSNAMES_FILE
+        path, of_imagenet = (root / folder / CLASSNAMES_FILE for folder in (cls.dataset_dir, DATASET_DIRS[0]))
         cls.require(path)
-        return read_classnames(path)
-
-    @classmethod
-    def name_folders(cls, images: Path, classnames: dict[str, str]) -> dict[str, str]:
-        """Returns folder in `images` -> class name, in the order of this data set's labels."""
+        classnames = read_classnames(path, cls.folders_sha256)
+        if path != of_imagenet and of_imagenet.exists():
+            require_same(path, classnames, of_imagenet)
         return classnames
 
     @classmethod
-    def list_class_items(cls, images: Path, classnames: dict[str, str]) -> list[Datum]:
+    def name_folders(cls, classnames: dict[str, str]) -> dict[str, str]:
+        """Returns folder of the images -> class name, in the order of this data set's labels."""
+        if cls.source_labels is None:
+            return classnames
+        folders = list(classnames)
+        return {folders[label]: classnames[folders[label]] for label in cls.source_labels}
+
+    @classmethod
+    def list_class_items(cls, images: Path, classnames: dict[str, str]) -> FolderItems:
         """Returns an item for every image, by label and file name; asks for names alone: there may be a million."""
         cls.require(images)
-        classes = cls.name_folders(images, classnames)
+        classes = cls.name_folders(classnames)
         cls.require_folders(images, classes)
-        items, suffixes = [], tuple(IMAGE_SUFFIXES)
+        listed = []
         for label, (folder, classname) in enumerate(classes.items()):
             place = os.path.join(images, folder, "")  # "": ends with a separator, so that names are only appended
-            names = sorted(name for name in os.listdir(place) if name.lower().endswith(suffixes))
+            names = list_images(place)
             if not names:
-                raise ValueError(f"{place} holds no images, expected some in every class folder. {cls.remedy()}")
-            items += [Datum(place + name, label, classname=classname) for name in names]
-        return items
+                raise FileNotFoundError(f"{place} holds no images, expected some in every class folder. {cls.remedy()}")
+            listed.append(ClassItems(place, names, label, classname))
+        return FolderItems(listed)
 
     @classmethod
     def require_folders(cls, images: Path, classes: dict[str, str]) -> None:
-        """Raises ValueError if a class has no folder, or a folder no class."""
-        folders = set(list_folders(images))
-        if missing := [folder for folder in classes if folder not in folders]:
+        """Raises FileNotFoundError if a class has no folder, ValueError if images lie elsewhere than in these."""
+        folders = {folder.name: folder for folder in list_folders(images)}
+        unknown = [folder for name, folder in folders.items() if name not in classes]
+        missing = [name for name in classes if name not in folders]
+        for deeper in unknown:
+            if any(folder.name in classes for folder in list_folders(deeper)):
+                raise ValueError(
+                    f"The class folders lie in {deeper}, one level too deep, expected them in {images}. Move them up: "
+                    f"`mv {quote(str(deeper))}/* {quote(str(images))}/`, then `rmdir {quote(str(deeper))}`."
+                )
+        if len(missing) == len(classes) and (loose := list_images(str(images))):
             raise ValueError(
+                f"{images} holds {len(loose):,} images outside of class folders, expected folders such as {missing[0]}"
+                f". Move {images} away and prepare the data set again. {cls.remedy()}"
+            )
+        if missing:
+            raise FileNotFoundError(
                 f"{images} holds {len(classes) - len(missing)} of {len(classes)} class folders, expected all; missing: "
                 f"{name_first(missing)}. {cls.remedy()}"
             )
-        if unknown := sorted(folders - classes.keys()):
+        if unknown:
             raise ValueError(
-                f"{images / unknown[0]} is a folder of no class in {CLASSNAMES_FILE} ({len(unknown)} such), expected "
-                "class folders alone. Move it away."
+                f"{unknown[0]} is a folder of none of {cls.__name__}'s {len(classes)} classes ({len(unknown)} "
+                "such), expected class folders alone. Move it away."
             )
 
 
-class ImageNetSubset(ImageNetFiles):
-    """Template of a test set of some of ImageNet's classes: those with a folder, labelled in the folders' order."""
-
-    def load_items(self, cfg) -> Items:
-        """Returns all items; from now on `source_labels` are their classes' labels among the 1,000."""
-        items = super().load_items(cfg)
-        folders = list(self.read_classnames(self.find_root(cfg.DATASET.ROOT)))
-        found = {item.label: Path(item.impath).parent.name for item in items[-1]}
-        self.source_labels = tuple(folders.index(found[label]) for label in range(len(found)))
-        return items
-
-    @classmethod
-    def name_folders(cls, images: Path, classnames: dict[str, str]) -> dict[str, str]:
-        classes = {folder: classnames[folder] for folder in list_folders(images) if folder in classnames}
-        if len(classes) != cls.n_classes:
-            raise ValueError(
-                f"{images} holds {len(classes)} of ImageNet's class folders, expected {cls.n_classes}. {cls.remedy()}"
-            )
-        return classes
-
-
-def read_classnames(path: Path) -> dict[str, str]:
-    """Returns folder -> class name, in the order of the lines.
-
-    Raises:
-        ValueError: If a line is not `FOLDER CLASS NAME`, or names a folder once more.
-    """
-    classnames: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        folder, _, name = line.strip().partition(" ")
-        if not name.strip() or folder in classnames:
-            raise ValueError(
-                f"{path}, line {number} is {line!r}, expected `FOLDER CLASS NAME`, each folder once. Fetch it anew: "
-                f"{CLASSNAMES_STEP}."
-            )
-        classnames[folder] = name.strip()
-    return classnames
-
-
-def list_folders(folder: Path) -> list[str]:
-    """Returns the names of the folders in a folder, sorted, without hidden ones."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+def list_images(folder: str) -> list[str]:
+    """Returns the names of the image files in a folder, sorted."""
+    names = sorted(os.listdir(folder))
+    if "/".join([*names, ""]).count(".JPEG/") == len(names):  # ImageNet's own: asked one by one, a million takes long
+        return names
+    return [name for name in names if name.lower().endswith(SUFFIXES)]

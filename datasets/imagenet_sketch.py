@@ -5,19 +5,19 @@ NeurIPS 2019.
 https://github.com/HaohanWang/ImageNet-Sketch
 """
 
-from .base import DATASET_REGISTRY
-from .imagenet_files import CLASSNAMES_STEP, ImageNetFiles
+from .base import DATASET_REGISTRY, RemoteFile
+from .imagenet_files import ImageNetFiles
 
 
 @DATASET_REGISTRY.register()
 class ImageNetSketch(ImageNetFiles):
-    """50,889 test images."""
+    """About 50 sketches of each class."""
 
     dataset_dir = "imagenet-sketch"
     image_dir = "images"
     n_classes = 1000
     n_items = (0, 0, 50889)
-    by_hand = (
-        "unpack the archive that https://github.com/HaohanWang/ImageNet-Sketch links to images/n*/*.JPEG",
-        CLASSNAMES_STEP,
+    archives = (
+        RemoteFile("ImageNet-Sketch.zip", sources=("hub:songweig/imagenet_sketch",), members={"sketch": "images"}),
     )
+    mirrored = True
