@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from engine import DATASET_REGISTRY, DatasetBase, Datum
 
-from .download import fetch_archive, unpack
+from .checks import require_usable
+from .fewshot_file import read_fewshot
 from .files import DatasetFiles
-from .report import Report, name_first, report_items
+from .report import Report
+from .sources import MIRROR, RemoteFile
 from .split import (
     Items,
     draw_few_shots,
@@ -25,16 +29,15 @@ __all__ = [
     "Datum",
     "FewShotDataset",
     "Items",
+    "MIRROR",
+    "RemoteFile",
     "Report",
     "draw_few_shots",
     "draw_split",
-    "fetch_archive",
     "list_class_images",
     "missing_files",
     "read_split",
-    "report_items",
     "subsample_classes",
-    "unpack",
     "write_split",
 ]
 
@@ -57,21 +60,15 @@ class FewShotDataset(DatasetFiles, DatasetBase):
     prepare_on_first_use = False
 
     def __init__(self, cfg):
-        all_train, val, test = self.load_items(cfg)
-        shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
-        train, val = draw_few_shots(all_train, val, shots=shots, seed=seed)
-        selection = val or draw_held_out(all_train, train, shots=shots, seed=seed)
-        val = test if self.val_is_test else val
+        items = self.load_items(cfg)
+        train, val, test, selection = self.choose(items, cfg)
         subset = cfg.DATASET.SUBSAMPLE_CLASSES
         if self.source_labels is not None:  # from here on those of the kept classes
             kept = labels_of_subset(train, val, test, selection, subset=subset)
             self.source_labels = tuple(self.source_labels[label] for label in kept)
-        train, val, test, selection = subsample_classes(train, val, test, selection, subset=subset)
-        if missing := missing_files(train, val, test, selection):
-            raise FileNotFoundError(
-                f"{type(self).__name__} lacks {len(missing):,} image(s), expected every file that the split lists: "
-                f"{name_first(missing)}. {self.remedy()}"
-            )
+        used = subsample_classes(train, val, test, selection, subset=subset)
+        require_usable(type(self), self.find_root(cfg.DATASET.ROOT), items, used)
+        train, val, test, selection = used
         super().__init__(train, val=val, test=test, selection=selection)
 
     def load_items(self, cfg) -> Items:
@@ -80,3 +77,15 @@ class FewShotDataset(DatasetFiles, DatasetBase):
         if self.prepare_on_first_use:
             self.prepare(root)
         return self.read_items(root)
+
+    def choose(self, items: Items, cfg) -> tuple[list[Datum], list[Datum], list[Datum], list[Datum]]:
+        """Returns the items to train, to validate, to test and to choose hyper-parameters on, of all classes."""
+        all_train, all_val, test = items
+        shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
+        if cfg.DATASET.FEWSHOT_FILE:
+            images = self.find_root(cfg.DATASET.ROOT) / self.dataset_dir / self.image_dir
+            train, val = read_fewshot(Path(cfg.DATASET.FEWSHOT_FILE), images, all_train, all_val, shots=shots)
+        else:
+            train, val = draw_few_shots(all_train, all_val, shots=shots, seed=seed)
+        selection = val or draw_held_out(all_train, train, shots=shots, seed=seed)
+        return train, list(test) if self.val_is_test else val, list(test), selection

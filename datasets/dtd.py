@@ -4,12 +4,12 @@ Paper: Describing Textures in the Wild, Cimpoi, Maji, Kokkinos, Mohamed, Vedaldi
 https://www.robots.ox.ac.uk/~vgg/data/dtd/
 """
 
-from .base import DATASET_REGISTRY, FewShotDataset
+from .base import DATASET_REGISTRY, FewShotDataset, RemoteFile
 
 
 @DATASET_REGISTRY.register()
 class DescribableTextures(FewShotDataset):
-    """2,820 training, 1,128 validation and 1,692 test images, not split as the publisher does."""
+    """Folders and class names are adjectives; the split is none of the publisher's ten."""
 
     dataset_dir = "dtd"
     image_dir = "images"
@@ -19,5 +19,14 @@ class DescribableTextures(FewShotDataset):
     split_items_sha256 = "460b9ea269753f33a1a5f348c87c27cb0c6c154e9991018006b86a2a16ed6331"
     n_classes = 47
     n_items = (2820, 1128, 1692)
+    n_base_new = (864, 828)
+    archives = (
+        RemoteFile(
+            "dtd-r1.0.1.tar.gz",
+            sources=("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",),
+            md5="fff73e5086ae6bdbea199a49dfb8a4c1",
+            members={"dtd/images": "images"},
+        ),
+    )
+    mirrored = True
     prompt_template = "{} texture."
-    by_hand = ("unpack https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz to images/CLASS/*.jpg",)

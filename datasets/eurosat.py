@@ -5,12 +5,19 @@ Dengel, Borth, IEEE J-STARS 2019.
 https://github.com/phelber/EuroSAT
 """
 
-from .base import DATASET_REGISTRY, FewShotDataset
+from typing import ClassVar
+
+from .base import DATASET_REGISTRY, FewShotDataset, RemoteFile
+
+PUBLISHER = "https://madm.dfki.de/files/sentinel/EuroSAT.zip"
+COPY = (  # the one that torchvision takes
+    "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip"
+)
 
 
 @DATASET_REGISTRY.register()
 class EuroSAT(FewShotDataset):
-    """13,500 training, 5,400 validation and 8,100 test images; names are words, such as "Annual Crop Land"."""
+    """The RGB version; class names are written out, two of the ten are their folders'."""
 
     dataset_dir = "eurosat"
     image_dir = "2750"
@@ -19,5 +26,24 @@ class EuroSAT(FewShotDataset):
     split_sha256 = "541503a77d0b26b735d85ec7a3e672804fe0aa466c2e5f07da772cc6c0af8ad2"
     n_classes = 10
     n_items = (13500, 5400, 8100)
+    n_base_new = (4200, 3900)
+    archives = (
+        RemoteFile(
+            "EuroSAT.zip",
+            sources=(PUBLISHER, COPY),
+            md5="c8fa014336c82ac7804f0398fcb19387",
+            members={"2750": "2750"},
+        ),
+    )
+    mirrored = True
+    renamed_folders: ClassVar = {
+        "AnnualCrop": "Annual Crop Land",
+        "HerbaceousVegetation": "Herbaceous Vegetation Land",
+        "Highway": "Highway or Road",
+        "Industrial": "Industrial Buildings",
+        "Pasture": "Pasture Land",
+        "PermanentCrop": "Permanent Crop Land",
+        "Residential": "Residential Buildings",
+        "SeaLake": "Sea or Lake",
+    }
     prompt_template = "a centered satellite photo of {}."
-    by_hand = ("unpack https://madm.dfki.de/files/sentinel/EuroSAT.zip to 2750/CLASS/*.jpg",)

@@ -6,7 +6,8 @@ https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/
 
 from pathlib import Path
 
-from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items
+from .annotations import read_lines, wrong_line
+from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
 
 VARIANTS_FILE = "variants.txt"
 LIST_FILES = ("images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt")
@@ -14,17 +15,25 @@ LIST_FILES = ("images_variant_train.txt", "images_variant_val.txt", "images_vari
 
 @DATASET_REGISTRY.register()
 class FGVCAircraft(FewShotDataset):
-    """3,334 training, 3,333 validation and 3,333 test images, split as the publisher does."""
+    """Split as the publisher does, without a split file; for non-commercial research only."""
 
     dataset_dir = "fgvc_aircraft"
     image_dir = "images"
     n_classes = 100
     n_items = (3334, 3333, 3333)
-    prompt_template = "a photo of a {}, a type of aircraft."
-    by_hand = (
-        "unpack https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz and rename its "
-        f"data/ to fgvc_aircraft/: images/*.jpg, {VARIANTS_FILE}, {', '.join(LIST_FILES)}",
+    archives = (
+        RemoteFile(
+            "fgvc-aircraft-2013b.tar.gz",
+            sources=("https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",),
+            members={f"data/{name}": name for name in ("images", VARIANTS_FILE, *LIST_FILES)},
+        ),
     )
+    mirrored = True
+    prompt_template = "a photo of a {}, a type of aircraft."
+
+    @classmethod
+    def contents(cls) -> tuple[str, ...]:
+        return cls.image_dir, VARIANTS_FILE, *LIST_FILES
 
     @classmethod
     def read_items(cls, root: Path) -> Items:
@@ -35,7 +44,7 @@ class FGVCAircraft(FewShotDataset):
             ValueError: If a list names a variant that variants.txt does not.
         """
         folder = root / cls.dataset_dir
-        for name in (cls.image_dir, VARIANTS_FILE, *LIST_FILES):
+        for name in cls.contents():
             cls.require(folder / name)
         labels = {variant: label for label, variant in enumerate(read_lines(folder / VARIANTS_FILE))}
         return tuple(read_list(folder / name, folder / cls.image_dir, labels) for name in LIST_FILES)
@@ -47,13 +56,6 @@ def read_list(path: Path, images: Path, labels: dict[str, int]) -> list[Datum]:
     for line in read_lines(path):
         image, _, variant = line.partition(" ")
         if variant not in labels:
-            raise ValueError(
-                f"{path} has the line {line!r}, expected `IMAGE VARIANT`, the variant one of {VARIANTS_FILE}. Unpack "
-                "the publisher's archive anew."
-            )
+            raise wrong_line(path, line, f"`IMAGE VARIANT`, the variant one of {VARIANTS_FILE}")
         items.append(Datum(str(images / f"{image}.jpg"), labels[variant], classname=variant))
     return items
-
-
-def read_lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""A data set's files under the root: where they lie, how they are read, prepared and checked.
+"""A data set's files under the root: what is known of them, and how they are found, read, prepared and checked.
 
 `root/dataset_dir/image_dir` holds the images and `root/dataset_dir/split_file` lists the items.
 """
@@ -13,9 +13,12 @@ from typing import ClassVar
 from engine import Datum
 from engine.files import existing_part
 
-from .download import fetch_from_drive
-from .report import Report, report_items
-from .split import Items, draw_split, items_digest, list_class_images, read_split, write_split
+from .checks import check_copy
+from .preparation import fill_folder, plan_folder
+from .report import Report
+from .sources import RemoteFile
+from .split import Items, draw_split, items_digest, list_class_images, missing_files, read_split
+from .wrong_copies import how_to_move
 
 OWN_SPLIT_SEED = 1
 
@@ -23,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetFiles:
-    """The files of one data set; a subclass states facts and says in `prepare` how the images are fetched.
+    """The files of one data set; a subclass states facts.
 
     Attributes:
         dataset_dir: Its folder under the root.
@@ -34,11 +37,17 @@ class DatasetFiles:
         split_items_sha256: `items_digest` of its items, whatever the bytes.
         n_classes: Number of classes; 0 accepts any.
         n_items: Number of train, val and test items; zeros accept any.
+        n_base_new: Number of test items of the base and of the new classes; zeros where it is not known.
+        archives: The publisher's archives of the images.
+        mirrored: Whether the mirror has an archive of the whole folder.
+        label_files: Files beside the images, other than the split file.
+        annotations: The publisher's own labels, fetched only where the papers' split is not to be had.
+        own_split_rule: How `own_items` then splits, in words.
         ignored_folders: Folders of images that are no classes.
         renamed_folders: Folder -> class name, where they differ.
         default_root: Root where DATASET.ROOT is empty; "" means that the user has to name one.
-        by_hand: Where no command fetches the files, the steps that lay them out in dataset_dir; that of the split file
-            is added.
+        listed_from_disk: Whether the items are what the folders hold: then none of them can be missing or listed twice.
+        by_hand: Where no command fetches the images, the steps that lay them out in dataset_dir.
     """
 
     dataset_dir = ""
@@ -49,21 +58,38 @@ class DatasetFiles:
     split_items_sha256 = ""
     n_classes = 0
     n_items = (0, 0, 0)
+    n_base_new = (0, 0)
+    archives: tuple[RemoteFile, ...] = ()
+    mirrored = False
+    label_files: tuple[RemoteFile, ...] = ()
+    annotations: tuple[RemoteFile, ...] = ()
+    own_split_rule = "half of each class to train on, a fifth for val, the rest to test on"
     ignored_folders: frozenset[str] = frozenset()
     renamed_folders: ClassVar[dict[str, str]] = {}
     default_root = ""
+    listed_from_disk = False
     by_hand: tuple[str, ...] = ()
 
     @classmethod
-    def prepare(cls, root: Path) -> None:
-        """Fetches or makes what is missing under root and leaves the rest alone; here the user does it by hand.
+    def prepare(cls, root: Path, *, given: str = "") -> None:
+        """Fetches or makes what is missing under root and leaves the rest alone.
+
+        Args:
+            root: The folder that holds `dataset_dir`.
+            given: What --from names: a folder or an address where files are looked for first.
 
         Raises:
-            FileNotFoundError: If something is missing, with the steps.
+            FileNotFoundError: If something is missing that only the user can fetch, with the steps.
+            ConnectionError: If files are not to be had.
         """
-        if not cls.by_hand:
+        if not (cls.archives or cls.mirrored or cls.by_hand):
             raise NotImplementedError(f"{cls.__name__} does not say how it is prepared")
-        cls.read_items(root)
+        fill_folder(cls, root, given)
+
+    @classmethod
+    def plan(cls, root: Path, *, given: str = "") -> list[str]:
+        """Returns what `prepare` would do, a line for each file; nothing is fetched and no network is asked."""
+        return plan_folder(cls, root, given)
 
     @classmethod
     def find_root(cls, root: str) -> Path:
@@ -82,7 +108,7 @@ class DatasetFiles:
 
     @classmethod
     def read_items(cls, root: Path) -> Items:
-        """Returns all items; where the papers' split is missing, those of a split drawn by `prepare_split`.
+        """Returns all items; where the papers' split is missing, those of a split of our own.
 
         Raises:
             FileNotFoundError: If the folder of the images or the split file is missing.
@@ -103,7 +129,7 @@ class DatasetFiles:
         if not path.exists():
             raise FileNotFoundError(
                 f"{cls.__name__}'s {path} is missing, expected {cls.dataset_dir or 'it'} under the root; of this path "
-                f"{existing_part(path)} exists. {cls.remedy()}"
+                f"{existing_part(path)} exists. {how_to_move(cls, path) or cls.remedy()}"
             )
 
     @classmethod
@@ -114,31 +140,26 @@ class DatasetFiles:
                 f"Run `python -m datasets.prepare {cls.__name__} --root FOLDER`, or correct --root (DATA in the "
                 "scripts)."
             )
-        drive = f"save https://drive.google.com/file/d/{cls.split_id} as {cls.split_file}"
-        steps = [*cls.by_hand, drive] if cls.split_id else cls.by_hand
         return f"Correct --root (DATA in the scripts), or by hand, in {cls.dataset_dir}/ under it:" + "".join(
-            f"\n  {number}. {step}" for number, step in enumerate(steps, start=1)
+            f"\n  {number}. {step}" for number, step in enumerate(cls.by_hand, start=1)
         )
 
     @classmethod
-    def prepare_split(cls, folder: Path) -> None:
-        """Fetches the papers' split file; where it is not to be had, draws a split of another name from the images."""
-        split, own_split, images = folder / cls.split_file, cls.own_split_path(folder), folder / cls.image_dir
-        if split.exists():
-            return
-        try:
-            fetched = fetch_from_drive(cls.split_id, split)
-            cls._require_papers_items(fetched, images)
-            fetched.replace(split)
-        except (ConnectionError, ValueError) as error:
-            logger.warning(error)
-            if not own_split.exists():
-                write_split(own_split, images, *draw_split(cls.list_items(images), OWN_SPLIT_SEED))
-            logger.warning(
-                f"Until https://drive.google.com/file/d/{cls.split_id} lies at {split}, {own_split.name} is used: half "
-                "of each class to train on, a fifth for val, the rest to test on. It is NOT the papers' split: results "
-                "do not compare with theirs"
-            )
+    def contents(cls) -> tuple[str, ...]:
+        """Returns the names in dataset_dir that hold the images."""
+        return (cls.image_dir,)
+
+    @classmethod
+    def is_complete(cls, root: Path) -> bool:
+        """Says whether all images are there; where no split tells which, whether their folders are."""
+        folder = root / cls.dataset_dir
+        if not all((folder / name).exists() for name in cls.contents()):
+            return False
+        if cls.split_file and not any(
+            split.exists() for split in (folder / cls.split_file, cls.own_split_path(folder))
+        ):
+            return True
+        return not missing_files(*cls.read_items(root))
 
     @classmethod
     def own_split_path(cls, folder: Path) -> Path:
@@ -155,39 +176,33 @@ class DatasetFiles:
         ]
 
     @classmethod
+    def own_items(cls, folder: Path) -> Items:
+        """Returns all items, split by `own_split_rule`; used where the papers' split is not to be had."""
+        return draw_split(cls.list_items(folder / cls.image_dir), OWN_SPLIT_SEED)
+
+    @classmethod
     def check(cls, root: Path, *, decode: bool = False) -> Report:
         """Compares what is under root with what is known of the data set; `decode` also reads every image."""
-        folder = root / cls.dataset_dir
-        report = Report(f"{cls.__name__} in {folder}")
-        try:
-            items = cls.read_items(root)
-        except (FileNotFoundError, ValueError) as error:
-            report.problems.append(str(error))
-            return report
-        report_items(report, items, n_classes=cls.n_classes, n_items=cls.n_items, decode=decode)
-        split = folder / cls.split_file
-        if cls.split_file and not split.exists():
-            report.problems.append(f"{split} is missing, {cls.own_split_path(folder).name} is NOT the papers' split")
-        elif cls.split_sha256 and not cls.is_papers_split(split, items, folder / cls.image_dir):
-            known = report.problems if cls.split_items_sha256 else report.notes
-            known.append(f"{split} is not a known copy of the papers' split")
-        return report
+        return check_copy(cls, root, decode=decode)
 
     @classmethod
-    def is_papers_split(cls, split: Path, items: Items, images: Path) -> bool:
-        """Says whether the file is a known one, or another with the very items of the papers' split."""
-        return (
-            hashlib.sha256(split.read_bytes()).hexdigest() == cls.split_sha256
-            or items_digest(images, *items) == cls.split_items_sha256
-        )
+    def is_papers_split(cls, split: Path, items: Items) -> bool | None:
+        """Says whether the file is a known one or another with the very items of the papers'; None: not known."""
+        images = split.parent / cls.image_dir
+        if cls.split_sha256 and hashlib.sha256(split.read_bytes()).hexdigest() == cls.split_sha256:
+            return True
+        if cls.split_items_sha256:
+            return items_digest(images, *items) == cls.split_items_sha256
+        counts_fit = not any(cls.n_items) or tuple(len(part) for part in items) == cls.n_items
+        return None if counts_fit else False
 
     @classmethod
-    def _require_papers_items(cls, fetched: Path, images: Path) -> None:
-        items = read_split(fetched, images)
-        counts = tuple(len(split) for split in items)
-        if cls.is_papers_split(fetched, items, images) or (not cls.split_items_sha256 and counts == cls.n_items):
-            return
-        raise ValueError(
-            f"The download {fetched} has {counts} train, val and test items, expected the papers' {cls.n_items} and in "
-            "their order. Prepare again, or fetch the split file by hand."
-        )
+    def require_papers_split(cls, split: Path) -> None:
+        """Raises ValueError if a split file holds other items than the papers' does."""
+        items = read_split(split, split.parent / cls.image_dir)
+        if cls.is_papers_split(split, items) is False:
+            counts = tuple(len(part) for part in items)
+            raise ValueError(
+                f"The split file {split} has {counts} train, val and test items, expected the papers' {cls.n_items} "
+                f"in their order. Fetch https://drive.google.com/file/d/{cls.split_id} instead."
+            )

@@ -4,12 +4,12 @@ Paper: Food-101 - Mining Discriminative Components with Random Forests, Bossard,
 https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/
 """
 
-from .base import DATASET_REGISTRY, FewShotDataset
+from .base import DATASET_REGISTRY, FewShotDataset, RemoteFile
 
 
 @DATASET_REGISTRY.register()
 class Food101(FewShotDataset):
-    """50,500 training, 20,200 validation and 30,300 test images, not split as the publisher does."""
+    """Folders and class names are words with underscores; the split is not the publisher's, whose meta/ is not used."""
 
     dataset_dir = "food-101"
     image_dir = "images"
@@ -17,5 +17,14 @@ class Food101(FewShotDataset):
     split_id = "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"
     n_classes = 101
     n_items = (50500, 20200, 30300)
+    n_base_new = (15300, 15000)
+    archives = (
+        RemoteFile(
+            "food-101.tar.gz",
+            sources=("https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
+            md5="85eeb15f3717b99a5da872d97d918f87",
+            members={"food-101/images": "images"},
+        ),
+    )
+    mirrored = True
     prompt_template = "a photo of {}, a type of food."
-    by_hand = ("unpack https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz to images/CLASS/*.jpg",)

@@ -4,12 +4,23 @@ Paper: Cats and Dogs, Parkhi, Vedaldi, Zisserman, Jawahar, CVPR 2012.
 https://www.robots.ox.ac.uk/~vgg/data/pets/
 """
 
-from .base import DATASET_REGISTRY, FewShotDataset
+from pathlib import Path
+
+from .annotations import HELD_OUT_RULE, hold_out_val, read_lines, wrong_line
+from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
+
+PUBLISHER = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
+ANNOTATIONS = RemoteFile(
+    "annotations.tar.gz",
+    sources=(f"{PUBLISHER}/annotations.tar.gz",),
+    md5="95a8c909bbe2e81eed6a22bccdf3f68f",
+)
+LIST_FILES = ("annotations/trainval.txt", "annotations/test.txt")
 
 
 @DATASET_REGISTRY.register()
 class OxfordPets(FewShotDataset):
-    """2,944 training, 736 validation and 3,669 test images; all lie in one folder."""
+    """All images lie in one folder, CC BY-SA 4.0; a class is called as its files are, in lower case."""
 
     dataset_dir = "oxford_pets"
     image_dir = "images"
@@ -19,5 +30,34 @@ class OxfordPets(FewShotDataset):
     split_items_sha256 = "fbb12e86a2462a066ade4063b6b8bc90548b6a972765e496b8f628348d8e2b07"
     n_classes = 37
     n_items = (2944, 736, 3669)
+    n_base_new = (1881, 1788)
+    archives = (
+        RemoteFile(
+            "images.tar.gz",
+            sources=(f"{PUBLISHER}/images.tar.gz",),
+            md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            members={"images": "images"},
+        ),
+    )
+    mirrored = True
+    annotations = tuple(RemoteFile(name, inside=ANNOTATIONS) for name in LIST_FILES)
+    own_split_rule = HELD_OUT_RULE
     prompt_template = "a photo of a {}, a type of pet."
-    by_hand = ("unpack https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz to images/*.jpg",)
+
+    @classmethod
+    def own_items(cls, folder: Path) -> Items:
+        """Returns all items, split by `own_split_rule`; labels are the publisher's."""
+        trainval, test = (read_list(folder / name, folder / cls.image_dir) for name in LIST_FILES)
+        return *hold_out_val(trainval), test
+
+
+def read_list(path: Path, images: Path) -> list[Datum]:
+    """Returns the items of one list, lines `IMAGE CLASS SPECIES BREED`, classes numbered from 1."""
+    items = []
+    for line in read_lines(path):
+        image, *numbers = line.split(" ")
+        if len(numbers) != 3 or not numbers[0].isdecimal() or numbers[0] == "0":
+            raise wrong_line(path, line, "`IMAGE CLASS SPECIES BREED` with CLASS from 1")
+        classname = image.rpartition("_")[0].lower()  # Abyssinian_100
+        items.append(Datum(str(images / f"{image}.jpg"), int(numbers[0]) - 1, classname=classname))
+    return items

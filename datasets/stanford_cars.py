@@ -4,12 +4,18 @@ Paper: 3D Object Representations for Fine-Grained Categorization, Krause, Stark,
 https://ai.stanford.edu/~jkrause/cars/car_dataset.html (gone since 2023)
 """
 
-from .base import DATASET_REGISTRY, FewShotDataset
+from pathlib import Path
+
+from .annotations import HELD_OUT_RULE, hold_out_val, read_mat, wrong_file
+from .base import DATASET_REGISTRY, MIRROR, Datum, FewShotDataset, Items, RemoteFile
+
+NAMES_FILE = "devkit/cars_meta.mat"
+LABEL_FILES = {"cars_train": "devkit/cars_train_annos.mat", "cars_test": "cars_test_annos_withlabels.mat"}
 
 
 @DATASET_REGISTRY.register()
 class StanfordCars(FewShotDataset):
-    """6,509 training, 1,635 validation and 8,041 test images; names put the year first, "2012 Tesla Model S"."""
+    """Class names put the year first, "2012 Tesla Model S"."""
 
     dataset_dir = "stanford_cars"  # the split file's paths start with cars_train/ and cars_test/
     split_file = "split_zhou_StanfordCars.json"
@@ -17,7 +23,33 @@ class StanfordCars(FewShotDataset):
     split_sha256 = "40acee7aa65c8e4727a32d90e884b7c3f8960b523422317e163f7af65432959d"
     n_classes = 196
     n_items = (6509, 1635, 8041)
-    by_hand = (
-        "the publisher's links are dead: take stanford_cars from "
-        "https://huggingface.co/datasets/zhengli97/prompt_learning_dataset, to cars_train/*.jpg and cars_test/*.jpg",
-    )
+    n_base_new = (4002, 4039)
+    mirrored = True
+    annotations = tuple(RemoteFile(name, sources=(MIRROR,)) for name in (NAMES_FILE, *LABEL_FILES.values()))
+    own_split_rule = HELD_OUT_RULE
+
+    @classmethod
+    def contents(cls) -> tuple[str, ...]:
+        return tuple(LABEL_FILES)
+
+    @classmethod
+    def own_items(cls, folder: Path) -> Items:
+        """Returns all items, split by `own_split_rule`; labels are the publisher's."""
+        names = [str(name).rpartition(" ") for name in read_mat(folder / NAMES_FILE, "class_names")]
+        classnames = [f"{year} {model}" for model, _, year in names]
+        trainval, test = (read_labels(folder / LABEL_FILES[name], folder / name, classnames) for name in cls.contents())
+        return *hold_out_val(trainval), test
+
+
+def read_labels(path: Path, images: Path, classnames: list[str]) -> list[Datum]:
+    """Returns the items of one of the publisher's structs, whose classes are numbered from 1."""
+    annotations = read_mat(path, "annotations")
+    if not {"fname", "class"} <= set(annotations.dtype.names or ()):
+        raise wrong_file(path, f"has the fields {annotations.dtype.names}", "fname and class among them")
+    labels = [int(number) - 1 for number in annotations["class"]]
+    if unknown := set(labels) - set(range(len(classnames))):
+        raise wrong_file(path, f"has the class {min(unknown) + 1}", f"1 to {len(classnames)} as in {NAMES_FILE}")
+    return [
+        Datum(str(images / name), label, classname=classnames[label])
+        for name, label in zip(annotations["fname"], labels)
+    ]

@@ -4,12 +4,18 @@ Paper: SUN Database: Large-scale Scene Recognition from Abbey to Zoo, Xiao, Hays
 https://vision.princeton.edu/projects/2010/SUN/ (the archive is gone)
 """
 
-from .base import DATASET_REGISTRY, FewShotDataset
+from pathlib import Path
+
+from .annotations import HELD_OUT_RULE, hold_out_val, read_lines, wrong_line
+from .base import DATASET_REGISTRY, MIRROR, Datum, FewShotDataset, Items, RemoteFile
+
+NAMES_FILE = "ClassName.txt"
+LIST_FILES = ("Training_01.txt", "Testing_01.txt")
 
 
 @DATASET_REGISTRY.register()
 class SUN397(FewShotDataset):
-    """15,880 training, 3,970 validation and 19,850 test images; names reverse paths: "outdoor apartment_building"."""
+    """Class names reverse paths, a/apartment_building/outdoor is called "outdoor apartment_building"."""
 
     dataset_dir = "sun397"
     image_dir = "SUN397"
@@ -17,7 +23,26 @@ class SUN397(FewShotDataset):
     split_id = "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"
     n_classes = 397
     n_items = (15880, 3970, 19850)
-    by_hand = (
-        "the publisher's link is dead: take sun397 from "
-        "https://huggingface.co/datasets/zhengli97/prompt_learning_dataset, to SUN397/LETTER/CLASS/*.jpg",
-    )
+    n_base_new = (9950, 9900)
+    mirrored = True
+    annotations = tuple(RemoteFile(name, sources=(MIRROR,)) for name in (NAMES_FILE, *LIST_FILES))
+    own_split_rule = HELD_OUT_RULE
+
+    @classmethod
+    def own_items(cls, folder: Path) -> Items:
+        """Returns all items, split by `own_split_rule`; labels follow ClassName.txt."""
+        labels = {name.strip("/"): label for label, name in enumerate(read_lines(folder / NAMES_FILE))}
+        trainval, test = (read_list(folder / name, folder / cls.image_dir, labels) for name in LIST_FILES)
+        return *hold_out_val(trainval), test
+
+
+def read_list(path: Path, images: Path, labels: dict[str, int]) -> list[Datum]:
+    """Returns the items of one list, lines `/a/apartment_building/outdoor/IMAGE.jpg`."""
+    items = []
+    for line in read_lines(path):
+        place, _, image = line.strip("/").rpartition("/")
+        if place not in labels:
+            raise wrong_line(path, line, f"`/LETTER/CLASS/IMAGE`, /LETTER/CLASS a line of {NAMES_FILE}")
+        classname = " ".join(reversed(place.split("/")[1:]))
+        items.append(Datum(str(images / place / image), labels[place], classname=classname))
+    return items

@@ -4,12 +4,23 @@ Paper: UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild, S
 https://www.crcv.ucf.edu/data/UCF101.php
 """
 
-from .base import DATASET_REGISTRY, FewShotDataset
+import re
+from pathlib import Path
+
+from .annotations import HELD_OUT_RULE, hold_out_val, read_lines, wrong_line
+from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
+
+LISTS = RemoteFile(
+    "UCF101TrainTestSplits-RecognitionTask.zip",
+    sources=("https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip",),
+)
+CLASSES_FILE = "ucfTrainTestlist/classInd.txt"
+LIST_FILES = ("ucfTrainTestlist/trainlist01.txt", "ucfTrainTestlist/testlist01.txt")
 
 
 @DATASET_REGISTRY.register()
 class UCF101(FewShotDataset):
-    """7,639 training, 1,898 validation and 3,783 test images; ApplyEyeMakeup is called Apply_Eye_Makeup."""
+    """Folders and class names split the publisher's words: ApplyEyeMakeup is called Apply_Eye_Makeup."""
 
     dataset_dir = "ucf101"
     image_dir = "UCF-101-midframes"
@@ -18,8 +29,46 @@ class UCF101(FewShotDataset):
     split_sha256 = "d78cb834f7c5792ceaff2c5ee2d7c76a9e4086e48a3a6b01232989d29cbefdd8"
     n_classes = 101
     n_items = (7639, 1898, 3783)
-    prompt_template = "a photo of a person doing {}."
-    by_hand = (
-        "unpack the frames, https://drive.google.com/file/d/10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O, to "
-        "UCF-101-midframes/CLASS/*.jpg",
+    n_base_new = (1934, 1849)
+    archives = (
+        RemoteFile(
+            "UCF-101-midframes.zip",
+            sources=("drive:10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O",),
+            members={"UCF-101-midframes": "UCF-101-midframes"},
+        ),
     )
+    mirrored = True
+    annotations = tuple(RemoteFile(name, inside=LISTS) for name in (CLASSES_FILE, *LIST_FILES))
+    own_split_rule = HELD_OUT_RULE
+    prompt_template = "a photo of a person doing {}."
+
+    @classmethod
+    def own_items(cls, folder: Path) -> Items:
+        """Returns all items, split by `own_split_rule`; labels follow classInd.txt."""
+        labels = read_labels(folder / CLASSES_FILE)
+        trainval, test = (read_list(folder / name, folder / cls.image_dir, labels) for name in LIST_FILES)
+        return *hold_out_val(trainval), test
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """Returns action -> label from lines `1 ApplyEyeMakeup`."""
+    labels = {}
+    for line in read_lines(path):
+        number, _, action = line.partition(" ")
+        if not number.isdecimal() or number == "0" or not action:
+            raise wrong_line(path, line, "`NUMBER ACTION` with NUMBER from 1")
+        labels[action] = int(number) - 1
+    return labels
+
+
+def read_list(path: Path, images: Path, labels: dict[str, int]) -> list[Datum]:
+    """Returns the items of one list, lines `ApplyEyeMakeup/VIDEO.avi`, in some lists with a number behind."""
+    items = []
+    for line in read_lines(path):
+        action, _, video = line.split(" ")[0].partition("/")
+        if action not in labels:
+            raise wrong_line(path, line, f"`ACTION/VIDEO.avi`, the action one of {Path(CLASSES_FILE).name}")
+        classname = re.sub("(?<!^)(?=[A-Z])", "_", action)
+        frame = images / classname / Path(video).with_suffix(".jpg")
+        items.append(Datum(str(frame), labels[action], classname=classname))
+    return items
