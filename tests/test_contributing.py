@@ -75,23 +75,29 @@ def test_add_a_trainer(project, tmp_path):
     assert (project / "output/taskres/prompt_learner/model.pth.tar-1").is_file()
 
 
-@pytest.mark.slow
-def test_add_a_data_set(project, tmp_path):
-    check, main = commands_after("Add a data set")
-    backbone = write_clip(tmp_path / "clip.pt")
-    images = tmp_path / "my_birds" / "images"
+def write_birds(images):
+    """Writes the eight images of my_birds; returns the content of their split file."""
     images.mkdir(parents=True)
     split = {"train": [], "val": [], "test": []}
     for name, n_items in (("train", 4), ("val", 2), ("test", 2)):
         for i in range(n_items):
             Image.new("RGB", (40, 40), (50 * i, 200 * (i % 2), 0)).save(images / f"{name}{i}.png")
             split[name].append([f"{name}{i}.png", i % 2, ("robin", "blue_tit")[i % 2]])
+    return split
 
+
+@pytest.mark.slow
+def test_add_a_data_set(project, tmp_path):
+    check, main = commands_after("Add a data set")
+    backbone = write_clip(tmp_path / "clip.pt")
+    split = write_birds(tmp_path / "my_birds" / "images")
+    split_file = tmp_path / "my_birds" / "split_my_birds.json"
+    split_file.write_text(json.dumps({**split, "train": split["train"][1:]}))
     refused = call(check, project, DATA=str(tmp_path))
     assert refused.returncode == 1
-    assert "split_my_birds.json" in refused.stdout + refused.stderr
+    assert "train 3, val 2, test 2; expected 2 classes, the items train 4, val 2, test 2" in refused.stdout
 
-    (tmp_path / "my_birds" / "split_my_birds.json").write_text(json.dumps(split))
+    split_file.write_text(json.dumps(split))
     done = call(check, project, DATA=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -100,3 +106,20 @@ def test_add_a_data_set(project, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     [results] = project.glob("output/my_birds/CoOp/*/*/seed1/results.json")
     assert json.loads(results.read_text())["total"] == 2
+
+
+@pytest.mark.slow
+def test_a_data_set_says_where_it_is_fetched_from(project, tmp_path):
+    [facts] = re.findall(r"^```python\n(    \w+ = .*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    module = project / "datasets" / "my_birds.py"
+    text = module.read_text(encoding="utf-8").replace("FewShotDataset\n", "FewShotDataset, RemoteFile\n")
+    module.write_text(text + facts, encoding="utf-8")
+    given, packed = tmp_path / "given", tmp_path / "packed"
+    given.mkdir()
+    split = write_birds(packed / "birds" / "photos")
+    (given / "split_my_birds.json").write_text(json.dumps(split))
+    shutil.make_archive(given / "my_birds", "zip", packed)
+    [command] = re.findall(r"`(python -m datasets.prepare my_birds)`", PAGE)
+    done = call(f"{command} --from {given}", project, DATA=str(tmp_path / "data"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "data" / "my_birds" / "images").iterdir())) == 8

@@ -15,6 +15,7 @@ import report
 import reports.tables
 import reproduce
 import train
+from datasets import check, prepare
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "COOP.md", "COCOOP.md", "DATASETS.md", "docs/SHAPES.md"]
@@ -71,6 +72,14 @@ def test_calls_of_the_tables_and_curves(page, line):
     args = module.parse_args(words[2:])
     if hasattr(args, "tables"):
         assert reports.tables.select(args.tables or reports.tables.GROUPS)
+
+
+@pytest.mark.parametrize("page, line", [pair for pair in lines_of_pages() if "-m datasets." in pair[1]])
+def test_calls_that_prepare_and_check_data(page, line):
+    _, _, module, *words = shlex.split(line)
+    args = {"datasets.prepare": prepare, "datasets.check": check}[module].parse_args(words)
+    for name in args.names:
+        assert name == "all" or check.find_dataset(name)
 
 
 def test_every_table_has_a_line_in_its_papers_page():
