@@ -6,8 +6,9 @@ They stand in for the papers' split where that is not to be had.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,28 @@ from .files import OWN_SPLIT_SEED
 from .split import group_by_label
 
 HELD_OUT_RULE = "the publisher's test images; of the others a fifth of each class for val"
+T = TypeVar("T")
+
+
+def read_list(path: Path, read_line: Callable[[str], T], expected: str) -> list[T]:
+    """Returns what each line of a list says, such as an item.
+
+    Args:
+        path: The list.
+        read_line: Says it of a line; raises KeyError or ValueError where it cannot.
+        expected: What a line should be, in words.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not text, or has another line than expected.
+    """
+    found = []
+    for line in read_lines(path):
+        try:
+            found.append(read_line(line))
+        except (KeyError, ValueError) as error:
+            raise wrong_file(path, f"has the line {line!r}", expected) from error
+    return found
 
 
 def read_lines(path: Path) -> list[str]:
@@ -52,17 +75,19 @@ def read_mat(path: Path, name: str) -> np.ndarray:
         raise wrong_file(path, finding, f"a MATLAB file with the variable {name}") from error
 
 
+def label_of(number: str) -> int:
+    """Returns the label, from 0, of a class that the publisher numbers from 1; ValueError if it is no such number."""
+    if int(number) < 1:
+        raise ValueError(f"{number} is no class's number")
+    return int(number) - 1
+
+
 def hold_out_val(items: Sequence[Datum], seed: int = OWN_SPLIT_SEED) -> tuple[list[Datum], list[Datum]]:
     """Returns the items to train on and a fifth of each class, drawn at random, for val; both keep their order."""
     rng = random.Random(seed)
     held_out = {item.impath for group in group_by_label(items) for item in rng.sample(group, round(len(group) / 5))}
     train = [item for item in items if item.impath not in held_out]
     return train, [item for item in items if item.impath in held_out]
-
-
-def wrong_line(path: Path, line: str, expected: str) -> ValueError:
-    """Returns the error to raise for a line of a list."""
-    return wrong_file(path, f"has the line {line!r}", expected)
 
 
 def wrong_file(path: Path, finding: str, expected: str) -> ValueError:

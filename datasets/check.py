@@ -86,12 +86,6 @@ def find_dataset(name: str) -> type:
     return DATASET_REGISTRY.get(name)
 
 
-def print_report(dataset: type, root: Path, *, decode: bool = False) -> int:
-    report = dataset.check(root, decode=decode)
-    print(report)
-    return 0 if report.ok else 1
-
-
 def print_reports(reports: Sequence[Report], *, may_be_absent: bool) -> int:
     """Prints one report as it is, of several a table and, below it, those with problems; returns the exit code."""
     wrong = [report for report in reports if not report.ok and (report.is_there or not may_be_absent)]

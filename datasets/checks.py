@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine import Datum
 
-from .report import Report, count_items
+from .report import Report, count_halves, count_items
 from .split import Items
 from .wrong_files import find_broken, find_unlisted, find_unusable, name_broken, name_unlisted, name_unusable
 from .wrong_items import count_base_new, count_classes, name_own_split, name_wrong_items
@@ -72,9 +72,8 @@ def note_counts(report: Report, dataset: type, items: Items) -> None:
     """Adds to a report how many classes and items there are, and whether they are known to be the papers'."""
     report.n_classes = count_classes(items)
     report.n_items = tuple(len(part) for part in items)
-    base, new = count_base_new(items)
     report.notes.append(f"{report.n_classes:,} classes; items: {count_items(report.n_items)}")
-    report.notes.append(f"test items of the base classes {base:,}, of the new classes {new:,}")
+    report.notes.append(count_halves(count_base_new(items)))
     split = report.folder / dataset.split_file
     if dataset.split_id and split.exists() and dataset.is_papers_split(split, items) is None:
         report.notes.append(f"{split.name} has the papers' counts; whether it has their items is not known here")

@@ -6,7 +6,7 @@ https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/
 
 from pathlib import Path
 
-from .annotations import read_lines, wrong_line
+from .annotations import read_lines, read_list
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
 
 VARIANTS_FILE = "variants.txt"
@@ -37,7 +37,7 @@ class FGVCAircraft(FewShotDataset):
 
     @classmethod
     def read_items(cls, root: Path) -> Items:
-        """Returns the items of the publisher's lists, lines `IMAGE VARIANT`; labels follow variants.txt.
+        """Returns the items of the publisher's lists; labels follow variants.txt.
 
         Raises:
             FileNotFoundError: If the images or a list is missing.
@@ -47,15 +47,10 @@ class FGVCAircraft(FewShotDataset):
         for name in cls.contents():
             cls.require(folder / name)
         labels = {variant: label for label, variant in enumerate(read_lines(folder / VARIANTS_FILE))}
-        return tuple(read_list(folder / name, folder / cls.image_dir, labels) for name in LIST_FILES)
 
+        def read_item(line: str) -> Datum:
+            image, _, variant = line.partition(" ")  # 1025794 707-320
+            return Datum(str(folder / cls.image_dir / f"{image}.jpg"), labels[variant], classname=variant)
 
-def read_list(path: Path, images: Path, labels: dict[str, int]) -> list[Datum]:
-    """Returns the items of one list."""
-    items = []
-    for line in read_lines(path):
-        image, _, variant = line.partition(" ")
-        if variant not in labels:
-            raise wrong_line(path, line, f"`IMAGE VARIANT`, the variant one of {VARIANTS_FILE}")
-        items.append(Datum(str(images / f"{image}.jpg"), labels[variant], classname=variant))
-    return items
+        expected = f"`IMAGE VARIANT`, the variant one of {VARIANTS_FILE}"
+        return tuple(read_list(folder / name, read_item, expected) for name in LIST_FILES)

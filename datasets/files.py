@@ -18,7 +18,8 @@ from .preparation import fill_folder, plan_folder
 from .report import Report
 from .sources import RemoteFile
 from .split import Items, draw_split, items_digest, list_class_images, missing_files, read_split
-from .wrong_copies import how_to_move
+from .wrong_copies import find_folder, how_to_move
+from .wrong_items import preparing
 
 OWN_SPLIT_SEED = 1
 
@@ -82,8 +83,11 @@ class DatasetFiles:
             FileNotFoundError: If something is missing that only the user can fetch, with the steps.
             ConnectionError: If files are not to be had.
         """
-        if not (cls.archives or cls.mirrored or cls.by_hand):
-            raise NotImplementedError(f"{cls.__name__} does not say how it is prepared")
+        if not (cls.is_fetched() or cls.by_hand):
+            raise NotImplementedError(
+                f"{cls.__name__} does not say how it is prepared, expected `archives` or a `prepare` of its own. Put "
+                f"its files into {root / cls.dataset_dir}, or state where they are to be had (CONTRIBUTING.md)."
+            )
         fill_folder(cls, root, given)
 
     @classmethod
@@ -127,22 +131,28 @@ class DatasetFiles:
     def require(cls, path: Path) -> None:
         """Raises FileNotFoundError if path is missing, saying how far it exists and what to do."""
         if not path.exists():
+            folder = find_folder(cls, path)
+            remedy = how_to_move(cls, path) or (cls.remedy(folder.parent) if folder else cls.remedy())
             raise FileNotFoundError(
                 f"{cls.__name__}'s {path} is missing, expected {cls.dataset_dir or 'it'} under the root; of this path "
-                f"{existing_part(path)} exists. {how_to_move(cls, path) or cls.remedy()}"
+                f"{existing_part(path)} exists. {remedy}"
             )
 
     @classmethod
-    def remedy(cls) -> str:
+    def remedy(cls, root: Path = Path("FOLDER")) -> str:
         """Returns what to do where files are missing: the command that fetches them, or the steps by hand."""
+        if not cls.by_hand and cls.prepare.__func__ is DatasetFiles.prepare.__func__ and not cls.is_fetched():
+            return "Put the files there, or correct --root (DATA in the scripts)."
         if not cls.by_hand:
-            return (
-                f"Run `python -m datasets.prepare {cls.__name__} --root FOLDER`, or correct --root (DATA in the "
-                "scripts)."
-            )
+            return f"Run {preparing(cls, root)}, or correct --root (DATA in the scripts)."
         return f"Correct --root (DATA in the scripts), or by hand, in {cls.dataset_dir}/ under it:" + "".join(
             f"\n  {number}. {step}" for number, step in enumerate(cls.by_hand, start=1)
         )
+
+    @classmethod
+    def is_fetched(cls) -> bool:
+        """Says whether it is known where its files are to be had."""
+        return bool(cls.archives or cls.mirrored or cls.label_files)
 
     @classmethod
     def contents(cls) -> tuple[str, ...]:

@@ -70,12 +70,12 @@ class Folder(FewShotDataset):
         return splits
 
     @classmethod
-    def prepare(cls, root: Path) -> None:
+    def prepare(cls, root: Path, *, given: str = "") -> None:
         """Draws the split, if there is none."""
         cls.read_items(root)
 
     @classmethod
-    def remedy(cls) -> str:
+    def remedy(cls, root: Path | None = None) -> str:
         return "Pass the folder of the class folders as --root FOLDER (DATA=FOLDER to the scripts)."
 
 

@@ -10,6 +10,7 @@ from .base import DATASET_REGISTRY, Items
 from .classnames import CLASSNAMES_STEP
 from .imagenet_archives import plan_ilsvrc, unpack_ilsvrc
 from .imagenet_files import ImageNetFiles
+from .sources import plan as plan_file
 
 
 @DATASET_REGISTRY.register()
@@ -43,17 +44,18 @@ class ImageNet(ImageNetFiles):
     @classmethod
     def prepare(cls, root: Path, *, given: str = "") -> None:
         """Unpacks the archives, where they lie in the data set's folder or in `given`."""
-        unpack_ilsvrc(root / cls.dataset_dir / cls.image_dir, cls.places(root, given))
+        unpack_ilsvrc(root / cls.dataset_dir, given, cls.n_images())
         super().prepare(root, given=given)
 
     @classmethod
     def plan(cls, root: Path, *, given: str = "") -> list[str]:
-        return plan_ilsvrc(root / cls.dataset_dir / cls.image_dir, cls.places(root, given)) + [cls.remedy()]
+        folder = root / cls.dataset_dir
+        lines = [plan_file(file, folder, given=given) for file in cls.label_files]
+        return lines + plan_ilsvrc(folder, given, cls.n_images(), cls.remedy())
 
     @classmethod
-    def places(cls, root: Path, given: str) -> list[Path]:
-        """Returns the folders where the archives may lie."""
-        return [root / cls.dataset_dir, *([Path(given).expanduser()] if given else [])]
+    def n_images(cls) -> dict[str, int]:
+        return {"train": cls.n_items[0], "val": cls.n_items[2]}
 
     @classmethod
     def is_complete(cls, root: Path) -> bool:

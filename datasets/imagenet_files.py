@@ -17,7 +17,7 @@ from .classnames import CLASSNAMES_FILE, CLASSNAMES_ID, read_classnames, require
 from .folder_items import ClassItems, FolderItems
 from .report import name_first
 from .split import IMAGE_SUFFIXES
-from .wrong_copies import list_folders
+from .wrong_copies import find_folder, list_folders
 
 SUFFIXES = tuple(IMAGE_SUFFIXES)
 DATASET_DIRS = ("imagenet", "imagenetv2", "imagenet-sketch", "imagenet-adversarial", "imagenet-rendition")
@@ -101,13 +101,15 @@ class ImageNetFiles(FewShotDataset):
             place = os.path.join(images, folder, "")  # "": ends with a separator, so that names are only appended
             names = list_images(place)
             if not names:
-                raise FileNotFoundError(f"{place} holds no images, expected some in every class folder. {cls.remedy()}")
+                remedy = cls.remedy(find_folder(cls, images).parent)
+                raise FileNotFoundError(f"{place} holds no images, expected some in every class folder. {remedy}")
             listed.append(ClassItems(place, names, label, classname))
         return FolderItems(listed)
 
     @classmethod
     def require_folders(cls, images: Path, classes: dict[str, str]) -> None:
         """Raises FileNotFoundError if a class has no folder, ValueError if images lie elsewhere than in these."""
+        remedy = cls.remedy(find_folder(cls, images).parent)
         folders = {folder.name: folder for folder in list_folders(images)}
         unknown = [folder for name, folder in folders.items() if name not in classes]
         missing = [name for name in classes if name not in folders]
@@ -115,17 +117,17 @@ class ImageNetFiles(FewShotDataset):
             if any(folder.name in classes for folder in list_folders(deeper)):
                 raise ValueError(
                     f"The class folders lie in {deeper}, one level too deep, expected them in {images}. Move them up: "
-                    f"`mv {quote(str(deeper))}/* {quote(str(images))}/`, then `rmdir {quote(str(deeper))}`."
+                    f"`mv -n {quote(str(deeper))}/* {quote(str(images))}/`, then `rmdir {quote(str(deeper))}`."
                 )
         if len(missing) == len(classes) and (loose := list_images(str(images))):
             raise ValueError(
                 f"{images} holds {len(loose):,} images outside of class folders, expected folders such as {missing[0]}"
-                f". Move {images} away and prepare the data set again. {cls.remedy()}"
+                f". Move {images} away and prepare the data set again. {remedy}"
             )
         if missing:
             raise FileNotFoundError(
                 f"{images} holds {len(classes) - len(missing)} of {len(classes)} class folders, expected all; missing: "
-                f"{name_first(missing)}. {cls.remedy()}"
+                f"{name_first(missing)}. {remedy}"
             )
         if unknown:
             raise ValueError(
@@ -137,6 +139,7 @@ class ImageNetFiles(FewShotDataset):
 def list_images(folder: str) -> list[str]:
     """Returns the names of the image files in a folder, sorted."""
     names = sorted(os.listdir(folder))
-    if "/".join([*names, ""]).count(".JPEG/") == len(names):  # ImageNet's own: asked one by one, a million takes long
+    joined = "/".join(["", *names, ""])
+    if joined.count(".JPEG/") == len(names) and "/." not in joined:  # asked one by one, a million takes long
         return names
-    return [name for name in names if name.lower().endswith(SUFFIXES)]
+    return [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]

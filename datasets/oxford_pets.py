@@ -6,7 +6,7 @@ https://www.robots.ox.ac.uk/~vgg/data/pets/
 
 from pathlib import Path
 
-from .annotations import HELD_OUT_RULE, hold_out_val, read_lines, wrong_line
+from .annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
 
 PUBLISHER = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
@@ -47,17 +47,12 @@ class OxfordPets(FewShotDataset):
     @classmethod
     def own_items(cls, folder: Path) -> Items:
         """Returns all items, split by `own_split_rule`; labels are the publisher's."""
-        trainval, test = (read_list(folder / name, folder / cls.image_dir) for name in LIST_FILES)
+
+        def read_item(line: str) -> Datum:
+            image, number, _, _ = line.split(" ")  # Abyssinian_100 1 1 1
+            classname = image.rpartition("_")[0].lower()
+            return Datum(str(folder / cls.image_dir / f"{image}.jpg"), label_of(number), classname=classname)
+
+        expected = "`IMAGE CLASS SPECIES BREED` with CLASS from 1"
+        trainval, test = (read_list(folder / name, read_item, expected) for name in LIST_FILES)
         return *hold_out_val(trainval), test
-
-
-def read_list(path: Path, images: Path) -> list[Datum]:
-    """Returns the items of one list, lines `IMAGE CLASS SPECIES BREED`, classes numbered from 1."""
-    items = []
-    for line in read_lines(path):
-        image, *numbers = line.split(" ")
-        if len(numbers) != 3 or not numbers[0].isdecimal() or numbers[0] == "0":
-            raise wrong_line(path, line, "`IMAGE CLASS SPECIES BREED` with CLASS from 1")
-        classname = image.rpartition("_")[0].lower()  # Abyssinian_100
-        items.append(Datum(str(images / f"{image}.jpg"), int(numbers[0]) - 1, classname=classname))
-    return items

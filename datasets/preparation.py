@@ -16,6 +16,7 @@ from engine.files import write_atomically
 from .archives import WORKPLACE, unpack
 from .sources import MIRROR, RemoteFile, find_here, obtain, plan, require_right
 from .split import write_split
+from .wrong_items import count_classes
 
 MIRROR_DIR = "mirror"  # for its archives: some are called as the publisher's
 
@@ -51,11 +52,13 @@ def plan_folder(dataset: type, root: Path, given: str = "") -> list[str]:
     folder = root / dataset.dataset_dir
     lines = [plan(file, folder, given=given) for file in files_beside_images(dataset)]
     if dataset.is_complete(root):
-        return [*lines, f"{', '.join(dataset.contents())}: there"]
+        return [*lines, f"{', '.join(filter(None, dataset.contents())) or 'images'}: there"]
     for n_before, (archives, place) in enumerate(ways_to_images(dataset, folder)):
         lines += ["or, where these are not to be had:"] * bool(n_before)
         lines += [plan(archive, place, given=given) for archive in archives]
-    return lines
+    if dataset.by_hand and not (dataset.archives or dataset.mirrored):
+        lines.append(dataset.remedy())
+    return lines or ["nothing is fetched"]
 
 
 def files_beside_images(dataset: type) -> list[RemoteFile]:
@@ -85,13 +88,16 @@ def take_from_mirror(dataset: type, name: str, folder: Path, given: str, accept:
     archive = mirror_archive(dataset)
     for looked_in in dict.fromkeys((given, "")):  # an archive in --from may be the publisher's, under the same name
         try:
+            found = obtain(archive, folder / MIRROR_DIR, given=looked_in)
             with tempfile.TemporaryDirectory(prefix=WORKPLACE, dir=folder) as workplace:
-                unpack(obtain(archive, folder / MIRROR_DIR, given=looked_in), Path(workplace), {name: name})
+                unpack(found, Path(workplace), {name: name})
                 if accept:
                     accept(Path(workplace, name))
-                return put_in_place(Path(workplace, name), folder / name)
+                put_in_place(Path(workplace, name), folder / name)
+            return
         except ConnectionError as error:
-            return logger.warning(error)
+            logger.warning(error)
+            return
         except ValueError as error:
             logger.warning(error)
 
@@ -114,7 +120,6 @@ def fetch_images(dataset: type, folder: Path, given: str) -> None:
         raise FileNotFoundError(
             f"{dataset.__name__}'s images are not all in {folder}, and no command fetches them. {dataset.remedy()}"
         )
-    failures = []
     for archives, place in ways:
         try:
             for archive in archives:
@@ -122,8 +127,9 @@ def fetch_images(dataset: type, folder: Path, given: str) -> None:
             return
         except (ConnectionError, ValueError) as error:
             logger.warning(error)
-            failures.append(str(error))
-    raise ConnectionError("\n".join([f"{dataset.__name__}'s images are not to be had.", *failures]))
+    raise ConnectionError(
+        f"{dataset.__name__}'s images are not to be had; what was tried, and the steps by hand, are said above."
+    )
 
 
 def ways_to_images(dataset: type, folder: Path) -> list[tuple[tuple[RemoteFile, ...], Path]]:
@@ -161,7 +167,14 @@ def keep_own_split(dataset: type, folder: Path, given: str) -> None:
     if not own_split.exists():
         for file in dataset.annotations:
             fetch_file(dataset, file, folder, given)
-        write_split(own_split, folder / dataset.image_dir, *dataset.own_items(folder))
+        items = dataset.own_items(folder)
+        n_classes = count_classes(items)
+        if dataset.n_classes and n_classes != dataset.n_classes:
+            raise ValueError(
+                f"{folder / dataset.image_dir} holds images of {n_classes} classes, expected {dataset.n_classes}: no "
+                "split of our own is drawn. Move it away, and run this command again to have all images."
+            )
+        write_split(own_split, folder / dataset.image_dir, *items)
     logger.warning(
         f"Until https://drive.google.com/file/d/{dataset.split_id} lies at {folder / dataset.split_file}, "
         f"{own_split.name} is used: {dataset.own_split_rule}. It is NOT the papers' split: results do not compare with "

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from .check import add_arguments, print_report, run
+from .check import add_arguments, expand_names, run
 from .fewshot_file import write_fewshot
 from .split import draw_few_shots
 
@@ -30,25 +30,45 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be fetched")
     parser.add_argument("--export-fewshot", metavar="FILE", help="also write the drawn items as JSON Lines")
-    parser.add_argument("--shots", type=int, default=16, help="for --export-fewshot (default: 16)")
+    parser.add_argument("--shots", type=int, default=16, help="for --export-fewshot (default: 16); -1: all items")
     parser.add_argument("--seed", type=int, default=1, help="for --export-fewshot (default: 1)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.export_fewshot and len(expand_names(args.names)) > 1:
+        parser.error(f"--export-fewshot is {args.export_fewshot}, expected one data set with it. Name one.")
+    if args.shots < 1 and args.shots != -1:
+        parser.error(f"--shots is {args.shots}, expected a positive number, or -1 for all items. Change --shots.")
+    if args.seed < 0:  # for training it means a new draw each time
+        parser.error(f"--seed is {args.seed}, expected 0 or more. Change --seed.")
+    return args
 
 
 def plan(dataset: type, root: Path, *, args: argparse.Namespace) -> int:
     lines = dataset.plan(root, given=args.given)
-    print("\n  ".join([f"{dataset.__name__} in {root / dataset.dataset_dir}:", *lines]))
+    print("\n  ".join([f"{dataset.__name__} in {root / dataset.dataset_dir}:", *lines]), flush=True)
     return 0
 
 
 def prepare(dataset: type, root: Path, *, args: argparse.Namespace) -> int:
-    dataset.prepare(root, **({"given": args.given} if args.given else {}))  # a data set's own may take the root alone
-    code = print_report(dataset, root)
-    if code == 0 and args.export_fewshot:
-        train, val, _ = dataset.read_items(root)
-        images = root / dataset.dataset_dir / dataset.image_dir
-        write_fewshot(Path(args.export_fewshot), images, *draw_few_shots(train, val, shots=args.shots, seed=args.seed))
-    return code
+    dataset.prepare(root, given=args.given)
+    report = dataset.check(root)
+    print(report, flush=True)  # in its place among what is logged, in a file too
+    if args.export_fewshot and not report.ok:
+        raise ValueError(f"{args.export_fewshot} is not written. Correct first what is wrong with {dataset.__name__}.")
+    if args.export_fewshot:
+        export(dataset, root, args)
+    return 0 if report.ok else 1
+
+
+def export(dataset: type, root: Path, args: argparse.Namespace) -> None:
+    """Writes the items that training draws with these shots and this seed."""
+    all_train, all_val, _ = dataset.read_items(root)
+    train, val = draw_few_shots(all_train, all_val, shots=args.shots, seed=args.seed)
+    if not train:
+        raise ValueError(
+            f"{dataset.__name__} has no training items, expected some for --export-fewshot. Name another data set."
+        )
+    write_fewshot(Path(args.export_fewshot), root / dataset.dataset_dir / dataset.image_dir, train, val)
+    print(f"{args.export_fewshot}: {len(train):,} training and {len(val):,} validation items")
 
 
 if __name__ == "__main__":

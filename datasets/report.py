@@ -70,6 +70,11 @@ def count_items(n_items: Sequence[int]) -> str:
     return ", ".join(f"{split} {n:,}" for split, n in zip(SPLITS, n_items))
 
 
+def count_halves(n_base_new: Sequence[int]) -> str:
+    """Returns the number of test items of the base and of the new classes in words."""
+    return "test items of the base classes {:,}, of the new classes {:,}".format(*n_base_new)
+
+
 def name_first(names: Sequence[str], folder: Path | None = None) -> str:
     """Returns the first few names and how many more there are; paths in folder are named as they lie there."""
     more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""

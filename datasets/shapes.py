@@ -24,7 +24,7 @@ class Shapes(FewShotDataset):
     prompt_template = "a photo of a {}."
 
     @classmethod
-    def prepare(cls, root: Path) -> None:
+    def prepare(cls, root: Path, *, given: str = "") -> None:
         """Draws the images in about ten seconds, unless all of them are there."""
         folder = root / cls.dataset_dir
         draw_files(folder / cls.image_dir, folder / cls.split_file, (STYLE,), SPLITS)

@@ -38,7 +38,7 @@ class ShiftedShapes(FewShotDataset):
     seed = 0
 
     @classmethod
-    def prepare(cls, root: Path) -> None:
+    def prepare(cls, root: Path, *, given: str = "") -> None:
         """Draws the images in a few seconds, unless all of them are there."""
         folder, splits = root / cls.dataset_dir, {"test": (cls.n_images, cls.seed)}
         draw_files(folder / cls.image_dir, folder / cls.split_file, cls.styles, splits, cls.source_labels)

@@ -66,12 +66,12 @@ def obtain(file: RemoteFile, folder: Path, *, given: str = "", accept: Callable[
         accept: Raises ValueError where the content is not what it should be; such a file is not put in place.
 
     Raises:
-        ConnectionError: If it is not to be had, with what went wrong at each place, and how to get it by hand.
+        ConnectionError: If it is not to be had, with how to get it by hand; what went wrong where is logged.
         ValueError: If the file that lies in folder is not the right one, or `given` is neither folder nor address.
         OSError: If the disk is full.
     """
     check = partial(require_right, file, accept=accept)
-    failures = []
+    found_wrong = False
     for found in find_here(file, folder, given):
         try:
             check(found)
@@ -79,24 +79,22 @@ def obtain(file: RemoteFile, folder: Path, *, given: str = "", accept: Callable[
         except ValueError as error:
             if found == folder / file.name:
                 raise ValueError(f"{found} is wrong: {error}. Delete it and run this command again.") from error
-            failures.append(f"{found} is wrong: {error}")
-    if given and not is_address(given) and not failures:
-        failures.append(f"{given} holds no {file.name}")
-    folder.mkdir(parents=True, exist_ok=True)
+            logger.warning(f"{found} is wrong: {error}")
+            found_wrong = True
+    if given and not is_address(given) and not found_wrong:
+        logger.warning(f"{given} holds no {file.name}")
     for source in list_sources(file, folder, given):
-        if failures:
-            logger.warning(failures[-1])
         try:
             return fetch_from(source, file, folder, check)
         except ConnectionError as error:
-            failures.append(str(error))
+            logger.warning(error)
     if file.inside:
         try:
             unpack(obtain(file.inside, folder, given=given), folder, {file.name: file.name})
             return obtain(file, folder, accept=accept)
         except ConnectionError as error:
-            failures.append(str(error).replace("\n", "\n  "))
-    raise ConnectionError("\n  ".join([f"{file.name} is not to be had:", *failures]) + by_hand(file, folder))
+            logger.warning(error)
+    raise ConnectionError(f"{file.name} is not to be had.{by_hand(file, folder)}")
 
 
 def plan(file: RemoteFile, folder: Path, *, given: str = "") -> str:
@@ -119,7 +117,7 @@ def find_here(file: RemoteFile, folder: Path, given: str) -> Iterator[Path]:
     if not Path(given).expanduser().is_dir():
         raise ValueError(
             f"--from is {given}, expected a folder that exists, or an address that begins with https:// or http://. "
-            "Correct it."
+            "Correct it; of an archive, name the folder."
         )
     below = (Path(parent, name) for parent, _, names in os.walk(Path(given).expanduser()) for name in names)
     yield from matching(file, below, folder.name)
@@ -139,16 +137,17 @@ def is_address(given: str) -> bool:
 
 def fetch_from(source: str, file: RemoteFile, folder: Path, check: Callable[[Path], None]) -> Path:
     """Fetches a file into folder and returns its path: under its own name, or the one that it has on the hub."""
-    name = file.name
+    target = folder / file.name  # the name may start with a folder
     if source.startswith("hub:") and source.count("/") == 1:
         found = matching(file, map(PurePath, list_hub_files(source.removeprefix("hub:"))), folder.name)
         if not found:
-            raise ConnectionError(f"{page_of(source)} has no {name}, nor an archive of its name or aliases")
-        source, name = f"{source}/{found[0]}", found[0].name
-    if (folder / name).exists():  # as something that only resembles the file
-        raise ConnectionError(f"{folder / name} is in the way of the one on {page_of(source)}: move it elsewhere")
-    fetch(source, folder / name, check=check)
-    return folder / name
+            raise ConnectionError(f"{page_of(source)} has no {file.name}, nor an archive of its name or aliases")
+        source, target = f"{source}/{found[0]}", target.with_name(found[0].name)
+    if target.exists():  # as something that only resembles the file
+        raise ConnectionError(f"{target} is in the way of the one on {page_of(source)}: move it elsewhere")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fetch(source, target, check=check)
+    return target
 
 
 def matching(file: RemoteFile, paths: Iterable[PurePath], near: str) -> list:
@@ -157,10 +156,13 @@ def matching(file: RemoteFile, paths: Iterable[PurePath], near: str) -> list:
     Those in a folder called `near` come first, then those that lie less deep.
     """
     stems = {plain_stem(file.name), *(plain(alias) for alias in file.aliases)} if plain_stem(file.name) else set()
-    paths = list(paths)
-    named = {path for path in paths if f"/{path.as_posix()}".endswith(f"/{file.name}")}  # it may start with a folder
-    fits = named | {path for path in paths if plain_stem(path.name) in stems}
-    return sorted(fits, key=lambda path: (path not in named, near not in path.parts, len(path.parts), path))
+    parts = PurePath(file.name).parts
+
+    def is_named(path: PurePath) -> bool:
+        return path.parts[-len(parts) :] == parts
+
+    fits = {path for path in paths if is_named(path) or plain_stem(path.name) in stems}  # of what may be a million
+    return sorted(fits, key=lambda path: (not is_named(path), near not in path.parts, len(path.parts), path))
 
 
 def plain_stem(name: str) -> str:
@@ -199,7 +201,7 @@ def is_archive(path: Path) -> bool:
 
 
 def by_hand(file: RemoteFile, folder: Path) -> str:
-    """Returns the line that says how a person fetches the file; "" where it comes out of another."""
+    """Returns the sentence that says how a person fetches the file; "" where it comes out of another."""
     pages = " or ".join(dict.fromkeys(page_of(source) for source in file.sources))
     save = f"save it as {folder / file.name}, or pass the folder that holds it as --from FOLDER"
-    return f"\nBy hand: fetch {pages} with a browser and {save}." if pages else ""
+    return f" By hand: fetch {pages} with a browser and {save}." if pages else ""

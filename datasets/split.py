@@ -182,10 +182,14 @@ def draw_split(items: Sequence[Datum], seed: int) -> Items:
 
 
 def list_class_images(image_dir: Path) -> dict[str, list[Path]]:
-    """Returns folder name -> its image files, both sorted, for each folder in image_dir that is not hidden."""
+    """Returns folder name -> its image files, both sorted, for each folder in image_dir; without hidden ones."""
     folders = sorted(path for path in image_dir.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
     return {
-        folder.name: sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        folder.name: sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")  # ._1.jpg of macOS is no image
+        )
         for folder in folders
     }
 

@@ -6,7 +6,7 @@ https://vision.princeton.edu/projects/2010/SUN/ (the archive is gone)
 
 from pathlib import Path
 
-from .annotations import HELD_OUT_RULE, hold_out_val, read_lines, wrong_line
+from .annotations import HELD_OUT_RULE, hold_out_val, read_lines, read_list
 from .base import DATASET_REGISTRY, MIRROR, Datum, FewShotDataset, Items, RemoteFile
 
 NAMES_FILE = "ClassName.txt"
@@ -32,17 +32,12 @@ class SUN397(FewShotDataset):
     def own_items(cls, folder: Path) -> Items:
         """Returns all items, split by `own_split_rule`; labels follow ClassName.txt."""
         labels = {name.strip("/"): label for label, name in enumerate(read_lines(folder / NAMES_FILE))}
-        trainval, test = (read_list(folder / name, folder / cls.image_dir, labels) for name in LIST_FILES)
+
+        def read_item(line: str) -> Datum:
+            place, _, image = line.strip("/").rpartition("/")  # a/apartment_building/outdoor, sun_aa.jpg
+            classname = " ".join(reversed(place.split("/")[1:]))
+            return Datum(str(folder / cls.image_dir / place / image), labels[place], classname=classname)
+
+        expected = f"`/LETTER/CLASS/IMAGE`, /LETTER/CLASS a line of {NAMES_FILE}"
+        trainval, test = (read_list(folder / name, read_item, expected) for name in LIST_FILES)
         return *hold_out_val(trainval), test
-
-
-def read_list(path: Path, images: Path, labels: dict[str, int]) -> list[Datum]:
-    """Returns the items of one list, lines `/a/apartment_building/outdoor/IMAGE.jpg`."""
-    items = []
-    for line in read_lines(path):
-        place, _, image = line.strip("/").rpartition("/")
-        if place not in labels:
-            raise wrong_line(path, line, f"`/LETTER/CLASS/IMAGE`, /LETTER/CLASS a line of {NAMES_FILE}")
-        classname = " ".join(reversed(place.split("/")[1:]))
-        items.append(Datum(str(images / place / image), labels[place], classname=classname))
-    return items

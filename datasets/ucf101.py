@@ -7,7 +7,7 @@ https://www.crcv.ucf.edu/data/UCF101.php
 import re
 from pathlib import Path
 
-from .annotations import HELD_OUT_RULE, hold_out_val, read_lines, wrong_line
+from .annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
 
 LISTS = RemoteFile(
@@ -44,31 +44,19 @@ class UCF101(FewShotDataset):
 
     @classmethod
     def own_items(cls, folder: Path) -> Items:
-        """Returns all items, split by `own_split_rule`; labels follow classInd.txt."""
-        labels = read_labels(folder / CLASSES_FILE)
-        trainval, test = (read_list(folder / name, folder / cls.image_dir, labels) for name in LIST_FILES)
+        """Returns all items, split by `own_split_rule`; labels are the publisher's."""
+
+        def read_class(line: str) -> tuple[str, int]:
+            number, action = line.split(" ")  # 1 ApplyEyeMakeup
+            return action, label_of(number)
+
+        def read_item(line: str) -> Datum:
+            action, _, video = line.split(" ")[0].partition("/")  # ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1
+            classname = re.sub("(?<!^)(?=[A-Z])", "_", action)
+            frame = folder / cls.image_dir / classname / Path(video).with_suffix(".jpg")
+            return Datum(str(frame), labels[action], classname=classname)
+
+        labels = dict(read_list(folder / CLASSES_FILE, read_class, "`NUMBER ACTION` with NUMBER from 1"))
+        expected = f"`ACTION/VIDEO.avi`, the action one of {Path(CLASSES_FILE).name}"
+        trainval, test = (read_list(folder / name, read_item, expected) for name in LIST_FILES)
         return *hold_out_val(trainval), test
-
-
-def read_labels(path: Path) -> dict[str, int]:
-    """Returns action -> label from lines `1 ApplyEyeMakeup`."""
-    labels = {}
-    for line in read_lines(path):
-        number, _, action = line.partition(" ")
-        if not number.isdecimal() or number == "0" or not action:
-            raise wrong_line(path, line, "`NUMBER ACTION` with NUMBER from 1")
-        labels[action] = int(number) - 1
-    return labels
-
-
-def read_list(path: Path, images: Path, labels: dict[str, int]) -> list[Datum]:
-    """Returns the items of one list, lines `ApplyEyeMakeup/VIDEO.avi`, in some lists with a number behind."""
-    items = []
-    for line in read_lines(path):
-        action, _, video = line.split(" ")[0].partition("/")
-        if action not in labels:
-            raise wrong_line(path, line, f"`ACTION/VIDEO.avi`, the action one of {Path(CLASSES_FILE).name}")
-        classname = re.sub("(?<!^)(?=[A-Z])", "_", action)
-        frame = images / classname / Path(video).with_suffix(".jpg")
-        items.append(Datum(str(frame), labels[action], classname=classname))
-    return items

@@ -13,7 +13,7 @@ N_SEARCHED = 1000  # so that the search ends at once, however many folders there
 
 
 def how_to_move(dataset: type, path: Path, inside: Path | None = None) -> str:
-    """Returns the command that puts a missing path where it is expected; "" where it is not found nearby.
+    """Returns the command that puts a missing path where it is expected, over nothing; "" where it is not found nearby.
 
     It is looked for in the folders of the data set's own: an archive's top folder stayed, or one was made twice. Where
     there is no such folder, the root may be it, or it has another name.
@@ -24,22 +24,31 @@ def how_to_move(dataset: type, path: Path, inside: Path | None = None) -> str:
         inside: The folder that it is looked for from: what lies beside the path moves with it. None: the path's own.
     """
     inside = inside or path.parent
-    named = (place for place in path.parents if dataset.dataset_dir and place.name == dataset.dataset_dir)
-    folder = next(named, None)
+    folder = find_folder(dataset, path)
     if folder is None or not path.is_relative_to(inside):
         return ""
     if not folder.exists():
-        return _find_folder(dataset, folder, path.relative_to(folder))
+        return _find_copy(dataset, folder, path.relative_to(folder))
     wanted = path.relative_to(inside)
     place = next((place for place in _folders_in(folder) if (place / wanted).exists()), None)
     if place is None:
         return ""
+    found = place / wanted
+    while (inside / wanted.parts[0]).exists():  # its folder is in its place, only empty or in part
+        place, inside = place / wanted.parts[0], inside / wanted.parts[0]
+        wanted = path.relative_to(inside)
     what = shlex.quote(wanted.parts[0]) if inside.is_relative_to(place) else "*"
     make = "" if inside.exists() else f"mkdir -p {_quote(inside)} && "
-    return f"It lies at {place / wanted}: run `{make}mv {_quote(place)}/{what} {_quote(inside)}/`."
+    return f"It lies at {found}: run `{make}mv -n {_quote(place)}/{what} {_quote(inside)}/`."
 
 
-def _find_folder(dataset: type, folder: Path, wanted: Path) -> str:
+def find_folder(dataset: type, path: Path) -> Path | None:
+    """Returns the data set's folder, there or not, that a path is in; None where it is in none."""
+    named = (place for place in path.parents if dataset.dataset_dir and place.name == dataset.dataset_dir)
+    return next(named, None)
+
+
+def _find_copy(dataset: type, folder: Path, wanted: Path) -> str:
     root = folder.parent
     if (root / wanted).exists():
         if root.name == folder.name:

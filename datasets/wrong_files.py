@@ -40,7 +40,7 @@ def name_unusable(dataset: type, root: Path, missing: Sequence[str], empty: Sequ
         problems.append(
             f"{dataset.__name__} lacks {len(missing):,} image(s), expected every listed file in {images}: "
             f"{name_first(missing, images)}{whole}. "
-            f"{how_to_move(dataset, Path(missing[0]), images) or dataset.remedy()}"
+            f"{how_to_move(dataset, Path(missing[0]), images) or dataset.remedy(root)}"
         )
     if empty:
         problems.append(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine import DatasetBase
 
-from .report import count_items, name_first
+from .report import count_halves, count_items, name_first
 from .split import Items, group_by_label
 
 
@@ -18,7 +18,9 @@ def name_wrong_items(dataset: type, root: Path, items: Items) -> list[str]:
     """
     folder = root / dataset.dataset_dir
     split, own_split = folder / dataset.split_file, dataset.own_split_path(folder)
-    is_papers, place, remedy = None, f"{dataset.__name__} in {folder}", dataset.remedy()
+    is_papers, place = None, f"{dataset.__name__} in {folder}"
+    lists = [name for name in dataset.contents() if (folder / name).is_file()]  # the publisher's, instead of a split
+    remedy = f"Delete {', '.join(lists)} and run {preparing(dataset, root)}." if lists else dataset.remedy(root)
     if dataset.split_file and (split.exists() or own_split.exists()):
         is_papers = dataset.is_papers_split(split, items) if split.exists() else None
         place = split if split.exists() else own_split
@@ -31,6 +33,9 @@ def name_wrong_items(dataset: type, root: Path, items: Items) -> list[str]:
         problems.append(f"{place} has {', '.join(found)}; expected {', '.join(expected)}. {remedy}")
     elif is_papers is False:
         problems.append(f"{place} has other items than the papers' split, or another order; expected theirs. {remedy}")
+    elif any(dataset.n_base_new) and place != own_split and count_base_new(items) != dataset.n_base_new:
+        found, expected = map(count_halves, (count_base_new(items), dataset.n_base_new))
+        problems.append(f"{place} has {found}; expected {expected}. {remedy}")
     if not dataset.listed_from_disk:
         repeated = _name_repeated(items, folder / dataset.image_dir)
         problems += [f"{place} lists {what}. {remedy}" for what in repeated] + _name_wrong_classes(dataset, items)
@@ -79,9 +84,6 @@ def _compare_counts(dataset: type, items: Items, *, any_items: bool) -> tuple[li
     if any(dataset.n_items) and not any_items:
         found.append(f"the items {count_items([len(part) for part in items])}")
         expected.append(f"the items {count_items(dataset.n_items)}")
-        if any(dataset.n_base_new) and found == expected:
-            for counts, words in ((count_base_new(items), found), (dataset.n_base_new, expected)):
-                words.append("test items of the base classes {:,}, of the new classes {:,}".format(*counts))
     return found, expected
 
 

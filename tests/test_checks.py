@@ -1,14 +1,15 @@
 """Wrong copies are found by the check, and refused with the same words where training starts."""
 
 import json
+import re
 import shutil
 
 import pytest
 
-from datasets import check, checks
+from datasets import check, checks, prepare
 from datasets.base import draw_split, write_split
 from engine import get_cfg_default
-from tests.small_copies import small_copy
+from tests.small_copies import small_copy, small_web
 
 
 def load(dataset, root, *, subset="all"):
@@ -75,7 +76,8 @@ def test_a_missing_class_folder_is_named_as_a_whole(lay_out, tmp_path):
     shutil.rmtree(images / "blotchy")
     (problem,) = problems_of_both(dataset, tmp_path, FileNotFoundError)
     assert problem.startswith(f"DescribableTextures lacks 12 image(s), expected every listed file in {images}: blotchy")
-    assert "and 7 more; 1 folder(s) as a whole: blotchy. Run `python -m datasets.prepare DescribableTextures" in problem
+    assert "and 7 more; 1 folder(s) as a whole: blotchy. Run `python -m" in problem
+    assert f"datasets.prepare DescribableTextures --root {tmp_path}`, or correct --root" in problem
 
 
 def test_missing_images_are_counted_and_the_first_five_named(lay_out, tmp_path):
@@ -190,8 +192,11 @@ def test_other_base_and_new_classes_are_not_the_papers(lay_out, tmp_path, monkey
     forget_the_papers_items(dataset, monkeypatch)
     monkeypatch.setattr(dataset, "n_base_new", (5, 4))
     (problem,) = problems_of_both(dataset, tmp_path)
-    assert "test items of the base classes 6, of the new classes 3; expected" in problem
-    assert "test items of the base classes 5, of the new classes 4. Delete it and run" in problem
+    split = tmp_path / "dtd" / "split_zhou_DescribableTextures.json"
+    assert problem.startswith(
+        f"{split} has test items of the base classes 6, of the new classes 3; expected test items of the base classes "
+        "5, of the new classes 4. Delete it and run"
+    )
 
 
 def test_a_path_in_two_splits_is_named(lay_out, tmp_path, monkeypatch):
@@ -224,12 +229,20 @@ def test_labels_with_gaps_and_two_names_of_a_label_are_named(lay_out, tmp_path, 
     assert "Number the classes from 0 without gaps" in problem
 
 
-def test_lists_of_a_publisher_are_counted_too(lay_out, tmp_path):
-    dataset, images = lay_out("fgvc_aircraft")
-    path = images.parent / "images_variant_val.txt"
+def test_lists_of_a_publisher_are_counted_too_and_fetched_anew_once_deleted(tmp_path, monkeypatch):
+    copy = small_copy("fgvc_aircraft", monkeypatch)
+    folder = copy.lay_out(tmp_path)
+    path = folder / "images_variant_val.txt"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    (problem,) = problems_of_both(dataset, tmp_path)
-    assert problem.startswith(f"FGVCAircraft in {images.parent} has 3 classes, the items train 18, val 8, test 9; exp")
+    (problem,) = problems_of_both(copy.dataset, tmp_path)
+    assert problem.startswith(f"FGVCAircraft in {folder} has 3 classes, the items train 18, val 8, test 9; expected 3")
+    lists = re.search("Delete (.*) and run `python -m datasets.prepare FGVCAircraft --root", problem)[1].split(", ")
+    assert sorted(lists) == sorted(path.name for path in folder.glob("*.txt"))
+    for name in lists:
+        (folder / name).unlink()
+    with small_web(tmp_path / "web", monkeypatch) as web:
+        web.publish(copy)
+        assert prepare.main(["FGVCAircraft", "--root", str(tmp_path)]) == 0
 
 
 def test_all_that_is_wrong_is_told_at_once(lay_out, tmp_path):

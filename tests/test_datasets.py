@@ -23,7 +23,7 @@ def toy(tmp_path, monkeypatch):
         n_prepared = 0
 
         @classmethod
-        def prepare(cls, root):
+        def prepare(cls, root, *, given=""):
             cls.n_prepared += 1
             images = root / "toy" / "images"
             for label in range(4):
@@ -65,7 +65,7 @@ def test_missing_root_folder_split_and_image_are_named(toy, tmp_path):
         toy(toy_cfg(""))
     nowhere = tmp_path / "no" / "where"
     with pytest.raises(
-        FileNotFoundError, match=f"{nowhere}/toy/images is missing, .*{tmp_path} exists. Run `python -m"
+        FileNotFoundError, match=f"{nowhere}/toy/images is .*{tmp_path} exists. Run `.* Toy --root {nowhere}`, or"
     ):
         toy(toy_cfg(nowhere))
     toy.prepare(tmp_path)
@@ -111,9 +111,13 @@ def test_commands_say_what_a_user_got_wrong(toy, tmp_path, capsys, monkeypatch):
         assert capsys.readouterr().err.count(message) == 2
     assert check.main(["Toy", "--root", str(tmp_path)]) == 1
     assert "images is missing" in capsys.readouterr().out
-    monkeypatch.setattr(toy, "prepare", FewShotDataset.prepare)
+    monkeypatch.delattr(toy, "prepare")
     assert prepare.main(["Toy", "--root", str(tmp_path)]) == 1
-    assert "does not say how it is prepared" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Toy does not say how it is prepared, expected `archives`" in said
+    assert f"Put its files into {tmp_path / 'toy'}, or state" in said
+    assert check.main(["Toy", "--root", str(tmp_path)]) == 1
+    assert "Put the files there, or correct --root" in capsys.readouterr().out  # not: prepare, which would do nothing
 
 
 def test_the_environment_names_the_root(toy, tmp_path, monkeypatch):

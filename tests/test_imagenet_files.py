@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -158,7 +159,14 @@ def timm_list(name):
 def test_images_are_told_by_their_suffix(tmp_path):
     write(tmp_path / "b.JPEG", tmp_path / "a.JPEG")
     assert list_images(str(tmp_path)) == ["a.JPEG", "b.JPEG"]
-    write(tmp_path / "c.jpg", tmp_path / "d.PNG", tmp_path / "JPEG", tmp_path / "Thumbs.db", tmp_path / "e.JPEG.tar")
+    write(
+        tmp_path / "._a.JPEG",
+        tmp_path / "c.jpg",
+        tmp_path / "d.PNG",
+        tmp_path / "JPEG",
+        tmp_path / "Thumbs.db",
+        tmp_path / "e.JPEG.tar",
+    )
     assert list_images(str(tmp_path)) == ["a.JPEG", "b.JPEG", "c.jpg", "d.PNG"]
 
 
@@ -279,7 +287,8 @@ def test_991_of_1000_class_folders(real_lines, tmp_path):
     message = refused(ImageNetSketch, tmp_path)
     first = ", ".join(wnids[500:505])
     assert (
-        f"{images} holds 991 of 1000 class folders, expected all; missing: {first} and 4 more. Run `python" in message
+        f"{images} holds 991 of 1000 class folders, expected all; missing: {first} and 4 more. "
+        f"Run `python -m datasets.prepare ImageNetSketch --root {tmp_path}`" in message
     )
     assert not ImageNetSketch.is_complete(tmp_path)
 
@@ -304,7 +313,7 @@ def test_one_folder_level_too_many(dataset, tmp_path):
     deeper = images / images.name
     message = refused(dataset, tmp_path)
     assert f"The class folders lie in {deeper}, one level too deep, expected them in {images}" in message
-    assert f"`mv {deeper}/* {images}/`, then `rmdir {deeper}`" in message
+    assert f"`mv -n {deeper}/* {images}/`, then `rmdir {deeper}`" in message
 
 
 def test_validation_images_that_are_not_sorted_into_class_folders(tmp_path):
@@ -405,14 +414,36 @@ def test_imagenets_archives_are_laid_out(given, tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path, monkeypatch, capsys):
-    pack_ilsvrc(tmp_path / "archives", monkeypatch)
-    lay_out(ImageNet, tmp_path)
-    broken = tmp_path / "imagenet" / "images" / "val" / FOLDERS[0]
-    broken.rename(tmp_path / "aside")
-    assert prepare.main(["imagenet", "--root", str(tmp_path), "--from", str(tmp_path / "archives")]) == 1
-    assert f"holds 11 of 12 class folders, expected all; missing: {FOLDERS[0]}" in capsys.readouterr().err
-    assert not broken.exists()
+def test_a_folder_that_is_there_is_completed_and_not_written_over(tmp_path, monkeypatch, capsys):
+    archives, images = tmp_path / "archives", tmp_path / "imagenet" / "images"
+    pack_ilsvrc(archives, monkeypatch)
+    write(tmp_path / "imagenet" / "classnames.txt", content="\n".join(LINES).encode())
+    command = ["imagenet", "--root", str(tmp_path), "--from", str(archives)]
+    assert prepare.main(command) == 0, capsys.readouterr()
+    before = {path: path.read_bytes() for path in images.rglob("*.JPEG")}
+    shutil.rmtree(images / "val" / FOLDERS[0])
+    gone, mine = sorted((images / "train" / FOLDERS[1]).iterdir())[:2]
+    gone.unlink()
+    mine.write_bytes(b"mine")
+    assert prepare.main([*command, "--dry-run"]) == 0
+    assert f"{images}/val: would be unpacked from {archives}" in capsys.readouterr().out
+    assert prepare.main(command) == 0, capsys.readouterr()
+    assert {path: path.read_bytes() for path in images.rglob("*.JPEG")} == {**before, mine: b"mine"}
+
+
+def test_imagenets_archives_lie_anywhere_in_a_folder_that_is_named_from_here(tmp_path, monkeypatch, capsys):
+    pack_ilsvrc(tmp_path / "imagenet", monkeypatch)
+    (tmp_path / "imagenet").rename(tmp_path / "ilsvrc")
+    write(tmp_path / "data" / "imagenet" / "classnames.txt", content="\n".join(LINES).encode())
+    monkeypatch.chdir(tmp_path)
+    assert prepare.main(["imagenet", "--root", "data", "--from", "."]) == 0, capsys.readouterr()
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_folder_for_imagenets_archives_that_is_not_there_is_told(options, tmp_path, capsys):
+    given = tmp_path / "archives"
+    assert prepare.main(["imagenet", "--root", str(tmp_path), "--from", str(given), *options]) == 1
+    assert f"--from is {given}, expected a folder that exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["train", "val", "devkit"])
@@ -455,10 +486,12 @@ def test_a_dry_run_says_which_of_imagenets_archives_are_there(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"{images}/train: to be had by hand: ILSVRC2012_img_train.tar is not here" in said
     assert f"{images}/val: would be unpacked from {given}/ILSVRC2012_img_val.tar" in said
+    assert "classnames.txt: would be fetched from https://drive.google.com/" in said
     assert all(step in said for step in STEPS) and not (tmp_path / "imagenet").exists()
     write(images / "train" / "n01440764" / "a.JPEG")
     assert prepare.main(options) == 0
-    assert f"{images}/train: there" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{images}/train: there" in said and not any(step in said for step in STEPS)  # nothing is left to do by hand
 
 
 def test_data_sets_go_by_their_config_name():

@@ -272,6 +272,7 @@ def without_md5(file):
 def is_kept(dataset, folder, given, monkeypatch):
     """Whether the split that prepare keeps is the one that the annotations give."""
     monkeypatch.setattr(dataset, "annotations", tuple(without_md5(file) for file in dataset.annotations))
+    monkeypatch.setattr(dataset, "n_classes", 0)
     keep_own_split(dataset, folder, str(given))
     kept = json.loads((folder / f"split_seed1_{dataset.__name__}.json").read_text())
     own = own_split(dataset, folder)
@@ -325,6 +326,7 @@ def error_of(dataset, name, content, folder):
     [
         (OxfordPets, "annotations/trainval.txt", "Abyssinian_100 1 1", "`IMAGE CLASS SPECIES BREED` with CLASS from 1"),
         (OxfordPets, "annotations/test.txt", "Abyssinian_100 0 1 1", "`IMAGE CLASS SPECIES BREED` with CLASS from 1"),
+        (OxfordPets, "annotations/test.txt", "Abyssinian_100 a 1 1", "`IMAGE CLASS SPECIES BREED` with CLASS from 1"),
         (
             SUN397,
             "Training_01.txt",
@@ -332,11 +334,9 @@ def error_of(dataset, name, content, folder):
             "`/LETTER/CLASS/IMAGE`, /LETTER/CLASS a line of ClassName.txt",
         ),
         (UCF101, "ucfTrainTestlist/classInd.txt", "YoYo 1", "`NUMBER ACTION` with NUMBER from 1"),
-        (
-            UCF101,
-            "ucfTrainTestlist/testlist01.txt",
-            "YoYos/v.avi",
-            "`ACTION/VIDEO.avi`, the action one of classInd.txt",
+        *(
+            (UCF101, "ucfTrainTestlist/testlist01.txt", line, "`ACTION/VIDEO.avi`, the action one of classInd.txt")
+            for line in ("YoYos/v.avi", "YoYo/")
         ),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from datasets import preparation, prepare
 from datasets.check import find_dataset
-from tests.small_copies import CLASSES, MIRROR_FOLDER, pack, small_copy, small_web, write_files
+from tests.small_copies import CLASSES, MIRROR_FOLDER, jpeg, pack, small_copy, small_web, write_files
 
 DTD_SPLIT = "split_zhou_DescribableTextures.json"
 OWN_SPLIT = "split_seed1_DescribableTextures.json"
@@ -102,8 +102,9 @@ class TestImages:
         web.take_down_publishers()
         shutil.rmtree(web.folder / "hub")
         code, said = run()
-        assert code == 1 and "DescribableTextures's images are not to be had." in said
+        assert code == 1 and "DescribableTextures's images are not to be had; what was tried" in said
         (archive,) = dtd.dataset.archives
+        assert said.count(f"404 Client Error: Not Found for url: {archive.sources[0]}") == 1
         for step in (
             f"fetch {archive.sources[0]} with a browser and save it as {folder / archive.name}",
             f"https://drive.google.com/file/d/{dtd.dataset.split_id}",
@@ -112,7 +113,7 @@ class TestImages:
             "--from FOLDER",
         ):
             assert step in said
-        assert os.listdir(folder) == ["mirror"]  # no split of our own of images that are not there
+        assert not any(path.is_file() for path in folder.rglob("*"))  # no split of our own of images that are not there
 
     def test_a_full_disk_ends_it(self, web, dtd, run, monkeypatch):
         def unpack(*_, **__):
@@ -206,6 +207,15 @@ class TestSplit:
         else:
             assert [len(items[part]) for part in ("train", "val", "test")] == [3 * 6, 3 * 2, 3 * 4]
 
+    def test_no_split_is_drawn_of_images_that_lack_a_class(self, web, dtd, run, folder):
+        forget_split(web, dtd, in_archive=False)
+        for path, content in dtd.laid_out().items():
+            if path != DTD_SPLIT and not path.startswith("images/blotchy"):
+                write_files(folder, {path: content})
+        code, said = run()
+        assert code == 1 and not (folder / OWN_SPLIT).exists()
+        assert f"{folder}/images holds images of 2 classes, expected 3: no split of our own is drawn. Move" in said
+
 
 class TestWhatIsThere:
     def test_a_second_run_fetches_and_changes_nothing(self, web, dtd, run, folder):
@@ -284,6 +294,15 @@ class TestOptions:
         code, said = run(options=["--dry-run"])
         assert code == 0 and "images: there" in said and f"{DTD_SPLIT}: there" in said and asked(web) == []
 
+    def test_a_dry_run_of_what_no_command_fetches_says_so(self, dtd, run, tmp_path, monkeypatch):
+        monkeypatch.setattr(dtd.dataset, "archives", ())
+        monkeypatch.setattr(dtd.dataset, "mirrored", False)
+        monkeypatch.setattr(dtd.dataset, "by_hand", ("ask the publisher for images/",))
+        assert "1. ask the publisher for images/" in run(options=["--dry-run"])[1]
+        assert f"Shapes in {tmp_path}/data/shapes:\n  nothing is fetched\n" in run("shapes", options=["--dry-run"])[1]
+        (tmp_path / "data").mkdir()
+        assert f"Folder in {tmp_path}/data:\n  images: there\n" in run("folder", options=["--dry-run"])[1]
+
     def test_from_a_folder_only_what_belongs_there_is_copied(self, web, dtd, run, tmp_path, folder):
         given = tmp_path / "given"
         shutil.copytree(web.folder / "www.robots.ox.ac.uk", given / "deep")
@@ -341,3 +360,42 @@ class TestOptions:
         code, said = run("oxford_pets", "dtd", "EuroSAT")
         assert code == 1 and "OxfordPets's images are not to be had" in said
         assert (tmp_path / "data" / "dtd" / "images").is_dir() and (tmp_path / "data" / "eurosat" / "2750").is_dir()
+
+    def test_from_is_nothing_to_a_data_set_that_is_not_fetched(self, run, tmp_path):
+        write_files(tmp_path / "data", {f"{name}/{i}.jpg": jpeg(0, i) for name in "ab" for i in range(10)})
+        code, said = run("folder", options=["--from", str(tmp_path)])
+        assert code == 0, said
+
+
+class TestExport:
+    def test_it_says_what_it_wrote(self, web, dtd, run, tmp_path):
+        path = tmp_path / "few.jsonl"
+        code, said = run(options=["--export-fewshot", str(path), "--shots", "2"])
+        assert code == 0 and f"{path}: 6 training and 6 validation items\n" in said
+        assert len(path.read_text().splitlines()) == 12
+
+    def test_nothing_is_written_of_a_wrong_copy(self, web, dtd, run, tmp_path):
+        forget_split(web, dtd, in_archive=False)
+        code, said = run(options=["--export-fewshot", str(tmp_path / "few.jsonl")])
+        assert code == 1 and not (tmp_path / "few.jsonl").exists()
+        assert "few.jsonl is not written. Correct first what is wrong with DescribableTextures" in said
+
+    def test_nor_of_one_without_training_items(self, web, run, tmp_path, monkeypatch):
+        web.publish(small_copy("imagenet_a", monkeypatch))
+        code, said = run("imagenet_a", options=["--export-fewshot", str(tmp_path / "few.jsonl")])
+        assert code == 1 and not (tmp_path / "few.jsonl").exists()
+        assert "ImageNetA has no training items, expected some for --export-fewshot. Name another data set." in said
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["dtd", "eurosat"], "--export-fewshot is few.jsonl, expected one data set with it. Name one."),
+            (["all"], "--export-fewshot is few.jsonl, expected one data set with it. Name one."),
+            (["dtd", "--shots", "0"], "--shots is 0, expected a positive number, or -1 for all items."),
+            (["dtd", "--seed", "-1"], "--seed is -1, expected 0 or more. Change --seed."),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_refused_before_anything_is_fetched(self, web, dtd, argv, message, capsys):
+        with pytest.raises(SystemExit):
+            prepare.main([*argv, "--root", "/no/such/root", "--export-fewshot", "few.jsonl"])
+        assert message in capsys.readouterr().err and asked(web) == []

@@ -31,7 +31,7 @@ def make(tmp_path, monkeypatch):
                 return tuple([] if split in without else make_items(split) for split in SIZES)
 
             @classmethod
-            def remedy(cls):
+            def remedy(cls, root):
                 return "Draw them."
 
         Toy.val_is_test = val_is_test

@@ -91,22 +91,21 @@ def test_a_wrong_download_is_deleted_and_the_next_source_tried(server, folder, c
     assert [path.name for path in folder.iterdir()] == ["images.tar.gz"]
 
 
-def test_every_failure_is_a_line_of_the_error_and_a_person_is_told_what_to_do(server, folder, monkeypatch):
+def test_every_failure_is_told_once_and_a_person_is_told_what_to_do(server, folder, monkeypatch, caplog):
     serve_drive(monkeypatch, {"1full": None})
     server.replaced = {"parked.tar.gz": b"<html>This domain is for sale</html>"}
     address, parked = f"{server.url}/gone/images.tar.gz", f"{server.url}/parked.tar.gz"
     with pytest.raises(ConnectionError) as caught:
         obtain(images(address, parked, "drive:1full", f"hub:{REPO}"), folder)
-    first, gone, other, drive, hub, last = str(caught.value).split("\n")
-    assert first == "images.tar.gz is not to be had:"
-    assert gone.startswith(f"  {address}: 404 Client Error")
-    assert other == f"  {parked} gives another file, which is deleted: it is no whole zip or tar file (36 bytes)"
-    assert drive.startswith("  https://drive.google.com/file/d/1full: ") and "Too many users" in drive
-    assert hub == f"  {server.url}/datasets/{REPO} has no images.tar.gz, nor an archive of its name or aliases"
-    assert last == (
-        f"By hand: fetch {address} or {parked} or https://drive.google.com/file/d/1full or "
-        f"{server.url}/datasets/{REPO} with a browser and save it as {folder}/images.tar.gz, or pass the folder that "
-        "holds it as --from FOLDER."
+    gone, other, drive, hub = caplog.messages
+    assert gone.startswith(f"{address}: 404 Client Error")
+    assert other == f"{parked} gives another file, which is deleted: it is no whole zip or tar file (36 bytes)"
+    assert drive.startswith("https://drive.google.com/file/d/1full: ") and "Too many users" in drive
+    assert hub == f"{server.url}/datasets/{REPO} has no images.tar.gz, nor an archive of its name or aliases"
+    assert str(caught.value) == (
+        f"images.tar.gz is not to be had. By hand: fetch {address} or {parked} or "
+        f"https://drive.google.com/file/d/1full or {server.url}/datasets/{REPO} with a browser and save it as "
+        f"{folder}/images.tar.gz, or pass the folder that holds it as --from FOLDER."
     )
     assert list(folder.iterdir()) == []
 
@@ -135,15 +134,17 @@ def test_the_hubs_archive_is_found_by_an_alias_and_keeps_its_name(server, folder
     assert len(server.asked) == asked
 
 
-def test_a_file_that_resembles_it_but_is_wrong_is_left_alone(server, folder):
+def test_a_file_that_resembles_it_but_is_wrong_is_left_alone(server, folder, caplog):
     found = folder / "Oxford-Pets.zip"
     folder.mkdir(parents=True)
     found.write_text("not an archive")
     file = RemoteFile("pets.zip", sources=(f"hub:{REPO}",), aliases=("oxford_pets",))
-    with pytest.raises(ConnectionError) as caught:
+    with pytest.raises(ConnectionError, match="pets.zip is not to be had"):
         obtain(file, folder)
-    assert f"{found} is wrong: it is no whole zip or tar file (14 bytes)" in str(caught.value)
-    assert f"{found} is in the way of the one on {server.url}/datasets/{REPO}: move it elsewhere" in str(caught.value)
+    assert caplog.messages == [
+        f"{found} is wrong: it is no whole zip or tar file (14 bytes)",
+        f"{found} is in the way of the one on {server.url}/datasets/{REPO}: move it elsewhere",
+    ]
     assert found.read_text() == "not an archive"
 
 
@@ -175,17 +176,19 @@ def test_a_folder_named_by_from_is_searched_and_left_as_it_is(server, folder, tm
     assert server.asked == []
 
 
-def test_a_wrong_file_in_from_is_told_and_the_sources_tried(server, folder, tmp_path):
-    wrong = write_tar(tmp_path / "usb" / "images.tar.gz", "a dog")
-    file = images(f"{server.url}/gone.tar.gz", md5=md5_of(good(server)))
-    with pytest.raises(ConnectionError, match=f"{wrong} is wrong: its md5 is {md5_of(wrong)}, expected"):
-        obtain(file, folder, given=str(wrong.parent))
+def test_all_wrong_files_in_from_are_told_and_the_sources_tried(server, folder, tmp_path, caplog):
+    wrong = [write_tar(tmp_path / "usb" / place / "images.tar.gz", "a dog") for place in ("a", "b")]
+    file = images(f"{server.url}/good/images.tar.gz", md5=md5_of(good(server)))
+    assert obtain(file, folder, given=str(tmp_path / "usb")) == folder / "images.tar.gz"
+    assert caplog.messages == [f"{path} is wrong: its md5 is {md5_of(path)}, expected {file.md5}" for path in wrong]
+    assert all(path.exists() for path in wrong)
+
+
+def test_from_that_lacks_the_file_is_told_and_the_sources_tried(server, folder, tmp_path, caplog):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConnectionError, match=f"{tmp_path}/empty holds no images.tar.gz"):
-        obtain(file, folder, given=str(tmp_path / "empty"))
-    found = obtain(images(f"{server.url}/good/images.tar.gz", md5=file.md5), folder, given=str(wrong.parent))
-    assert found == folder / "images.tar.gz"
-    assert wrong.exists()
+    file = images(f"{server.url}/good/images.tar.gz")
+    assert obtain(file, folder, given=str(tmp_path / "empty")) == folder / "images.tar.gz"
+    assert caplog.messages == [f"{tmp_path}/empty holds no images.tar.gz"]
 
 
 @pytest.mark.parametrize("place", ["mine", "mine/oxford_pets"])
@@ -196,14 +199,27 @@ def test_an_address_named_by_from_is_tried_first(server, folder, place):
     assert "/good/images.tar.gz" not in paths_asked(server)
 
 
+def test_a_file_whose_name_starts_with_a_folder_is_put_there(server, folder):
+    (server.folder / "hub" / REPO / "labels").mkdir()
+    for place in (server.folder / "labels", server.folder / "hub" / REPO / "labels"):
+        place.mkdir(exist_ok=True)
+        (place / "list.txt").write_text("a cat")
+    file = RemoteFile("labels/list.txt", sources=(f"hub:{REPO}",))
+    for given in (server.url, ""):
+        assert obtain(file, folder, given=given) == folder / "labels" / "list.txt"
+        (folder / "labels" / "list.txt").unlink()
+    assert paths_asked(server)[-1] == f"/datasets/{REPO}/resolve/main/labels/list.txt"
+    assert [path.name for path in folder.rglob("*")] == ["labels"]
+
+
 @pytest.mark.parametrize("given", ["/no/such/folder", "ftp://example.org/data"])
 def test_from_that_names_neither_a_folder_nor_an_address_is_refused(folder, given):
-    message = rf"--from is {given}, expected a folder that exists, or an address that begins with https:// or http://\."
+    message = f"--from is {given}, expected a folder that exists, or an address .* of an archive, name the folder"
     with pytest.raises(ValueError, match=message):
         obtain(images(), folder, given=given)
 
 
-def test_a_file_that_is_not_accepted_is_not_put_in_place(server, folder):
+def test_a_file_that_is_not_accepted_is_not_put_in_place(server, folder, caplog):
     def accept(path):
         if path.read_text() != "the papers' split":
             raise ValueError("it is not the papers' split")
@@ -212,8 +228,9 @@ def test_a_file_that_is_not_accepted_is_not_put_in_place(server, folder):
     (server.folder / "split.json").write_text("another split")
     (server.folder / "mirror" / "split.json").write_text("the papers' split")
     other, papers = f"{server.url}/split.json", f"{server.url}/mirror/split.json"
-    with pytest.raises(ConnectionError, match=f"{other} gives another file, which is deleted: it is not the papers'"):
+    with pytest.raises(ConnectionError, match="split.json is not to be had"):
         obtain(RemoteFile("split.json", sources=(other,)), folder, accept=accept)
+    assert caplog.messages == [f"{other} gives another file, which is deleted: it is not the papers' split"]
     assert list(folder.iterdir()) == []
     file = RemoteFile("split.json", sources=(other, papers))
     assert obtain(file, folder, accept=accept).read_text() == "the papers' split"
@@ -249,18 +266,17 @@ def test_an_archive_inside_another_is_verified(server, folder):
         obtain(file, folder)
 
 
-def test_an_outer_archive_that_is_not_to_be_had_is_told_with_its_address(server, folder):
+def test_an_outer_archive_that_is_not_to_be_had_is_told_with_its_address(server, folder, caplog):
     _, file = inner_of(server, sources=("http://127.0.0.1:9/inner.tar.gz",))
     server.missing = {"outer.zip"}
-    with pytest.raises(ConnectionError) as caught:
+    message = "^inner.tar.gz is not to be had. By hand: fetch http://127.0.0.1:9/inner.tar.gz"
+    with pytest.raises(ConnectionError, match=message):
         obtain(file, folder)
-    first, inner, outer, reason, outer_by_hand, by_hand = str(caught.value).split("\n")
-    assert first == "inner.tar.gz is not to be had:"
-    assert inner.startswith("  http://127.0.0.1:9/inner.tar.gz: ")
-    assert outer == "  outer.zip is not to be had:"
-    assert reason.startswith(f"    {server.url}/outer.zip: 404")
-    assert outer_by_hand.startswith(f"  By hand: fetch {server.url}/outer.zip with a browser and save it as {folder}/")
-    assert by_hand.startswith("By hand: fetch http://127.0.0.1:9/inner.tar.gz")
+    inner, reason, outer = caplog.messages
+    assert inner.startswith("http://127.0.0.1:9/inner.tar.gz: ")
+    assert reason.startswith(f"{server.url}/outer.zip: 404")
+    by_hand = f"By hand: fetch {server.url}/outer.zip with a browser and save it as {folder}/outer.zip"
+    assert outer.startswith(f"outer.zip is not to be had. {by_hand}")
 
 
 def test_the_plan_says_what_would_be_done_and_asks_nobody(server, folder, tmp_path):

@@ -111,8 +111,8 @@ def test_a_broken_split_file_is_named(tmp_path, text):
         read_split(path, tmp_path)
 
 
-def test_images_are_listed_sorted_without_hidden_folders_and_other_files(tmp_path):
-    for name in ("b/2.PNG", "b/10.jpg", "b/notes.txt", "a/x.webp", ".cache/1.jpg", "__MACOSX/1.jpg"):
+def test_images_are_listed_sorted_without_hidden_and_other_files(tmp_path):
+    for name in ("b/2.PNG", "b/10.jpg", "b/notes.txt", "b/._10.jpg", "a/x.webp", ".cache/1.jpg", "__MACOSX/1.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert {name: [p.name for p in paths] for name, paths in list_class_images(tmp_path).items()} == {

@@ -33,8 +33,8 @@ def move(source, target):
 
 
 def follow(text):
-    """Runs the command that a message says."""
-    subprocess.run(["bash", "-c", re.search("`(.*)`", text)[1]], check=True)
+    """Runs the command that a message says; some versions of mv fail where -n keeps a file."""
+    subprocess.run(["bash", "-c", re.search("`(.*)`", text)[1]], check=False)
 
 
 def hint(dataset, root):
@@ -53,6 +53,7 @@ def hint(dataset, root):
         ("caltech-101", "caltech-101/Caltech 101/data"),
         ("caltech-101/101_ObjectCategories", "caltech-101/101_ObjectCategories/101_ObjectCategories"),
         ("caltech-101/101_ObjectCategories", "caltech-101/archive/101_ObjectCategories"),
+        ("caltech-101/101_ObjectCategories/airplanes", "caltech-101/101_ObjectCategories/airplanes/airplanes"),
         ("caltech-101", "Caltech101"),
         ("caltech-101", "caltech_101"),
     ],
@@ -94,12 +95,24 @@ def test_imagenet_as_unpacked_from_a_competitions_archive_is_moved(tmp_path, mon
     assert load(copy.dataset, tmp_path).num_classes == 5
 
 
+def test_what_is_there_is_not_moved_over(dataset, tmp_path):
+    images = tmp_path / "my data" / "caltech-101" / "101_ObjectCategories"
+    older = images.with_name("older") / "airplanes"
+    older.mkdir(parents=True)
+    (images / "airplanes" / "image_0001.jpg").rename(older / "image_0001.jpg")
+    kept = (images / "airplanes" / "image_0002.jpg").read_bytes()
+    (older / "image_0002.jpg").write_bytes(b"another")
+    follow(hint(dataset, tmp_path / "my data"))
+    assert load(dataset, tmp_path / "my data").num_classes == 3
+    assert (images / "airplanes" / "image_0002.jpg").read_bytes() == kept
+
+
 def test_what_lies_a_level_too_high_is_moved_alone(tmp_path, monkeypatch):
     copy = small_copy("imagenet", monkeypatch)
     folder = copy.lay_out(tmp_path)
     (folder / "images" / "train").rename(folder / "train")
     text = how_to_move(copy.dataset, folder / "images" / "train")
-    assert text == f"It lies at {folder}/train: run `mv {folder}/train {folder}/images/`."
+    assert text == f"It lies at {folder}/train: run `mv -n {folder}/train {folder}/images/`."
 
 
 @pytest.mark.parametrize("missing", ["caltech-101/101_ObjectCategories/gone/1.jpg", "caltech-101/gone.json"])
