@@ -14,6 +14,12 @@ from tests.file_server import no_network, serve, serve_drive
 REPO = "someone/all_sets"
 
 
+@pytest.fixture(autouse=True)
+def warnings_alone(caplog):
+    """Whatever level another test has left behind."""
+    caplog.set_level(logging.WARNING)
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server whose folder holds images.tar.gz in good/ and, as Oxford-Pets.zip, on the hub."""
