@@ -6,6 +6,8 @@ KEY VALUE pairs; then the config is checked, frozen and written to OUTPUT_DIR/co
 
 from __future__ import annotations
 
+import os
+
 from yacs.config import CfgNode as CN
 
 
@@ -31,6 +33,7 @@ def get_cfg_default() -> CN:
     cfg.INPUT.INTERPOLATION = "bilinear"  # bilinear, bicubic, nearest
     cfg.INPUT.TRANSFORMS = ()  # names of engine/transforms.py
     cfg.INPUT.NO_TRANSFORM = False  # only resize to SIZE
+    cfg.INPUT.VIEWS = 0  # random views of each training image, encoded once; 0: a fresh one in every epoch
     cfg.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]  # of RGB in [0, 1]
     cfg.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]
     cfg.INPUT.CROP_PADDING = 4  # random_crop, in pixels
@@ -83,6 +86,10 @@ def get_cfg_default() -> CN:
     cfg.DATALOADER.TEST = CN()
     cfg.DATALOADER.TEST.SAMPLER = "SequentialSampler"
     cfg.DATALOADER.TEST.BATCH_SIZE = 32
+
+    cfg.FEATURES = CN()
+    cfg.FEATURES.DIR = os.environ.get("COOP_FEATURES", "~/.cache/clip/features")  # image features; "": memory alone
+    cfg.FEATURES.MAX_GB = 20.0  # of FEATURES.DIR; what was used longest ago makes room
 
     cfg.MODEL = CN()
     cfg.MODEL.INIT_WEIGHTS = ""  # checkpoint of the learned part to start from
@@ -174,6 +181,7 @@ AT_LEAST = {
     "DATALOADER.NUM_WORKERS": 0,
     "DATALOADER.K_TRANSFORMS": 1,
     "DATALOADER.TRAIN_X.BATCH_SIZE": 1,
+    "INPUT.VIEWS": 0,
     "DATALOADER.TRAIN_X.N_INS": 1,
     "DATALOADER.TEST.BATCH_SIZE": 1,
     "OPTIM.LR": 0,
@@ -196,5 +204,5 @@ PATHS = (
 # Keys that say where and how fast a run goes, not what it computes: another value is still the same run.
 NOT_IN_DIGEST = {
     "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
-    "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_SECONDS", "TRAIN.PRINT_FREQ",
+    "FEATURES.DIR", "FEATURES.MAX_GB", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_SECONDS", "TRAIN.PRINT_FREQ",
 }  # fmt: skip

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import datetime
 import logging
-import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 from yacs.config import CfgNode as CN
 
 from .data import DataManager
 from .evaluator import build_evaluator
+from .features import ViewBatches
 from .files import missing_path
 from .log import AverageMeter, MetricMeter
-from .trainer_base import TrainerBase
+from .tester import Tester, progress
 
 logger = logging.getLogger(__name__)
 
 
-class TrainerX(TrainerBase):
+class TrainerX(Tester):
     """A method on a data set: builds both, trains, validates and tests.
 
     A method is a subclass. It must define `build_model`, which calls `register_model` for what is trained;
@@ -55,6 +52,7 @@ class TrainerX(TrainerBase):
         self.check_splits()
         self.build_model()
         self.load_init_weights()
+        self.features = self.build_features()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.results: dict[str, Any] = {}  # of the last test
         self.num_batches = 0  # of an epoch, while training
@@ -96,10 +94,6 @@ class TrainerX(TrainerBase):
         """Does one optimisation step on a batch and returns its losses by name."""
         raise NotImplementedError
 
-    def model_inference(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns the logits (B, C) of images (B, 3, H, W)."""
-        raise NotImplementedError
-
     def result_fields(self) -> dict[str, Any]:
         """Returns the method's own entries of results.json."""
         return {}
@@ -124,6 +118,8 @@ class TrainerX(TrainerBase):
         if self.cfg.RESUME and not self.start_epoch:
             marker = Path(self.cfg.RESUME) / next(iter(self.models)) / "checkpoint"
             raise FileNotFoundError(missing_path(marker, "RESUME's file", "Correct --resume, or leave it out."))
+        if self.cfg.INPUT.VIEWS:
+            self.train_loader_x = ViewBatches(self.features, self.train_loader_x, self.cfg.INPUT.VIEWS)
         self.num_batches = len(self.train_loader_x)
         self.writer = SummaryWriter(self.output_dir / "tensorboard", purge_step=self.start_epoch * self.num_batches)
         self.time_start_s = time.monotonic()
@@ -173,30 +169,6 @@ class TrainerX(TrainerBase):
         logger.info("Elapsed: %s", datetime.timedelta(seconds=round(time.monotonic() - self.time_start_s)))
         self.close_writer()
 
-    @torch.no_grad()
-    def test(self, split: str | None = None) -> float:
-        """Evaluates on a split (TEST.SPLIT by default) and returns the main result, in percent."""
-        split = split or self.cfg.TEST.SPLIT
-        loader = self.val_loader if split == "val" else self.test_loader
-        self.set_model_mode("eval")
-        self.evaluator.reset()
-        logger.info("Evaluate on the *%s* set", split)
-        for batch in progress(loader, split):
-            images, labels = self.parse_batch_test(batch)
-            self.evaluator.process(self.model_inference(images), labels)
-        self.results = self.evaluator.evaluate()
-        for name, value in self.results.items():
-            self.write_scalar(f"{split}/{name}", value, self.epochs_done * self.num_batches)
-        return next(iter(self.results.values()))
-
-    def parse_batch_train(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""
-        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
-
-    def parse_batch_test(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""
-        return self.parse_batch_train(batch)
-
     def log_batch(self, losses: MetricMeter, batch_time_s: AverageMeter, data_time_s: AverageMeter) -> None:
         """Writes the losses to TensorBoard, and every PRINT_FREQ batches a line with the time that is left."""
         done, lr = self.batch_idx + 1, self.get_current_lr()
@@ -222,8 +194,3 @@ class TrainerX(TrainerBase):
         """Closes TensorBoard's file."""
         if self.writer is not None:
             self.writer.close()
-
-
-def progress(batches: Iterable, label: str) -> Iterable:
-    """Shows a bar on a terminal, nothing elsewhere."""
-    return tqdm(batches, desc=label, leave=False, disable=not sys.stderr.isatty())

@@ -1,10 +1,18 @@
 """What several files of tests start from."""
 
+import os
+
 import pytest
 
 from datasets.folder import Folder
 from engine import DATASET_REGISTRY, Datum
 from tests.tiny_run import write_clip, write_images
+
+
+@pytest.fixture(scope="session", autouse=True)
+def feature_cache(tmp_path_factory):
+    """No test reads or writes the user's cache of image features; programs that tests start neither."""
+    os.environ["COOP_FEATURES"] = str(tmp_path_factory.mktemp("features"))
 
 
 @pytest.fixture(scope="session")

@@ -165,9 +165,13 @@ class PromptTrainer(TrainerX):
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
-        images, labels = self.parse_batch_train(batch)
         with self.autocast:
-            logits = self.model(images)
+            if "features" in batch:  # INPUT.VIEWS
+                features, labels = (batch[key].to(self.device, non_blocking=True) for key in ("features", "label"))
+                logits = self.classify_features(features)
+            else:
+                images, labels = self.parse_batch_train(batch)
+                logits = self.model(images)
             loss = F.cross_entropy(logits, labels)
         self.model_backward_and_update(loss)
         return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}

@@ -63,15 +63,12 @@ class CustomCLIP(ContextCLIP):
     """CLIP with prompts for each image."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classifies images.
+        """Classifies images (B, 3, H, W), normalised with CLIP's mean and std: (B, C) logits."""
+        return self.classify(self.encode_images(images))
 
-        Args:
-            images: (B, 3, H, W), normalised with CLIP's mean and std.
-
-        Returns:
-            (B, C) logits, float32 (float16 under autocast).
-        """
-        image_features = self.image_features(images)  # (B, E)
+    def classify(self, features: Tensor) -> Tensor:
+        """Classifies images by their features (B, E) from `encode_images`: (B, C) logits, float16 under autocast."""
+        image_features = F.normalize(features, dim=-1)
         text_features = self.encode_prompts(self.prompt_learner.contexts(image_features))
         text_features = F.normalize(text_features.float(), dim=-1)  # (B, C, E)
         return self.logit_scale.exp() * (text_features @ image_features[..., None])[..., 0]

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
@@ -96,10 +95,9 @@ class ContextCLIP(nn.Module):
             clip_model, prompt_learner.layout, class_specific=prompt_learner.class_specific, chunk_rows=chunk_rows
         )
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Returns the features (B, E) of images (B, 3, H, W), float32, normalised."""
-        features = self.image_encoder(images.type(self.image_encoder.conv1.weight.dtype))
-        return F.normalize(features.float(), dim=-1)
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Returns the features (B, E) of images (B, 3, H, W): float32, not normalised."""
+        return self.image_encoder(images.type(self.image_encoder.conv1.weight.dtype)).float()
 
 
 class ContextTrainer(PromptTrainer):
@@ -148,6 +146,18 @@ class ContextTrainer(PromptTrainer):
                 "The checkpoint's `token_suffix` is that of other classes, expected the data set's: a context for each "
                 "class knows no other class. Test it on the classes it was trained on, or train with CSC False."
             )
+
+    def image_tower(self) -> nn.Module:
+        return self.model.image_encoder
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return self.model.encode_images(images)
+
+    def model_inference(self, images: Tensor) -> Tensor:
+        return self.classify_features(self.encode_images(images))
+
+    def classify_features(self, features: Tensor) -> Tensor:
+        return self.model.classify(features)
 
     def result_fields(self) -> dict[str, Any]:
         return {**super().result_fields(), "n_ctx": self.model.prompt_learner.n_ctx}

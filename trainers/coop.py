@@ -41,11 +41,15 @@ class CustomCLIP(ContextCLIP):
         """Returns the features of all classes, (C, E) float32, normalised."""
         return F.normalize(self.encode_prompts(self.prompt_learner.ctx).float(), dim=-1)
 
-    def forward(self, images: Tensor, text_features: Tensor | None = None) -> Tensor:
-        """Classifies images.
+    def forward(self, images: Tensor) -> Tensor:
+        """Classifies images (B, 3, H, W), normalised with CLIP's mean and std: (B, C) logits."""
+        return self.classify(self.encode_images(images))
+
+    def classify(self, features: Tensor, text_features: Tensor | None = None) -> Tensor:
+        """Classifies the features of images.
 
         Args:
-            images: (B, 3, H, W), normalised with CLIP's mean and std.
+            features: (B, E) from `encode_images`.
             text_features: (C, E) from `text_features`, computed here if None.
 
         Returns:
@@ -53,7 +57,7 @@ class CustomCLIP(ContextCLIP):
         """
         if text_features is None:
             text_features = self.text_features()
-        return self.logit_scale.exp() * self.image_features(images) @ text_features.t()
+        return self.logit_scale.exp() * F.normalize(features, dim=-1) @ text_features.t()
 
 
 @TRAINER_REGISTRY.register()
@@ -91,8 +95,8 @@ class CoOp(ContextTrainer):
         finally:
             self.fixed_text_features = None
 
-    def model_inference(self, images: Tensor) -> Tensor:
-        return self.model(images, self.fixed_text_features)
+    def classify_features(self, features: Tensor) -> Tensor:
+        return self.model.classify(features, self.fixed_text_features)
 
     def result_fields(self) -> dict[str, Any]:
         node = self.cfg.TRAINER.COOP

@@ -29,9 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from engine import TRAINER_REGISTRY, Datum, TrainerX, build_transform
-from engine.data import build_data_loader
-from engine.trainer import progress
+from engine import TRAINER_REGISTRY, Datum, TrainerX
 
 from .base import count_parameters, learned_rows, load_clip, option_errors, usable_precision
 
@@ -144,18 +142,19 @@ class LinearProbe(TrainerX):
     @torch.no_grad()
     def extract_features(self, items: Sequence[Datum]) -> Labelled:
         """Returns the features and labels of the items, in their order, without augmentation."""
-        loader = build_data_loader(self.cfg, items, build_transform(self.cfg, is_train=False), is_train=False)
-        features = torch.empty(len(items), self.classifier.in_features)
-        for batch in progress(loader, "features"):
-            features[batch["index"]] = self.encode(self.parse_batch_test(batch)[0]).cpu()
-        return features.numpy(), np.array([item.label for item in items])
+        return self.features.read(items).numpy(), np.array([item.label for item in items])
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Returns the features (B, E) of images (B, 3, H, W): float32, not normalised."""
+    def image_tower(self) -> nn.Module:
+        return self.clip_model.visual
+
+    def encode_images(self, images: Tensor) -> Tensor:
         return self.clip_model.encode_image(images).float()
 
     def model_inference(self, images: Tensor) -> Tensor:
-        return self.classifier(self.encode(images))
+        return self.classify_features(self.encode_images(images))
+
+    def classify_features(self, features: Tensor) -> Tensor:
+        return self.classifier(features)
 
     def checkpoint_fields(self) -> dict[str, Any]:
         return {**super().checkpoint_fields(), "log_c": self.log_c}

@@ -17,7 +17,7 @@ import logging
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from clip.clip import tokenize
@@ -86,8 +86,17 @@ class ZeroshotCLIP(TrainerX):
         logger.info("Prompts: %s", " | ".join(templates))
         self.text_features = ensemble_features(self.clip_model, self.dm.dataset.classnames, templates)
 
+    def image_tower(self) -> nn.Module:
+        return self.clip_model.visual
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return self.clip_model.encode_image(images).float()
+
     def model_inference(self, images: Tensor) -> Tensor:
-        image_features = F.normalize(self.clip_model.encode_image(images).float(), dim=-1)  # (B, E)
+        return self.classify_features(self.encode_images(images))
+
+    def classify_features(self, features: Tensor) -> Tensor:
+        image_features = F.normalize(features, dim=-1)  # (B, E)
         return self.clip_model.logit_scale.exp() * image_features @ self.text_features.t()
 
 

@@ -1,0 +1,168 @@
+"""Features of images by a frozen tower: each image, or each random view of it, is encoded once.
+
+A feature is found again by what decides it: the tower's weights, precision and device, the transform, the file's path,
+size and time of change, and for a random view what seeded it. engine/feature_cache.py says how it is kept.
+
+Run: python -m engine.features info
+     python -m engine.features clear
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from .config import get_cfg_default
+from .data import count_workers
+from .datum import Datum
+from .feature_cache import FeatureCache, remove, shards_of
+from .images import DatasetWrapper
+from .samplers import mix_seeds
+from .transforms import build_transform
+
+GB = 1e9
+
+
+class FeatureReader:
+    """Gives the features of items, from the cache or from the tower.
+
+    Args:
+        cfg: The config: FEATURES, INPUT, DATALOADER, DATASET.NAME and SEED are read.
+        tower: The frozen module whose weights decide the features.
+        encode: Images (B, 3, H, W) on the tower's device -> features (B, E) float32.
+    """
+
+    def __init__(self, cfg, tower: nn.Module, encode: Callable[[Tensor], Tensor]):
+        self.cfg, self.encode = cfg, encode
+        self.device = next(tower.parameters()).device
+        self.space = f"{weights_digest(tower)} {self.device.type} {cfg.DATASET.NAME}"
+        self.caches: dict[str, FeatureCache] = {}
+
+    @torch.no_grad()
+    def read(self, items: Sequence[Datum], *, transform: Callable | None = None, view: int | None = None) -> Tensor:
+        """Returns the features (N, E) float32 of items, in their order, on the CPU.
+
+        Args:
+            items: The images.
+            transform: PIL image -> (3, H, W); None takes the test transform, or with `view` that of training.
+            view: Number of a random view: what a run on these items sees in its epoch of this number.
+        """
+        transform = transform or build_transform(self.cfg, is_train=view is not None)
+        cache = self._open_cache(repr(transform))
+        seeds = () if view is None else (self.cfg.SEED, view)
+        keys = [item_key(item, *seeds, *([index] if seeds else [])) for index, item in enumerate(items)]
+        rows = cache.lookup(keys)
+        missing = [index for index, row in enumerate(rows) if row is None]
+        if missing:
+            features = torch.cat([self.encode(images) for images in self._images(items, missing, transform, view or 0)])
+            cache.add([keys[index] for index in missing], features.numpy())
+            rows = cache.lookup(keys)
+        return torch.from_numpy(np.stack(rows))
+
+    def _images(
+        self, items: Sequence[Datum], indices: Sequence[int], transform: Callable, view: int
+    ) -> Iterator[Tensor]:
+        """Yields batches of images (B, 3, H, W) on the tower's device."""
+        dataset = DatasetWrapper(self.cfg, items, transform=transform)
+        dataset.set_epoch(view)
+        loader = DataLoader(
+            Subset(dataset, indices),
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            num_workers=count_workers(self.cfg.DATALOADER.NUM_WORKERS),
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # so that it draws nothing from torch's own
+        )
+        for batch in tqdm(loader, desc="features", leave=False, disable=not sys.stderr.isatty()):
+            yield batch["img"].to(self.device, non_blocking=True)
+
+    def _open_cache(self, transform: str) -> FeatureCache:
+        space = hashlib.sha256(f"{self.space} {transform}".encode()).hexdigest()[:32]
+        if space not in self.caches:
+            node = self.cfg.FEATURES
+            folder = Path(node.DIR).expanduser() if node.DIR else None
+            self.caches[space] = FeatureCache(folder, space, max_bytes=int(node.MAX_GB * GB))
+        return self.caches[space]
+
+
+class ViewBatches:
+    """The batches of a training loader with features in place of images, of VIEWS random views of each item.
+
+    Epoch e takes view e of every item while there are new ones, so a run of at most VIEWS epochs sees what one with
+    fresh views sees; later it takes for each item one of the VIEWS, drawn by (SEED, e, index).
+
+    Args:
+        reader: Gives the features.
+        loader: The training loader; its sampler decides the order.
+        n_views: INPUT.VIEWS.
+    """
+
+    def __init__(self, reader: FeatureReader, loader: DataLoader, n_views: int):
+        self.reader, self.loader, self.n_views = reader, loader, n_views
+        self.items = loader.dataset.data_source
+        self.views: list[Tensor] = []  # (N, E) each
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch, seed = int(self.loader.dataset.epoch), self.reader.cfg.SEED
+        while len(self.views) < min(epoch + 1, self.n_views):
+            self.views.append(self.reader.read(self.items, view=len(self.views)))
+        views = torch.stack(self.views)  # (V, N, E)
+        labels = torch.tensor([item.label for item in self.items])
+        for indices in self.loader.batch_sampler:
+            fresh = epoch < self.n_views
+            chosen = [epoch if fresh else mix_seeds(seed, epoch, index) % self.n_views for index in indices]
+            yield {"features": views[chosen, indices], "label": labels[indices], "index": torch.tensor(indices)}
+
+
+def item_key(item: Datum, *seeds: int) -> bytes:
+    """Returns what names an image as it is now, and the seeds of its view, as 32 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    status = os.stat(item.impath)
+    parts = (os.path.abspath(item.impath), status.st_size, status.st_mtime_ns, *seeds)
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32].encode()
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Returns a sha256 over what a module is, and over the name, dtype, shape and bytes of each of its tensors."""
+    digest = hashlib.sha256(repr(module).encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Says what the cache holds, or empties it."""
+    parser = argparse.ArgumentParser(prog="python -m engine.features", description="The cache of image features.")
+    parser.add_argument("command", choices=("info", "clear"))
+    parser.add_argument("--dir", default=get_cfg_default().FEATURES.DIR, help="its folder (default: %(default)s)")
+    args = parser.parse_args(argv)
+    folder = Path(args.dir).expanduser()
+    shards = shards_of(folder)
+    n_bytes, spaces = sum(size for _, size, _ in shards), {shard.parent for *_, shard in shards}
+    if args.command == "clear":
+        for *_, shard in shards:
+            remove(shard)
+    verb = "holds" if args.command == "info" else "held, now removed:"
+    print(f"{folder} {verb} {len(shards):,} file(s) of {len(spaces):,} tower(s) and data sets, {n_bytes / GB:.2f} GB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
