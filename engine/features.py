@@ -14,6 +14,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ from .datum import Datum
 from .feature_cache import FeatureCache, remove, shards_of
 from .images import DatasetWrapper
 from .samplers import mix_seeds
+from .sharing import shared
 from .transforms import build_transform
 
 GB = 1e9
+N_SHARED = 4  # caches that runs in one process share: of training and test transforms, of two data sets
 
 
 class FeatureReader:
@@ -46,7 +49,8 @@ class FeatureReader:
     def __init__(self, cfg, tower: nn.Module, encode: Callable[[Tensor], Tensor]):
         self.cfg, self.encode = cfg, encode
         self.device = next(tower.parameters()).device
-        self.space = f"{weights_digest(tower)} {self.device.type} {cfg.DATASET.NAME}"
+        digest = shared("digest", tower, partial(weights_digest, tower))
+        self.space = f"{digest} {self.device.type} {cfg.DATASET.NAME}"
         self.caches: dict[str, FeatureCache] = {}
 
     @torch.no_grad()
@@ -91,7 +95,8 @@ class FeatureReader:
         if space not in self.caches:
             node = self.cfg.FEATURES
             folder = Path(node.DIR).expanduser() if node.DIR else None
-            self.caches[space] = FeatureCache(folder, space, max_bytes=int(node.MAX_GB * GB))
+            make = partial(FeatureCache, folder, space, max_bytes=int(node.MAX_GB * GB))
+            self.caches[space] = shared("features", (folder, space), make, keep=N_SHARED)
         return self.caches[space]
 
 

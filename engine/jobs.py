@@ -1,6 +1,7 @@
 """Jobs: calls of programs, several side by side, each after the one that it needs.
 
-A worker is a process that does one job after another, so what a program imports is imported once, not for every call.
+A worker is a process that does one job after another: what a program imports is imported once, a CLIP that several runs
+use is loaded once, and features that one run has computed are there for the next.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+
+from .sharing import sharing
 
 CONTEXT = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
 NOT_RUN = "Not run, because what it needs failed."
@@ -118,7 +121,7 @@ def work(pipe: Connection) -> None:
     """What a worker does: one call after another, until it is stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an orderly end: the loaders' processes end too
     multiprocessing.set_start_method(None, force=True)  # loaders start theirs as everywhere: spawning takes seconds
-    with contextlib.suppress(EOFError, BrokenPipeError):  # whoever started it is gone
+    with sharing(), contextlib.suppress(EOFError, BrokenPipeError):  # whoever started it is gone
         while True:
             pipe.send(call(*pipe.recv()))
 

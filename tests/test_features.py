@@ -14,8 +14,8 @@ from engine import images
 from engine.feature_cache import FeatureCache, shards_of
 from engine.features import FeatureReader, item_key, weights_digest
 from engine.registry import TRAINER_REGISTRY
-from trainers.coop import CoOp
 from tests.tiny_run import build_trainer, tiny_cfg
+from trainers.coop import CoOp
 
 METHODS = ("CoOp", "CoCoOp", "ZeroshotCLIP", "LinearProbe")
 
@@ -85,7 +85,7 @@ def counting(cfg, tower):
         return tower(batch).float()
 
     reader = FeatureReader(cfg, tower, encode)
-    reader.encoded = 0
+    reader.encoded, reader.tower = 0, tower
     return reader
 
 
@@ -93,7 +93,7 @@ def test_what_decides_a_feature_is_part_of_its_name(reader, cfg, tmp_path):
     first, items = reader
     features = first.read(items)
     assert first.encoded == len(items) == 9
-    tower = next(module for module in [first.encode.__closure__[1].cell_contents] if isinstance(module, torch.nn.Module))
+    tower = first.tower
 
     again = counting(cfg(), tower)
     assert torch.equal(again.read(items), features) and again.encoded == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from clip.clip import load
 from clip.model import CLIP, convert_weights
 from engine import DatasetBase, TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.registry import near_name
+from engine.sharing import shared
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +60,19 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     """
     name = cfg.MODEL.BACKBONE.NAME
     logger.info("Loading CLIP (backbone: %s)", name)
-    clip_model = load_clip_to_cpu(cfg)
+    changed_ns = Path(name).stat().st_mtime_ns if Path(name).is_file() else None
+    clip_model = shared("CLIP", (name, changed_ns, prec, device), lambda: frozen_clip(cfg, prec, device))
     resolution = clip_model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
         raise ValueError(
             f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, expected ({resolution}, {resolution}), the resolution of {name}. "
             "Set INPUT.SIZE in the trainer's YAML or at the end of the command."
         )
+    return clip_model
+
+
+def frozen_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
+    clip_model = load_clip_to_cpu(cfg)
     if PRECISIONS[prec] != torch.float32:
         convert_weights(clip_model, PRECISIONS[prec])
     return clip_model.requires_grad_(False).to(device).eval()

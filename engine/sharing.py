@@ -1,0 +1,42 @@
+"""What runs in one process share: a loaded CLIP, features in memory. Outside of `sharing` every run makes its own."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+STORES: ContextVar[dict[str, OrderedDict] | None] = ContextVar("STORES", default=None)
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Until its end, `shared` returns again what it has made."""
+    token = STORES.set({})
+    try:
+        yield
+    finally:
+        STORES.reset(token)
+
+
+def shared(kind: str, key: Hashable, make: Callable[[], Any], *, keep: int = 1) -> Any:
+    """Returns what `make` gives, the same object for the same key within `sharing`; nobody may change it.
+
+    Args:
+        kind: What it is.
+        key: All that decides it.
+        make: Makes it.
+        keep: Of how many keys of this kind the last used are kept: large things are not kept for ever.
+    """
+    stores = STORES.get()
+    if stores is None:
+        return make()
+    store = stores.setdefault(kind, OrderedDict())
+    if key not in store:
+        while len(store) >= keep:  # before it is made: two large things need not be there at once
+            store.popitem(last=False)
+        store[key] = make()
+    store.move_to_end(key)
+    return store[key]
