@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from yacs.config import CfgNode as CN
 import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
 from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
+from engine.distributed import is_first_rank, on_first_rank, process_group
 from engine.log import close_logging, environment, set_random_seed, setup_logging
 from engine.plugins import plugins
 from engine.registry import TRAINER_REGISTRY
@@ -119,8 +121,9 @@ def results_of(trainer: TrainerX, cfg: CN) -> dict[str, Any]:
 def run(cfg: CN, *, no_train: bool = False) -> None:
     """Does what the config says, unless its folder shows that it is done."""
     resolve_seed(cfg)
-    if is_done(cfg):
-        print(f"Done already: {cfg.OUTPUT_DIR} holds the results of this run.")
+    if on_first_rank(partial(is_done, cfg)):
+        if is_first_rank():
+            print(f"Done already: {cfg.OUTPUT_DIR} holds the results of this run.")
         return
     cfg.freeze()
     setup_logging(cfg.OUTPUT_DIR)
@@ -146,7 +149,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = parse_args(argv)
         with plugins(args.plugin or (), args.plugin_config or ()):
-            run(setup_cfg(args), no_train=args.no_train)
+            cfg = setup_cfg(args)
+            with process_group(use_cuda=cfg.USE_CUDA):
+                run(cfg, no_train=args.no_train)
     except (ConfigError, ValueError, KeyError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         logger.info("The run ended with an error", exc_info=True)
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)

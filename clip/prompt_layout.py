@@ -12,7 +12,7 @@ token the full stop has become part of: in "chairs (folding)." the end ")." is o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,6 +46,10 @@ class PromptLayout:
     def is_learned(self) -> Tensor:
         """(C, L) bool, the places of context vectors."""
         return (self.order >= 1) & (self.order <= self.n_ctx)
+
+    def of_classes(self, rows: slice) -> PromptLayout:
+        """Returns the prompts of some of the classes."""
+        return replace(self, tokens=self.tokens[rows], order=self.order[rows])
 
 
 def lay_out(classnames: list[str], n_ctx: int, position: str = "end", *, context_length: int = 77) -> PromptLayout:

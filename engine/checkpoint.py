@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .distributed import is_first_rank
 from .files import missing_path, write_atomically
 
 BEST = "model-best.pth.tar"
@@ -35,7 +36,7 @@ def epoch_of(path: Path) -> int | None:
 def save_checkpoint(
     state: dict[str, Any], folder: str | Path, *, is_best: bool = False, file_name: str | None = None
 ) -> Path:
-    """Writes `state` to `folder` and returns the file's path.
+    """Writes `state` to `folder`, of several ranks the first, and returns the file's path.
 
     Args:
         state: What is saved, with "epoch".
@@ -44,8 +45,10 @@ def save_checkpoint(
         file_name: Another name; only a checkpoint named after its epoch is one to resume from.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / (file_name or (BEST if is_best else checkpoint_name(state["epoch"])))
+    if not is_first_rank():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: torch.save(state, temporary))
     if path.name == checkpoint_name(state["epoch"]):
         write_atomically(folder / "checkpoint", lambda temporary: temporary.write_text(f"{path.name}\n"))

@@ -19,9 +19,10 @@ from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
 
 from .datum import DatasetBase, Datum
+from .distributed import n_local_ranks, n_ranks
 from .images import DatasetWrapper, read_image
 from .registry import DATASET_REGISTRY
-from .samplers import build_sampler, mix_seeds
+from .samplers import RankBatchSampler, build_sampler, mix_seeds
 from .transforms import build_transform
 
 __all__ = ["DataManager", "DatasetBase", "DatasetWrapper", "Datum", "build_data_loader", "build_sampler", "read_image"]
@@ -79,7 +80,8 @@ class DataManager:
         """Fixes the order and the augmentation of the training items; call it before every epoch."""
         if self.train_loader_x is None:
             return
-        for part in (self.train_loader_x.sampler, self.train_loader_x.dataset):
+        loader = self.train_loader_x
+        for part in (loader.sampler, loader.batch_sampler, loader.dataset):
             if hasattr(part, "set_epoch"):  # a custom dataset_wrapper may have none
                 part.set_epoch(epoch)
 
@@ -120,12 +122,20 @@ def build_data_loader(
         )
     n_ins = options.N_INS if is_train else 1
     n_workers = count_workers(cfg.DATALOADER.NUM_WORKERS) if n_workers is None else n_workers
+    sampler = build_sampler(options.SAMPLER, data_source, seed=cfg.SEED, batch_size=options.BATCH_SIZE, n_ins=n_ins)
+    batches = {
+        "sampler": sampler,
+        "batch_size": options.BATCH_SIZE,
+        "drop_last": is_train and len(data_source) >= options.BATCH_SIZE,
+    }
+    if n_ranks() > 1:
+        batches = {"batch_sampler": RankBatchSampler(**batches)}
+        if is_train and n_ranks() > options.BATCH_SIZE:
+            logger.info(f"DATALOADER.TRAIN_X.BATCH_SIZE is {options.BATCH_SIZE}: no more ranks have work in a step")
     return DataLoader(
         dataset_wrapper(cfg, data_source, transform=transform, is_train=is_train),
-        batch_size=options.BATCH_SIZE,
-        sampler=build_sampler(options.SAMPLER, data_source, seed=cfg.SEED, batch_size=options.BATCH_SIZE, n_ins=n_ins),
+        **batches,
         num_workers=n_workers,
-        drop_last=is_train and len(data_source) >= options.BATCH_SIZE,
         pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
         persistent_workers=is_train and n_workers > 0,  # test loaders rarely run twice
         generator=torch.Generator().manual_seed(mix_seeds(cfg.SEED)),  # so that a loader draws nothing from torch's own
@@ -133,8 +143,9 @@ def build_data_loader(
 
 
 def count_workers(n_asked: int) -> int:
-    """Returns the number of worker processes: what is asked for, at most the CPU cores that this process may use."""
+    """Returns the number of worker processes: what is asked for, at most this rank's part of the CPU cores."""
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_cores = max(1, n_cores // n_local_ranks())
     if n_asked > n_cores:
         logger.info(f"DATALOADER.NUM_WORKERS is {n_asked}, using {n_cores}: one for each CPU core")
     return min(n_asked, n_cores)

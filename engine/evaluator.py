@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
+from .distributed import is_first_rank
 from .registry import EVALUATOR_REGISTRY
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Classification:
     def __init__(self, cfg, lab2cname: Mapping[int, str]) -> None:
         self.lab2cname = dict(lab2cname)
         self.per_class_result = cfg.TEST.PER_CLASS_RESULT
-        self.cmat_path = Path(cfg.OUTPUT_DIR) / "cmat.pt" if cfg.TEST.COMPUTE_CMAT else None
+        self.cmat_path = Path(cfg.OUTPUT_DIR) / "cmat.pt" if cfg.TEST.COMPUTE_CMAT and is_first_rank() else None
         self.reset()
 
     def reset(self) -> None:

@@ -44,10 +44,10 @@ class FeatureCache:
             self._read_shards()
         return [self.rows.get(key) for key in keys]
 
-    def add(self, keys: Sequence[bytes], features: np.ndarray) -> None:
-        """Keeps features (N, E) float32; a folder that cannot be written is told once and left alone."""
+    def add(self, keys: Sequence[bytes], features: np.ndarray, *, write: bool = True) -> None:
+        """Keeps features (N, E) float32, with `write` also on disk; a folder that cannot be written is told once."""
         self.rows.update(zip(keys, features))
-        if self.folder is None or not len(keys):
+        if self.folder is None or not len(keys) or not write:
             return
         file = io.BytesIO()
         np.savez(file, keys=np.array(keys, dtype=KEY), features=features)

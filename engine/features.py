@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from .config import get_cfg_default
 from .data import count_workers
 from .datum import Datum
+from .distributed import any_rank, gather_rows, local_rank, share
 from .feature_cache import FeatureCache, remove, shards_of
 from .images import DatasetWrapper
+from .log import progress
 from .samplers import mix_seeds
 from .sharing import shared
 from .transforms import build_transform
@@ -67,10 +68,13 @@ class FeatureReader:
         seeds = () if view is None else (self.cfg.SEED, view)
         keys = [item_key(item, *seeds, *([index] if seeds else [])) for index, item in enumerate(items)]
         rows = cache.lookup(keys)
-        missing = [index for index, row in enumerate(rows) if row is None]
+        # Machines have caches of their own: what one rank lacks, all ranks encode together.
+        missing = [index for index, lacks in enumerate(any_rank([row is None for row in rows])) if lacks]
         if missing:
-            features = torch.cat([self.encode(images) for images in self._images(items, missing, transform, view or 0)])
-            cache.add([keys[index] for index in missing], features.numpy())
+            own = missing[share(len(missing))] or missing[:1]
+            features = torch.cat([self.encode(images) for images in self._images(items, own, transform, view or 0)])
+            features = gather_rows(features, len(missing)).cpu().numpy()
+            cache.add([keys[index] for index in missing], features, write=local_rank() == 0)
             rows = cache.lookup(keys)
         return torch.from_numpy(np.stack(rows))
 
@@ -87,7 +91,7 @@ class FeatureReader:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # so that it draws nothing from torch's own
         )
-        for batch in tqdm(loader, desc="features", leave=False, disable=not sys.stderr.isatty()):
+        for batch in progress(loader, "features"):
             yield batch["img"].to(self.device, non_blocking=True)
 
     def _open_cache(self, transform: str) -> FeatureCache:
@@ -114,7 +118,7 @@ class ViewBatches:
 
     def __init__(self, reader: FeatureReader, loader: DataLoader, n_views: int):
         self.reader, self.loader, self.n_views = reader, loader, n_views
-        self.items = loader.dataset.data_source
+        self.items, self.batch_sampler = loader.dataset.data_source, loader.batch_sampler
         self.views: list[Tensor] = []  # (N, E) each
 
     def __len__(self) -> int:
@@ -126,7 +130,7 @@ class ViewBatches:
             self.views.append(self.reader.read(self.items, view=len(self.views)))
         views = torch.stack(self.views)  # (V, N, E)
         labels = torch.tensor([item.label for item in self.items])
-        for indices in self.loader.batch_sampler:
+        for indices in self.batch_sampler:
             fresh = epoch < self.n_views
             chosen = [epoch if fresh else mix_seeds(seed, epoch, index) % self.n_views for index in indices]
             yield {"features": views[chosen, indices], "label": labels[indices], "index": torch.tensor(indices)}

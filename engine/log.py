@@ -6,25 +6,35 @@ import logging
 import os
 import platform
 import random
+import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from .distributed import is_first_rank
+
 
 def setup_logging(folder: str | Path) -> None:
-    """Sends bare INFO messages to standard output and to the end of log.txt in `folder`."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    root = logging.getLogger()
+    """Sends bare INFO messages to standard output and to the end of log.txt in `folder`.
+
+    Of several ranks the first does so; the others only send their warnings to standard error.
+    """
     close_logging()
-    formatter = logging.Formatter("%(message)s")
-    for handler in (_TerminalHandler(), logging.FileHandler(folder / "log.txt", encoding="utf-8")):
-        handler.setFormatter(formatter)
+    if is_first_rank():
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        handlers = _TerminalHandler(), logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    else:
+        handlers = (logging.StreamHandler(),)
+        handlers[0].setLevel(logging.WARNING)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
         handler.set_name("run")
-        root.addHandler(handler)
+        logging.getLogger().addHandler(handler)
     for name in ("engine", "datasets", "trainers", "clip", "train"):
         logging.getLogger(name).setLevel(logging.INFO)
 
@@ -56,6 +66,11 @@ def environment() -> str:
     """Returns one line on the software and hardware of the run."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     return f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()}, {device}"
+
+
+def progress(batches: Iterable, label: str) -> Iterable:
+    """Shows a bar on a terminal, nothing elsewhere."""
+    return tqdm(batches, desc=label, leave=False, disable=not (sys.stderr.isatty() and is_first_rank()))
 
 
 class AverageMeter:

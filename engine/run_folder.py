@@ -14,6 +14,7 @@ from typing import Any
 from yacs.config import CfgNode as CN
 
 from .config_file import ConfigError, config_digest, flatten, full_default, identity, merge, read_yaml
+from .distributed import is_first_rank, on_first_rank
 from .files import write_atomically
 
 CONFIG, RESULTS = "config.yaml", "results.json"
@@ -31,7 +32,9 @@ def read_config(folder: str | Path) -> CN | None:
 
 
 def write_config(cfg: CN) -> None:
-    """Writes the config to its OUTPUT_DIR."""
+    """Writes the config to its OUTPUT_DIR; of several ranks the first does."""
+    if not is_first_rank():
+        return
     folder = Path(cfg.OUTPUT_DIR)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CONFIG, lambda temporary: temporary.write_text(cfg.dump(), encoding="utf-8"))
@@ -49,17 +52,19 @@ def read_results(folder: str | Path) -> dict[str, Any] | None:
 
 
 def write_results(cfg: CN, results: dict[str, Any]) -> None:
-    """Writes results.json, the mark of a run that has ended, with the digest of its config."""
+    """Writes results.json, the mark of a run that has ended, with the digest of its config; the first rank does."""
+    if not is_first_rank():
+        return
     text = json.dumps({**results, "config_digest": config_digest(cfg)}, indent=2)
     path = Path(cfg.OUTPUT_DIR) / RESULTS
     write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
 
 def resolve_seed(cfg: CN) -> None:
-    """Replaces a negative SEED: by that of the unfinished run in OUTPUT_DIR, or by a fresh one."""
+    """Replaces a negative SEED, on all ranks: by that of the unfinished run in OUTPUT_DIR, or by a fresh one."""
     if cfg.SEED < 0:
-        stored = read_config(cfg.OUTPUT_DIR)
-        cfg.SEED = stored.SEED if stored is not None else secrets.randbelow(2**31)
+        stored = on_first_rank(lambda: read_config(cfg.OUTPUT_DIR))
+        cfg.SEED = stored.SEED if stored is not None else on_first_rank(lambda: secrets.randbelow(2**31))
 
 
 def is_done(cfg: CN) -> bool:

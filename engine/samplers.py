@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from .datum import Datum
+from .distributed import gather_rows, n_ranks, share
 
 DOMAIN_SAMPLERS = ("RandomDomainSampler", "SeqDomainSampler")
 
@@ -136,3 +137,33 @@ class RandomClassSampler(EpochSampler):
             repeats = torch.randint(len(order), (self.n_ins - len(order),), generator=generator).tolist()
             order += [order[i] for i in repeats]
         return [order[i : i + self.n_ins] for i in range(0, len(order) - self.n_ins + 1, self.n_ins)]
+
+
+class RankBatchSampler(BatchSampler):
+    """This rank's share of every batch; of one that it has no share of the first index, which does not count."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in super().__iter__():
+            yield batch[share(len(batch))] or batch[:1]
+
+    def set_epoch(self, epoch: int) -> None:
+        self.sampler.set_epoch(epoch)
+
+    def n_items(self, i: int) -> int:
+        """Number of items that all ranks have together in batch i."""
+        return min(self.batch_size, len(self.sampler) - i * self.batch_size)
+
+
+def batch_share(loader: DataLoader) -> float:
+    """Returns which part of a training batch is this rank's, in [0, 1]; equal parts where each rank has all of it."""
+    sampler = getattr(loader, "batch_sampler", None)
+    if not isinstance(sampler, RankBatchSampler):
+        return 1 / n_ranks()
+    own = share(sampler.n_items(0))  # all are equally large: a smaller one is dropped unless it is the only one
+    return (own.stop - own.start) / sampler.n_items(0)
+
+
+def whole_batch(loader: DataLoader, i: int, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Returns for each tensor of this rank's rows of the loader's batch i the rows of the whole batch, in order."""
+    sampler = loader.batch_sampler
+    return tuple(gather_rows(r, sampler.n_items(i)) for r in rows) if isinstance(sampler, RankBatchSampler) else rows

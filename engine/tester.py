@@ -6,17 +6,17 @@ Features are computed once and kept (engine/features.py), so that a test costs l
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from .features import FeatureReader
 from .images import DatasetWrapper
+from .log import progress
+from .samplers import whole_batch
 from .trainer_base import TrainerBase
 
 logger = logging.getLogger(__name__)
@@ -89,16 +89,16 @@ class Tester(TrainerBase):
         """Yields the logits (B, C) and labels (B,) of a loader's batches, from cached features where it can."""
         dataset = loader.dataset
         if self.features is None or type(dataset) is not DatasetWrapper or len(dataset.transforms) != 1:
-            for batch in progress(loader, label):
+            for i, batch in enumerate(progress(loader, label)):
                 images, labels = self.parse_batch_test(batch)
-                yield self.model_inference(images), labels
+                yield whole_batch(loader, i, self.model_inference(images), labels)
             return
         items = dataset.data_source
         features = self.features.read(items, transform=dataset.transforms[0])
         labels = torch.tensor([item.label for item in items])
-        parts = zip(features.split(loader.batch_size), labels.split(loader.batch_size))
-        for part, part_labels in progress(list(parts), label):
-            yield self.classify_features(part.to(self.device)), part_labels.to(self.device)
+        for i, indices in enumerate(progress(list(loader.batch_sampler), label)):
+            logits = self.classify_features(features[indices].to(self.device))
+            yield whole_batch(loader, i, logits, labels[indices].to(self.device))
 
     def parse_batch_train(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""
@@ -107,8 +107,3 @@ class Tester(TrainerBase):
     def parse_batch_test(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""
         return self.parse_batch_train(batch)
-
-
-def progress(batches: Iterable, label: str) -> Iterable:
-    """Shows a bar on a terminal, nothing elsewhere."""
-    return tqdm(batches, desc=label, leave=False, disable=not sys.stderr.isatty())

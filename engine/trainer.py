@@ -8,15 +8,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from yacs.config import CfgNode as CN
 
 from .data import DataManager
+from .distributed import is_first_rank, n_ranks, sum_over_ranks
 from .evaluator import build_evaluator
 from .features import ViewBatches
 from .files import missing_path
-from .log import AverageMeter, MetricMeter
-from .tester import Tester, progress
+from .log import AverageMeter, MetricMeter, progress
+from .samplers import batch_share
+from .tester import Tester
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +78,8 @@ class TrainerX(Tester):
         name, wanted = self.cfg.DATASET.NAME, self.cfg.TEST.SPLIT
         if not self.cfg.TEST.NO_TEST and splits[wanted] is None:
             raise ValueError(f"TEST.SPLIT is {wanted}, expected a split that {name} has. Set TEST.SPLIT.")
+        if not self.cfg.TEST.NO_TEST:
+            self.check_ranks(splits[wanted], wanted)
         if self.cfg.RUN.EVAL_ONLY:
             return
         if self.train_loader_x is None:
@@ -84,6 +90,15 @@ class TrainerX(Tester):
         if self.cfg.TEST.FINAL_MODEL == "best_val" and self.val_loader is None:
             raise ValueError(
                 f"TEST.FINAL_MODEL is best_val, expected last_step: the data set {name} has no validation items."
+            )
+        self.check_ranks(self.train_loader_x, "training")
+
+    def check_ranks(self, loader: DataLoader, split: str) -> None:
+        """Raises if there are more ranks than items."""
+        if n_ranks() > 1 and n_ranks() > len(loader.dataset):
+            raise ValueError(
+                f"The number of ranks is {n_ranks()}, expected at most {len(loader.dataset)}, the {split} items of "
+                f"{self.cfg.DATASET.NAME}. Lower torchrun's --nproc_per_node or --nnodes."
             )
 
     def build_model(self) -> None:
@@ -120,8 +135,9 @@ class TrainerX(Tester):
             raise FileNotFoundError(missing_path(marker, "RESUME's file", "Correct --resume, or leave it out."))
         if self.cfg.INPUT.VIEWS:
             self.train_loader_x = ViewBatches(self.features, self.train_loader_x, self.cfg.INPUT.VIEWS)
-        self.num_batches = len(self.train_loader_x)
-        self.writer = SummaryWriter(self.output_dir / "tensorboard", purge_step=self.start_epoch * self.num_batches)
+        self.num_batches, self.batch_share = len(self.train_loader_x), batch_share(self.train_loader_x)
+        if is_first_rank():
+            self.writer = SummaryWriter(self.output_dir / "tensorboard", purge_step=self.start_epoch * self.num_batches)
         self.time_start_s = time.monotonic()
 
     def before_epoch(self) -> None:
@@ -135,13 +151,20 @@ class TrainerX(Tester):
         start_s = time.monotonic()
         for self.batch_idx, batch in enumerate(progress(self.train_loader_x, f"epoch {self.epoch + 1}")):
             data_time_s.update(time.monotonic() - start_s)
-            losses.update(self.forward_backward(batch))
+            losses.update(self.over_all_ranks(self.forward_backward(batch)))
             batch_time_s.update(time.monotonic() - start_s)
             self.log_batch(losses, batch_time_s, data_time_s)
             start_s = time.monotonic()
         if self.loop_steps_schedules:
             self.update_lr()
         self.epochs_done = self.epoch + 1
+
+    def over_all_ranks(self, losses: dict[str, float | torch.Tensor]) -> dict[str, float | torch.Tensor]:
+        """Returns the losses of a whole batch from those of this rank's share of it."""
+        if n_ranks() == 1:
+            return losses
+        own = [torch.as_tensor(value, dtype=torch.float32, device=self.device).reshape(()) for value in losses.values()]
+        return dict(zip(losses, sum_over_ranks(torch.stack(own) * self.batch_share)))
 
     def after_epoch(self) -> None:
         """Validates if the best model is wanted; saves."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
+from .distributed import is_first_rank, n_ranks, on_first_rank, sum_gradients, sum_over_ranks
 from .files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -46,10 +48,14 @@ class TrainerBase:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         self.epochs_done = 0  # of the model as it is
         self.best_result, self.last_saved_s = -1.0, time.monotonic()
+        self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
+        self._summed = False  # whether the gradients are those of all ranks
 
     def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
         """Makes `model` one that is saved and loaded under `name`, and trained if it has an optimiser."""
         self.models[name], self.optims[name], self.scheds[name] = model, optim, sched
+        if n_ranks() > 1 and optim is not None:
+            optim.register_step_pre_hook(self._require_summed)
 
     def load_init_weights(self) -> None:
         """Starts every model from MODEL.INIT_WEIGHTS, if it is set."""
@@ -66,22 +72,35 @@ class TrainerBase:
             self.models[name].train(mode == "train" and self.optims[name] is not None)
 
     def model_backward_and_update(self, loss: torch.Tensor, names: str | list[str] | None = None) -> None:
-        """Does one optimisation step on `loss` (a scalar).
+        """Does one optimisation step on `loss` (a scalar, the mean over this rank's items).
 
         Raises:
-            FloatingPointError: If the loss is infinite or not a number.
+            FloatingPointError: If the loss is infinite or not a number, on any rank.
         """
-        if not torch.isfinite(loss):
+        loss = loss * self.batch_share
+        total = sum_over_ranks(loss.detach())
+        if not torch.isfinite(total):
             raise FloatingPointError(
-                f"The loss is {loss.item()}, expected a finite number. Lower OPTIM.LR, or use PREC fp32."
+                f"The loss is {total.item()}, expected a finite number. Lower OPTIM.LR, or use PREC fp32."
             )
         optims = [self.optims[name] for name in self.get_model_names(names) if self.optims[name] is not None]
         for optim in optims:
             optim.zero_grad()
         self.scaler.scale(loss).backward()
+        sum_gradients(parameter for optim in optims for group in optim.param_groups for parameter in group["params"])
+        self._summed = True
         for optim in optims:
             self.scaler.step(optim)
         self.scaler.update()
+        self._summed = False
+
+    def _require_summed(self, *_) -> None:
+        """Raises before a step that would take the ranks apart."""
+        if not self._summed:
+            raise ValueError(
+                f"{self.cfg.TRAINER.NAME} steps its optimiser by itself on {n_ranks()} ranks, expected a call of "
+                "model_backward_and_update, which adds up their gradients. Run it in one process, or change the method."
+            )
 
     def update_lr(self, names: str | list[str] | None = None) -> None:
         """Steps the schedules. The loop calls it at the end of every epoch; a method does not."""
@@ -99,7 +118,9 @@ class TrainerBase:
             save_checkpoint(self.checkpoint(name, epoch, val_result), self.output_dir / name, is_best=is_best)
 
     def roll_model(self, epoch: int, *, val_result: float | None = None) -> None:
-        """Saves every model; the checkpoint before it is removed unless it was asked for."""
+        """Saves every model; the checkpoint before it is removed unless it was asked for. The first rank does."""
+        if not is_first_rank():
+            return
         before = [newest_checkpoint(self.output_dir / name) for name in self.models]
         self.save_model(epoch, val_result=val_result)
         after = [newest_checkpoint(self.output_dir / name) for name in self.models]
@@ -131,11 +152,11 @@ class TrainerBase:
 
     def resume_model_if_exist(self, directory: str | Path) -> int:
         """Restores the newest checkpoint in `directory` and returns its epoch, 0 if there is none."""
-        newest = {name: newest_checkpoint(Path(directory) / name) for name in self.models}
+        newest = on_first_rank(lambda: {name: newest_checkpoint(Path(directory) / name) for name in self.models})
         if not newest or None in newest.values():
             return 0
         for name, path in newest.items():
-            checkpoint = load_checkpoint(path)
+            checkpoint = on_first_rank(partial(load_checkpoint, path))
             self._load_state(name, checkpoint, path)
             self._resume_best(name, Path(directory), checkpoint.get("val_result"))
             if self.optims[name] is not None:
@@ -150,9 +171,9 @@ class TrainerBase:
     def _resume_best(self, name: str, directory: Path, result: Any) -> None:
         """Takes over the best model so far, with its result; without the one the other means nothing."""
         best, own = directory / name / BEST, self.output_dir / name / BEST
-        if best.is_file() and isinstance(result, (int, float)):
+        if on_first_rank(best.is_file) and isinstance(result, (int, float)):
             self.best_result = result
-            if best.resolve() != own.resolve():
+            if is_first_rank() and best.resolve() != own.resolve():
                 own.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(own, lambda temporary: shutil.copy(best, temporary))
 
@@ -175,7 +196,7 @@ class TrainerBase:
         file_name = BEST if epoch is None or epoch < 0 else checkpoint_name(epoch)
         for name in self.models:
             path = Path(directory) / name / file_name
-            checkpoint = load_checkpoint(path)
+            checkpoint = on_first_rank(partial(load_checkpoint, path))
             self.before_load(name, checkpoint)
             self._load_state(name, checkpoint, path)
             self.epochs_done = checkpoint.get("epoch")

@@ -14,6 +14,7 @@ from yacs.config import CfgNode as CN
 from clip.clip import load
 from clip.model import CLIP, convert_weights
 from engine import DatasetBase, TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
+from engine.distributed import first_on_machine
 from engine.registry import near_name
 from engine.sharing import shared
 
@@ -61,7 +62,8 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     name = cfg.MODEL.BACKBONE.NAME
     logger.info("Loading CLIP (backbone: %s)", name)
     changed_ns = Path(name).stat().st_mtime_ns if Path(name).is_file() else None
-    clip_model = shared("CLIP", (name, changed_ns, prec, device), lambda: frozen_clip(cfg, prec, device))
+    with first_on_machine():  # it may have to be downloaded
+        clip_model = shared("CLIP", (name, changed_ns, prec, device), lambda: frozen_clip(cfg, prec, device))
     resolution = clip_model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
         raise ValueError(

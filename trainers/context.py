@@ -13,8 +13,10 @@ from clip.clip import tokenize
 from clip.model import CLIP
 from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
+from engine.distributed import n_ranks
 
 from .base import PromptTrainer, learned_rows
+from .sharded_prompts import ShardedPromptEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -84,14 +86,18 @@ class ContextCLIP(nn.Module):
         clip_model: The frozen CLIP.
         prompt_learner: What is trained.
         chunk_rows: Rows of the text tower at once, see PromptEncoder.
+        shard_classes: Whether the ranks of a run share the classes out among them, see ShardedPromptEncoder.
     """
 
-    def __init__(self, clip_model: CLIP, prompt_learner: ContextLearner, *, chunk_rows: int = 0):
+    def __init__(
+        self, clip_model: CLIP, prompt_learner: ContextLearner, *, chunk_rows: int = 0, shard_classes: bool = False
+    ):
         super().__init__()
         self.image_encoder = clip_model.visual
         self.logit_scale = clip_model.logit_scale
         self.prompt_learner = prompt_learner
-        self.encode_prompts = PromptEncoder(
+        encoder = ShardedPromptEncoder if shard_classes and n_ranks() > 1 else PromptEncoder
+        self.encode_prompts = encoder(
             clip_model, prompt_learner.layout, class_specific=prompt_learner.class_specific, chunk_rows=chunk_rows
         )
 

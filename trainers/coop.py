@@ -65,7 +65,7 @@ class CoOp(ContextTrainer):
     """Context optimisation."""
 
     node = "COOP"
-    not_in_identity = ("TRAINER.COOP.CHUNK_ROWS",)
+    not_in_identity = ("TRAINER.COOP.CHUNK_ROWS", "TRAINER.COOP.SHARD_CLASSES")
     fixed_text_features: Tensor | None = None
 
     @staticmethod
@@ -77,6 +77,7 @@ class CoOp(ContextTrainer):
         cfg.TRAINER.COOP.PREC = "fp16"  # fp32, fp16, amp, bf16
         cfg.TRAINER.COOP.CLASS_TOKEN_POSITION = "end"  # end, middle, front
         cfg.TRAINER.COOP.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        cfg.TRAINER.COOP.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
@@ -85,7 +86,8 @@ class CoOp(ContextTrainer):
     def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> CustomCLIP:
         node = self.cfg.TRAINER.COOP
         options = {"class_specific": node.CSC, "position": node.CLASS_TOKEN_POSITION, **self.start_options(**changes)}
-        return CustomCLIP(clip_model, PromptLearner(clip_model, classnames, **options), chunk_rows=node.CHUNK_ROWS)
+        learner = PromptLearner(clip_model, classnames, **options)
+        return CustomCLIP(clip_model, learner, chunk_rows=node.CHUNK_ROWS, shard_classes=node.SHARD_CLASSES)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

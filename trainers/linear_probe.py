@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from engine import TRAINER_REGISTRY, Datum, TrainerX
+from engine.distributed import on_first_rank
 
 from .base import count_parameters, learned_rows, load_clip, option_errors, usable_precision
 
@@ -133,9 +134,12 @@ class LinearProbe(TrainerX):
         held_out = {item.impath for item in selection}
         kept = np.array([item.impath not in held_out for item in train_x])
         search_set = features[kept], labels[kept]
-        self.log_c = search_log_c(partial(measure, search_set, self.extract_features(selection)))
+        selection_set = self.extract_features(selection)
+        # Of several ranks the first fits, and tells the others each result.
+        self.log_c = search_log_c(lambda log_c: on_first_rank(partial(measure, search_set, selection_set, log_c)))
         logger.info(f"Choose C = {10**self.log_c:.3e}")
-        self.classifier.load_state_dict(linear_weights(fit(features, labels, self.log_c)))
+        weights = on_first_rank(lambda: linear_weights(fit(features, labels, self.log_c)))
+        self.classifier.load_state_dict(weights)
         self.save_model(self.epochs_done, is_best=True)
         self.after_train()
 
