@@ -11,22 +11,21 @@ Run: bash scripts/reproduce.sh shapes
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-
-import torch
 
 import report
 import train
 from engine.config_file import ConfigError
-from engine.jobs import Job, finish_all
-from engine.run_folder import is_done, read_results
+from engine.job_runs import default_jobs, interruptible, print_failures, print_left, print_line, print_plan, run
+from engine.jobs import Job
+from engine.run_folder import is_done
 from reports import tables
 
 SCRIPT_VARIABLES = {"TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE"}  # each command line sets its own
@@ -38,11 +37,7 @@ eval "$1" | while IFS= read -r call; do eval "printf '%s\0' $call"; echo; done""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 all is done, 1 an error, 130 interrupted."""
-    try:
-        return reproduce(parse_args(argv))
-    except KeyboardInterrupt:
-        print("\nInterrupted. What is done is kept: the same command does only what is left.", file=sys.stderr)
-        return 130
+    return interruptible(lambda: reproduce(parse_args(argv)))
 
 
 def reproduce(args: argparse.Namespace) -> int:
@@ -56,7 +51,8 @@ def reproduce(args: argparse.Namespace) -> int:
     if args.dry_run:
         print_plan(commands, jobs)
         return 0
-    failures = run(jobs, args.jobs, args.output_dir)
+    print_left(jobs, args.jobs)
+    failures = run(jobs, args.jobs, partial(print_line, args.output_dir))
     print()
     code = report.main([*args.tables, "--output-dir", args.output_dir])
     print_failures(failures)
@@ -74,16 +70,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.jobs < 1:
         parser.error(f"--jobs is {args.jobs}, expected at least 1. Set JOBS to the number of runs side by side.")
     return args
-
-
-def default_jobs() -> int:
-    """Returns 1 with a GPU; else one for each core, up to 4: several runs use them better than the threads of one."""
-    return 1 if torch.cuda.is_available() else min(n_cores(), 4)
-
-
-def n_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def plan(commands: Sequence[str], output_dir: str) -> list[Job]:
@@ -138,51 +124,6 @@ def read_call(command: str, words: Sequence[str]) -> Job:
     checkpoint, target = Path(argv[0]).absolute(), Path(argv[argv.index("--output") + 1]).absolute()
     done = target.is_file() and checkpoint.is_file() and target.stat().st_mtime_ns >= checkpoint.stat().st_mtime_ns
     return Job(command, program, argv, target, checkpoint.parent.parent, done)
-
-
-def print_plan(commands: Sequence[str], jobs: Sequence[Job]) -> None:
-    """Prints every command line with what is left of it."""
-    left = [job for job in jobs if not job.done]
-    for command in commands:
-        n_left = sum(job.command == command for job in left)
-        print(f"{command}    # {f'{n_left} left' if n_left else 'done'}")
-    print(f"{len(left)} of {len(jobs)} runs are left.")
-
-
-def run(jobs: Sequence[Job], n_workers: int, output_dir: str) -> dict[Job, str]:
-    """Does what is left, with a line for each job that ends, and returns the errors of those that failed."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_cores() // n_workers)))  # the workers read it
-    left, failures = [job for job in jobs if not job.done], {}
-    print(f"{len(left)} of {len(jobs)} runs are left; {n_workers} side by side.", flush=True)
-    with contextlib.closing(finish_all(left, n_workers)) as ended:
-        for n_ended, (job, error, time_s) in enumerate(ended, 1):
-            if error:
-                failures[job] = error
-            place = os.path.relpath(job.target, output_dir)
-            print(f"{outcome(job, error):>8} {time_s:6.0f} s {len(left) - n_ended:5d} left   {place}", flush=True)
-    return failures
-
-
-def outcome(job: Job, error: str) -> str:
-    """Returns the accuracy of a job that has ended, or in a word how it ended."""
-    results = None if error or job.program != "train" else read_results(job.target)
-    if results is None or results["accuracy"] is None:
-        return "failed" if error else "done"
-    return f"{results['accuracy']:.2f} %"
-
-
-def print_failures(failures: dict[Job, str]) -> None:
-    """Prints which jobs failed and why, those with the same reason together."""
-    reasons: dict[str, list[Job]] = {}
-    for job, error in failures.items():
-        reasons.setdefault(error, []).append(job)
-    for error, jobs in reasons.items():
-        print(f"\n{error}", file=sys.stderr)
-        for job in jobs:
-            log = job.target / "log.txt"
-            print(f"Failed: {job.target}{f' (its log: {log})' if log.is_file() else ''}", file=sys.stderr)
-    if failures:
-        print("Finished runs are kept: the same command does only what is left.", file=sys.stderr)
 
 
 def and_others(things: Sequence[object]) -> str:

@@ -4,7 +4,7 @@ from setuptools import setup
 
 # Named one by one: `clip` and `datasets` share their names with other projects, so nothing is found by chance.
 PACKAGES = ["benchmarks", "clip", "dassl", "dassl.data", "datasets", "engine", "reports", "tools", "trainers"]
-MODULES = ["draw_curves", "interpret_prompt", "parse_test_res", "report", "reproduce", "train"]
+MODULES = ["draw_curves", "interpret_prompt", "parse_test_res", "report", "reproduce", "sweep", "train"]
 
 REQUIREMENTS = [
     "ftfy>=6.1",
@@ -26,6 +26,7 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
+    "ray": ["ray>=2.9"],  # sweep.py --launcher ray
     "templates": ["open_clip_torch>=2.24"],  # the list of 80 ImageNet prompts
     "test": [
         "open_clip_torch>=2.24",

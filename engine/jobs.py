@@ -16,10 +16,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 from .sharing import sharing
 
@@ -48,17 +49,27 @@ class Job:
     done: bool = False
 
 
-def finish_all(jobs: Sequence[Job], n_workers: int) -> Iterator[tuple[Job, str, float]]:
+Ended = Iterator[tuple[Job, str, float]]  # each job that has ended, its error ("": none), its time in seconds
+
+
+def finish_all(jobs: Sequence[Job], n_workers: int, kind: type[Worker] | None = None, **options: Any) -> Ended:
     """Does all jobs.
+
+    Args:
+        jobs: The jobs.
+        n_workers: How many are done side by side.
+        kind: What does them: `Worker`, a process on this machine, or a class with the same methods.
+        options: What each worker is made with, besides its number.
 
     Yields:
         Each job when it has ended, with its error ("": none) and its time in seconds.
     """
+    kind = kind or Worker
     waiting, failed = list(jobs), set()
-    idle, busy = [], {}  # workers; workers by their pipe. Each is always in one of them, whenever an interrupt comes
+    idle, busy = [], []  # workers. Each is always in one of them, whenever an interrupt comes
     try:
         while waiting or busy:
-            unfinished = {job.target for job in waiting} | {worker.job.target for worker in busy.values()}
+            unfinished = {job.target for job in waiting} | {worker.job.target for worker in busy}
             for job in [job for job in waiting if job.needs not in unfinished]:
                 if job.needs in failed:
                     waiting.remove(job)
@@ -67,33 +78,49 @@ def finish_all(jobs: Sequence[Job], n_workers: int) -> Iterator[tuple[Job, str, 
                 elif len(busy) < n_workers:
                     waiting.remove(job)
                     if not idle:
-                        idle.append(Worker())
-                    worker = busy[idle[-1].pipe] = idle[-1]
+                        idle.append(kind(free_number(busy), **options))
+                    busy.append(idle[-1])
                     idle.pop()
-                    worker.start(job)
-            for pipe in wait(list(busy)) if busy else ():
-                worker = busy[pipe]
+                    busy[-1].start(job)
+            dismiss(idle)  # what it holds, memory or a place in a cluster, may be what another waits for
+            idle.clear()
+            for worker in kind.ended(busy) if busy else ():
                 job, error, time_s = worker.outcome()
-                if worker.process.is_alive():
+                if worker.is_alive():
                     idle.append(worker)
-                del busy[pipe]
+                busy.remove(worker)
                 if error:
                     failed.add(job.target)
                 yield job, error, time_s
     finally:
-        workers = {*idle, *busy.values()}
-        for worker in workers:
-            worker.process.terminate()
-        for worker in workers:
-            worker.process.join()
+        dismiss({*idle, *busy})
+
+
+def free_number(workers: Collection[Worker]) -> int:
+    """Returns the smallest number that none of the workers has."""
+    return min(set(range(len(workers) + 1)) - {worker.number for worker in workers})
+
+
+def dismiss(workers: Collection[Worker]) -> None:
+    """Ends workers, and waits until all are gone."""
+    for worker in workers:
+        worker.stop()
+    for worker in workers:
+        worker.join()
 
 
 class Worker:
-    """A process that does one job at a time."""
+    """A process that does one job at a time.
 
-    def __init__(self):
+    Args:
+        number: Which of the workers side by side it is, from 0.
+        gpus: The names of the GPUs, of which the workers take one each, in turn; empty: all see what there is.
+    """
+
+    def __init__(self, number: int, *, gpus: Sequence[str] = ()):
+        self.number = number
         self.pipe, its_end = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=work, args=(its_end,))
+        self.process = CONTEXT.Process(target=work, args=(its_end, gpus[number % len(gpus)] if gpus else None))
         # Ctrl-C reaches every process of a terminal: this one decides what it means, so the worker must not hear it.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
@@ -106,6 +133,12 @@ class Worker:
         with contextlib.suppress(ConnectionError):  # it was killed: `outcome` says so
             self.pipe.send((job.program, job.argv))
 
+    @staticmethod
+    def ended(workers: Collection[Worker]) -> list[Worker]:
+        """Waits until one of the workers has ended its job, or itself; returns those that have."""
+        by_pipe = {worker.pipe: worker for worker in workers}
+        return [by_pipe[pipe] for pipe in wait(list(by_pipe))]
+
     def outcome(self) -> tuple[Job, str, float]:
         """Waits for the job's end; returns it with its error and its time in seconds."""
         try:
@@ -113,12 +146,26 @@ class Worker:
         except (EOFError, ConnectionError):  # the latter: it was killed before it had read its job
             self.process.join()
             code = self.process.exitcode
-            error = f"The process was ended from outside (exit code {code}). Where memory is short, lower JOBS."
+            error = f"The process was ended from outside (exit code {code}). Where memory is short, lower --jobs."
         return self.job, error, time.monotonic() - self.start_s
 
+    def is_alive(self) -> bool:
+        """Says whether it can do another job."""
+        return self.process.is_alive()
 
-def work(pipe: Connection) -> None:
+    def stop(self) -> None:
+        """Tells it to end."""
+        self.process.terminate()
+
+    def join(self) -> None:
+        """Waits until it has ended."""
+        self.process.join()
+
+
+def work(pipe: Connection, gpu: str | None) -> None:
     """What a worker does: one call after another, until it is stopped."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an orderly end: the loaders' processes end too
     multiprocessing.set_start_method(None, force=True)  # loaders start theirs as everywhere: spawning takes seconds
     with sharing(), contextlib.suppress(EOFError, BrokenPipeError):  # whoever started it is gone

@@ -77,11 +77,20 @@ def zero_shot(dataset: str, cfg: str, *, trainer: str = "ZeroshotCLIP", classes:
 
 
 def coop(
-    dataset: str, cfg: str, *, n_ctx: int = 16, shots: int = SHOTS, position: str = "end", csc: bool = False
+    dataset: str,
+    cfg: str,
+    *,
+    trainer: str = "CoOp",
+    n_ctx: int = 16,
+    shots: int = SHOTS,
+    position: str = "end",
+    csc: bool = False,
 ) -> Experiment:
     """CoOp trained and tested on a data set; position: where the class token stands; csc: a context for each class."""
-    folder = f"{dataset}/CoOp/{cfg}_{shots}shots/nctx{n_ctx}_csc{csc}_ctp{position}"
-    return Experiment(folder, (f"bash scripts/coop/main.sh {dataset} {cfg} {position} {n_ctx} {shots} {csc}",))
+    variables = _variables(TRAINER=(trainer, "CoOp"))
+    folder = f"{dataset}/{trainer}/{cfg}_{shots}shots/nctx{n_ctx}_csc{csc}_ctp{position}"
+    command = f"{variables}bash scripts/coop/main.sh {dataset} {cfg} {position} {n_ctx} {shots} {csc}"
+    return Experiment(folder, (command,))
 
 
 def coop_shifted(dataset: str, cfg: str, *, source: str, n_ctx: int = 16) -> Experiment:
@@ -124,11 +133,11 @@ def new_classes(dataset: str, trainer: str, cfg: str, *, classes: str = "new") -
     return Experiment(folder, (*training, command), tests_only=True)
 
 
-def transfer_source(trainer: str, cfg: str, *, source: str) -> Experiment:
+def transfer_source(trainer: str, cfg: str, *, source: str, shots: int = SHOTS) -> Experiment:
     """A prompt learner trained on all classes of the source, tested on them."""
-    variables = _variables(TRAINER=(trainer, "CoCoOp"), SOURCE=(source, "imagenet"))
+    variables = _variables(TRAINER=(trainer, "CoCoOp"), SOURCE=(source, "imagenet"), SHOTS=(shots, SHOTS))
     return Experiment(
-        f"{source}/{trainer}/{cfg}_{SHOTS}shots", (f"{variables}bash scripts/cocoop/xd_train.sh SEED {cfg}",)
+        f"{source}/{trainer}/{cfg}_{shots}shots", (f"{variables}bash scripts/cocoop/xd_train.sh SEED {cfg}",)
     )
 
 

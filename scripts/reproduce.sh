@@ -9,7 +9,7 @@
 #
 # Calling it again does only what is left. DRY_RUN=1 lists the commands and how many runs are left.
 # Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh);
-#   JOBS, runs side by side (default: 1 with a GPU, else one for each core, at most 4);
+#   JOBS, runs side by side (default: one for each GPU, else for each core, at most 4);
 #   OMP_NUM_THREADS, threads of each (default: the cores divided by JOBS)
 
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import reproduce
 import train
-from engine import jobs
+from engine import job_runs, jobs
 from engine.run_folder import read_results
 from reports import tables
 from tests.script_calls import ROOT, call, fake_python
@@ -154,6 +155,14 @@ def write_as_done(output, command, seed):
 
 PROGRAM = """
 import multiprocessing, os, pathlib, signal, sys, time
+def is_there(path):
+    try:
+        os.kill(int(path.read_text().split()[1]), 0)
+    except ProcessLookupError:
+        return False
+    except (FileNotFoundError, IndexError):  # not written yet
+        pass
+    return True
 def main(argv):
     print("not to be seen")
     target, *what = argv
@@ -167,8 +176,11 @@ def main(argv):
     if "interrupt" in what:
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(60)
+    while "alone" in what and is_there(pathlib.Path(target).with_name("a")):
+        time.sleep(0.01)
     method = multiprocessing.get_start_method(allow_none=True)
-    pathlib.Path(target).write_text(f"{time.monotonic()} {os.getpid()} {method}")
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    pathlib.Path(target).write_text(f"{time.monotonic()} {os.getpid()} {method} {gpu}")
     return 0
 """
 
@@ -201,6 +213,24 @@ class TestJobs:
         self.ended([make(f"job{i}") for i in range(6)])
         assert len({(tmp_path / f"job{i}").read_text().split()[1] for i in range(6)}) <= 2
 
+    def test_processes_take_the_gpus_in_turn(self, make, tmp_path, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,4")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert [error for _, error, _ in job_runs.finish_here([make("a"), make("b"), make("c")], 3)] == [""] * 3
+        assert [(tmp_path / name).read_text().split()[3] for name in "abc"] == ["7", "4", "7"]
+        assert jobs.free_number([SimpleNamespace(number=number) for number in (0, 3, 1)]) == 2
+
+    def test_the_gpus_are_those_that_may_be_used(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        assert job_runs.gpus() == ["0", "1"]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5f,3,9")
+        assert job_runs.gpus() == ["GPU-5f", "3"]
+
+    def test_a_process_without_a_job_ends(self, make):
+        """What it holds may be what another waits for."""
+        assert self.ended([make("a"), make("b", "alone")]) == {"a": "", "b": ""}
+
     def test_the_processes_of_a_program_start_as_outside_of_a_worker(self, make, tmp_path):
         """A spawned process would spawn its loaders' processes too, which import torch in every epoch."""
         multiprocessing.set_start_method("spawn", force=True)
@@ -222,7 +252,7 @@ class TestJobs:
     def test_a_process_that_is_killed_fails_its_job_alone(self, make):
         errors = self.ended([make("a", "die"), make("b"), make("c")], n_workers=1)
         assert errors == {
-            "a": "The process was ended from outside (exit code 9). Where memory is short, lower JOBS.",
+            "a": "The process was ended from outside (exit code 9). Where memory is short, lower --jobs.",
             "b": "",
             "c": "",
         }
@@ -231,7 +261,7 @@ class TestJobs:
     def test_a_process_that_is_killed_before(self, make, monkeypatch, reads_late):
         start = jobs.Worker.start
 
-        def die(pipe):
+        def die(pipe, gpu):
             time.sleep(0.3 * reads_late)
             os._exit(9)
 
@@ -283,7 +313,7 @@ def test_failures_of_one_reason_are_listed_together(tmp_path, capsys):
     failed = {
         jobs.Job("", "train", (), tmp_path / name): error for name, error in (("a", "Error: x"), ("b", "Error: x"))
     }
-    reproduce.print_failures(failed)
+    job_runs.print_failures(failed)
     assert capsys.readouterr().err.splitlines() == [
         "",
         "Error: x",
@@ -347,11 +377,10 @@ class TestScript:
 
 
 def test_the_number_of_jobs(monkeypatch, capsys):
-    monkeypatch.setattr(reproduce, "n_cores", lambda: 16)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert reproduce.parse_args(["t"]).jobs == 4
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert reproduce.parse_args(["t"]).jobs == 1
+    monkeypatch.setattr(job_runs, "n_cores", lambda: 16)
+    for n_gpus, n_jobs in ((0, 4), (1, 1), (3, 3)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda n=n_gpus: n)
+        assert reproduce.parse_args(["t"]).jobs == n_jobs
     with pytest.raises(SystemExit):
         reproduce.parse_args(["t", "--jobs", "0"])
     assert "--jobs is 0, expected at least 1." in capsys.readouterr().err

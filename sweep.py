@@ -1,0 +1,229 @@
+"""Runs a grid of numbers of shots and seeds, skipping what is done, and shows it as a table that fills in.
+
+    shots x seeds -> a call of train.py each -> workers -> table
+
+The runs are those of scripts/coop/main.sh, of CoCoOp those of scripts/cocoop/xd_train.sh, of LinearProbe those of
+scripts/linear_probe/main.sh: same folders, configs and results. A worker does many; they share its CLIP and features.
+
+Run: python sweep.py --dataset shapes --shots 1 2 4 8 16 --seeds 1 2 3 --cfg tiny
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import train
+from engine import ray_jobs
+from engine.config_file import ConfigError
+from engine.job_runs import (
+    Finish,
+    default_jobs,
+    finish_here,
+    interruptible,
+    outcome,
+    print_failures,
+    print_left,
+    print_line,
+    print_plan,
+    run,
+)
+from engine.jobs import Job
+from engine.run_folder import is_done, resolve_seed
+from reports.experiments import EPOCHS, Experiment, coop, coop_config, transfer_source
+from reports.sweep_table import to_text
+
+PROMPT = {"nctx": 16, "csc": "False", "ctp": "end"}  # flags of CoOp and methods like it, and their defaults
+WITHOUT_PROMPT = ("CoCoOp", "LinearProbe")  # their configs say it, or there is none
+SET_BY_FLAGS = {"SEED": "--seeds", "DATASET.NUM_SHOTS": "--shots", "OUTPUT_DIR": "--output-dir"}
+REDRAW = "\033[{}F\033[J"  # to the start of so many lines above, and all behind it cleared
+
+Grid = dict[tuple[int, int], Job]  # by shots and seed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 all is done, 1 an error, 130 interrupted."""
+    return interruptible(lambda: sweep(parse_args(argv)))
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Plans, runs what is left and shows the table; returns the exit code."""
+    try:
+        grid = plan(args)
+        if args.dry_run:
+            print_plan([job.command for job in grid.values()], [*grid.values()])
+            return 0
+        n_workers, finish = launcher(args)
+    except (ConfigError, ModuleNotFoundError, ConnectionError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    jobs, table = list(grid.values()), Table(grid, args)
+    print_left(jobs, n_workers)
+    if table.is_live:
+        table.print()
+    failures = run(jobs, n_workers, table.show, finish)
+    table.print()
+    print_failures(failures)
+    return 1 if failures else 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description="Runs a grid of numbers of shots and seeds, skipping what is done.")
+    parser.add_argument("--dataset", required=True, help="configs/datasets/DATASET.yaml")
+    parser.add_argument("--shots", required=True, type=whole, nargs="+", help="training images of each class")
+    parser.add_argument("--seeds", type=whole, nargs="+", default=[1, 2, 3], help="a run each (default: 1 2 3)")
+    parser.add_argument("--cfg", required=True, help="configs/trainers/TRAINER/CFG.yaml")
+    parser.add_argument("--trainer", default="CoOp", help="name of the trainer (default: CoOp)")
+    parser.add_argument("--nctx", type=int, help=f"number of context vectors (default: {PROMPT['nctx']})")
+    parser.add_argument("--csc", choices=("True", "False"), help="True: a context for each class (default: False)")
+    parser.add_argument("--ctp", help="where the class token stands: end (default), middle or front")
+    parser.add_argument("--views", type=int, help="INPUT.VIEWS, so many random views of each training image")
+    parser.add_argument("--paper-epochs", action="store_true", help="CFG of CoOp for 50, 100 or 200 epochs by shots")
+    parser.add_argument("--root", help="folder that holds the data sets")
+    parser.add_argument("--output-dir", default="output", help="folder of all runs (default: output)")
+    parser.add_argument("--jobs", type=int, help="runs side by side (default: one for each GPU, else each core)")
+    parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="ray: on a Ray cluster")
+    parser.add_argument("--gpus-per-run", type=float, default=0.25, help="with ray, of a GPU (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="only list the calls of train.py and what is left")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
+    args = parser.parse_args(argv)
+    args.opts = [word for word in args.opts if word != "--"]
+    args.shots, args.seeds = (list(dict.fromkeys(numbers)) for numbers in (args.shots, args.seeds))
+    if error := flag_error(args):
+        parser.error(error)
+    for name, default in PROMPT.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    return args
+
+
+def flag_error(args: argparse.Namespace) -> str:
+    """Returns what is wrong with the flags that train.py does not know, "" if nothing is."""
+    if args.jobs is not None and args.jobs < 1:
+        return f"--jobs is {args.jobs}, expected at least 1. It is the number of runs side by side."
+    if not 0 < args.gpus_per_run <= 1:
+        return f"--gpus-per-run is {args.gpus_per_run}, expected over 0 and at most 1. It is a part of one GPU."
+    for key, flag in SET_BY_FLAGS.items():
+        if key in args.opts[::2]:
+            return f"{key} is given as KEY VALUE, expected {flag}, which sets it. Leave the pair out."
+    given = [name for name in PROMPT if getattr(args, name) is not None]
+    if given and args.trainer in WITHOUT_PROMPT:
+        return f"--{given[0]} is given, expected none with --trainer {args.trainer}. Leave it out."
+    if not args.paper_epochs:
+        return ""
+    if args.trainer in WITHOUT_PROMPT or "_ep" in args.cfg:
+        return (
+            f"--paper-epochs is given with --trainer {args.trainer} --cfg {args.cfg}, expected CoOp and a CFG that "
+            "leaves the epochs open, such as rn50 or rn50_ctxv1. Leave --paper-epochs out, or change them."
+        )
+    if not set(args.shots) <= set(EPOCHS):
+        papers, shots = (" ".join(map(str, numbers)) for numbers in (EPOCHS, args.shots))
+        return f"--shots is {shots}, expected some of {papers} with --paper-epochs. Leave it or the other shots out."
+    return ""
+
+
+def whole(word: str) -> int:
+    """Reads a whole number; KEY VALUE pairs right behind the numbers would be read as more of them."""
+    try:
+        return int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"there is {word}, expected whole numbers. KEY VALUE pairs stand behind another flag, or behind --."
+        ) from None
+
+
+def plan(args: argparse.Namespace) -> Grid:
+    """Returns the runs, in the order in which they are done.
+
+    The seeds one after another, each from many shots to few: runs side by side end at different times, so the first
+    encodes the test images and the others find their features; and the longest runs are not the last.
+
+    Raises:
+        ConfigError: With what is wrong in any of them, before anything is run.
+    """
+    grid = {}
+    for seed in args.seeds:
+        for shots in sorted(args.shots, reverse=True):
+            argv = call(args, shots, seed)
+            cfg = train.setup_cfg(train.parse_args(argv))
+            resolve_seed(cfg)
+            command = shlex.join(["python", "train.py", *argv])
+            grid[shots, seed] = Job(command, "train", tuple(argv), Path(cfg.OUTPUT_DIR).absolute(), done=is_done(cfg))
+    return grid
+
+
+def call(args: argparse.Namespace, shots: int, seed: int) -> list[str]:
+    """Returns the arguments of train.py for one run, as the scripts give them."""
+    cfg = args.cfg
+    if args.paper_epochs:
+        backbone = cfg.removesuffix("_ctxv1")
+        cfg = coop_config(backbone, args.dataset, shots=shots, words=cfg != backbone)
+    made, pairs = experiment(args, cfg, shots)
+    pairs["DATASET.NUM_SHOTS"] = shots
+    if args.views is not None:
+        pairs["INPUT.VIEWS"] = args.views
+    flags = {
+        "root": args.root,
+        "output-dir": Path(args.output_dir, made.folder, f"seed{seed}"),
+        "seed": seed,
+        "trainer": args.trainer,
+        "dataset-config-file": f"configs/datasets/{args.dataset}.yaml",
+        "config-file": f"configs/trainers/{args.trainer}/{cfg}.yaml",
+    }
+    words = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
+    return words + [str(word) for pair in pairs.items() for word in pair] + args.opts
+
+
+def experiment(args: argparse.Namespace, cfg: str, shots: int) -> tuple[Experiment, dict[str, object]]:
+    """Returns where the runs lie, and the KEY VALUE pairs that are in the name of their folder."""
+    if args.trainer in WITHOUT_PROMPT:
+        return transfer_source(args.trainer, cfg, source=args.dataset, shots=shots), {}
+    n_ctx, csc, position = args.nctx, args.csc == "True", args.ctp
+    made = coop(args.dataset, cfg, trainer=args.trainer, n_ctx=n_ctx, shots=shots, position=position, csc=csc)
+    prompt = {"N_CTX": n_ctx, "CSC": csc, "CLASS_TOKEN_POSITION": position}
+    return made, {f"TRAINER.COOP.{key}": value for key, value in prompt.items()}
+
+
+def launcher(args: argparse.Namespace) -> tuple[int, Finish]:
+    """Returns how many runs go side by side, and what does them."""
+    if args.launcher == "ray":
+        room = ray_jobs.connect(args.gpus_per_run)
+        return args.jobs or room, partial(ray_jobs.finish_on_cluster, gpus_per_run=args.gpus_per_run)
+    return args.jobs or default_jobs(), finish_here
+
+
+class Table:
+    """Shots x seeds with accuracies in percent. A terminal shows it from the start, other outputs at the end."""
+
+    def __init__(self, grid: Grid, args: argparse.Namespace):
+        self.args, self.place = args, {job: place for place, job in grid.items()}
+        self.cells = {place: outcome(job) for place, job in grid.items() if job.done}
+        self.is_live = sys.stdout.isatty()
+        self.n_lines = 0  # that stand in the terminal
+
+    def show(self, job: Job, error: str, time_s: float, n_left: int) -> None:
+        """Takes in how a run ended."""
+        self.cells[self.place[job]] = outcome(job, error)
+        if self.is_live:
+            self.print()
+        else:
+            print_line(self.args.output_dir, job, error, time_s, n_left)
+
+    def print(self) -> None:
+        """Prints the table, in a terminal over the one that stands there."""
+        if self.n_lines:
+            print(REDRAW.format(self.n_lines), end="")
+        text = "\n" + to_text(self.cells, self.args.shots, self.args.seeds)
+        self.n_lines = 1 + text.count("\n") if self.is_live else 0
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no run is left behind
+    sys.exit(main())
