@@ -96,9 +96,9 @@ class ImageNetFiles(FewShotDataset):
         cls.require(images)
         classes = cls.name_folders(classnames)
         cls.require_folders(images, classes)
-        listed = []
+        listed, above = [], os.path.join(images, "")
         for label, (folder, classname) in enumerate(classes.items()):
-            place = os.path.join(images, folder, "")  # "": ends with a separator, so that names are only appended
+            place = above + folder + os.sep  # names are only appended
             names = list_images(place)
             if not names:
                 remedy = cls.remedy(find_folder(cls, images).parent)
@@ -110,8 +110,9 @@ class ImageNetFiles(FewShotDataset):
     def require_folders(cls, images: Path, classes: dict[str, str]) -> None:
         """Raises FileNotFoundError if a class has no folder, ValueError if images lie elsewhere than in these."""
         remedy = cls.remedy(find_folder(cls, images).parent)
-        folders = {folder.name: folder for folder in list_folders(images)}
-        unknown = [folder for name, folder in folders.items() if name not in classes]
+        with os.scandir(images) as entries:
+            folders = {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__"))}
+        unknown = [images / name for name in sorted(folders - classes.keys())]
         missing = [name for name in classes if name not in folders]
         for deeper in unknown:
             if any(folder.name in classes for folder in list_folders(deeper)):
