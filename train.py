@@ -16,6 +16,7 @@ import trainers  # noqa: F401  registers the trainers
 from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
 from engine.distributed import is_first_rank, on_first_rank, process_group
 from engine.log import close_logging, environment, set_random_seed, setup_logging
+from engine.memory import keep_freed_memory, memory_advice
 from engine.plugins import plugins
 from engine.registry import TRAINER_REGISTRY
 from engine.run_folder import is_done, read_config, resolve_seed, write_config, write_results
@@ -128,6 +129,7 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
     cfg.freeze()
     setup_logging(cfg.OUTPUT_DIR)
     set_random_seed(cfg.SEED)
+    keep_freed_memory()
     if cfg.VERBOSE:
         logger.info("%s\n%s", cfg, environment())
     logger.info("Seed: %d", cfg.SEED)
@@ -137,10 +139,11 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
     if cfg.RUN.EVAL_ONLY:
         trainer.load_model(cfg.RUN.MODEL_DIR, epoch=cfg.RUN.LOAD_EPOCH)
     write_config(cfg)  # from here on the folder is this run's
-    if cfg.RUN.EVAL_ONLY:
-        trainer.test()
-    else:
-        trainer.train()
+    with memory_advice(trainer.half_at_once):
+        if cfg.RUN.EVAL_ONLY:
+            trainer.test()
+        else:
+            trainer.train()
     write_results(cfg, results_of(trainer, cfg))
 
 
@@ -152,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
             cfg = setup_cfg(args)
             with process_group(use_cuda=cfg.USE_CUDA):
                 run(cfg, no_train=args.no_train)
-    except (ConfigError, ValueError, KeyError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+    except (ConfigError, ValueError, KeyError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
         logger.info("The run ended with an error", exc_info=True)
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1

@@ -18,6 +18,7 @@ against 77 C without this:
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -37,7 +38,8 @@ class PromptEncoder(nn.Module):
         layout: The prompts.
         class_specific: Whether every class has context vectors of its own.
         chunk_rows: Rows (places of prompts) encoded at once. More are encoded in chunks of contexts and classes, whose
-            activations are computed again in the backward pass, so that memory is bounded. 0: all at once.
+            activations are computed again in the backward pass, so that memory is bounded: all but the last chunk's,
+            with which the backward pass begins. 0: all at once.
     """
 
     def __init__(self, clip_model: CLIP, layout: PromptLayout, *, class_specific: bool = False, chunk_rows: int = 0):
@@ -64,7 +66,8 @@ class PromptEncoder(nn.Module):
         """
         n_dims = 3 if self.class_specific else 2
         contexts = ctx if ctx.dim() > n_dims else ctx[None]
-        features = torch.cat([self._encode_chunked(contexts, pack) for pack in self.packs], dim=1)[:, self.place]
+        parts = [self._encode_chunked(contexts, pack, is_last=pack is self.packs[-1]) for pack in self.packs]
+        features = torch.cat(parts, dim=1)[:, self.place]
         return features if ctx.dim() > n_dims else features[0]
 
     @property
@@ -72,12 +75,14 @@ class PromptEncoder(nn.Module):
         """Rows of the tower that one context costs."""
         return sum(pack.base.shape[1] for pack in self.packs)
 
-    def _encode_chunked(self, contexts: Tensor, pack: _Pack) -> Tensor:
+    def _encode_chunked(self, contexts: Tensor, pack: _Pack, *, is_last: bool) -> Tensor:
         n_at_once = max(1, self.chunk_rows // pack.base.shape[1]) if self.chunk_rows else len(contexts)
-        chunks = contexts.split(n_at_once)
-        if torch.is_grad_enabled() and len(chunks) * len(self.packs) > 1:
-            return torch.cat([checkpoint(self._encode, chunk, pack, use_reentrant=False) for chunk in chunks])
-        return torch.cat([self._encode(chunk, pack) for chunk in chunks])
+        features, chunks = [], contexts.split(n_at_once)
+        for i, chunk in enumerate(chunks, start=1):
+            recompute = torch.is_grad_enabled() and not (is_last and i == len(chunks))
+            encode = partial(checkpoint, self._encode, use_reentrant=False) if recompute else self._encode
+            features.append(encode(chunk, pack))
+        return torch.cat(features)
 
     def _encode(self, contexts: Tensor, pack: _Pack) -> Tensor:
         x = run_tower(self.transformer, pack.embed(contexts), pack.blocks, n_common=pack.n_common, past=self.past)

@@ -70,6 +70,7 @@ def get_cfg_default() -> CN:
 
     cfg.DATALOADER = CN()
     cfg.DATALOADER.NUM_WORKERS = 4
+    cfg.DATALOADER.CACHE_GB = 2.0  # decoded training images kept in memory, by all workers together; 0: none
     cfg.DATALOADER.K_TRANSFORMS = 1  # augmented views of each training image
     cfg.DATALOADER.RETURN_IMG0 = False  # also give the image without augmentation
     cfg.DATALOADER.TRAIN_X = CN()
@@ -93,6 +94,7 @@ def get_cfg_default() -> CN:
 
     cfg.MODEL = CN()
     cfg.MODEL.INIT_WEIGHTS = ""  # checkpoint of the learned part to start from
+    cfg.MODEL.CHANNELS_LAST = True  # memory format of a ResNet's images, the faster one
     cfg.MODEL.BACKBONE = CN()
     cfg.MODEL.BACKBONE.NAME = ""  # a name of clip.available_models() or a path to a checkpoint
     cfg.MODEL.BACKBONE.PRETRAINED = True
@@ -179,6 +181,7 @@ OPTIONS = {
 
 AT_LEAST = {
     "DATALOADER.NUM_WORKERS": 0,
+    "DATALOADER.CACHE_GB": 0,
     "DATALOADER.K_TRANSFORMS": 1,
     "DATALOADER.TRAIN_X.BATCH_SIZE": 1,
     "INPUT.VIEWS": 0,
@@ -204,5 +207,6 @@ PATHS = (
 # Keys that say where and how fast a run goes, not what it computes: another value is still the same run.
 NOT_IN_DIGEST = {
     "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
-    "FEATURES.DIR", "FEATURES.MAX_GB", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_SECONDS", "TRAIN.PRINT_FREQ",
+    "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST", "TRAIN.CHECKPOINT_FREQ",
+    "TRAIN.CHECKPOINT_SECONDS", "TRAIN.PRINT_FREQ",
 }  # fmt: skip

@@ -148,10 +148,13 @@ def item_key(item: Datum, *seeds: int) -> bytes:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Returns a sha256 over what a module is, and over the name, dtype, shape and bytes of each of its tensors."""
+    """Returns a sha256 over what a module is, and over the name, dtype, shape, strides and bytes of each tensor.
+
+    Strides are the memory format, which decides how the machine computes and so the last digits.
+    """
     digest = hashlib.sha256(repr(module).encode())
     for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 

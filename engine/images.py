@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from .datum import Datum
+from .distributed import n_local_ranks
 from .samplers import mix_seeds
 from .transforms import build_transform
+
+GB = 1e9
 
 
 class DatasetWrapper(Dataset):
@@ -22,7 +25,7 @@ class DatasetWrapper(Dataset):
         data_source: The items.
         transform: PIL image -> tensor (3, H, W); a list gives one view for each. Random ones draw from torch's
             generator, which is seeded for every item.
-        is_train: Whether DATALOADER.K_TRANSFORMS views are made of each image.
+        is_train: Whether DATALOADER.K_TRANSFORMS views are made of each image, and images are kept for other epochs.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class DatasetWrapper(Dataset):
         self.data_source = data_source
         self.seed = cfg.SEED
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared: workers that live on see changes
+        self.images = ImageCache(cfg.DATALOADER.CACHE_GB * GB / n_local_ranks() if is_train else 0)
         transforms = list(transform) if isinstance(transform, (list, tuple)) else [transform]
         n_views = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         if n_views < 1:
@@ -51,7 +55,7 @@ class DatasetWrapper(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         item = self.data_source[index]
-        image = read_image(item.impath)
+        image = self.images.read(item.impath)
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": index}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(mix_seeds(self.seed, int(self.epoch), index))
@@ -60,6 +64,30 @@ class DatasetWrapper(Dataset):
         if self.img0_transform is not None:
             output["img0"] = self.img0_transform(image)
         return output
+
+
+class ImageCache:
+    """Decoded images in memory: as many as fit, whichever are read first. Nobody may change them.
+
+    Args:
+        max_bytes: Of all worker processes together: each has its own images, in an equal part.
+    """
+
+    def __init__(self, max_bytes: float):
+        self.max_bytes, self.n_bytes = max_bytes, 0
+        self.kept: dict[str, Image.Image] = {}
+
+    def read(self, path: str) -> Image.Image:
+        """Returns the image file as RGB; raises what `read_image` does."""
+        if path in self.kept:
+            return self.kept[path]
+        image = read_image(path)
+        n_bytes = 4 * image.width * image.height  # Pillow keeps a pixel in four
+        worker = get_worker_info()
+        if self.n_bytes + n_bytes <= self.max_bytes / (worker.num_workers if worker else 1):
+            self.kept[path] = image
+            self.n_bytes += n_bytes
+        return image
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:

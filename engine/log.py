@@ -92,15 +92,28 @@ class AverageMeter:
 
 
 class MetricMeter:
-    """Meters by name; printed as `loss 1.2345 (1.3456) acc 50.0000 (48.0000)`: last value and mean."""
+    """Meters by name; printed as `loss 1.2345 (1.3456) acc 50.0000 (48.0000)`: last value and mean.
+
+    Tensors are read when they are asked for, so that nobody waits for a GPU in every step.
+    """
 
     def __init__(self):
         self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
+        self.unread: list[dict[str, float | torch.Tensor]] = []
 
     def update(self, values: dict[str, float | torch.Tensor]) -> None:
         """Adds one value to each named meter."""
-        for name, value in values.items():
-            self.meters[name].update(value.item() if isinstance(value, torch.Tensor) else float(value))
+        self.unread.append({name: v.detach() if isinstance(v, torch.Tensor) else v for name, v in values.items()})
+
+    def read(self) -> list[dict[str, float]]:
+        """Returns the values that were added since it was last called, one dict for each `update`."""
+        read = [{name: float(value) for name, value in values.items()} for values in self.unread]
+        self.unread.clear()
+        for values in read:
+            for name, value in values.items():
+                self.meters[name].update(value)
+        return read
 
     def __str__(self) -> str:
+        self.read()
         return " ".join(f"{name} {meter.value:.4f} ({meter.average:.4f})" for name, meter in self.meters.items())

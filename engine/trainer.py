@@ -109,6 +109,14 @@ class TrainerX(Tester):
         """Does one optimisation step on a batch and returns its losses by name."""
         raise NotImplementedError
 
+    def half_at_once(self) -> dict[str, int]:
+        """Returns the keys that decide how much is computed at once, with half of what is, best first."""
+        loader = self.cfg.DATALOADER
+        sizes = {"DATALOADER.TEST.BATCH_SIZE": loader.TEST.BATCH_SIZE}
+        if not self.cfg.RUN.EVAL_ONLY:
+            sizes["DATALOADER.TRAIN_X.BATCH_SIZE"] = loader.TRAIN_X.BATCH_SIZE
+        return {key: size // 2 for key, size in sizes.items() if size > 1}
+
     def result_fields(self) -> dict[str, Any]:
         """Returns the method's own entries of results.json."""
         return {}
@@ -155,6 +163,7 @@ class TrainerX(Tester):
             batch_time_s.update(time.monotonic() - start_s)
             self.log_batch(losses, batch_time_s, data_time_s)
             start_s = time.monotonic()
+        self.read_losses(losses)
         if self.loop_steps_schedules:
             self.update_lr()
         self.epochs_done = self.epoch + 1
@@ -193,13 +202,12 @@ class TrainerX(Tester):
         self.close_writer()
 
     def log_batch(self, losses: MetricMeter, batch_time_s: AverageMeter, data_time_s: AverageMeter) -> None:
-        """Writes the losses to TensorBoard, and every PRINT_FREQ batches a line with the time that is left."""
+        """Reads the losses and logs a line with the time that is left, every PRINT_FREQ batches."""
         done, lr = self.batch_idx + 1, self.get_current_lr()
         step = self.epoch * self.num_batches + self.batch_idx
-        for name, meter in losses.meters.items():
-            self.write_scalar(f"train/{name}", meter.value, step)
         self.write_scalar("train/lr", lr, step)
         if done % self.cfg.TRAIN.PRINT_FREQ == 0 or self.num_batches < self.cfg.TRAIN.PRINT_FREQ:
+            self.read_losses(losses)
             left = self.max_epoch * self.num_batches - step - 1
             eta = datetime.timedelta(seconds=int(batch_time_s.average * left))
             logger.info(
@@ -207,6 +215,15 @@ class TrainerX(Tester):
                 f"time {batch_time_s.value:.3f} ({batch_time_s.average:.3f}) "
                 f"data {data_time_s.value:.3f} ({data_time_s.average:.3f}) {losses} lr {lr:.4e} eta {eta}"
             )
+
+    def read_losses(self, losses: MetricMeter) -> None:
+        """Writes the losses since the last call, up to this batch, to TensorBoard; raises if one is no number."""
+        self.check_losses()
+        read = losses.read()
+        first = self.epoch * self.num_batches + self.batch_idx + 1 - len(read)
+        for step, values in enumerate(read, start=first):
+            for name, value in values.items():
+                self.write_scalar(f"train/{name}", value, step)
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
         """Writes a value to TensorBoard while training."""

@@ -33,9 +33,13 @@ class TrainerBase:
 
     Class attributes:
         ignored_on_load: State-dict entries that are saved for reference and never read back.
+
+    Attributes:
+        epoch, batch_idx: Those of the step, while training.
     """
 
     ignored_on_load: tuple[str, ...] = ()
+    epoch = batch_idx = 0
 
     def __init__(self, cfg: CN):
         self.cfg = cfg
@@ -49,6 +53,7 @@ class TrainerBase:
         self.epochs_done = 0  # of the model as it is
         self.best_result, self.last_saved_s = -1.0, time.monotonic()
         self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
+        self.unread_losses: list[tuple[str, torch.Tensor]] = []  # where in the run, and the loss there
         self._summed = False  # whether the gradients are those of all ranks
 
     def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
@@ -75,14 +80,14 @@ class TrainerBase:
         """Does one optimisation step on `loss` (a scalar, the mean over this rank's items).
 
         Raises:
-            FloatingPointError: If the loss is infinite or not a number, on any rank.
+            FloatingPointError: On a CPU, if the loss is infinite or not a number; a GPU's is checked when losses are
+                read, and before anything is saved.
         """
         loss = loss * self.batch_share
-        total = sum_over_ranks(loss.detach())
-        if not torch.isfinite(total):
-            raise FloatingPointError(
-                f"The loss is {total.item()}, expected a finite number. Lower OPTIM.LR, or use PREC fp32."
-            )
+        place = f"epoch {self.epoch + 1}, batch {self.batch_idx + 1}, at learning rate {self.get_current_lr():.4e}"
+        self.unread_losses.append((place, sum_over_ranks(loss.detach())))
+        if self.device.type == "cpu":  # elsewhere every step would wait for the GPU
+            self.check_losses()
         optims = [self.optims[name] for name in self.get_model_names(names) if self.optims[name] is not None]
         for optim in optims:
             optim.zero_grad()
@@ -93,6 +98,16 @@ class TrainerBase:
             self.scaler.step(optim)
         self.scaler.update()
         self._summed = False
+
+    def check_losses(self) -> None:
+        """Raises FloatingPointError if a loss since the last call is infinite or not a number, on any rank."""
+        unread, self.unread_losses = self.unread_losses, []
+        for place, loss in unread:
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"The loss is {loss.item()} in {place}, expected a finite number. Lower OPTIM.LR, or use PREC "
+                    "fp32; what was saved before is as it was."
+                )
 
     def _require_summed(self, *_) -> None:
         """Raises before a step that would take the ranks apart."""
@@ -114,6 +129,7 @@ class TrainerBase:
 
     def save_model(self, epoch: int, *, val_result: float | None = None, is_best: bool = False) -> None:
         """Saves every model after `epoch` epochs."""
+        self.check_losses()
         for name in self.models:
             save_checkpoint(self.checkpoint(name, epoch, val_result), self.output_dir / name, is_best=is_best)
 

@@ -62,8 +62,9 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     name = cfg.MODEL.BACKBONE.NAME
     logger.info("Loading CLIP (backbone: %s)", name)
     changed_ns = Path(name).stat().st_mtime_ns if Path(name).is_file() else None
+    key = (name, changed_ns, prec, device, cfg.MODEL.CHANNELS_LAST)
     with first_on_machine():  # it may have to be downloaded
-        clip_model = shared("CLIP", (name, changed_ns, prec, device), lambda: frozen_clip(cfg, prec, device))
+        clip_model = shared("CLIP", key, lambda: frozen_clip(cfg, prec, device))
     resolution = clip_model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
         raise ValueError(
@@ -77,6 +78,8 @@ def frozen_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     clip_model = load_clip_to_cpu(cfg)
     if PRECISIONS[prec] != torch.float32:
         convert_weights(clip_model, PRECISIONS[prec])
+    if cfg.MODEL.CHANNELS_LAST:
+        clip_model.visual.to(memory_format=torch.channels_last)
     return clip_model.requires_grad_(False).to(device).eval()
 
 
@@ -174,7 +177,7 @@ class PromptTrainer(TrainerX):
         self.register_model("prompt_learner", learner, optim, build_lr_scheduler(optim, self.cfg.OPTIM))
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
 
-    def forward_backward(self, batch: dict) -> dict[str, float]:
+    def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         with self.autocast:
             if "features" in batch:  # INPUT.VIEWS
                 features, labels = (batch[key].to(self.device, non_blocking=True) for key in ("features", "label"))
@@ -184,7 +187,7 @@ class PromptTrainer(TrainerX):
                 logits = self.model(images)
             loss = F.cross_entropy(logits, labels)
         self.model_backward_and_update(loss)
-        return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
+        return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
 
     def model_inference(self, images: Tensor) -> Tensor:
         return self.model(images)

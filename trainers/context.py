@@ -153,6 +153,11 @@ class ContextTrainer(PromptTrainer):
                 "class knows no other class. Test it on the classes it was trained on, or train with CSC False."
             )
 
+    def half_at_once(self) -> dict[str, int]:
+        key, encoder = f"TRAINER.{self.node}.CHUNK_ROWS", self.model.encode_prompts
+        n_rows = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows)
+        return {key: n_rows // 2, **super().half_at_once()}  # the first changes no result
+
     def image_tower(self) -> nn.Module:
         return self.model.image_encoder
 
