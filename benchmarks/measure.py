@@ -1,42 +1,193 @@
-"""How the benchmarks measure: seconds, the machine's matrix-product rate, peak memory of a process of its own."""
+"""How the benchmarks measure and report: seconds, operations, matrix-product rate, peak memory, ratios with spread."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import multiprocessing
+import os
+import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers.base import PRECISIONS
+
+MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
+HEADER = (
+    f"{'case':32}{'naive (s)':>11}{'ours (s)':>11}{'ratio':>8}{'min - max':>16}{'places of text':>24}{'of matmul':>11}"
+    f"{'difference':>12}"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what all benchmarks take."""
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of both sides (default: %(default)s)")
+    parser.add_argument("--json", help="file to which the results are appended, one line for each call")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Declares the precision of CLIP's weights."""
+    choices = ("fp32", "fp16", "bf16") if torch.cuda.is_available() else ("fp32", "bf16")
+    parser.add_argument("--prec", choices=choices, default="fp32", help="CLIP's weights (default: %(default)s)")
+
+
+def device() -> torch.device:
+    """Returns the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def alternate(repeats: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Takes the measures in turn, for so many rounds; returns for each what it gave, round by round."""
+    rounds = [[measure() for measure in measures] for _ in range(repeats)]
+    return [list(values) for values in zip(*rounds)]
 
 
 def timed(step: Callable, n: int = 1) -> float:
-    """Mean seconds of n calls, one after another."""
-    start = time.perf_counter()
+    """Mean seconds of n calls, one after another; on a GPU by CUDA events."""
+    if torch.cuda.is_initialized():
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(n):
+            step()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1000 / n
+    start_s = time.perf_counter()
     for _ in range(n):
         step()
-    return (time.perf_counter() - start) / n
+    return (time.perf_counter() - start_s) / n
 
 
-def matmul_rate(n: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations per second of a large float32 matrix product."""
-    a, b = torch.randn(n, n), torch.randn(n, n)
+def matmul_rate(prec: str = "fp32") -> float:
+    """Floating-point operations per second of a large matrix product."""
+    n = MATMUL_SIZE[device().type]
+    a, b = (torch.randn(n, n, device=device(), dtype=PRECISIONS[prec]) for _ in range(2))
     a @ b
-    return 2 * n**3 / statistics.median(timed(lambda: a @ b) for _ in range(repeats))
+    return 2 * n**3 / statistics.median(timed(lambda: a @ b) for _ in range(5))
+
+
+def count_flops(step: Callable) -> int:
+    """Floating-point operations of the matrix products, convolutions and attention in one call of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
 
 
 def peak_memory(build: Callable[..., Callable], *args) -> tuple[float, float]:
-    """Peak resident memory in GB and seconds of one step, `build(*args)()`, in a process of its own.
+    """Peak memory in GB and seconds of one step, `build(*args)()`, in a process of its own.
 
-    The interpreter, torch and the weights are included. Needs Linux's /proc.
+    On a CPU it is the largest resident size, the interpreter, torch and the weights included (needs Linux's /proc); on
+    a GPU what torch has allocated there.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure_memory, (build, args))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure_memory, build, args).result()
 
 
 def _measure_memory(build: Callable[..., Callable], args: tuple) -> tuple[float, float]:
     seconds = timed(build(*args))
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e9, seconds
     # Not getrusage: its maximum is handed down from the parent process.
     [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(peak.split()[1]) * 1024 / 1e9, seconds
+
+
+class Report:
+    """What a benchmark measured: printed line by line, and at the end appended to the file of --json.
+
+    Args:
+        benchmark: Its name.
+        args: Its arguments.
+        title: What is measured, in one line.
+    """
+
+    def __init__(self, benchmark: str, args: argparse.Namespace, title: str):
+        self.path = Path(args.json) if args.json else None
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # not after minutes of measuring
+        self.content = {
+            "benchmark": benchmark,
+            "date": datetime.now().isoformat(timespec="seconds"),
+            **machine(),
+            "settings": vars(args),
+            "rows": [],
+        }
+        facts = (f"{name} {value}" for name, value in machine().items() if value)
+        print(f"{title}\n{', '.join(facts)}\n\n{HEADER}", flush=True)
+
+    def compare(
+        self,
+        case: str,
+        naive_s: Sequence[float],
+        ours_s: Sequence[float],
+        *,
+        places: tuple[int, int] | None = None,
+        images: tuple[int, int] | None = None,
+        flops: float | None = None,
+        rates: Sequence[float] = (),
+        difference: float | None = None,
+        note: str = "",
+    ) -> None:
+        """Reports both sides of a case.
+
+        Args:
+            case: What is computed.
+            naive_s: Seconds of the naive side in each round; none where it cannot be run.
+            ours_s: Seconds of ours in the same rounds.
+            places: Places of text through the tower, naive and ours.
+            images: Images through the tower, naive and ours.
+            flops: Operations of ours, in one round.
+            rates: The machine's matrix-product rate in each round.
+            difference: Between the results of both sides, relative.
+            note: What else is to say, such as what was extrapolated.
+        """
+        ratios = [naive / ours for naive, ours in zip(naive_s, ours_s)]
+        share = statistics.median(flops / s / rate for s, rate in zip(ours_s, rates)) if flops and rates else None
+        row = {"case": case, "naive_s": [*naive_s], "ours_s": [*ours_s], "ratios": ratios, "places": places}
+        row |= {"images": images, "of_matmul_rate": share, "difference": difference, "note": note}
+        self.content["rows"].append(row)
+        naive = f"{statistics.median(naive_s):.2f}" if ratios else "-"
+        ratio = f"{statistics.median(ratios):.1f}" if ratios else "-"
+        spread = f"{min(ratios):.1f} - {max(ratios):.1f}" if ratios else "-"
+        remarks = [f"images encoded: {_pair(images)}"] * bool(images) + [note] * bool(note)
+        print(
+            f"{case:32}{naive:>11}{statistics.median(ours_s):11.3f}{ratio:>8}{spread:>16}{_pair(places):>24}"
+            f"{'-' if share is None else f'{share:.0%}':>11}{'-' if difference is None else f'{difference:.1e}':>12}"
+            + (f"\n    {'; '.join(remarks)}" if remarks else ""),
+            flush=True,
+        )
+
+    def memory(self, case: str, peak_gb: float, first_s: float) -> None:
+        """Reports what `peak_memory` gave."""
+        self.content["rows"].append({"case": case, "peak_gb": peak_gb, "first_step_s": first_s})
+        print(f"{case:32}{peak_gb:6.2f} GB at most, first step {first_s:.1f} s", flush=True)
+
+    def write(self) -> None:
+        """Appends all to the file of --json."""
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(json.dumps(self.content, default=str) + "\n")
+
+
+def _pair(counts: tuple[int, int] | None) -> str:
+    return f"{counts[0]:,} -> {counts[1]:,}" if counts else "-"
+
+
+def machine() -> dict[str, str | int]:
+    """Returns what the figures depend on: processor, cores, GPU, torch, threads."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    return {
+        "processor": names[0].partition(": ")[2] if names else platform.processor(),
+        "cores": os.cpu_count() or 1,
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,26 +1,38 @@
-"""The exact fast text encoder against the plain one: time, memory and the share of the machine's matrix-product rate.
+"""The exact fast text encoder against the naive one: time, memory and the share of the machine's matrix-product rate.
 
-Run:   python -m benchmarks.text_encoder [--repeats 3] [--classes 100]
+Run:   python -m benchmarks.text_encoder [--repeats 3] [--classes 100] [--prec fp32] [--json FILE]
 Both sides do one forward and backward pass through RN50's text tower (12 layers, width 512, random weights) from the
-context vectors to the features, in float32. Times are medians over rounds of one plain step and then five
-fast ones, of which the mean is taken: steps follow each other in training, too. Peak memory is the largest resident
-size of a process of its own that does one step (the interpreter, torch and the weights included; Linux).
+context vectors to the features: ours for the places that differ, the naive side for all 77 of every prompt. Times are
+medians over rounds of one naive step and then five of ours, of which the mean is taken: steps follow each other in
+training, too. The last line is a number of classes at which the naive side does not fit most machines. Peak memory is
+that of a process of its own that does one step.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
-from clip.model import CLIP
+from clip.model import CLIP, convert_weights
 from clip.prompts import PromptEncoder
-from trainers.base import TextEncoder
+from trainers.base import PRECISIONS, TextEncoder
 from trainers.coop import PromptLearner
 
-from .measure import matmul_rate, peak_memory, timed
+from .measure import (
+    Report,
+    add_arguments,
+    add_precision,
+    alternate,
+    count_flops,
+    device,
+    matmul_rate,
+    peak_memory,
+    timed,
+)
 
 N_CTX = 16
 CASES = [("end", False), ("middle", False), ("front", False), ("end", True)]  # class-token position, class-specific
@@ -37,7 +49,7 @@ umbrella watch water_lilly wheelchair wild_cat windsor_chair wrench yin_yang
 """.split()
 
 
-def build_text_tower(embed_dim: int = 1024) -> CLIP:
+def build_text_tower(embed_dim: int = 1024, prec: str = "fp32") -> CLIP:
     """The text tower of CLIP RN50 (512: of ViT-B/16) with random weights; its image tower is a small, unused one."""
     torch.manual_seed(0)
     clip_model = CLIP(
@@ -52,65 +64,89 @@ def build_text_tower(embed_dim: int = 1024) -> CLIP:
         transformer_heads=8,
         transformer_layers=12,
     )
-    return clip_model.requires_grad_(False).eval()
+    if prec != "fp32":
+        convert_weights(clip_model, PRECISIONS[prec])
+    return clip_model.requires_grad_(False).to(device()).eval()
 
 
-def build_steps(clip_model: CLIP, n_classes: int, position: str, class_specific: bool, n_ctx: int = N_CTX):
-    """Returns the plain step and the fast step (each to the gradient of the context), and the fast one's rows."""
-    names = [CALTECH101[i % len(CALTECH101)] for i in range(n_classes)]
-    learner = PromptLearner(clip_model, names, n_ctx=n_ctx, class_specific=class_specific, position=position)
-    plain = TextEncoder(clip_model)
-    fast = PromptEncoder(clip_model, learner.layout, class_specific=class_specific)
-    weight = torch.randn(n_classes, clip_model.text_projection.shape[1])
+class Sides:
+    """Both ways from the context vectors to the gradient, over the same learner.
 
-    def gradient(features: torch.Tensor) -> torch.Tensor:
-        return torch.autograd.grad((features * weight).sum(), learner.ctx)[0]
-
-    def plain_step() -> torch.Tensor:
-        return gradient(plain(learner(), learner.layout.tokens))
-
-    def fast_step() -> torch.Tensor:
-        return gradient(fast(learner.ctx))
-
-    return plain_step, fast_step, fast.n_rows
-
-
-def flops(n_rows: int, n_classes: int, width: int = 512, n_layers: int = 12, embed_dim: int = 1024) -> float:
-    """Operations of the linear layers, forward and backward to the input; attention's own are left out.
-
-    In the last layer all rows give keys and values, only the end tokens pass the rest.
+    Args:
+        clip_model: The CLIP whose text tower is used.
+        n_classes: C; names repeat after Caltech-101's hundred.
+        position: Where the class token stands.
+        class_specific: Whether every class has a context of its own.
+        chunk_rows: Bound of ours, see PromptEncoder; 0: none.
     """
-    full_layers = (n_layers - 1) * n_rows * 12 * width**2
-    last_layer = n_rows * 2 * width**2 + n_classes * (10 * width**2 + width * embed_dim)
-    return 2 * 2 * (full_layers + last_layer)  # multiply and add; forward and backward
+
+    def __init__(
+        self,
+        clip_model: CLIP,
+        n_classes: int,
+        *,
+        position: str = "end",
+        class_specific: bool = False,
+        chunk_rows: int = 0,
+    ):
+        names = [CALTECH101[i % len(CALTECH101)] for i in range(n_classes)]
+        learner = PromptLearner(clip_model, names, n_ctx=N_CTX, class_specific=class_specific, position=position)
+        self.learner = learner.to(device())
+        self.encode_naively = TextEncoder(clip_model)
+        options = {"class_specific": class_specific, "chunk_rows": chunk_rows}
+        self.encode = PromptEncoder(clip_model, learner.layout, **options)
+        self.weight = torch.randn(n_classes, clip_model.text_projection.shape[1], device=device())
+        self.places = (learner.layout.tokens.numel(), self.encode.n_rows)
+
+    def naive_step(self) -> Tensor:
+        return self.gradient(self.encode_naively(self.learner(), self.learner.layout.tokens))
+
+    def our_step(self) -> Tensor:
+        return self.gradient(self.encode(self.learner.ctx))
+
+    def gradient(self, features: Tensor) -> Tensor:
+        self.learner.ctx.grad = None
+        (features * self.weight).sum().backward()
+        return self.learner.ctx.grad
 
 
-def build_step(kind: str, n_classes: int) -> Callable:
-    """Returns one of the two steps, unified, class token at the end."""
-    plain_step, fast_step, _ = build_steps(build_text_tower(), n_classes, "end", False)
-    return plain_step if kind == "plain" else fast_step
+def build_step(side: str, n_classes: int, prec: str) -> Callable:
+    """Returns the step of one side, unified, class token at the end."""
+    sides = Sides(build_text_tower(prec=prec), n_classes)
+    return sides.naive_step if side == "naive" else sides.our_step
 
 
-def main() -> None:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="alternating runs of each side, for the median")
-    parser.add_argument("--classes", type=int, default=100, help="number of classes")
-    args = parser.parse_args()
-    clip_model = build_text_tower()
-    print(f"RN50 text tower, C = {args.classes}, M = {N_CTX}, float32, {torch.get_num_threads()} threads")
-    print(f"{'case':24}{'plain (s)':>10}{'fast (s)':>10}{'ratio':>8}{'rows':>8}{'of matmul rate':>16}{'gradient':>12}")
+    add_arguments(parser)
+    add_precision(parser)
+    parser.add_argument("--classes", type=int, default=100, help="number of classes (default: %(default)s)")
+    parser.add_argument("--many-classes", type=int, default=1000, help="of ours alone (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    report = Report("text_encoder", args, f"RN50's text tower, C = {args.classes}, M = {N_CTX}, {args.prec}")
+    clip_model, rate = build_text_tower(prec=args.prec), partial(matmul_rate, args.prec)
     for position, class_specific in CASES:
-        plain_step, fast_step, n_rows = build_steps(clip_model, args.classes, position, class_specific)
-        error = ((plain_step() - (gradient := fast_step())).norm() / gradient.norm()).item()
-        times = [(timed(plain_step), timed(fast_step, n=5), matmul_rate()) for _ in range(args.repeats)]
-        plain, fast, rate = (statistics.median(column) for column in zip(*times, strict=True))
-        share = flops(n_rows, args.classes) / fast / rate
+        sides = Sides(clip_model, args.classes, position=position, class_specific=class_specific)
+        difference = ((sides.naive_step() - (gradient := sides.our_step())).norm() / gradient.norm()).item()
+        flops = count_flops(sides.our_step)
+        naive, ours = partial(timed, sides.naive_step), partial(timed, sides.our_step, n=5)
+        naive_s, ours_s, rates = alternate(args.repeats, naive, ours, rate)
         case = f"{'class-specific' if class_specific else 'unified'}, {position}"
-        print(f"{case:24}{plain:10.2f}{fast:10.3f}{plain / fast:8.1f}{n_rows:8}{share:16.0%}{error:12.1e}", flush=True)
+        measured = {"places": sides.places, "flops": flops, "rates": rates, "difference": difference}
+        report.compare(case, naive_s, ours_s, **measured)
+    sides = Sides(clip_model, args.many_classes)
+    flops = count_flops(sides.our_step)
+    ours_s, rates = alternate(args.repeats, partial(timed, sides.our_step), rate)
+    case = f"unified, end, C = {args.many_classes}"
+    report.compare(case, (), ours_s, places=sides.places, flops=flops, rates=rates)
     print("\npeak memory, unified, end")
-    for kind, n_classes in (("plain", args.classes), ("fast", args.classes), ("fast", 1000)):
-        memory, seconds = peak_memory(build_step, kind, n_classes)
-        print(f"{kind:6} C = {n_classes:5}: {memory:5.2f} GB, first step {seconds:.1f} s", flush=True)
+    for side, n_classes in (("naive", args.classes), ("ours", args.classes), ("ours", args.many_classes)):
+        report.memory(f"{side}, C = {n_classes}", *peak_memory(build_step, side, n_classes, args.prec))
+    report.write()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import train
 from datasets import check, prepare
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "COOP.md", "COCOOP.md", "DATASETS.md", "docs/SHAPES.md"]
+PAGES = ["README.md", "BENCHMARKS.md", "COOP.md", "COCOOP.md", "DATASETS.md", "docs/SHAPES.md"]
 EXPERIMENT = re.compile(r"scripts/(coop|cocoop|linear_probe)/")
 PLACEHOLDER = re.compile(r"\bDATASET\b(?!\.)")  # not the key DATASET.NUM_SHOTS
 READERS = {module.__name__: module for module in (draw_curves, interpret_prompt, parse_test_res, report, reproduce)}

@@ -1,0 +1,83 @@
+"""Testing CoOp on a data set: the first time, when images are encoded, and again in the same process.
+
+Run:   python -m benchmarks.evaluation --root DATA [--repeats 3] [--test-batches 4] [--prec fp32] [--json FILE]
+RN50 of random weights, 16 context vectors, Caltech-101. The naive side encodes the pixels of all images every time, and
+for each batch of 100 of them all 77 places of every prompt. Ours encodes each image once and the prompts once for each
+evaluation. Loading the weights and building the data set are not counted on either side. Both sides test the same part
+of the test set. Peak memory is that of a process of its own that tests on one batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from .measure import Report, alternate, count_flops, matmul_rate, peak_memory, timed
+from .runs import (
+    NaiveRun,
+    add_run_arguments,
+    build_run,
+    build_test,
+    first_test,
+    keep_batches,
+    our_logits,
+    relative,
+    write_rn50,
+)
+
+N_AGAIN = 5  # evaluations of which the mean is taken
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_run_arguments(parser, cfg="rn50_ep50", test_batches=4)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        args.backbone = args.backbone or write_rn50(Path(folder))
+        compare(args, Path(folder))
+
+
+def compare(args: argparse.Namespace, folder: Path) -> None:
+    """Measures and reports."""
+    trainer = build_run(args, folder)
+    n_all = len(trainer.test_loader.dataset)
+    keep_batches(trainer, args.test_batches)
+    naive = NaiveRun(trainer)
+    n_images, n_batches = len(trainer.test_loader.dataset), len(trainer.test_loader)
+    report = Report("evaluation", args, f"Test of CoOp, {args.dataset}, {n_images} images, {args.prec}")
+    first, again = partial(first_test, trainer), trainer.test
+    flops_first, flops_again = count_flops(first), count_flops(again)
+    naive_s, first_s, again_s, rates = alternate(
+        args.repeats,
+        partial(timed, naive.test),
+        partial(timed, first),
+        partial(timed, again, n=N_AGAIN),
+        partial(matmul_rate, args.prec),
+    )
+    same = {
+        "places": (n_batches * naive.places, trainer.model.encode_prompts.n_rows),
+        "rates": rates,
+        "difference": relative(our_logits(trainer), naive.logits),
+    }
+    naive_all_s, first_all_s = (n_all / n_images * statistics.median(seconds) for seconds in (naive_s, first_s))
+    note = f"all {n_all:,} images, extrapolated: {naive_all_s:.0f} s -> {first_all_s:.0f} s" if n_all > n_images else ""
+    report.compare(
+        "first evaluation", naive_s, first_s, images=(n_images, n_images), flops=flops_first, note=note, **same
+    )
+    report.compare("second evaluation", naive_s, again_s, images=(n_images, 0), flops=flops_again, **same)
+    print("\npeak memory of a batch")
+    for side in ("naive", "ours"):
+        report.memory(side, *peak_memory(build_test, side, args, folder))
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
