@@ -15,7 +15,7 @@ import hashlib
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datasets.base import FewShotDataset, draw_few_shots, draw_split, write_split
@@ -88,11 +88,15 @@ def compare_with_find(root: Path, n_images: int, repeats: int) -> None:
     print(f"peak memory: {with_list:.2f} GB, without the list {without:.2f} GB", flush=True)
 
 
-def main() -> None:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9, help="alternating runs of each side, for the median")
     parser.add_argument("--images-per-class", type=int, default=200, help="empty files in each of the 1,000 folders")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         compare_with_find(root, args.images_per_class, args.repeats)

@@ -14,6 +14,7 @@ import parse_test_res
 import report
 import reports.tables
 import reproduce
+import sweep
 import train
 from datasets import check, prepare
 
@@ -21,7 +22,9 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "BENCHMARKS.md", "COOP.md", "COCOOP.md", "DATASETS.md", "docs/SHAPES.md"]
 EXPERIMENT = re.compile(r"scripts/(coop|cocoop|linear_probe)/")
 PLACEHOLDER = re.compile(r"\bDATASET\b(?!\.)")  # not the key DATASET.NUM_SHOTS
-READERS = {module.__name__: module for module in (draw_curves, interpret_prompt, parse_test_res, report, reproduce)}
+READERS = {
+    module.__name__: module for module in (draw_curves, interpret_prompt, parse_test_res, report, reproduce, sweep)
+}
 
 
 def shell_lines(page):
