@@ -27,10 +27,15 @@ SMALL += ["DATALOADER.TRAIN_X.BATCH_SIZE", "4", "DATALOADER.TEST.BATCH_SIZE", "4
 def on_the_cpu(monkeypatch):
     """Small and in this process: importing torch in another takes seconds."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # float32 sums in one order: with more threads it changes from call to call
+    torch.manual_seed(0)
     monkeypatch.setattr(measure, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
     monkeypatch.setattr(parts, "import_time", lambda: 2.0)
     monkeypatch.setitem(measure.MATMUL_SIZE, "cpu", 64)
     monkeypatch.chdir(ROOT)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture

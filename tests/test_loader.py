@@ -75,7 +75,10 @@ def learned(files, folder, *pairs):
     trainer = build_trainer(tiny_cfg(files[0], files[1]["vit"], folder, *pairs, "TEST.NO_TEST", True))
     trainer.train()
     trainer.dm.set_epoch(2)
-    return trainer.model.prompt_learner.ctx.detach(), torch.cat([batch["img"] for batch in trainer.train_loader_x])
+    images = torch.cat([batch["img"] for batch in trainer.train_loader_x])
+    if workers := trainer.train_loader_x._iterator:
+        workers._shutdown_workers()  # left to the garbage collector, this would wait for five seconds
+    return trainer.model.prompt_learner.ctx.detach(), images
 
 
 @pytest.mark.parametrize("cache_gb", [0.0, 5 * N_BYTES / 1e9, 2.0])

@@ -214,6 +214,7 @@ def test_an_interrupt(monkeypatch, capsys):
 @pytest.mark.parametrize("flags", ["", "--views 2"])
 def test_runs_in_one_process_are_those_of_train(tiny_files, tmp_path, flags, monkeypatch):
     data, clips = tiny_files
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # the worker's; another number, other last bits
     started, start = [], jobs.Worker.start
     monkeypatch.setattr(jobs.Worker, "start", lambda worker, job: started.append(worker) or start(worker, job))
     words = f"{GRID} --root {data} --nctx 2 {flags} --output-dir {tmp_path}/swept --jobs 1 {tiny_pairs(clips['vit'])}"
