@@ -18,11 +18,11 @@ from .split import (
     draw_split,
     labels_of_subset,
     list_class_images,
-    missing_files,
     read_split,
     subsample_classes,
     write_split,
 )
+from .wrong_files import find_unusable
 
 __all__ = [
     "DATASET_REGISTRY",
@@ -34,8 +34,8 @@ __all__ = [
     "Report",
     "draw_few_shots",
     "draw_split",
+    "find_unusable",
     "list_class_images",
-    "missing_files",
     "read_split",
     "subsample_classes",
     "write_split",

@@ -17,8 +17,9 @@ from .checks import check_copy
 from .preparation import fill_folder, plan_folder
 from .report import Report
 from .sources import RemoteFile
-from .split import Items, draw_split, items_digest, list_class_images, missing_files, read_split
+from .split import Items, draw_split, items_digest, list_class_images, read_split
 from .wrong_copies import find_folder, how_to_move
+from .wrong_files import find_unusable
 from .wrong_items import preparing
 
 OWN_SPLIT_SEED = 1
@@ -169,7 +170,8 @@ class DatasetFiles:
             split.exists() for split in (folder / cls.split_file, cls.own_split_path(folder))
         ):
             return True
-        return not missing_files(*cls.read_items(root))
+        missing, _ = find_unusable(*cls.read_items(root))
+        return not missing
 
     @classmethod
     def own_split_path(cls, folder: Path) -> Path:

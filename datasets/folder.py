@@ -19,8 +19,8 @@ from .base import (
     FewShotDataset,
     Items,
     draw_split,
+    find_unusable,
     list_class_images,
-    missing_files,
     read_split,
     write_split,
 )
@@ -62,7 +62,8 @@ class Folder(FewShotDataset):
         new = {item.impath for item in items} - {item.impath for split_items in splits for item in split_items}
         if new:
             logger.warning(f"{split} does not list {len(new):,} image(s) of its folder: delete it to draw a new split")
-        if missing := missing_files(*splits):
+        missing, _ = find_unusable(*splits)
+        if missing:
             raise FileNotFoundError(
                 f"{split} lists {len(missing):,} image(s) that are missing, {missing[0]} first, expected all of them. "
                 "Put them back, or delete the split file to draw a new one."

@@ -19,7 +19,8 @@ from engine import Datum
 from .shapes_drawing import Spec, draw
 from .shapes_masks import SHAPES
 from .split import SPLITS as SPLIT_NAMES
-from .split import missing_files, read_split, write_split
+from .split import read_split, write_split
+from .wrong_files import find_unusable
 
 # Two colours to a texture, chosen so that warm light brings them closer together.
 PAIRS = (
@@ -127,7 +128,8 @@ def _is_drawn(image_dir: Path, split_path: Path, plans: dict[str, Plan], n_style
     listed = dict(zip(SPLIT_NAMES, read_split(split_path, image_dir), strict=True))
     if any(listed[name] != [item for item, _ in plans.get(name, [])] for name in SPLIT_NAMES):
         return False
-    return not missing_files(*listed.values()) and all(
+    missing, _ = find_unusable(*listed.values())
+    return not missing and all(
         np.array_equal(np.asarray(Image.open(item.impath)), draw_image(*image_arguments))
         for plan in plans.values()
         for item, image_arguments in plan[:n_styles]

@@ -192,16 +192,3 @@ def list_class_images(image_dir: Path) -> dict[str, list[Path]]:
         )
         for folder in folders
     }
-
-
-def missing_files(*splits: Sequence[Datum]) -> list[str]:
-    """Returns the paths of items whose file is not there; each folder is listed once, so this is fast on any disk."""
-    present: dict[str, set[str]] = {}
-    missing = []
-    for impath in dict.fromkeys(item.impath for items in splits for item in items):
-        folder, name = os.path.split(impath)
-        if folder not in present:
-            present[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        if name not in present[folder]:
-            missing.append(impath)
-    return missing

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from datasets.base import draw_few_shots, draw_split, read_split, subsample_classes, write_split
-from datasets.split import items_digest, list_class_images, missing_files
+from datasets.split import items_digest, list_class_images
+from datasets.wrong_files import find_unusable
 from engine import Datum
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "fewshot.json").read_text())
@@ -120,4 +121,5 @@ def test_images_are_listed_sorted_without_hidden_and_other_files(tmp_path):
         "b": ["10.jpg", "2.PNG"],
     }
     items = [Datum(str(tmp_path / name)) for name in ("b/2.PNG", "b/3.PNG", "c/1.png")]
-    assert missing_files(items[:2], items) == [items[1].impath, items[2].impath]
+    missing, _ = find_unusable(items[:2], items)
+    assert missing == [items[1].impath, items[2].impath]
