@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePath
 
 from torchvision.datasets.utils import calculate_md5
@@ -183,13 +183,19 @@ def require_right(file: RemoteFile, path: Path, accept: Callable[[Path], None] |
     if ARCHIVE_NAME.fullmatch(file.name) and not is_archive(path):
         raise ValueError(f"it is no whole zip or tar file ({n_bytes:,} bytes)")
     if file.md5:
-        if n_bytes > LONG_TO_CHECK:
-            logger.info(f"Checking the {n_bytes / 1e6:,.0f} MB of {path}")
-        md5 = calculate_md5(str(path))
+        md5 = md5_of(path, n_bytes, path.stat().st_mtime_ns)
         if md5 != file.md5:
             raise ValueError(f"its md5 is {md5}, expected {file.md5}")
     if accept:
         accept(path)
+
+
+@cache
+def md5_of(path: Path, n_bytes: int, changed_ns: int) -> str:
+    """Returns a file's digest; the same file, by size and time of change, is read once: archives are large."""
+    if n_bytes > LONG_TO_CHECK:
+        logger.info(f"Checking the {n_bytes / 1e6:,.0f} MB of {path}")
+    return calculate_md5(str(path))
 
 
 def is_archive(path: Path) -> bool:
