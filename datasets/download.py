@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -10,6 +9,8 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from .archives import DISK_IS_FULL
 
 N_RETRIES = 5  # of a connection that breaks, in one call; each goes on where the one before stopped
 TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces
@@ -39,7 +40,7 @@ def fetch(source: str, path: Path, *, check: Callable[[Path], None] | None = Non
         _download(source, whole)
     except Exception as error:  # gdown's, requests' and the hub's errors have no base class in common
         kept = sum(part.stat().st_size for part in _parts(whole))
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
             raise OSError(_no_room(path, place, kept)) from error
         if isinstance(error, OSError) and error.errno is not None:  # the disk's; the network's errors have no number
             raise

@@ -5,9 +5,7 @@ import io
 import os
 import shutil
 import stat
-import subprocess
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 
 from datasets import archives
 from datasets.archives import unpack
+from tests.small_disk import small_disk
 
 TAR_MODES = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
 FILES = {"set/images/a/1.jpg": "1", "set/images/b/2.jpg": "2", "set/labels.txt": "labels", "set/README": "read me"}
@@ -259,17 +258,10 @@ def test_the_progress_is_shown(tmp_path, folder, capsys):
     assert "unpacking x.zip" in capsys.readouterr().err
 
 
-@pytest.fixture
-def small_disk():
-    """A disk of 256 kB."""
-    with tempfile.TemporaryDirectory() as path:
-        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", path]
-        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("this user may not mount a tmpfs")
-        try:
-            yield Path(path)
-        finally:
-            subprocess.run(["umount", path], check=True)
+@pytest.fixture(name="small_disk")
+def disk_of_256_kb():
+    with small_disk("256k") as path:
+        yield path
 
 
 @pytest.mark.parametrize(("suffix", "needed"), [("tar.gz", "No space left on device"), ("zip", "0.9 MB")])

@@ -4,9 +4,7 @@ import errno
 import io
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from datasets import download
 from datasets.download import fetch, list_hub_files
 from tests.file_server import no_network, serve, serve_drive
+from tests.small_disk import small_disk
 
 CONTENT = bytes(range(256)) * 8_000  # 2 MB
 REPO = "someone/some_images"
@@ -193,17 +192,10 @@ def test_the_hub_without_a_network_says_so_at_once(server, monkeypatch):
         list_hub_files(REPO)
 
 
-@pytest.fixture
-def small_disk():
-    """A disk of 1 MB."""
-    with tempfile.TemporaryDirectory() as path:
-        command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path]
-        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("this user may not mount a tmpfs")
-        try:
-            yield Path(path)
-        finally:
-            subprocess.run(["umount", path], check=True)
+@pytest.fixture(name="small_disk")
+def disk_of_1_mb():
+    with small_disk("1m") as path:
+        yield path
 
 
 def test_a_full_disk_is_said_and_what_came_is_kept(server, small_disk):
