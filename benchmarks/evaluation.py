@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from .measure import Report, alternate, count_flops, matmul_rate, peak_memory, timed
+from .measure import Report, alternate, count_flops, matmul_rate, timed
 from .runs import (
     NaiveRun,
     add_run_arguments,
@@ -26,7 +25,7 @@ from .runs import (
     keep_batches,
     our_logits,
     relative,
-    write_rn50,
+    run_folder,
 )
 
 N_AGAIN = 5  # evaluations of which the mean is taken
@@ -40,9 +39,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        args.backbone = args.backbone or write_rn50(Path(folder))
-        compare(args, Path(folder))
+    with run_folder(args) as folder:
+        compare(args, folder)
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
@@ -73,9 +71,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         "first evaluation", naive_s, first_s, images=(n_images, n_images), flops=flops_first, note=note, **same
     )
     report.compare("second evaluation", naive_s, again_s, images=(n_images, 0), flops=flops_again, **same)
-    print("\npeak memory of a batch")
-    for side in ("naive", "ours"):
-        report.memory(side, *peak_memory(build_test, side, args, folder))
+    report.memory_of_sides("a batch", build_test, args, folder)
     report.write()
 
 

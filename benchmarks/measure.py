@@ -169,6 +169,12 @@ class Report:
         self.content["rows"].append({"case": case, "peak_gb": peak_gb, "first_step_s": first_s})
         print(f"{case:32}{peak_gb:6.2f} GB at most, first step {first_s:.1f} s", flush=True)
 
+    def memory_of_sides(self, what: str, build: Callable[..., Callable], *args) -> None:
+        """Reports the peak memory of each side's `build(side, *args)()`."""
+        print(f"\npeak memory of {what}")
+        for side in ("naive", "ours"):
+            self.memory(side, *peak_memory(build, side, *args))
+
     def write(self) -> None:
         """Appends all to the file of --json."""
         if self.path:

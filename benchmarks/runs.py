@@ -11,7 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -55,6 +57,14 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, cfg: str, test_batches
         "--test-batches", type=int, default=test_batches, help="batches of a test, 0: all (default: %(default)s)"
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
+
+
+@contextmanager
+def run_folder(args: argparse.Namespace) -> Iterator[Path]:
+    """Gives a temporary folder; where `args` names no backbone, an RN50 of random weights in it is set."""
+    with tempfile.TemporaryDirectory() as folder:
+        args.backbone = args.backbone or write_rn50(Path(folder))
+        yield Path(folder)
 
 
 def write_rn50(folder: Path) -> str:

@@ -11,7 +11,6 @@ run beside it. Ours are counted one after another, as with `sweep.py --jobs 1`.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +19,9 @@ import train
 from engine.data import DataManager
 from engine.sharing import sharing
 
-from .measure import Report, peak_memory, timed
+from .measure import Report, timed
 from .parts import Run, measure, run_of
-from .runs import add_run_arguments, build_run, build_step, write_rn50
+from .runs import add_run_arguments, build_run, build_step, run_folder
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,9 +35,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        args.backbone = args.backbone or write_rn50(Path(folder))
-        compare(args, Path(folder))
+    with run_folder(args) as folder:
+        compare(args, folder)
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
@@ -55,9 +53,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         places=parts.all_places(runs),
         images=parts.all_images(runs, views=args.views),
     )
-    print("\npeak memory of a step")
-    for side in ("naive", "ours"):
-        report.memory(side, *peak_memory(build_step, side, args, folder))
+    report.memory_of_sides("a step", build_step, args, folder)
     report.write()
 
 

@@ -10,13 +10,12 @@ one step.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .measure import Report, peak_memory
+from .measure import Report
 from .parts import measure
-from .runs import add_run_arguments, build_step, write_rn50
+from .runs import add_run_arguments, build_step, run_folder
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,9 +29,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        args.backbone = args.backbone or write_rn50(Path(folder))
-        compare(args, Path(folder))
+    with run_folder(args) as folder:
+        compare(args, folder)
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
@@ -47,9 +45,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         ours_s = parts.our_time(runs, views=views, start_s=start_s)
         images = parts.all_images(runs, views=views)
         report.compare(case, naive_s, ours_s, places=parts.all_places(runs), images=images)
-    print("\npeak memory of a step")
-    for side in ("naive", "ours"):
-        report.memory(side, *peak_memory(build_step, side, args, folder))
+    report.memory_of_sides("a step", build_step, args, folder)
     report.write()
 
 
