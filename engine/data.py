@@ -144,8 +144,12 @@ def build_data_loader(
 
 def count_workers(n_asked: int) -> int:
     """Returns the number of worker processes: what is asked for, at most this rank's part of the CPU cores."""
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    n_cores = max(1, n_cores // n_local_ranks())
-    if n_asked > n_cores:
-        logger.info(f"DATALOADER.NUM_WORKERS is {n_asked}, using {n_cores}: one for each CPU core")
-    return min(n_asked, n_cores)
+    n_most = max(1, n_cores() // n_local_ranks())
+    if n_asked > n_most:
+        logger.info(f"DATALOADER.NUM_WORKERS is {n_asked}, using {n_most}: one for each CPU core")
+    return min(n_asked, n_most)
+
+
+def n_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -119,6 +119,7 @@ class ViewBatches:
     def __init__(self, reader: FeatureReader, loader: DataLoader, n_views: int):
         self.reader, self.loader, self.n_views = reader, loader, n_views
         self.items, self.batch_sampler = loader.dataset.data_source, loader.batch_sampler
+        self.labels = torch.tensor([item.label for item in self.items])
         self.views: list[Tensor] = []  # (N, E) each
 
     def __len__(self) -> int:
@@ -128,12 +129,11 @@ class ViewBatches:
         epoch, seed = int(self.loader.dataset.epoch), self.reader.cfg.SEED
         while len(self.views) < min(epoch + 1, self.n_views):
             self.views.append(self.reader.read(self.items, view=len(self.views)))
-        views = torch.stack(self.views)  # (V, N, E)
-        labels = torch.tensor([item.label for item in self.items])
         for indices in self.batch_sampler:
             fresh = epoch < self.n_views
             chosen = [epoch if fresh else mix_seeds(seed, epoch, index) % self.n_views for index in indices]
-            yield {"features": views[chosen, indices], "label": labels[indices], "index": torch.tensor(indices)}
+            features = torch.stack([self.views[view][index] for view, index in zip(chosen, indices)])
+            yield {"features": features, "label": self.labels[indices], "index": torch.tensor(indices)}
 
 
 def item_key(item: Datum, *seeds: int) -> bytes:

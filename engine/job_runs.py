@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from .data import n_cores
 from .jobs import Ended, Job, finish_all
 from .run_folder import read_results
 
@@ -27,11 +28,6 @@ def interruptible(work: Callable[[], int]) -> int:
 def default_jobs() -> int:
     """Returns one for each GPU; without, one for each core, up to 4: several runs use them better than threads do."""
     return torch.cuda.device_count() or min(n_cores(), 4)
-
-
-def n_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:

@@ -26,7 +26,7 @@ PIXELS_TO_LOGITS = ("model_inference", "parse_batch_test", "classify_features")
 
 
 class Tester(TrainerBase):
-    """What a method answers. It defines `model_inference`, or the three that go through a frozen tower as well.
+    """What a method answers. It defines `model_inference`, or the three that go through a frozen tower in its place.
 
     Attributes:
         features: Reads the features of images; None where the method wants the pixels.
@@ -38,7 +38,7 @@ class Tester(TrainerBase):
 
     def model_inference(self, images: torch.Tensor) -> torch.Tensor:
         """Returns the logits (B, C) of images (B, 3, H, W)."""
-        raise NotImplementedError
+        return self.classify_features(self.encode_images(images))
 
     def image_tower(self) -> nn.Module | None:
         """Returns the frozen module that `encode_images` calls; None where a method has no such part."""

@@ -154,9 +154,6 @@ class LinearProbe(TrainerX):
     def encode_images(self, images: Tensor) -> Tensor:
         return self.clip_model.encode_image(images).float()
 
-    def model_inference(self, images: Tensor) -> Tensor:
-        return self.classify_features(self.encode_images(images))
-
     def classify_features(self, features: Tensor) -> Tensor:
         return self.classifier(features)
 

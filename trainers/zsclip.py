@@ -92,9 +92,6 @@ class ZeroshotCLIP(TrainerX):
     def encode_images(self, images: Tensor) -> Tensor:
         return self.clip_model.encode_image(images).float()
 
-    def model_inference(self, images: Tensor) -> Tensor:
-        return self.classify_features(self.encode_images(images))
-
     def classify_features(self, features: Tensor) -> Tensor:
         image_features = F.normalize(features, dim=-1)  # (B, E)
         return self.clip_model.logit_scale.exp() * image_features @ self.text_features.t()
