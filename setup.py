@@ -32,6 +32,7 @@ EXTRAS = {
         "open_clip_torch>=2.24",
         "pytest>=8.0",
         "pytest-timeout>=2.3",
+        "ray>=2.9",
         "requests>=2.31",
         "ruff>=0.6",
         "urllib3>=2.0",

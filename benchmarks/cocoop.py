@@ -21,6 +21,7 @@ from torch import Tensor
 
 from clip.model import CLIP
 from clip.prompts import PromptEncoder
+from engine.memory import keep_freed_memory
 from trainers.base import TextEncoder
 from trainers.cocoop import PromptLearner
 
@@ -138,6 +139,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    keep_freed_memory()
     report = Report("cocoop", args, f"ViT-B/16's text tower, M = {N_CTX}, {args.prec}")
     clip_model = build_text_tower(EMBED_DIM, args.prec)
     for n_images in N_TRAINED:

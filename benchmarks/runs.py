@@ -25,6 +25,7 @@ from clip.clip import load
 from clip.model import CLIP, convert_weights
 from engine import TRAINER_REGISTRY, TrainerX, set_random_seed
 from engine.data import build_data_loader
+from engine.memory import keep_freed_memory
 from engine.transforms import build_transform
 from trainers.base import PRECISIONS, TextEncoder
 
@@ -90,6 +91,7 @@ def build_run(args: argparse.Namespace, folder: Path, *pairs: object) -> Trainer
     cfg = train.setup_cfg(train.parse_args([str(word) for word in words]))
     cfg.freeze()
     set_random_seed(cfg.SEED)
+    keep_freed_memory()
     return TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
 
 

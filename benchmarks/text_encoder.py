@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clip.model import CLIP, convert_weights
 from clip.prompts import PromptEncoder
+from engine.memory import keep_freed_memory
 from trainers.base import PRECISIONS, TextEncoder
 from trainers.coop import PromptLearner
 
@@ -127,6 +128,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    keep_freed_memory()
     report = Report("text_encoder", args, f"RN50's text tower, C = {args.classes}, M = {N_CTX}, {args.prec}")
     clip_model, rate = build_text_tower(prec=args.prec), partial(matmul_rate, args.prec)
     for position, class_specific in CASES:

@@ -35,6 +35,7 @@ from .sharing import shared
 from .transforms import build_transform
 
 GB = 1e9
+CPU_BATCH = 32  # images encoded at once on a CPU: more take longer each, and the next are read meanwhile
 N_SHARED = 4  # caches that runs in one process share: of training and test transforms, of two data sets
 
 
@@ -50,6 +51,8 @@ class FeatureReader:
     def __init__(self, cfg, tower: nn.Module, encode: Callable[[Tensor], Tensor]):
         self.cfg, self.encode = cfg, encode
         self.device = next(tower.parameters()).device
+        asked = cfg.DATALOADER.TEST.BATCH_SIZE
+        self.batch_size = min(asked, CPU_BATCH) if self.device.type == "cpu" else asked
         digest = shared("digest", tower, partial(weights_digest, tower))
         self.space = f"{digest} {self.device.type} {cfg.DATASET.NAME}"
         self.caches: dict[str, FeatureCache] = {}
@@ -86,7 +89,7 @@ class FeatureReader:
         dataset.set_epoch(view)
         loader = DataLoader(
             Subset(dataset, indices),
-            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            batch_size=self.batch_size,
             num_workers=count_workers(self.cfg.DATALOADER.NUM_WORKERS),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # so that it draws nothing from torch's own
