@@ -21,7 +21,7 @@ from trainers.base import PRECISIONS
 
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
 HEADER = (
-    f"{'case':32}{'naive (s)':>11}{'ours (s)':>11}{'ratio':>8}{'min - max':>16}{'places of text':>24}{'of matmul':>11}"
+    f"{'case':32}{'naive (s)':>11}{'ours (s)':>11}{'ratio':>8}{'min - max':>16}{'places of text':>30}{'of matmul':>11}"
     f"{'difference':>12}"
 )
 
@@ -158,7 +158,7 @@ class Report:
         spread = f"{min(ratios):.1f} - {max(ratios):.1f}" if ratios else "-"
         remarks = [f"images encoded: {_pair(images)}"] * bool(images) + [note] * bool(note)
         print(
-            f"{case:32}{naive:>11}{statistics.median(ours_s):11.3f}{ratio:>8}{spread:>16}{_pair(places):>24}"
+            f"{case:32}{naive:>11}{statistics.median(ours_s):11.3f}{ratio:>8}{spread:>16}{_pair(places):>30}"
             f"{'-' if share is None else f'{share:.0%}':>11}{'-' if difference is None else f'{difference:.1e}':>12}"
             + (f"\n    {'; '.join(remarks)}" if remarks else ""),
             flush=True,
