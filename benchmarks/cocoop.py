@@ -28,6 +28,7 @@ from trainers.cocoop import PromptLearner
 from .measure import (
     Report,
     add_arguments,
+    add_memory,
     add_precision,
     alternate,
     count_flops,
@@ -130,6 +131,7 @@ def compare_testing(report: Report, args: argparse.Namespace, clip_model: CLIP) 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    add_memory(parser)
     add_precision(parser)
     parser.add_argument("--classes", type=int, default=50, help="number of classes trained on (default: %(default)s)")
     parser.add_argument("--tested", type=int, default=100, help="images of a test batch (default: %(default)s)")
@@ -139,7 +141,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    keep_freed_memory()
+    if args.keep_memory:
+        keep_freed_memory()
     report = Report("cocoop", args, f"ViT-B/16's text tower, M = {N_CTX}, {args.prec}")
     clip_model = build_text_tower(EMBED_DIM, args.prec)
     for n_images in N_TRAINED:

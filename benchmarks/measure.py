@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", help="file to which the results are appended, one line for each call")
 
 
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """Declares whether freed memory is kept."""
+    parser.add_argument("--keep-memory", action="store_true", help="keep freed memory on both sides, as train.py does")
+
+
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Declares the precision of CLIP's weights."""
     choices = ("fp32", "fp16", "bf16") if torch.cuda.is_available() else ("fp32", "bf16")

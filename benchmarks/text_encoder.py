@@ -26,6 +26,7 @@ from trainers.coop import PromptLearner
 from .measure import (
     Report,
     add_arguments,
+    add_memory,
     add_precision,
     alternate,
     count_flops,
@@ -120,6 +121,7 @@ def build_step(side: str, n_classes: int, prec: str) -> Callable:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    add_memory(parser)
     add_precision(parser)
     parser.add_argument("--classes", type=int, default=100, help="number of classes (default: %(default)s)")
     parser.add_argument("--many-classes", type=int, default=1000, help="of ours alone (default: %(default)s)")
@@ -128,7 +130,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    keep_freed_memory()
+    if args.keep_memory:
+        keep_freed_memory()
     report = Report("text_encoder", args, f"RN50's text tower, C = {args.classes}, M = {N_CTX}, {args.prec}")
     clip_model, rate = build_text_tower(prec=args.prec), partial(matmul_rate, args.prec)
     for position, class_specific in CASES:
