@@ -16,6 +16,7 @@ from parse_test_res import check_directory
 from reports.curves import draw_figure, save_figure
 from reports.experiments import FEW_SHOTS
 from reports.few_shot import Curves, find_curves
+from reports.runs import printable
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -28,14 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = check_directory(args.output_dir)
         curves = find_curves(output, backbone=args.backbone, datasets=args.dataset, shots=args.shots)
         for note in curves.notes:
-            print(f"Note: {note}.", file=sys.stderr)
+            print(f"Note: {printable(note)}.", file=sys.stderr)
         check_found(curves, args)
         save_figure(draw_figure(curves), args.out)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     n_datasets, n_methods = len(curves.datasets), len(curves.methods)
-    print(f"{args.out}: {curves.backbone}, data sets: {n_datasets}, methods: {n_methods}")
+    print(f"{args.out}: {printable(curves.backbone)}, data sets: {n_datasets}, methods: {n_methods}")
     return 0
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from reports.output import write_whole
 from reports.page import to_html
 from reports.render import to_csv, to_latex, to_markdown, to_text
 from reports.table import FilledTable, Table, fill
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.out is None:
             print(text, end="")
         else:
-            args.out.write_text(text, encoding="utf-8")
+            write_whole(args.out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
             print(f"Written: {args.out} (tables: {len(filled)})")
     except (KeyError, ValueError, OSError) as error:
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)

@@ -25,12 +25,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from yacs.config import CfgNode as CN
 
 import engine
 from engine import TRAINER_REGISTRY
 from engine.plugins import extend
+from engine.scalars import ScalarWriter
 
 from .overrides import loading, measuring, refusal, saving
 from .utils import save_checkpoint
@@ -183,7 +183,7 @@ class TrainerX(engine.TrainerX):
 
     def init_writer(self, log_dir: str | Path) -> None:
         """Opens TensorBoard's file."""
-        self.writer = self.writer or SummaryWriter(log_dir)
+        self.writer = self.writer or ScalarWriter(log_dir)
 
 
 TrainerBase = SimpleTrainer = TrainerX  # one class does what Dassl shares out among three

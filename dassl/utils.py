@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import engine
 from engine import load_checkpoint, log, set_random_seed
+from engine.files import write_atomically
 from engine.images import read_image
 
 __all__ = [
@@ -132,8 +133,8 @@ def read_json(fpath: str | Path) -> Any:
 
 def write_json(obj: Any, fpath: str | Path) -> None:
     """Writes a JSON file, and its folder if need be."""
-    mkdir_if_missing(Path(fpath).parent)
-    Path(fpath).write_text(json.dumps(obj, indent=4, separators=(",", ": ")), encoding="utf-8")
+    text = json.dumps(obj, indent=4, separators=(",", ": "))
+    write_atomically(Path(fpath), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def listdir_nohidden(path: str | Path, sort: bool = False) -> list[str]:

@@ -23,12 +23,11 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from engine.files import write_atomically
+from engine.files import DISK_IS_FULL, write_atomically
 
 from .report import name_first
 
 WORKPLACE = ".unpacking-"
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 logger = logging.getLogger(__name__)
@@ -63,9 +62,10 @@ def unpack(archive: Path, folder: Path, members: dict[str, str], *, optional: Co
     except OSError as error:
         if error.errno not in DISK_IS_FULL:
             raise
+        reason = error.strerror or os.strerror(error.errno)
         raise OSError(
             f"{folder} has {n_free_bytes / 1e6:,.1f} MB free, expected room for what {archive} holds "
-            f"({error.strerror}). Free some and run this command again; what was there before is as it was."
+            f"({reason}). Free some and run this command again; what was there before is as it was."
         ) from error
     finally:
         shutil.rmtree(workplace)
@@ -210,4 +210,6 @@ def copy(source: Path, target: Path) -> None:
         target.mkdir()
         merge(source, target)
     else:
-        write_atomically(target, lambda temporary: shutil.copyfile(source, temporary, follow_symlinks=False))
+        write_atomically(  # not durably: it may be one of a million images
+            target, lambda temporary: shutil.copyfile(source, temporary, follow_symlinks=False), durable=False
+        )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .archives import DISK_IS_FULL
+from engine.files import DISK_IS_FULL
 
 N_RETRIES = 5  # of a connection that breaks, in one call; each goes on where the one before stopped
 TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces

@@ -47,7 +47,6 @@ class ImageNetFiles(FewShotDataset):
         if target.exists() or not found.exists():
             return
         read_classnames(found, cls.folders_sha256)
-        target.parent.mkdir(exist_ok=True)
         write_atomically(target, lambda temporary: shutil.copyfile(found, temporary))
 
     @classmethod

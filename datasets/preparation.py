@@ -105,7 +105,6 @@ def take_from_mirror(dataset: type, name: str, folder: Path, given: str, accept:
 def put_in_place(found: Path, target: Path) -> None:
     """Copies a file to where it belongs, in one step, unless it is there."""
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, lambda temporary: shutil.copyfile(found, temporary))
 
 

@@ -8,6 +8,7 @@ changed, so processes need no lock; a file that does not fit its name is removed
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -54,7 +55,6 @@ class FeatureCache:
         content = file.getvalue()
         shard = self.folder / self.space / f"{hashlib.sha256(content).hexdigest()}.npz"
         try:
-            shard.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(shard, lambda temporary: temporary.write_bytes(content))
             evict(self.folder, self.max_bytes)
         except OSError as error:
@@ -81,16 +81,25 @@ def read_shard(shard: Path) -> dict[bytes, np.ndarray]:
         content = shard.read_bytes()
     except FileNotFoundError:  # another process made room
         return {}
-    if hashlib.sha256(content).hexdigest() != shard.stem:
-        logger.warning(f"The cached features in {shard} are broken: they are removed and made again")
-        remove(shard)
-        return {}
+    rows = rows_of(content) if hashlib.sha256(content).hexdigest() == shard.stem else {}
+    with contextlib.suppress(OSError):  # of a folder that may only be read
+        if rows:
+            os.utime(shard)  # used now
+        else:
+            logger.warning(f"The cached features in {shard} are broken: they are removed and made again")
+            remove(shard)
+    return rows
+
+
+def rows_of(content: bytes) -> dict[bytes, np.ndarray]:
+    """Returns key -> feature of a shard's content; nothing where it is not what `add` writes."""
     try:
-        os.utime(shard)  # used now
-    except OSError:  # a folder that may only be read
-        pass
-    with np.load(io.BytesIO(content)) as arrays:
-        return dict(zip(arrays["keys"].tolist(), arrays["features"]))
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:  # a pickle could run code
+            keys, features = arrays["keys"], arrays["features"]
+    except Exception:  # what a broken file raises is not documented
+        return {}
+    fits = keys.dtype == KEY and features.dtype == np.float32 and features.ndim == 2 and len(keys) == len(features)
+    return dict(zip(keys.tolist(), features)) if fits else {}
 
 
 def shards_of(folder: Path) -> list[tuple[float, int, Path]]:

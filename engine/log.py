@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -16,18 +17,25 @@ import torch
 from tqdm import tqdm
 
 from .distributed import is_first_rank
+from .files import writing
+
+logger = logging.getLogger(__name__)
 
 
 def setup_logging(folder: str | Path) -> None:
     """Sends bare INFO messages to standard output and to the end of log.txt in `folder`.
 
     Of several ranks the first does so; the others only send their warnings to standard error.
+
+    Raises:
+        OSError: If log.txt cannot be opened.
     """
     close_logging()
     if is_first_rank():
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        handlers = _TerminalHandler(), logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        path = Path(folder) / "log.txt"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handlers = _TerminalHandler(), _LogFile(path, encoding="utf-8")
     else:
         handlers = (logging.StreamHandler(),)
         handlers[0].setLevel(logging.WARNING)
@@ -45,6 +53,26 @@ class _TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not record.exc_info:
             tqdm.write(self.format(record))
+
+
+class _LogFile(logging.FileHandler):
+    """log.txt. Where the disk is full, one warning tells, and the run goes on: its lines are on the terminal too."""
+
+    is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.is_told:
+            self.is_told = True  # before the warning comes here
+            logger.warning(
+                f"{self.baseFilename} cannot be written ({error.strerror}): lines may be missing there. Free some room."
+            )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # lines that there was no room for
+            super().close()
 
 
 def close_logging() -> None:
@@ -68,9 +96,17 @@ def environment() -> str:
     return f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()}, {device}"
 
 
-def progress(batches: Iterable, label: str) -> Iterable:
-    """Shows a bar on a terminal, nothing elsewhere."""
-    return tqdm(batches, desc=label, leave=False, disable=not (sys.stderr.isatty() and is_first_rank()))
+def progress(batches: Iterable, label: str, *, n_done: int = 0, n: int | None = None) -> Iterable:
+    """Shows a bar on a terminal, nothing elsewhere.
+
+    Args:
+        batches: What the bar runs over.
+        label: What it says.
+        n_done: So much was done before.
+        n: How much there is in all; None: the length of `batches`.
+    """
+    hidden = not (sys.stderr.isatty() and is_first_rank())
+    return tqdm(batches, desc=label, leave=False, disable=hidden, initial=n_done, total=n)
 
 
 class AverageMeter:

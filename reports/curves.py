@@ -22,6 +22,8 @@ from matplotlib.ticker import MaxNLocator
 
 from .experiments import DATASETS
 from .few_shot import Curves, Line, Method, average_lines, dataset_lines
+from .output import write_whole
+from .runs import printable
 
 LOOKS = {  # trainer, class-token position -> colour, marker
     ("CoOp", "end"): ("#0072B2", "o"),
@@ -52,6 +54,7 @@ STYLE = {
     "lines.markersize": 4.5,
     "svg.hashsalt": "few-shot curves",  # the same figure is the same file
     "pdf.fonttype": 42,  # text stays text
+    "text.parse_math": False,  # a dollar sign in a name is one
 }
 PANEL_INCHES, LARGE_PANEL_INCHES = (2.8, 2.3), (4.2, 3.0)  # one or two panels are large
 LEGEND_INCHES = (0.5, 0.075)  # width of an entry: its line, and about so much for a letter
@@ -64,7 +67,7 @@ def draw_figure(curves: Curves) -> Figure:
     The average is over the data sets on which all its methods are complete, and says how many these are.
     """
     looks = choose_looks(curves.methods)
-    panels = [(TITLES.get(name, name), dataset_lines(curves, name), [name]) for name in curves.datasets]
+    panels = [(TITLES.get(name, printable(name)), dataset_lines(curves, name), [name]) for name in curves.datasets]
     averaged, lines = average_lines(curves)
     if len(averaged) > 1:
         panels.insert(0, (f"Average ({len(averaged)} data sets)", lines, averaged))
@@ -87,7 +90,7 @@ def draw_figure(curves: Curves) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure in the format of the path's suffix."""
     with matplotlib.rc_context(STYLE):
-        figure.savefig(path, dpi=200)
+        write_whole(path, lambda temporary: figure.savefig(temporary, dpi=200, format=path.suffix[1:]))
 
 
 def svg(figure: Figure) -> str:

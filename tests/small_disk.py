@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""A disk that is soon full, or that may only be read."""
 
 import contextlib
 import shutil
@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+PAGE = 4096  # bytes, in which a small disk is given away
 
 
 @contextlib.contextmanager
@@ -20,3 +22,22 @@ def small_disk(size):
             yield Path(path)
         finally:
             subprocess.run(["umount", path], check=True)
+
+
+@contextlib.contextmanager
+def filled(disk):
+    """Leaves no room on a small disk, until its end."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(PAGE))
+    yield
+    filler.unlink()
+
+
+@contextlib.contextmanager
+def read_only(disk):
+    """Lets nobody write to a small disk, root neither, until its end."""
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    yield
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)

@@ -1,0 +1,21 @@
+"""Files that are made of results: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write(temporary path)` and moves the result to `path`: what was there before stays where that fails.
+
+    The runs' own files are written by engine.files, which comes with torch; a report needs none.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        if temporary.exists():
+            temporary.unlink()
