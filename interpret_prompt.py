@@ -28,6 +28,7 @@ from engine.checkpoint import epoch_of, load_checkpoint, newest_checkpoint
 from engine.config_file import read_yaml
 from engine.files import missing_path, write_atomically
 from engine.registry import near_name
+from engine.text import printable
 
 LOGGED_BACKBONE = re.compile(r"^ *BACKBONE:\n(?:.*\n){0,3}? +NAME: *(\S.*)$|Loading CLIP \(backbone: (.+)\)$", re.M)
 
@@ -89,13 +90,14 @@ def interpret(fpath: Path, topk: int, *, backbone: str = "", classname: str = ""
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        ValueError: The backbone, the class or the number of words does not go with it.
+        ValueError: The backbone, the class or the number of words does not go with it; or the run's files name a
+            TorchScript archive as the backbone.
     """
     path = find_checkpoint(fpath)
     checkpoint = load_checkpoint(path)
     contexts = choose_contexts(path, checkpoint, classname)
-    backbone = backbone or find_backbone(path)
-    embedding = read_embedding(backbone)
+    is_given, backbone = bool(backbone), backbone or find_backbone(path)
+    embedding = read_embedding(backbone, trusted=is_given)
     ctx = torch.cat([vectors for _, vectors in contexts])
     if ctx.shape[1] != embedding.shape[1]:
         raise ValueError(
@@ -104,7 +106,9 @@ def interpret(fpath: Path, topk: int, *, backbone: str = "", classname: str = ""
         )
     distances, tokens = nearest_words(ctx, embedding, topk)
     places = [(name, m) for name, vectors in contexts for m in range(1, 1 + len(vectors))]
-    report = {"checkpoint": str(path), "backbone": backbone, "epoch": checkpoint.get("epoch", epoch_of(path))}
+    epoch = checkpoint.get("epoch")
+    epoch = epoch if isinstance(epoch, int) else epoch_of(path)
+    report = {"checkpoint": str(path), "backbone": backbone, "epoch": epoch}
     if any(key.startswith("meta_net.") for key in checkpoint["state_dict"]):
         report["note"] = "CoCoOp: the context without the shift that its Meta-Net adds for each image"
     report["vectors"] = [
@@ -124,9 +128,7 @@ def find_checkpoint(fpath: Path) -> Path:
         return fpath
     if not fpath.is_dir():
         raise FileNotFoundError(missing_path(fpath, "FPATH", "Name a checkpoint or a run's folder."))
-    folders = (fpath / "prompt_learner", fpath)
-    saved = [path for folder in folders for path in folder.glob("model.pth.tar-*") if epoch_of(path) is not None]
-    newest = next(filter(None, map(newest_checkpoint, folders)), None) or max(saved, key=epoch_of, default=None)
+    newest = newest_checkpoint(fpath / "prompt_learner") or newest_checkpoint(fpath)
     if newest is None:
         raise FileNotFoundError(
             f"FPATH is the folder {fpath}, expected one with prompt_learner/model.pth.tar-EPOCH. "
@@ -144,15 +146,15 @@ def choose_contexts(path: Path, checkpoint: dict[str, Any], classname: str) -> l
     ctx = checkpoint["state_dict"].get("ctx")
     if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):
         raise ValueError(
-            f"The checkpoint {path} has the entries {', '.join(checkpoint['state_dict'])}, expected `ctx`, learned "
-            "vectors (M, D) or (C, M, D). Name a checkpoint of CoOp or CoCoOp."
+            f"The checkpoint {path} has the entries {printable(', '.join(checkpoint['state_dict']))}, expected "
+            "`ctx`, learned vectors (M, D) or (C, M, D). Name a checkpoint of CoOp or CoCoOp."
         )
     if ctx.dim() == 2:
         if classname:
             raise ValueError(f"--class is {classname!r}, expected none: one context serves all classes. Leave it out.")
         return [(None, ctx)]
     names = checkpoint.get("classnames")
-    if not isinstance(names, list) or len(names) != len(ctx):
+    if not isinstance(names, list) or len(names) != len(ctx) or not all(isinstance(name, str) for name in names):
         names = [str(index) for index in range(len(ctx))]  # the original did not save them
     chosen = [_class_index(names, classname)] if classname else range(len(ctx))
     return [(names[index], ctx[index]) for index in chosen]
@@ -197,10 +199,10 @@ def _words(distances: list[float], tokens: list[int]) -> list[dict[str, Any]]:
 def as_text(report: dict[str, Any]) -> str:
     """Returns what `interpret` found as text, a block for each vector."""
     epoch = "" if report["epoch"] is None else f", epoch {report['epoch']}"
-    lines = [f"{report['checkpoint']} ({report['backbone']}{epoch})"]
+    lines = [f"{printable(report['checkpoint'])} ({printable(report['backbone'])}{epoch})"]
     lines += [f"Note: {report['note']}."] if "note" in report else []
     for vector in report["vectors"]:
-        of_class = f"{vector['class']}, " if "class" in vector else ""
+        of_class = f"{printable(vector['class'])}, " if "class" in vector else ""
         lines += ["", f"{of_class}vector {vector['vector']}"]
         lines += [f"  {word['distance']:.4f}  {word['word']}" for word in vector["words"]]
     return "\n".join(lines)

@@ -5,20 +5,30 @@ import unicodedata
 import torch
 from torch import Tensor
 
-from .clip import resolve, tokenizer
+from .clip import available_models, resolve, tokenizer, weights_sha256
+from .download import sha256
 from .simple_tokenizer import END, END_OF_WORD, START, VOCAB_SIZE
-from .weights import read_state_dict
+from .weights import is_torchscript, read_state_dict
 
 CHUNK = 256  # vectors at once: their distances to all tokens are 100 MB
 
 
-def read_embedding(backbone: str) -> Tensor:
-    """Reads the token embedding (49,408, D) of a CLIP, float32, by the model's name or the path of its weights.
+def read_embedding(backbone: str, *, trusted: bool = True) -> Tensor:
+    """Reads the token embedding (49,408, D) of a CLIP, float32.
+
+    Args:
+        backbone: The model's name, or the path of its weights.
+        trusted: Whether the user has given it. A file that another file names may be no program, unless OpenAI's.
 
     Raises:
-        ValueError: The name is unknown, or the file holds no CLIP.
+        ValueError: The name is unknown, or the file holds no CLIP, or is not trusted.
     """
     path = resolve(backbone)
+    if not trusted and is_torchscript(path) and sha256(path) not in map(weights_sha256, available_models()):
+        raise ValueError(
+            f"{path}, which the run's files name, is a TorchScript archive, expected a state dict: an archive is a "
+            f"program. If you trust it, name it yourself: --backbone {path}"
+        )
     embedding = read_state_dict(path).get("token_embedding.weight")
     if embedding is None or len(embedding) != VOCAB_SIZE:
         found = "no token_embedding.weight" if embedding is None else f"{len(embedding):,} tokens"

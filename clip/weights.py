@@ -1,6 +1,8 @@
 """Read a state dict from the kinds of file that hold a CLIP."""
 
 import os
+import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -49,12 +51,11 @@ def torch_readable(path: str | Path, root: str | Path | None = None) -> Path:
     if _reader(path) is not _read_npz:
         return path
     folder = Path(root or CACHE).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
     copy = folder / f"{path.stem}-{sha256(path)[:16]}.pt"
-    if not copy.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = copy.with_name(f"{copy.name}.{os.getpid()}.part")
-        torch.save(read_state_dict(path), part)
-        part.replace(copy)
+    part = copy.with_name(f"{copy.name}.{os.getpid()}.part")
+    torch.save(read_state_dict(path), part)
+    part.replace(copy)  # one that is there already could be another file, and nothing would tell
     return copy
 
 
@@ -75,11 +76,19 @@ def _reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:
             if file.read(2) == b"PK":
                 raise ValueError("a zip archive without its end")
         return _read_torch  # torch.save before torch 1.6 wrote no zip archive
+    if is_torchscript(path):
+        return _read_torchscript
+    return _read_npz if all(name.endswith(".npy") for name in _names(path)) else _read_torch
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, which is a program: to be opened only if it is known, or asked for."""
+    return zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in _names(path))
+
+
+def _names(path: Path) -> list[str]:
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if all(name.endswith(".npy") for name in names):
-        return _read_npz
-    return _read_torchscript if any(name.endswith("/constants.pkl") for name in names) else _read_torch
+        return archive.namelist()
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -90,7 +99,12 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if asked := re.search(r"\bGLOBAL (\S+)", str(error)):  # torch's message goes on with how to trust the file
+            raise ValueError(f"it asks for {asked[1]!r}, where a state dict has tensors") from None
+        raise
     for key in ("state_dict", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

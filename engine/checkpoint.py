@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running what they hold.
+"""Checkpoints: written whole or not at all, and which of them to go on from where one is not whole.
 
 A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "scaler"} and what the
 method adds ("trainer", "classnames"); the text file `checkpoint` beside it names the newest one.
@@ -6,20 +6,25 @@ method adds ("trainer", "classnames"); the text file `checkpoint` beside it name
 
 from __future__ import annotations
 
-import pickle
+import logging
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .distributed import is_first_rank
 from .files import missing_path, write_atomically
+from .text import printable, shorten
+from .torch_files import UnreadableError, read_torch_file, write_torch_file
 
 BEST = "model-best.pth.tar"
+MARKER = "checkpoint"
+
+logger = logging.getLogger(__name__)
 
 
 def checkpoint_name(epoch: int) -> str:
@@ -43,91 +48,90 @@ def save_checkpoint(
         folder: Made if need be.
         is_best: Whether it is saved as the best model, not under the name of its epoch.
         file_name: Another name; only a checkpoint named after its epoch is one to resume from.
+
+    Raises:
+        OSError: If the disk is full or may not be written to; earlier checkpoints are as they were.
     """
-    folder = Path(folder)
-    path = folder / (file_name or (BEST if is_best else checkpoint_name(state["epoch"])))
+    path = Path(folder) / (file_name or (BEST if is_best else checkpoint_name(state["epoch"])))
     if not is_first_rank():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    write_torch_file(state, path)
     if path.name == checkpoint_name(state["epoch"]):
-        write_atomically(folder / "checkpoint", lambda temporary: temporary.write_text(f"{path.name}\n"))
+        write_atomically(path.with_name(MARKER), lambda temporary: temporary.write_text(f"{path.name}\n"))
     return path
 
 
+def saved_checkpoints(folder: str | Path) -> list[Path]:
+    """Returns the checkpoints in `folder` to resume from: the one that the file `checkpoint` names, then by epoch."""
+    folder = Path(folder)
+    marker, epochs = folder / MARKER, _saved_epochs(folder)
+    paths = [folder / checkpoint_name(epoch) for epoch in sorted(epochs, reverse=True)]
+    if not marker.is_file():
+        return paths
+    name = marker.read_text(encoding="utf-8", errors="replace").strip()
+    named = folder / Path(name).name  # never outside of the folder
+    if not os.path.isfile(named):  # Path's raises where a name is too long for a file
+        logger.warning(f"{marker} names {shorten(name)}, which is not there: what was saved before it is used.")
+        return paths
+    return [named, *(path for path in paths if path != named)]
+
+
 def newest_checkpoint(folder: str | Path) -> Path | None:
-    """Returns the checkpoint that the file `checkpoint` in `folder` names, None if there is no such file."""
-    marker = Path(folder) / "checkpoint"
-    return marker.parent / marker.read_text().strip() if marker.is_file() else None
+    """Returns the newest checkpoint in `folder` that one can resume from, None if there is none."""
+    return next(iter(saved_checkpoints(folder)), None)
+
+
+def newest_whole(paths: Iterable[Path]) -> tuple[Path, dict[str, Any]] | None:
+    """Returns the first of `paths` that is whole and what it holds, None if none is.
+
+    Args:
+        paths: Checkpoints, the newest first. One that is not there is passed over; of one that is not whole, or asks
+            for more than tensors and plain values, a warning tells.
+    """
+    for path in filter(Path.is_file, paths):
+        try:
+            return path, _read(path)
+        except UnreadableError as error:
+            logger.warning(f"{error.args[0]} What was saved before it is used.")
+    return None
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU.
-
-    Only tensors and plain values are built; any other object in the file (the original stored its schedulers)
-    becomes an inert placeholder.
+    """Reads a checkpoint onto the CPU: tensors and plain values, nothing else.
 
     Raises:
         FileNotFoundError: If there is no such file; the message names the epochs there are.
-        ValueError: If the file is cut short or not a checkpoint.
+        ValueError: If the file is cut short or altered, asks for more, or is not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(missing_path(path, "The checkpoint", _saved_epochs(path.parent)))
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_plain_pickle)
-    except Exception as error:
-        raise ValueError(
-            f"The checkpoint {path} cannot be read ({type(error).__name__}: {error}), expected a whole file as "
-            "training saves it. It may be cut short: delete it and train again, or load another epoch."
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise FileNotFoundError(missing_path(path, "The checkpoint", _choice(_saved_epochs(path.parent))))
+    checkpoint = _read(path)
+    if "state_dict" not in checkpoint:
         raise ValueError(f"The checkpoint {path} has no `state_dict`, expected a file that training saved.")
     return checkpoint
 
 
-def _saved_epochs(folder: Path) -> str:
-    epochs = sorted(epoch for file in folder.glob("*") if (epoch := epoch_of(file)) is not None)
+def _read(path: Path) -> dict[str, Any]:
+    checkpoint = read_torch_file(path, "The checkpoint")
+    state_dict = checkpoint.get("state_dict", {}) if isinstance(checkpoint, dict) else None
+    is_plain = isinstance(state_dict, dict) and all(isinstance(value, Tensor) for value in state_dict.values())
+    if not is_plain or not all(isinstance(name, str) for name in state_dict):
+        raise UnreadableError(
+            f"The checkpoint {path} has no `state_dict` of tensors by name, expected a file that training saved.",
+            "Name another one.",
+        )
+    return checkpoint
+
+
+def _saved_epochs(folder: Path) -> list[int]:
+    return sorted(epoch for file in folder.glob("*") if (epoch := epoch_of(file)) is not None and file.is_file())
+
+
+def _choice(epochs: list[int]) -> str:
     if epochs:
         return f"Saved epochs: {', '.join(map(str, epochs))}; choose one with --load-epoch."
     return "Train first, or check --model-dir."
-
-
-class _Placeholder:
-    """Stands for an object of a class that checkpoints have no business with."""
-
-    def _take(self, *args, **kwargs):
-        pass
-
-    # All that unpickling does to an object: call, state, entries of a dict, of a list, of a set.
-    __init__ = __call__ = __setstate__ = __setitem__ = append = extend = add = update = _take
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds tensors and containers; never imports or calls anything else."""
-
-    ALLOWED = {
-        ("collections", "OrderedDict"), ("collections", "defaultdict"), ("collections", "Counter"),
-        ("builtins", "set"), ("builtins", "dict"), ("builtins", "int"), ("builtins", "float"), ("builtins", "complex"),
-        ("torch", "Size"), ("torch", "device"), ("torch.serialization", "_get_layout"),
-        ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor"),
-        ("torch._utils", "_rebuild_parameter"), ("torch.nn.parameter", "Parameter"),
-    }  # fmt: skip
-
-    def find_class(self, module: str, name: str) -> Any:
-        is_storage = module in ("torch", "torch.storage") and name.endswith("Storage")
-        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-        if (module, name) in self.ALLOWED or is_storage or is_dtype:
-            return super().find_class(module, name)
-        return _Placeholder
-
-
-_plain_pickle = SimpleNamespace(
-    __name__="plain_pickle",
-    Unpickler=_PlainUnpickler,
-    load=lambda file, **options: _PlainUnpickler(file, **options).load(),
-    UnpicklingError=pickle.UnpicklingError,
-)
 
 
 def load_pretrained_weights(model: nn.Module, path: str | Path, *, ignored: Iterable[str] = ()) -> None:
@@ -147,4 +151,4 @@ def load_pretrained_weights(model: nn.Module, path: str | Path, *, ignored: Iter
 
 
 def _shapes(state_dict: dict[str, torch.Tensor]) -> str:
-    return ", ".join(f"{name} {tuple(value.shape)}" for name, value in list(state_dict.items())[:4])
+    return printable(", ".join(f"{name} {tuple(value.shape)}" for name, value in list(state_dict.items())[:4]))

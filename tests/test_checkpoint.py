@@ -1,16 +1,22 @@
 """Checkpoints: written whole or not at all, read without running anything, refused with a remedy."""
 
+import errno
 import os
-import pickle
+import random
+import re
+import sys
+import types
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
 from engine import load_checkpoint, load_pretrained_weights, save_checkpoint
-from engine.checkpoint import BEST, newest_checkpoint
-from engine.files import write_atomically
+from engine.checkpoint import BEST, newest_checkpoint, newest_whole, saved_checkpoints
+from engine.torch_files import Dropped
 
 
 def state(epoch=3, **more):
@@ -47,30 +53,71 @@ class TestSaving:
         assert (tmp_path / "checkpoint").read_text() == "model.pth.tar-2\n"
         assert sorted(os.listdir(tmp_path)) == ["checkpoint", BEST, "model.pth.tar-1", "model.pth.tar-2"]
 
-    def test_an_interrupted_write_leaves_the_old_file(self, tmp_path):
-        path = tmp_path / "file"
-        path.write_text("old")
-
-        def interrupted(temporary):
-            temporary.write_text("ne")
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            write_atomically(path, interrupted)
-        assert path.read_text() == "old"
-        assert os.listdir(tmp_path) == ["file"]
-
-    def test_a_full_disk_keeps_the_last_checkpoint(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+    def test_a_disk_that_takes_no_more_keeps_the_last_checkpoint(self, tmp_path, monkeypatch, number):
         save_checkpoint(state(1), tmp_path)
 
-        def full(content, file):
-            file.write_bytes(b"PK")
-            raise OSError("No space left on device")
+        def fail(*_):
+            raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(torch, "save", full)
-        with pytest.raises(OSError, match="No space left"):
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match=rf"model.pth.tar-2 could not be written \({os.strerror(number)}\), expected"):
             save_checkpoint(state(2), tmp_path)
         assert load_checkpoint(newest_checkpoint(tmp_path))["epoch"] == 1
+        assert sorted(os.listdir(tmp_path)) == ["checkpoint", "model.pth.tar-1"]
+
+
+class TestNewest:
+    def test_the_one_that_is_named_goes_before_the_others_by_epoch(self, tmp_path):
+        for epoch in (10, 9, 2):
+            save_checkpoint(state(epoch), tmp_path)
+        save_checkpoint(state(3), tmp_path, is_best=True)
+        assert names(tmp_path) == ["model.pth.tar-2", "model.pth.tar-10", "model.pth.tar-9"]
+        (tmp_path / "checkpoint").write_text(f"{BEST}\n")  # as the original may write it
+        assert names(tmp_path) == [BEST, "model.pth.tar-10", "model.pth.tar-9", "model.pth.tar-2"]
+        (tmp_path / "checkpoint").unlink()
+        assert names(tmp_path) == ["model.pth.tar-10", "model.pth.tar-9", "model.pth.tar-2"]
+        assert names(tmp_path / "none") == []
+
+    @pytest.mark.parametrize("name", ["gone", "", "../other/model.pth.tar-3", "\x00", "\x1b[2J"])
+    def test_a_name_that_leads_nowhere_is_told(self, tmp_path, caplog, name):
+        save_checkpoint(state(3), tmp_path / "other")
+        save_checkpoint(state(1), tmp_path / "run")
+        (tmp_path / "run" / "checkpoint").write_text(name)
+        assert names(tmp_path / "run") == ["model.pth.tar-1"]
+        assert caplog.messages == [
+            f"{tmp_path}/run/checkpoint names {name!r}, which is not there: what was saved before it is used."
+        ]
+
+    def test_the_first_that_is_whole_with_a_warning_for_each_before_it(self, tmp_path, caplog):
+        paths = [save_checkpoint(state(epoch), tmp_path) for epoch in (4, 3, 2, 1)]
+        paths[0].write_bytes(paths[0].read_bytes()[:-100])
+        alter(paths[1])
+        found, checkpoint = newest_whole([tmp_path / "not there", *paths])
+        assert (found, checkpoint["epoch"]) == (paths[2], 2)
+        messages = [
+            f"The checkpoint {path} cannot be read ({reason}), expected a whole file as training saves it. "
+            "What was saved before it is used."
+            for path, reason in zip(paths, ["it is cut short", "its record NAME is altered"])
+        ]
+        assert [re.sub(r"archive/\S+", "NAME", message) for message in caplog.messages] == messages
+
+    def test_there_is_none(self, tmp_path, caplog):
+        path = save_checkpoint(state(), tmp_path)
+        path.write_bytes(b"")
+        assert newest_whole([path]) is None and newest_whole([]) is None
+        assert len(caplog.messages) == 1
+
+
+def names(folder):
+    return [path.name for path in saved_checkpoints(folder)]
+
+
+def alter(path):
+    """Changes one bit of a checkpoint's numbers, as a bad disk does."""
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float32(5).tobytes())] ^= 1
+    path.write_bytes(content)
 
 
 class TestMissingOrBroken:
@@ -90,87 +137,169 @@ class TestMissingOrBroken:
         ):
             load_checkpoint(tmp_path / "seed1" / "prompt_learner" / BEST)
 
-    @pytest.mark.parametrize("size", [0, 10, 500])
+    @pytest.mark.parametrize("size", [0, 10, 500, -1])
     def test_cut_short(self, tmp_path, size):
         path = save_checkpoint(state(), tmp_path)
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(
-            ValueError, match=r"model.pth.tar-3 cannot be read .* expected a whole file .*cut short: delete"
+            ValueError, match=r"model.pth.tar-3 cannot be read .* expected a whole file .*cut short or altered: delete"
         ):
             load_checkpoint(path)
 
-    @pytest.mark.parametrize("content", [[1, 2], {"ctx": torch.ones(1)}])
+    def test_one_bit_of_its_numbers_is_altered(self, tmp_path):
+        path = save_checkpoint(state(), tmp_path)
+        alter(path)
+        assert torch.load(path)["state_dict"]["ctx"][1, 2] != 5, "torch.load does not look"
+        with pytest.raises(ValueError, match=r"cannot be read \(its record archive/data/0 is altered\)"):
+            load_checkpoint(path)
+
+    def test_whatever_byte_is_altered_nothing_else_is_read(self, tmp_path):
+        path = save_checkpoint(state(), tmp_path)
+        content, rng, n_noticed = path.read_bytes(), random.Random(0), 0
+        places = range(0, len(content), 5)
+        for place in places:
+            altered = content[place] ^ rng.randrange(1, 256)
+            path.write_bytes(content[:place] + bytes([altered]) + content[place + 1 :])
+            try:
+                found = load_checkpoint(path)
+            except ValueError:
+                n_noticed += 1
+            else:  # padding between the records, the time of a record: what the file says is the same
+                assert torch.equal(found.pop("state_dict")["ctx"], state()["state_dict"]["ctx"])
+                assert found == {"epoch": 3, "optimizer": None}
+        assert n_noticed > len(places) // 4
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            [1, 2],
+            {"ctx": torch.ones(1)},
+            {"state_dict": torch.ones(1)},
+            {"state_dict": {"ctx": 5}},
+            {"state_dict": {0: torch.ones(1)}},
+        ],
+        ids=str,
+    )
     def test_not_a_checkpoint(self, tmp_path, content):
         torch.save(content, tmp_path / "model")
-        with pytest.raises(ValueError, match=r"model has no `state_dict`, expected a file that training saved"):
+        with pytest.raises(ValueError, match=r"model has no `state_dict`.*, expected a file that training saved"):
             load_checkpoint(tmp_path / "model")
-
-
-class Schedule:
-    """Like the original's warm-up: a schedule that holds another, and both hold the optimiser."""
-
-    def __init__(self, optimizer):
-        self.optimizer, self.last_epoch = optimizer, 3
-        self.successor = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
 
 
 class Names(list):
     pass
 
 
-class Options(dict):
-    pass
+def warm_up_state(optim, successor):
+    """The state of the original's warm-up, a schedule that holds another: both hold the optimiser, and one is left out.
+
+    github.com/KaiyangZhou/Dassl.pytorch, dassl/optim/lr_scheduler.py
+    """
+    return {
+        "successor": successor,
+        "warmup_epoch": 1,
+        "cons_lr": 1e-5,
+        "base_lrs": [group["initial_lr"] for group in optim.param_groups],
+        "last_epoch": 3,
+        "_step_count": 4,
+        "verbose": False,
+        "_get_lr_called_within_step": False,
+        "_last_lr": [0.1],
+    }
 
 
-class Labels(set):
-    pass
+SCHEDULES = {
+    "cosine": lambda optim: torch.optim.lr_scheduler.CosineAnnealingLR(optim, 10.0),
+    "single_step": lambda optim: torch.optim.lr_scheduler.StepLR(optim, 5),
+    "multi_step": lambda optim: torch.optim.lr_scheduler.MultiStepLR(optim, [3, 7]),
+}
+OPTIMISERS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.1),
+    "amsgrad": lambda parameters: torch.optim.Adam(parameters, lr=0.1, amsgrad=True),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.1),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.1),
+}
 
 
-class Attack:
-    def __init__(self, call, *args):
-        self.call, self.args = call, args
+class TestTheOriginals:
+    """Its checkpoints hold objects: the schedule after the warm-up, and in it the optimiser. They are not built."""
 
-    def __reduce__(self):
-        return self.call, self.args
+    def write(self, path, optimiser="sgd", schedule="cosine", **options):
+        weight = nn.Parameter(torch.ones(2))
+        optim = OPTIMISERS[optimiser]([weight]) if isinstance(optimiser, str) else optimiser([weight])
+        successor = SCHEDULES[schedule](optim)
+        for _ in range(2):
+            weight.grad = torch.ones(2)
+            optim.step()
+            successor.step()
+        content = state(optimizer=optim.state_dict(), scheduler=warm_up_state(optim, successor), val_result=0.5)
+        torch.save(content, path, **options)
+        return optim
 
-
-class TestForeignObjects:
-    """What a checkpoint holds beside tensors and plain values is neither imported nor called."""
+    def check(self, path, optim):
+        found = load_checkpoint(path)
+        torch.testing.assert_close(found["state_dict"]["ctx"], torch.arange(6.0).view(2, 3))
+        assert (found["epoch"], found["scheduler"]["last_epoch"], found["val_result"]) == (3, 3, 0.5)
+        torch.testing.assert_close(found["optimizer"], optim.state_dict())
+        assert type(found["scheduler"]["successor"]) is Dropped
 
     @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
-    def test_a_checkpoint_as_the_original_wrote_it(self, tmp_path, zipped):
-        optim = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9)
-        schedule = {"successor": Schedule(optim).successor, "last_epoch": 3, "milestones": [1]}
-        torch.save(
-            state(scheduler=schedule, optimizer=optim.state_dict(), nested=Schedule(optim)),
-            tmp_path / "model",
-            _use_new_zipfile_serialization=zipped,
-        )
-        found = load_checkpoint(tmp_path / "model")
-        torch.testing.assert_close(found["state_dict"]["ctx"], torch.arange(6.0).view(2, 3))
-        assert (found["epoch"], found["scheduler"]["last_epoch"]) == (3, 3)
-        assert found["optimizer"]["param_groups"][0]["lr"] == 0.1
-        assert type(found["scheduler"]["successor"]).__module__ == "engine.checkpoint"
+    @pytest.mark.parametrize(
+        ("optimiser", "schedule"), [*((name, "cosine") for name in OPTIMISERS), *(("sgd", name) for name in SCHEDULES)]
+    )
+    def test_every_optimiser_and_schedule_of_it(self, tmp_path, optimiser, schedule, zipped):
+        optim = self.write(tmp_path / "model", optimiser, schedule, _use_new_zipfile_serialization=zipped)
+        self.check(tmp_path / "model", optim)
 
-    @pytest.mark.parametrize("value", [Names([1]), Options(a=1), Labels({1}), CfgNode({"A": {"B": 1}}), Names, len])
-    def test_foreign_containers_and_functions(self, tmp_path, value):
-        path = save_checkpoint(state(foreign=value), tmp_path)
-        assert load_checkpoint(path)["epoch"] == 3
+    def test_its_own_optimiser(self, tmp_path, monkeypatch):
+        module = types.ModuleType("dassl.optim.radam")
+        module.RAdam = type("RAdam", (torch.optim.Adam,), {"__module__": module.__name__})
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        optim = self.write(tmp_path / "model", module.RAdam)
+        monkeypatch.delitem(sys.modules, module.__name__)
+        self.check(tmp_path / "model", optim)
+
+    def test_one_from_a_gpu(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        self.check(tmp_path / "model", self.write(tmp_path / "model"))
 
     @pytest.mark.parametrize(
-        "attack",
+        ("value", "name"),
         [
-            lambda path: Attack(os.mkdir, str(path)),
-            lambda path: Attack(eval, f"__import__('os').mkdir({str(path)!r})"),
-            lambda path: Attack(torch.storage._load_from_bytes, pickle.dumps(Attack(os.mkdir, str(path)))),
+            (Names([1]), r"\S+\.Names"),
+            (CfgNode({"A": {"B": 1}}), r"yacs\.config\.CfgNode"),
+            (len, "len"),
+            (np.float64(1), r"numpy\.\S+\.scalar"),
         ],
-        ids=["call", "eval", "nested"],
+        ids=["list", "config", "function", "numpy"],
     )
-    def test_nothing_is_executed(self, tmp_path, attack):
-        victim = tmp_path / "victim"
-        path = save_checkpoint(state(attack=attack(victim)), tmp_path)
-        assert load_checkpoint(path)["epoch"] == 3
-        assert not victim.exists()
+    def test_anything_else_is_refused_by_name(self, tmp_path, value, name):
+        path = save_checkpoint(state(foreign=value), tmp_path)
+        with pytest.raises(
+            ValueError,
+            match=rf"^The checkpoint {path} asks for {name}, expected tensors and plain values alone\. More could run "
+            r"any code, so it was not read: ask whoever made it for its `state_dict` alone\.$",
+        ):
+            load_checkpoint(path)
+
+    @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+    def test_a_long_name_is_not_looked_into(self, tmp_path, zipped):
+        """torch would search it for its message in quadratic time: for hours here."""
+        pickled = b"\x80\x02c" + b"a" * 1_000_000 + b"\nb\n."
+        (tmp_path / "model").write_bytes(pickled)
+        if zipped:
+            with zipfile.ZipFile(tmp_path / "model", "w") as archive:
+                archive.writestr("archive/data.pkl", pickled)
+        message = r"model cannot be read \(it asks for something by a name of 1,000,002 characters\)"
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(tmp_path / "model")
+
+    def test_reading_leaves_torch_as_it_was(self, tmp_path):
+        before = set(torch.serialization.get_safe_globals())
+        self.write(tmp_path / "model")
+        load_checkpoint(tmp_path / "model")
+        assert set(torch.serialization.get_safe_globals()) == before
 
 
 class TestPretrainedWeights:

@@ -1,6 +1,7 @@
 """Finding and reading weights files: every kind of file, every way it can be wrong."""
 
 import inspect
+import os
 import re
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 
 import clip
 from clip.clip import _EMBEDDED, _MODELS, resolve
-from clip.weights import read_state_dict
+from clip.weights import is_torchscript, read_state_dict, torch_readable
 from tests.tiny_clip import golden_images, golden_state_dict
 
 # --- kinds of file ---------------------------------------------------------------------------------------------------
@@ -119,6 +120,21 @@ def test_an_object_array_is_refused(tmp_path):
     np.savez(tmp_path / "weights.npz", a=np.array([{}]))
     with pytest.raises(ValueError, match="cannot be read .*allow_pickle"):
         read_state_dict(tmp_path / "weights.npz")
+
+
+def test_the_copy_for_torch_in_the_cache_is_never_another_file(weights_files, tmp_path):
+    copy = torch_readable(weights_files["npz"], tmp_path / "cache")
+    for planted in (weights_files["torchscript"], weights_files["nested"]):
+        copy.write_bytes(planted.read_bytes())
+        assert torch_readable(weights_files["npz"], tmp_path / "cache") == copy
+        assert torch.load(copy, weights_only=True).keys() == golden_state_dict("vit").keys()
+    assert os.listdir(copy.parent) == [copy.name]
+    assert torch_readable(weights_files["nested"], tmp_path / "cache") == weights_files["nested"]
+
+
+@pytest.mark.parametrize("kind", SAVERS)
+def test_which_file_is_a_program(weights_files, kind):
+    assert is_torchscript(weights_files[kind]) == (kind == "torchscript")
 
 
 def test_a_state_dict_of_something_else_is_refused_with_its_path(tmp_path):

@@ -1,14 +1,16 @@
 """interpret_prompt.py against distances laid out by hand, on the small golden CLIPs and on the CLIP of shapes."""
 
+import hashlib
 import json
 import math
 
 import pytest
 import torch
 
-from clip.clip import tokenizer
+from clip.clip import _MODELS, tokenizer
 from clip.nearest_words import nearest_words, read_embedding, word_of
 from interpret_prompt import main
+from tests.test_clip_load import save_torchscript
 from tests.tiny_clip import golden_state_dict
 from tests.tiny_run import build_trainer, tiny_cfg
 
@@ -145,6 +147,22 @@ def test_the_config_says_the_backbone_before_the_log_and_the_flag_before_both(tm
     assert words_of(capsys, path, 1) == ["photo"]
     (tmp_path / "config.yaml").write_text("MODEL:\n  BACKBONE:\n    NAME: nothing\n")
     assert words_of(capsys, path, 1, "--backbone", vit) == ["photo"]
+
+
+def test_a_program_is_opened_if_the_user_names_it_or_openai_published_it(tmp_path, capsys, vit, monkeypatch):
+    path = save(tmp_path / "prompt_learner" / "model.pth.tar-50", near("photo"))
+    program = tmp_path / "clip.pt"
+    save_torchscript(program)
+    (tmp_path / "config.yaml").write_text(f"MODEL:\n  BACKBONE:\n    NAME: {program}\n")
+    assert interpret(capsys, path, 1) == (
+        1,
+        "",
+        f"Error: {program}, which the run's files name, is a TorchScript archive, expected a state dict: an archive is "
+        f"a program. If you trust it, name it yourself: --backbone {program}\n",
+    )
+    assert words_of(capsys, path, 1, "--backbone", program) == ["photo"]
+    monkeypatch.setitem(_MODELS, "RN50", f"https://openai/{hashlib.sha256(program.read_bytes()).hexdigest()}/RN50.pt")
+    assert words_of(capsys, path, 1) == ["photo"]
 
 
 def test_the_newest_checkpoint_of_a_folder(tmp_path, capsys, vit):
