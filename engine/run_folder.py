@@ -35,20 +35,24 @@ def write_config(cfg: CN) -> None:
     """Writes the config to its OUTPUT_DIR; of several ranks the first does."""
     if not is_first_rank():
         return
-    folder = Path(cfg.OUTPUT_DIR)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / CONFIG, lambda temporary: temporary.write_text(cfg.dump(), encoding="utf-8"))
+    path = Path(cfg.OUTPUT_DIR) / CONFIG
+    write_atomically(path, lambda temporary: temporary.write_text(cfg.dump(), encoding="utf-8"))
 
 
 def read_results(folder: str | Path) -> dict[str, Any] | None:
     """Returns the results of the run in `folder`, None where it has not ended."""
     path = Path(folder) / RESULTS
+    if not path.is_file():
+        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except json.JSONDecodeError as error:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(results, dict):
+            raise ValueError("no entries by name")
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not JSON ({error}), expected what a run wrote. Delete it to test again."
         ) from error
+    return results
 
 
 def write_results(cfg: CN, results: dict[str, Any]) -> None:

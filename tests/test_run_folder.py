@@ -106,10 +106,13 @@ class TestRunFolder:
         (tmp_path / "run" / "results.json").write_text(json.dumps({"accuracy": 50.0, "config_digest": "0"}))
         assert not is_done(cfg)
 
-    def test_results_that_were_cut_short_are_named(self, tmp_path):
+    @pytest.mark.parametrize(
+        "content", [b'{"accuracy": 9', b"", b"[1]", b"\xff", b"[" * 100_000, b'{"correct": ' + b"9" * 10_000 + b"}"]
+    )
+    def test_results_that_were_cut_short_are_named(self, tmp_path, content):
         cfg = self.cfg(tmp_path)
         write_config(cfg)
-        (tmp_path / "run" / "results.json").write_text('{"accuracy": 9')
+        (tmp_path / "run" / "results.json").write_bytes(content)
         with pytest.raises(ConfigError, match=r"run/results.json is not JSON .* Delete it to test again"):
             is_done(cfg)
 
