@@ -20,10 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":  # while the imports below take their seconds, Ctrl-C leaves no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import report
 import train
 from engine.config_file import ConfigError
-from engine.job_runs import default_jobs, interruptible, print_failures, print_left, print_line, print_plan, run
+from engine.job_runs import default_jobs, print_failures, print_left, print_line, print_plan, run, until_interrupted
 from engine.jobs import Job
 from engine.run_folder import is_done
 from reports import tables
@@ -36,8 +39,8 @@ eval "$1" | while IFS= read -r call; do eval "printf '%s\0' $call"; echo; done""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 all is done, 1 an error, 130 interrupted."""
-    return interruptible(lambda: reproduce(parse_args(argv)))
+    """Returns the exit code: 0 all is done, 1 an error, 130 or 143 after Ctrl-C or SIGTERM."""
+    return until_interrupted(lambda: reproduce(parse_args(argv)))
 
 
 def reproduce(args: argparse.Namespace) -> int:
@@ -132,5 +135,4 @@ def and_others(things: Sequence[object]) -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no run is left behind
     sys.exit(main())

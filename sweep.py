@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":  # while the imports below take their seconds, Ctrl-C leaves no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import train
 from engine import ray_jobs
 from engine.config_file import ConfigError
@@ -25,13 +28,13 @@ from engine.job_runs import (
     Finish,
     default_jobs,
     finish_here,
-    interruptible,
     outcome,
     print_failures,
     print_left,
     print_line,
     print_plan,
     run,
+    until_interrupted,
 )
 from engine.jobs import Job
 from engine.run_folder import is_done, resolve_seed
@@ -47,8 +50,8 @@ Grid = dict[tuple[int, int], Job]  # by shots and seed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 all is done, 1 an error, 130 interrupted."""
-    return interruptible(lambda: sweep(parse_args(argv)))
+    """Returns the exit code: 0 all is done, 1 an error, 130 or 143 after Ctrl-C or SIGTERM."""
+    return until_interrupted(lambda: sweep(parse_args(argv)))
 
 
 def sweep(args: argparse.Namespace) -> int:
@@ -225,5 +228,4 @@ class Table:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no run is left behind
     sys.exit(main())

@@ -18,9 +18,11 @@ import torch
 from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
 
+from .bad_images import leave_out_bad
 from .datum import DatasetBase, Datum
 from .distributed import n_local_ranks, n_ranks
 from .images import DatasetWrapper, read_image
+from .interruption import leave_signals_to_parent
 from .registry import DATASET_REGISTRY
 from .samplers import RankBatchSampler, build_sampler, mix_seeds
 from .transforms import build_transform
@@ -42,9 +44,11 @@ class DataManager:
     Attributes:
         train_loader_x: None where the data set has no training items.
         val_loader: None where it has no validation items.
+        skipped: Split -> the paths of the images that were left out of it.
 
     Raises:
         KeyError: If DATASET.NAME is not registered.
+        ValueError: If bad images are skipped, and no other is left to train on, or to test on.
     """
 
     def __init__(
@@ -55,14 +59,12 @@ class DataManager:
         dataset_wrapper: type[Dataset] | None = None,
     ):
         self.dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+        n_workers = count_workers(cfg.DATALOADER.NUM_WORKERS)
+        self.skipped = leave_out_bad(cfg, self.dataset, n_threads=n_workers)
         tfm_train = custom_tfm_train or build_transform(cfg, is_train=True)
         tfm_test = custom_tfm_test or build_transform(cfg, is_train=False)
-        build = partial(
-            build_data_loader,
-            cfg,
-            n_workers=count_workers(cfg.DATALOADER.NUM_WORKERS),
-            dataset_wrapper=dataset_wrapper or DatasetWrapper,
-        )
+        wrapper = dataset_wrapper or DatasetWrapper
+        build = partial(build_data_loader, cfg, n_workers=n_workers, dataset_wrapper=wrapper)
         self.train_loader_x = build(self.dataset.train_x, tfm_train, is_train=True)
         self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
         self.test_loader = build(self.dataset.test, tfm_test, is_train=False)
@@ -76,14 +78,21 @@ class DataManager:
     def lab2cname(self) -> dict[int, str]:
         return self.dataset.lab2cname
 
-    def set_epoch(self, epoch: int) -> None:
-        """Fixes the order and the augmentation of the training items; call it before every epoch."""
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Fixes the order and the augmentation of the training items; call it before every epoch.
+
+        Args:
+            epoch: Counted from 0.
+            first_batch: The one to begin with, where the run was interrupted; of those before it no image is read.
+        """
         if self.train_loader_x is None:
             return
         loader = self.train_loader_x
-        for part in (loader.sampler, loader.batch_sampler, loader.dataset):
-            if hasattr(part, "set_epoch"):  # a custom dataset_wrapper may have none
-                part.set_epoch(epoch)
+        batches = loader.batch_sampler
+        order = batches if isinstance(batches, RankBatchSampler) else loader.sampler
+        order.set_epoch(epoch, first_batch * batches.batch_size)
+        if hasattr(loader.dataset, "set_epoch"):  # a custom dataset_wrapper may have none
+            loader.dataset.set_epoch(epoch)
 
     def log_summary(self, cfg) -> None:
         rows = [
@@ -136,6 +145,7 @@ def build_data_loader(
         dataset_wrapper(cfg, data_source, transform=transform, is_train=is_train),
         **batches,
         num_workers=n_workers,
+        worker_init_fn=leave_signals_to_parent,
         pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
         persistent_workers=is_train and n_workers > 0,  # test loaders rarely run twice
         generator=torch.Generator().manual_seed(mix_seeds(cfg.SEED)),  # so that a loader draws nothing from torch's own

@@ -128,6 +128,16 @@ def any_rank(flags: Sequence[bool]) -> list[bool]:
     return (sum_over_ranks(torch.tensor(flags, dtype=torch.int32)) > 0).tolist()
 
 
+def of_all_ranks(own: T) -> list[T]:
+    """Returns each rank's value, in their order, on every rank."""
+    if n_ranks() == 1:
+        return [own]
+    values: list[Any] = [None] * n_ranks()
+    with _others_answer():
+        dist.all_gather_object(values, own)
+    return values
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Returns the sum of all ranks' values, the same on each; without gradient."""
     if n_ranks() == 1:

@@ -29,6 +29,7 @@ from .datum import Datum
 from .distributed import any_rank, gather_rows, local_rank, share
 from .feature_cache import FeatureCache, remove, shards_of
 from .images import DatasetWrapper
+from .interruption import leave_signals_to_parent
 from .log import progress
 from .samplers import mix_seeds
 from .sharing import shared
@@ -91,6 +92,7 @@ class FeatureReader:
             Subset(dataset, indices),
             batch_size=self.batch_size,
             num_workers=count_workers(self.cfg.DATALOADER.NUM_WORKERS),
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # so that it draws nothing from torch's own
         )
@@ -129,9 +131,13 @@ class ViewBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        epoch, seed = int(self.loader.dataset.epoch), self.reader.cfg.SEED
+        epoch = int(self.loader.dataset.epoch)
         while len(self.views) < min(epoch + 1, self.n_views):
             self.views.append(self.reader.read(self.items, view=len(self.views)))
+        return self._batches(epoch)
+
+    def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
+        seed = self.reader.cfg.SEED
         for indices in self.batch_sampler:
             fresh = epoch < self.n_views
             chosen = [epoch if fresh else mix_seeds(seed, epoch, index) % self.n_views for index in indices]

@@ -10,19 +10,21 @@ from collections.abc import Callable, Sequence
 import torch
 
 from .data import n_cores
+from .interruption import Interrupted, interruptible
 from .jobs import Ended, Job, finish_all
 from .run_folder import read_results
 
 Finish = Callable[[Sequence[Job], int], Ended]  # does jobs, so many side by side, as `finish_all` does
 
 
-def interruptible(work: Callable[[], int]) -> int:
-    """Returns the exit code of `work`, 130 where it was interrupted."""
+def until_interrupted(work: Callable[[], int]) -> int:
+    """Returns the exit code of `work`; 130 where Ctrl-C has ended it, 143 where SIGTERM has."""
     try:
-        return work()
-    except KeyboardInterrupt:
+        with interruptible():
+            return work()
+    except Interrupted as interrupted:
         print("\nInterrupted. What is done is kept: the same command does only what is left.", file=sys.stderr)
-        return 130
+        return interrupted.exit_code
 
 
 def default_jobs() -> int:

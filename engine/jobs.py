@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Collection, Iterator, Sequence
@@ -22,6 +23,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from .interruption import INTERRUPTED
 from .sharing import sharing
 
 CONTEXT = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
@@ -163,18 +165,31 @@ class Worker:
 
 
 def work(pipe: Connection, gpu: str | None) -> None:
-    """What a worker does: one call after another, until it is stopped."""
+    """What a worker does: one call after another, until it is stopped or its parent is gone."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if hasattr(os, "setsid"):
+        os.setsid()  # away from the terminal: of Ctrl-C it hears from its parent
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an orderly end: the loaders' processes end too
+    threading.Thread(target=end_with_parent, daemon=True).start()
     multiprocessing.set_start_method(None, force=True)  # loaders start theirs as everywhere: spawning takes seconds
     with sharing(), contextlib.suppress(EOFError, BrokenPipeError):  # whoever started it is gone
         while True:
             pipe.send(call(*pipe.recv()))
 
 
+def end_with_parent() -> None:
+    """Ends this process when its parent has ended, however it has: what it holds is free for the next call."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
 def call(program: str, argv: Sequence[str]) -> str:
-    """Calls a program's main as the command line does, but silently, and returns its error ("": none)."""
+    """Calls a program's main as the command line does, but silently, and returns its error ("": none).
+
+    Raises:
+        SystemExit: If a signal has ended it, for the worker ends too.
+    """
     said = io.StringIO()
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(said):
@@ -188,5 +203,7 @@ def call(program: str, argv: Sequence[str]) -> str:
         gc.unfreeze()
     if not code:
         return ""
+    if code in INTERRUPTED:
+        sys.exit(code)
     start = said.getvalue().find("Error: ")
     return said.getvalue()[start:].strip() if start >= 0 else f"Error: {program}.main returned {code}, expected 0."

@@ -54,17 +54,29 @@ def build_sampler(
 
 
 class EpochSampler(Sampler):
-    """Yields indices of `data_source`; `set_epoch` before an epoch decides which and in what order."""
+    """Yields indices of `data_source`; `set_epoch` before an epoch decides which and in what order.
+
+    A sampler defines `order`.
+    """
 
     def __init__(self, data_source: Sequence[Datum], seed: int = 0):
         self.data_source = data_source
         self.seed = seed
-        self.epoch = 0
+        self.epoch = self.n_skipped = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, n_skipped: int = 0) -> None:
+        """Sets what is drawn next: an epoch, but for its first indices, which an interrupted run has had."""
+        self.epoch, self.n_skipped = epoch, n_skipped
+
+    def order(self) -> Sequence[int]:
+        """Returns the indices of the whole epoch."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order()[self.n_skipped :])
 
     def __len__(self) -> int:
+        """Returns the number of indices in a whole epoch."""
         return len(self.data_source)
 
     def epoch_generator(self) -> torch.Generator:
@@ -74,15 +86,15 @@ class EpochSampler(Sampler):
 class SequentialSampler(EpochSampler):
     """All items in their own order."""
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self.data_source)))
+    def order(self) -> Sequence[int]:
+        return range(len(self.data_source))
 
 
 class RandomSampler(EpochSampler):
     """All items, shuffled anew in every epoch."""
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(torch.randperm(len(self.data_source), generator=self.epoch_generator()).tolist())
+    def order(self) -> Sequence[int]:
+        return torch.randperm(len(self.data_source), generator=self.epoch_generator()).tolist()
 
 
 class RandomClassSampler(EpochSampler):
@@ -109,15 +121,12 @@ class RandomClassSampler(EpochSampler):
                 f"DATALOADER.TRAIN_X.BATCH_SIZE / N_INS is {self.n_classes_per_batch} classes, expected at most the "
                 f"{len(self.indices_by_class)} that the training items have. Lower BATCH_SIZE or raise N_INS."
             )
-        self.n_indices = len(self._draw())
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._draw())
+        self.n_indices = len(self.order())
 
     def __len__(self) -> int:
         return self.n_indices
 
-    def _draw(self) -> list[int]:
+    def order(self) -> Sequence[int]:
         generator = self.epoch_generator()
         groups = {label: self._group(indices, generator) for label, indices in self.indices_by_class.items()}
         drawn: list[int] = []
@@ -146,8 +155,8 @@ class RankBatchSampler(BatchSampler):
         for batch in super().__iter__():
             yield batch[share(len(batch))] or batch[:1]
 
-    def set_epoch(self, epoch: int) -> None:
-        self.sampler.set_epoch(epoch)
+    def set_epoch(self, epoch: int, n_skipped: int = 0) -> None:
+        self.sampler.set_epoch(epoch, n_skipped)
 
     def n_items(self, i: int) -> int:
         """Number of items that all ranks have together in batch i."""

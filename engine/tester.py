@@ -6,6 +6,7 @@ Features are computed once and kept (engine/features.py), so that a test costs l
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from .features import FeatureReader
 from .images import DatasetWrapper
+from .interruption import raise_if_asked
 from .log import progress
 from .samplers import whole_batch
 from .trainer_base import TrainerBase
@@ -30,10 +32,12 @@ class Tester(TrainerBase):
 
     Attributes:
         features: Reads the features of images; None where the method wants the pixels.
+        precision: In which it computes, such as fp32; None where the method does not say.
         results: Of the last test.
     """
 
     features: FeatureReader | None = None
+    precision: str | None = None
     results: dict[str, Any]
 
     def model_inference(self, images: torch.Tensor) -> torch.Tensor:
@@ -73,14 +77,16 @@ class Tester(TrainerBase):
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluates on a split (TEST.SPLIT by default) and returns the main result, in percent."""
-        split = split or self.cfg.TEST.SPLIT
+        start_s, split = time.monotonic(), split or self.cfg.TEST.SPLIT
         loader = self.val_loader if split == "val" else self.test_loader
         self.set_model_mode("eval")
         self.evaluator.reset()
         logger.info("Evaluate on the *%s* set", split)
         for logits, labels in self.predictions(loader, split):
             self.evaluator.process(logits, labels)
+            raise_if_asked()
         self.results = self.evaluator.evaluate()
+        self.testing_s += time.monotonic() - start_s
         for name, value in self.results.items():
             self.write_scalar(f"{split}/{name}", value, self.epochs_done * self.num_batches)
         return next(iter(self.results.values()))

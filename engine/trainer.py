@@ -1,31 +1,19 @@
-"""The training loop, the same for every method: what a step is, a method says in `forward_backward`."""
+"""What a method is made of: its options, a data set, a model, and the loop that trains and tests it."""
 
 from __future__ import annotations
 
-import datetime
-import logging
-import time
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from yacs.config import CfgNode as CN
 
 from .data import DataManager
-from .distributed import is_first_rank, n_ranks, sum_over_ranks
+from .distributed import n_ranks
 from .evaluator import build_evaluator
-from .features import ViewBatches
-from .files import missing_path
-from .log import AverageMeter, MetricMeter, progress
-from .samplers import batch_share
-from .tester import Tester
-
-logger = logging.getLogger(__name__)
+from .loop import Loop
 
 
-class TrainerX(Tester):
+class TrainerX(Loop):
     """A method on a data set: builds both, trains, validates and tests.
 
     A method is a subclass. It must define `build_model`, which calls `register_model` for what is trained;
@@ -34,11 +22,9 @@ class TrainerX(Tester):
 
     Class attributes:
         not_in_identity: The method's keys that change how it computes, not what: another value is still the same run.
-        loop_steps_schedules: Whether the loop steps the schedules; False for a method that does it itself.
     """
 
     not_in_identity: tuple[str, ...] = ()
-    loop_steps_schedules = True
 
     @staticmethod
     def add_config(cfg: CN) -> None:
@@ -59,8 +45,6 @@ class TrainerX(Tester):
         self.features = self.build_features()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.results: dict[str, Any] = {}  # of the last test
-        self.num_batches = 0  # of an epoch, while training
-        self.writer: SummaryWriter | None = None  # while training
 
     def check_cfg(self, cfg: CN) -> None:
         """Raises what is wrong with `cfg` and cannot be seen before the trainer is built."""
@@ -105,10 +89,6 @@ class TrainerX(Tester):
         """Builds the model and registers its trained part."""
         raise NotImplementedError
 
-    def forward_backward(self, batch: dict) -> dict[str, float]:
-        """Does one optimisation step on a batch and returns its losses by name."""
-        raise NotImplementedError
-
     def half_at_once(self) -> dict[str, int]:
         """Returns the keys that decide how much is computed at once, with half of what is, best first."""
         loader = self.cfg.DATALOADER
@@ -123,114 +103,3 @@ class TrainerX(Tester):
 
     def checkpoint_fields(self) -> dict[str, Any]:
         return {"trainer": self.cfg.TRAINER.NAME, "classnames": list(self.dm.dataset.classnames)}
-
-    # The loop
-
-    def train(self) -> None:
-        """Trains from the last checkpoint, or from the start, to MAX_EPOCH; then tests."""
-        self.before_train()
-        for self.epoch in range(self.start_epoch, self.max_epoch):
-            self.before_epoch()
-            self.run_epoch()
-            self.after_epoch()
-        self.after_train()
-
-    def before_train(self) -> None:
-        """Resumes if RESUME or OUTPUT_DIR holds a checkpoint."""
-        self.start_epoch = self.epochs_done = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)
-        if self.cfg.RESUME and not self.start_epoch:
-            marker = Path(self.cfg.RESUME) / next(iter(self.models)) / "checkpoint"
-            raise FileNotFoundError(missing_path(marker, "RESUME's file", "Correct --resume, or leave it out."))
-        if self.cfg.INPUT.VIEWS:
-            self.train_loader_x = ViewBatches(self.features, self.train_loader_x, self.cfg.INPUT.VIEWS)
-        self.num_batches, self.batch_share = len(self.train_loader_x), batch_share(self.train_loader_x)
-        if is_first_rank():
-            self.writer = SummaryWriter(self.output_dir / "tensorboard", purge_step=self.start_epoch * self.num_batches)
-        self.time_start_s = time.monotonic()
-
-    def before_epoch(self) -> None:
-        """Draws the epoch's order and augmentations."""
-        self.dm.set_epoch(self.epoch)
-
-    def run_epoch(self) -> None:
-        """One pass over the training items."""
-        self.set_model_mode("train")
-        losses, batch_time_s, data_time_s = MetricMeter(), AverageMeter(), AverageMeter()
-        start_s = time.monotonic()
-        for self.batch_idx, batch in enumerate(progress(self.train_loader_x, f"epoch {self.epoch + 1}")):
-            data_time_s.update(time.monotonic() - start_s)
-            losses.update(self.over_all_ranks(self.forward_backward(batch)))
-            batch_time_s.update(time.monotonic() - start_s)
-            self.log_batch(losses, batch_time_s, data_time_s)
-            start_s = time.monotonic()
-        self.read_losses(losses)
-        if self.loop_steps_schedules:
-            self.update_lr()
-        self.epochs_done = self.epoch + 1
-
-    def over_all_ranks(self, losses: dict[str, float | torch.Tensor]) -> dict[str, float | torch.Tensor]:
-        """Returns the losses of a whole batch from those of this rank's share of it."""
-        if n_ranks() == 1:
-            return losses
-        own = [torch.as_tensor(value, dtype=torch.float32, device=self.device).reshape(()) for value in losses.values()]
-        return dict(zip(losses, sum_over_ranks(torch.stack(own) * self.batch_share)))
-
-    def after_epoch(self) -> None:
-        """Validates if the best model is wanted; saves."""
-        done = self.epochs_done
-        if self.cfg.TEST.FINAL_MODEL == "best_val":
-            result = self.test(split="val")
-            if result > self.best_result:
-                self.best_result = result
-                self.save_model(done, val_result=result, is_best=True)
-        frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
-        asked_for = done == self.max_epoch or (frequency > 0 and done % frequency == 0)
-        if asked_for or time.monotonic() - self.last_saved_s >= self.cfg.TRAIN.CHECKPOINT_SECONDS:
-            self.roll_model(done, val_result=self.best_result)
-
-    def after_train(self) -> None:
-        """Tests the final model."""
-        logger.info("Finish training")
-        self.results = {}  # not those of the last validation
-        if not self.cfg.TEST.NO_TEST:
-            best = self.cfg.TEST.FINAL_MODEL == "best_val"
-            logger.info("Deploy the %s", "model with the best val performance" if best else "last-step model")
-            if best:
-                self.load_model(self.output_dir)
-            self.test()
-        logger.info("Elapsed: %s", datetime.timedelta(seconds=round(time.monotonic() - self.time_start_s)))
-        self.close_writer()
-
-    def log_batch(self, losses: MetricMeter, batch_time_s: AverageMeter, data_time_s: AverageMeter) -> None:
-        """Reads the losses and logs a line with the time that is left, every PRINT_FREQ batches."""
-        done, lr = self.batch_idx + 1, self.get_current_lr()
-        step = self.epoch * self.num_batches + self.batch_idx
-        self.write_scalar("train/lr", lr, step)
-        if done % self.cfg.TRAIN.PRINT_FREQ == 0 or self.num_batches < self.cfg.TRAIN.PRINT_FREQ:
-            self.read_losses(losses)
-            left = self.max_epoch * self.num_batches - step - 1
-            eta = datetime.timedelta(seconds=int(batch_time_s.average * left))
-            logger.info(
-                f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
-                f"time {batch_time_s.value:.3f} ({batch_time_s.average:.3f}) "
-                f"data {data_time_s.value:.3f} ({data_time_s.average:.3f}) {losses} lr {lr:.4e} eta {eta}"
-            )
-
-    def read_losses(self, losses: MetricMeter) -> None:
-        """Writes the losses since the last call, up to this batch, to TensorBoard; raises if one is no number."""
-        self.check_losses()
-        read = losses.read()
-        first = self.epoch * self.num_batches + self.batch_idx + 1 - len(read)
-        for step, values in enumerate(read, start=first):
-            for name, value in values.items():
-                self.write_scalar(f"train/{name}", value, step)
-
-    def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """Writes a value to TensorBoard while training."""
-        if self.writer is not None:
-            self.writer.add_scalar(tag, scalar_value, global_step)
-
-    def close_writer(self) -> None:
-        """Closes TensorBoard's file."""
-        if self.writer is not None:
-            self.writer.close()

@@ -1,9 +1,8 @@
-"""What is trained: the registered models, their optimisers and schedules; a step of them, saving, resuming, loading."""
+"""What is trained: the registered models, their optimisers and schedules; a step of them, saving, loading."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -13,17 +12,10 @@ import torch
 from torch import nn
 from yacs.config import CfgNode as CN
 
-from .checkpoint import (
-    BEST,
-    checkpoint_name,
-    epoch_of,
-    load_checkpoint,
-    load_pretrained_weights,
-    newest_checkpoint,
-    save_checkpoint,
-)
-from .distributed import is_first_rank, n_ranks, on_first_rank, sum_gradients, sum_over_ranks
-from .files import write_atomically
+from .checkpoint import BEST, checkpoint_name, load_checkpoint, load_pretrained_weights, save_checkpoint
+from .distributed import n_ranks, of_all_ranks, on_first_rank, sum_gradients, sum_over_ranks
+from .random_state import random_state
+from .text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +28,13 @@ class TrainerBase:
 
     Attributes:
         epoch, batch_idx: Those of the step, while training.
+        earlier_s: Seconds that training and its tests had taken when the run was interrupted.
+        testing_s: Seconds that all tests have taken.
     """
 
     ignored_on_load: tuple[str, ...] = ()
     epoch = batch_idx = 0
+    earlier_s = testing_s = 0.0
 
     def __init__(self, cfg: CN):
         self.cfg = cfg
@@ -51,7 +46,7 @@ class TrainerBase:
         self.scheds: dict[str, Any] = {}
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         self.epochs_done = 0  # of the model as it is
-        self.best_result, self.last_saved_s = -1.0, time.monotonic()
+        self.best_result, self.time_start_s = -1.0, time.monotonic()
         self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
         self.unread_losses: list[tuple[str, torch.Tensor]] = []  # where in the run, and the loss there
         self._summed = False  # whether the gradients are those of all ranks
@@ -133,65 +128,34 @@ class TrainerBase:
         for name in self.models:
             save_checkpoint(self.checkpoint(name, epoch, val_result), self.output_dir / name, is_best=is_best)
 
-    def roll_model(self, epoch: int, *, val_result: float | None = None) -> None:
-        """Saves every model; the checkpoint before it is removed unless it was asked for. The first rank does."""
-        if not is_first_rank():
-            return
-        before = [newest_checkpoint(self.output_dir / name) for name in self.models]
-        self.save_model(epoch, val_result=val_result)
-        after = [newest_checkpoint(self.output_dir / name) for name in self.models]
-        for path in set(filter(None, before)) - set(after):
-            if not self._is_kept(path):
-                path.unlink(missing_ok=True)
-        self.last_saved_s = time.monotonic()
-
     def checkpoint(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
         """Returns what is saved of a model after `epoch` epochs."""
+        return {
+            **self.trained(name),
+            "epoch": epoch,
+            "val_result": val_result,
+            "scaler": self.scaler.state_dict(),
+            "random": of_all_ranks(random_state()),
+            **self.times(),
+            **self.checkpoint_fields(),
+        }
+
+    def trained(self, name: str) -> dict[str, Any]:
+        """Returns the entries of a checkpoint that each model has of its own."""
         optim, sched = self.optims[name], self.scheds[name]
         return {
             "state_dict": self.models[name].state_dict(),
-            "epoch": epoch,
             "optimizer": optim.state_dict() if optim else None,
             "scheduler": {"last_epoch": sched.last_epoch} if sched else None,
-            "val_result": val_result,
-            "scaler": self.scaler.state_dict(),
-            **self.checkpoint_fields(),
         }
+
+    def times(self) -> dict[str, float]:
+        """Returns the seconds that the run, and the tests in it, have taken, those of its earlier parts too."""
+        return {"time_s": self.earlier_s + time.monotonic() - self.time_start_s, "testing_s": self.testing_s}
 
     def checkpoint_fields(self) -> dict[str, Any]:
         """Returns further entries of a checkpoint: what it says of itself."""
         return {}
-
-    def _is_kept(self, path: Path) -> bool:
-        epoch, frequency = epoch_of(path), self.cfg.TRAIN.CHECKPOINT_FREQ
-        return epoch is None or epoch >= self.max_epoch or (frequency > 0 and epoch % frequency == 0)
-
-    def resume_model_if_exist(self, directory: str | Path) -> int:
-        """Restores the newest checkpoint in `directory` and returns its epoch, 0 if there is none."""
-        newest = on_first_rank(lambda: {name: newest_checkpoint(Path(directory) / name) for name in self.models})
-        if not newest or None in newest.values():
-            return 0
-        for name, path in newest.items():
-            checkpoint = on_first_rank(partial(load_checkpoint, path))
-            self._load_state(name, checkpoint, path)
-            self._resume_best(name, Path(directory), checkpoint.get("val_result"))
-            if self.optims[name] is not None:
-                self.optims[name].load_state_dict(checkpoint["optimizer"])
-                if self.scheds[name] is not None:
-                    self.scheds[name].last_epoch = checkpoint["scheduler"]["last_epoch"]
-            if self.scaler.is_enabled() and checkpoint.get("scaler"):  # none from a run in float32
-                self.scaler.load_state_dict(checkpoint["scaler"])
-        logger.info("Resume after epoch %d from %s", checkpoint["epoch"], directory)
-        return checkpoint["epoch"]
-
-    def _resume_best(self, name: str, directory: Path, result: Any) -> None:
-        """Takes over the best model so far, with its result; without the one the other means nothing."""
-        best, own = directory / name / BEST, self.output_dir / name / BEST
-        if on_first_rank(best.is_file) and isinstance(result, (int, float)):
-            self.best_result = result
-            if is_first_rank() and best.resolve() != own.resolve():
-                own.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(own, lambda temporary: shutil.copy(best, temporary))
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """Loads every model from a run's folder.
@@ -229,8 +193,9 @@ class TrainerBase:
         shapes_expected = {key: tuple(value.shape) for key, value in expected.items()}
         if shapes_found != shapes_expected:
             trainer = checkpoint.get("trainer")
+            of_trainer = f" of {printable(str(trainer))}" if trainer else ""
             raise ValueError(
-                f"The checkpoint {path}{f' of {trainer}' if trainer else ''} holds {_entries(shapes_found)}, "
+                f"The checkpoint {path}{of_trainer} holds {_entries(shapes_found)}, "
                 f"{self.cfg.TRAINER.NAME} expected {_entries(shapes_expected)}. It was trained with another trainer, "
                 "backbone, context or class list: give the --trainer and the config it was trained with."
             )
@@ -238,4 +203,4 @@ class TrainerBase:
 
 
 def _entries(shapes: dict[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items())) or "nothing"
+    return printable(", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))) or "nothing"

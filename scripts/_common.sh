@@ -9,6 +9,7 @@
 #   PYTHON   the interpreter (default: .venv/bin/python where it is there, else python3)
 # DATA and OUTPUT are relative to the caller's folder; everything else is relative to the repository's root.
 # A run that is done already says so and costs seconds; an unfinished one goes on where it was.
+# Ctrl-C and SIGTERM end the run that goes, which saves where it stands, and then the script, with 130 or 143.
 # shellcheck shell=bash
 
 set -euo pipefail
@@ -28,7 +29,10 @@ if [[ -z ${PYTHON:-} ]]; then
   if [[ -x .venv/bin/python ]]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
 FAILED=()
-trap 'exit 130' INT # Ctrl-C ends all seeds, not one
+CHILD=            # the process that `run` waits for
+N_HEARD=0 SIGNAL= # how many signals came, and the exit code after the last one
+trap 'interrupted INT 130' INT
+trap 'interrupted TERM 143' TERM
 
 # usage COUNT ARGUMENTS...: ends the script with its header as help, unless there are COUNT arguments and then pairs.
 usage() {
@@ -51,6 +55,29 @@ fail() {
 
 if [[ ! $SEEDS =~ ^[-0-9[:space:]]+$ ]]; then fail "SEEDS is $SEEDS, expected whole numbers such as SEEDS=\"1 2 3\"."; fi
 
+# interrupted NAME CODE: passes a signal on to what runs, which ends the script when it has ended.
+interrupted() {
+  N_HEARD=$((N_HEARD + 1)) SIGNAL=$2
+  if [[ -z $CHILD ]]; then exit "$SIGNAL"; fi
+  kill -s "$1" "$CHILD" 2>/dev/null || true
+}
+
+# run COMMAND...: runs it beside the script, since bash hears no signal while it waits for what runs in it.
+run() {
+  local code n_heard
+  "$@" &
+  CHILD=$!
+  while true; do
+    n_heard=$N_HEARD code=0
+    wait "$CHILD" || code=$?
+    if ((n_heard == N_HEARD)); then break; fi # else the wait has ended, and not what is waited for
+  done
+  CHILD=
+  if [[ -n $SIGNAL ]]; then exit "$SIGNAL"; fi
+  if ((code == 130 || code == 143)); then exit "$code"; fi
+  return "$code"
+}
+
 # train FOLDER ARGUMENTS...: one call of train.py whose run lies in FOLDER.
 train() {
   local folder=$1
@@ -62,7 +89,7 @@ train() {
     echo
     return
   fi
-  if "${command[@]}"; then return; fi
+  if run "${command[@]}"; then return; fi
   FAILED+=("$folder")
   # It failed before it started, so what is wrong is not the seed: the others would fail alike.
   if [[ ! -f $folder/config.yaml ]]; then finish; fi

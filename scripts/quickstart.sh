@@ -17,8 +17,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 zeroshot=$OUTPUT/ZeroshotCLIP/tiny/shapes
 coop=$OUTPUT/shapes/CoOp/tiny_16shots/nctx16_cscFalse_ctpend
 
-bash scripts/coop/zeroshot.sh shapes tiny
-bash scripts/coop/main.sh shapes tiny end 16 16 False
+run bash scripts/coop/zeroshot.sh shapes tiny
+run bash scripts/coop/main.sh shapes tiny end 16 16 False
 if [[ ${DRY_RUN:-0} == 1 ]]; then exit; fi
 "$PYTHON" parse_test_res.py "$coop"
 

@@ -13,7 +13,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import cocoop, evaluation, loader, measure, memory, parts, runs, sweep, text_encoder, train_run
+from benchmarks import (
+    checkpoints,
+    cocoop,
+    evaluation,
+    loader,
+    measure,
+    memory,
+    parts,
+    runs,
+    sweep,
+    text_encoder,
+    train_run,
+)
 from clip.model import build_model
 from tests.naive import naive_features
 from tests.tiny_clip import golden_state_dict
@@ -105,6 +117,28 @@ def test_cocoop(small_tower, tmp_path, capsys):
     assert [row["places"][0] for row in rows] == [2 * 77, 4 * 2 * 77, 5 * 4 * 77]
     assert rows[2]["note"] == "the naive side extrapolated from 4 images"
     assert rows[2]["note"] in capsys.readouterr().out
+
+
+def test_checkpoints(tmp_path, capsys):
+    words = [
+        "--shots",
+        "1",
+        "--repeats",
+        "1",
+        "--steps",
+        "20",
+        "--seconds",
+        "10",
+        "--json",
+        str(tmp_path / "results.json"),
+    ]
+    checkpoints.main([*words, "DATALOADER.NUM_WORKERS", "0", "USE_CUDA", "False"])
+    content, [row] = rows_of(words)
+    assert row["note"].startswith("3 steps; a write takes ") and ", one in 10 s is " in row["note"]
+    early, late = content["rows"][1:]
+    assert (early["case"], late["case"]) == ("after 3 steps", "after 21 steps")
+    assert 0 < late["resident_gb"] < early["resident_gb"] + 0.1
+    assert late["case"] in capsys.readouterr().out
 
 
 def test_evaluation(run_words, capsys):

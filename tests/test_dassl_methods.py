@@ -14,6 +14,8 @@ from engine import DataManager
 from engine.config_file import full_default
 from engine.optim import build_lr_scheduler
 from engine.plugins import plugins
+from tests.stopping import assert_same, before_step, ended, terminate
+from tests.stopping import train as train_until_stopped
 from tests.tiny_run import tiny_cfg
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*CUDA is not available", "ignore:.*autocast")
@@ -103,16 +105,23 @@ class TestLoop:
         first = load_checkpoint(tmp_path / "whole/image_adapter/model.pth.tar-1")["state_dict"]
         assert torch.equal(second.model.image_adapter.weight, first["weight"])
 
-    def test_the_loop_removes_what_it_rolls_not_what_a_method_saves(self, make, tmp_path):
-        trainer = make("Adapters", "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_SECONDS", 0)
-        trainer.save_model(0, tmp_path / "run")  # of epoch 0: after one
-        trainer.save_model(0, tmp_path / "own")
-        trainer.save_model(1, tmp_path / "own")
-        trainer.roll_model(2)
-        names = {path.name for path in (tmp_path / "run/image_adapter").iterdir()}
-        assert names == {"checkpoint", "model.pth.tar-2"}
-        names = {path.name for path in (tmp_path / "own/image_adapter").iterdir()}
-        assert names == {"checkpoint", "model.pth.tar-1", "model.pth.tar-2"}
+    @pytest.mark.parametrize("n_steps", [1, 3, 4])
+    def test_stopped_in_the_midst_it_goes_on_to_the_same_end(self, make, n_steps):
+        """Its dropout draws in every step; of its three models one has a schedule, two an optimiser."""
+
+        def seeded(folder):
+            torch.manual_seed(0)  # the method's layers start at random, as its dropout does
+            return make("Adapters", "OPTIM.LR", 0.1, folder=folder)
+
+        whole = seeded("whole")
+        assert train_until_stopped(whole)
+        expected = ended(whole)
+        stopped = seeded("run")
+        before_step(stopped, n_steps, terminate)
+        assert not train_until_stopped(stopped)
+        again = seeded("run")
+        assert train_until_stopped(again)
+        assert_same(ended(again), expected)
 
     def test_half_precision_beside_clip_in_float32(self, make):
         trainer = make("Adapters", "TRAINER.ADAPTERS.PREC", "fp16", "OPTIM.MAX_EPOCH", 1)

@@ -1,6 +1,5 @@
 """Several ranks compute what one process computes, write once, and end together when one of them dies."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,11 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from engine import distributed
 from engine.distributed import any_rank, first_on_machine, gather_rows, n_ranks, on_first_rank, process_group, share
+from engine.run_folder import read_results
 from engine.sharing import sharing
 from engine.trainer import TrainerX
 from tests.ranks import run_ranks
 from tests.test_train_cli import TRAINER_YAML
-from tests.tiny_run import build_trainer, tiny_cfg
+from tests.tiny_run import build_trainer, repeatable, tiny_cfg
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDED = ("TRAINER.COOP.SHARD_CLASSES", True)
@@ -201,7 +201,7 @@ class TestWhoWrites:
     def test_the_first_rank_alone(self, together):
         given, _ = together
         first, *others = [run["whole run"]["folder"] for run in given]
-        files = {"log.txt", "config.yaml", "results.json", "tensorboard", "prompt_learner"}
+        files = {".lock", "log.txt", "config.yaml", "results.json", "tensorboard", "prompt_learner"}
         assert {path.name for path in first.iterdir()} == files
         assert not any(folder.exists() for folder in others)
         assert (first / "log.txt").read_text().count("* accuracy: ") == 1
@@ -308,7 +308,7 @@ def argv(tiny_files, tmp_path):
     (tmp_path / "folder.yaml").write_text("DATASET: {NAME: Folder}\n")
     flags = [f"--root={tiny_files[0]}", "--seed=1", "--trainer=CoOp", f"--backbone={tiny_files[1]['vit']}"]
     flags += [f"--config-file={tmp_path}/tiny.yaml", f"--dataset-config-file={tmp_path}/folder.yaml"]
-    keys = ["USE_CUDA", "False", "OPTIM.MAX_EPOCH", "3", "TRAIN.CHECKPOINT_SECONDS", "0"]
+    keys = ["USE_CUDA", "False", "OPTIM.MAX_EPOCH", "3", "TRAIN.CHECKPOINT_FREQ", "1"]
     return lambda name: [*flags, f"--output-dir={tmp_path / name}", *keys]
 
 
@@ -333,8 +333,9 @@ class TestARankThatDies:
         assert done.returncode == 0, done.stderr
         assert "Resume after epoch 1 from" in done.stdout
         assert train.main(argv("one")) == 0
-        one, several = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "several"))
-        assert several == one
+        assert repeatable(tmp_path / "several") == repeatable(tmp_path / "one")
+        ranks = [read_results(tmp_path / name)["provenance"]["ranks"] for name in ("one", "several")]
+        assert ranks == [1, 2]
 
     def kill_one(self, argv, folder):
         """Returns the exit codes, and what the first rank says on standard error."""

@@ -13,7 +13,7 @@ EPOCHS, BATCHES = 3, 3
 @pytest.fixture
 def trainer(tiny_files, tmp_path):
     """It saves after each of three epochs of three batches, and shows losses after every second batch."""
-    pairs = ("OPTIM.MAX_EPOCH", EPOCHS, "TEST.NO_TEST", True, "TRAIN.CHECKPOINT_SECONDS", 0, "TRAIN.PRINT_FREQ", 2)
+    pairs = ("OPTIM.MAX_EPOCH", EPOCHS, "TEST.NO_TEST", True, "TRAIN.CHECKPOINT_FREQ", 1, "TRAIN.PRINT_FREQ", 2)
     return build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *pairs))
 
 
@@ -42,16 +42,16 @@ def spoil(trainer, epoch, batch_idx, value):
 
 def ends(trainer, tmp_path, message):
     """Trains up to the error; the files of the first epoch's checkpoint are as they were saved."""
-    saved, roll = {}, trainer.roll_model
+    saved, save = {}, trainer.save_model
 
     def read():
         return {path: path.read_bytes() for path in (tmp_path / "prompt_learner").iterdir()}
 
-    def rolled(*args, **options):
-        roll(*args, **options)
+    def save_and_read(*args, **options):
+        save(*args, **options)
         saved.update(read())
 
-    trainer.roll_model = rolled
+    trainer.save_model = save_and_read
     with pytest.raises(FloatingPointError, match=message):
         trainer.train()
     assert read() == saved and any(path.name == "model.pth.tar-1" for path in saved)

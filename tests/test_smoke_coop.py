@@ -139,7 +139,7 @@ def test_zero_shot_with_an_ensemble_of_prompts(place):
 
 def test_a_killed_run_is_not_done_and_goes_on(place):
     """Killed in epoch 3 of 20 and called again, it ends with the very context of a run that was left alone."""
-    pairs = ("OPTIM.MAX_EPOCH", "20", "TRAIN.CHECKPOINT_SECONDS", "0")
+    pairs = ("OPTIM.MAX_EPOCH", "20", "TRAIN.RESUME_EVERY_S", "0.1")
     main = command(place, "main.sh", PARAMETERS, *pairs)
     killed = {"SEEDS": "1", "OUTPUT": f"{place}/killed"}
     folder = place / "killed" / RUNS / "seed1"

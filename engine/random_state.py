@@ -1,0 +1,29 @@
+"""The random generators that every program shares: torch's on the CPU and on each GPU, numpy's, Python's."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict[str, Any]:
+    """Returns the state of all generators as tensors and plain values, which can be saved."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (name, keys.tolist(), *rest),
+        "python": random.getstate(),
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Sets all generators to what `random_state` gave; of GPUs those that are there."""
+    torch.set_rng_state(state["torch"])
+    for device, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(of_device, device)
+    np.random.set_state(state["numpy"])
+    random.setstate(state["python"])

@@ -1,0 +1,338 @@
+"""A run that is stopped, wherever, and called again ends with the very bits of one that was left alone."""
+
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import engine.resume
+from engine import TRAINER_REGISTRY, load_checkpoint
+from engine.random_state import random_state, restore_random_state
+from engine.resume import BEFORE, RESUME, newest_state, remove_resume_files
+from engine.sharing import sharing
+from tests.stopping import assert_same, before_step, ended, kill, terminate, train
+from tests.tiny_run import build_trainer, tiny_cfg
+from trainers.coop import CoOp
+
+EPOCHS, BATCHES = 2, 3
+EVERY_STEP = ("TRAIN.RESUME_EVERY_S", 1e-9)
+BEST_VAL = ("TEST.FINAL_MODEL", "best_val")
+
+
+@pytest.fixture
+def make(tiny_files, tmp_path):
+    """Builds a trainer whose folder is tmp_path/run; KEY, VALUE, ... change its config. All have one CLIP."""
+
+    def build(*pairs, folder="run"):
+        values = {"OPTIM.MAX_EPOCH": EPOCHS, "OPTIM.LR": 0.1, **dict(zip(pairs[::2], pairs[1::2], strict=True))}
+        pairs = [word for pair in values.items() for word in pair]
+        return build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / folder, *pairs))
+
+    with sharing():
+        yield build
+
+
+@pytest.fixture
+def drawing(monkeypatch):
+    """Makes CoOp a method that draws from every generator in its steps and in its tests."""
+
+    class Drawing(CoOp):
+        def forward_backward(self, batch):
+            factor = torch.rand(()) + np.random.randn() + random.gauss(0, 1)
+            return super().forward_backward({**batch, "img": batch["img"] * (1 + factor)})
+
+        def model_inference(self, images):
+            return super().model_inference(images * torch.rand(len(images), 1, 1, 1) * random.random())
+
+    monkeypatch.setitem(TRAINER_REGISTRY._entries, "CoOp", Drawing)
+
+
+@pytest.mark.parametrize(
+    "pairs, draws",
+    [
+        ((), False),
+        (("OPTIM.NAME", "adamw", "OPTIM.WARMUP_EPOCH", 1, "OPTIM.LR", 0.01), False),
+        (BEST_VAL, False),
+        (("INPUT.VIEWS", 2), False),
+        (("DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler", "DATALOADER.TRAIN_X.N_INS", 2), False),
+        (BEST_VAL, True),
+    ],
+    ids=["sgd", "adamw", "best_val", "views", "classes", "draws"],
+)
+def test_stopped_after_every_step(make, pairs, draws, request):
+    if draws:
+        request.getfixturevalue("drawing")
+    alone = make(*pairs, folder="alone")
+    all_losses = before_step(alone, 0, None)
+    assert train(alone)
+    expected = ended(alone)
+    assert len(all_losses) == EPOCHS * BATCHES
+    for n in range(1, EPOCHS * BATCHES + 1):
+        trainer = make(*pairs, folder=f"stopped{n}")
+        losses = before_step(trainer, n, terminate)
+        assert not train(trainer)
+        again = make(*pairs, folder=f"stopped{n}")
+        losses_again = before_step(again, 0, None)
+        assert train(again)
+        assert_same(ended(again), expected)
+        assert (losses, losses_again) == (all_losses[:n], all_losses[n:])
+
+
+def test_killed_in_every_step(make, drawing):
+    alone = make(*BEST_VAL, folder="alone")
+    all_losses = before_step(alone, 0, None)
+    assert train(alone)
+    expected = ended(alone)
+    for n in range(1, EPOCHS * BATCHES + 1):
+        trainer = make(*BEST_VAL, *EVERY_STEP, folder=f"killed{n}")
+        before_step(trainer, n, kill)
+        assert not train(trainer)
+        again = make(*BEST_VAL, folder=f"killed{n}")
+        losses = before_step(again, 0, None)
+        assert train(again)
+        assert_same(ended(again), expected)
+        assert losses == all_losses[n - 1 :]
+
+
+def test_stopped_after_every_single_step(make, drawing):
+    alone = make(*BEST_VAL, folder="alone")
+    assert train(alone)
+    expected = ended(alone)
+    n_stops = 0
+    while True:
+        trainer = make(*BEST_VAL)
+        before_step(trainer, 1, terminate)
+        if train(trainer):
+            break
+        n_stops += 1
+    assert n_stops == EPOCHS * BATCHES
+    assert_same(ended(trainer), expected)
+
+
+@pytest.mark.parametrize("n_tests", range(1, EPOCHS + 2))
+@pytest.mark.parametrize("stop", [terminate, kill], ids=["signal", "kill"])
+def test_stopped_in_a_validation_and_in_the_test(make, drawing, n_tests, stop):
+    alone = make(*BEST_VAL, folder="alone")
+    assert train(alone)
+    expected = ended(alone)
+    trainer = make(*BEST_VAL, *EVERY_STEP)
+    infer, n_images = trainer.model_inference, []
+
+    def stopped(images):
+        n_images.append(len(images))
+        if len(n_images) == 2 * n_tests:  # two batches of six validation items, three of nine test items
+            stop()
+        return infer(images)
+
+    trainer.model_inference = stopped
+    assert not train(trainer)
+    again = make(*BEST_VAL)
+    assert train(again)
+    assert_same(ended(again), expected)
+
+
+def test_the_scaler_goes_on(make):
+    def build(folder):
+        trainer = make(folder=folder)
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)
+        return trainer
+
+    alone = build("alone")
+    assert train(alone)
+    expected = ended(alone)
+    for n in (2, 3, 5):
+        trainer = build(f"stopped{n}")
+        before_step(trainer, n, terminate)
+        assert not train(trainer)
+        trainer = build(f"stopped{n}")
+        assert train(trainer)
+        assert_same(ended(trainer), expected)
+        assert trainer.scaler.state_dict() == alone.scaler.state_dict()
+    assert alone.scaler.get_scale() > 4
+
+
+class TestFiles:
+    def stopped(self, make, n, *pairs, folder="run"):
+        """A run that is killed in its n-th step, and the folder that it leaves."""
+        trainer = make(*pairs, *EVERY_STEP, folder=folder)
+        before_step(trainer, n, kill)
+        assert not train(trainer)
+        return trainer.output_dir
+
+    def test_what_one_holds(self, make):
+        folder = self.stopped(make, BATCHES + 3, *BEST_VAL)
+        state = torch.load(folder / RESUME, weights_only=True)
+        assert (state["epoch"], state["batch"]) == (1, 2)
+        assert state["models"]["prompt_learner"].keys() == {"state_dict", "optimizer", "scheduler"}
+        assert state["models"]["prompt_learner"]["state_dict"].keys() == {"ctx"}, "not what the class names decide"
+        assert state["random"][0].keys() == {"torch", "cuda", "numpy", "python"}
+        assert state["val_result"] > 0 and state["time_s"] > state["testing_s"] > 0
+        before = torch.load(folder / BEFORE, weights_only=True)
+        assert (before["epoch"], before["batch"]) == (1, 1)
+
+    def test_a_checkpoint_of_an_epoch_holds_the_generators_too(self, make, drawing):
+        assert train(alone := make("TRAIN.CHECKPOINT_FREQ", 1, "TRAIN.RESUME_EVERY_S", 0))
+        expected, learner = ended(alone), alone.output_dir / "prompt_learner"
+        assert not (alone.output_dir / RESUME).exists()
+        for epoch in range(2, EPOCHS + 1):
+            (learner / f"model.pth.tar-{epoch}").unlink()
+        assert train(again := make())
+        assert_same(ended(again), expected)
+
+    @pytest.mark.parametrize("every_s, n_written", [(60.0, 0), (0.0, 0), (1e-9, BATCHES)])
+    def test_how_often_one_is_written(self, make, monkeypatch, every_s, n_written):
+        written, save = [], engine.resume.save_checkpoint
+
+        def saved(state, folder, *, file_name):
+            written.append((state["epoch"], state["batch"]))
+            save(state, folder, file_name=file_name)
+
+        monkeypatch.setattr(engine.resume, "save_checkpoint", saved)
+        assert train(make("TRAIN.RESUME_EVERY_S", every_s, "OPTIM.MAX_EPOCH", 1, "TEST.NO_TEST", True))
+        assert written == [(0, 1), (0, 2), (1, 0)][:n_written]
+
+    @pytest.mark.parametrize("how", ["cut", "altered", "gone"])
+    def test_the_one_before_is_used_if_the_newest_is_not_whole(self, make, caplog, how):
+        alone = make(folder="alone")
+        losses = before_step(alone, 0, None)
+        assert train(alone)
+        expected = ended(alone)
+        path = self.stopped(make, 6) / RESUME
+        spoil(path, how)
+        trainer = make()
+        again = before_step(trainer, 0, None)
+        with caplog.at_level(logging.INFO, logger="engine"):
+            assert train(trainer)
+        assert_same(ended(trainer), expected)
+        assert again == losses[4:], "after four steps, not after five"
+        assert ("What was saved before it is used." in caplog.text) == (how != "gone")
+        assert f"Resume after epoch 1, batch 1 from {path.parent}" in caplog.text
+
+    def test_then_the_newest_checkpoint_of_an_epoch(self, make, caplog):
+        folder = self.stopped(make, 6, "TRAIN.CHECKPOINT_FREQ", 1)
+        for name in (RESUME, BEFORE):
+            spoil(folder / name, "cut")
+        trainer = make()
+        losses = before_step(trainer, 0, None)
+        assert train(trainer)
+        assert len(losses) == (EPOCHS - 1) * BATCHES
+
+    def test_where_nothing_is_whole_the_run_starts_over_and_says_so(self, make, caplog):
+        folder = self.stopped(make, 3)
+        for name in (RESUME, BEFORE):
+            spoil(folder / name, "cut")
+        trainer = make()
+        losses = before_step(trainer, 0, None)
+        assert train(trainer)
+        assert len(losses) == EPOCHS * BATCHES
+        assert f"Nothing in {folder} is whole: the run starts from the beginning" in caplog.text
+
+    def test_the_newest_wins_whichever_kind_it_is(self, make):
+        folder = self.stopped(make, 6, "TRAIN.CHECKPOINT_FREQ", 1)
+        path, state = newest_state(folder, ["prompt_learner"])
+        assert (path.name, state["epoch"], state["batch"]) == (RESUME, 1, 2)
+        trainer = make()
+        trainer.save_model(2)
+        path, state = newest_state(folder, ["prompt_learner"])
+        assert (path.name, state["epoch"], state["batch"]) == ("model.pth.tar-2", 2, 0)
+
+    def test_of_several_models_all_have_to_be_whole(self, make, tmp_path):
+        trainer = make()
+        trainer.register_model("other", torch.nn.Linear(2, 2))
+        for epoch in (1, 2):
+            trainer.save_model(epoch)
+        spoil(tmp_path / "run" / "other" / "model.pth.tar-2", "cut")
+        path, state = newest_state(tmp_path / "run", ["prompt_learner", "other"])
+        assert (path.name, state["models"].keys()) == ("model.pth.tar-1", {"prompt_learner", "other"})
+
+    def test_both_go_when_the_run_has_ended(self, make):
+        folder = self.stopped(make, 6)
+        (folder / "log.txt").touch()
+        remove_resume_files(folder)
+        assert {path.name for path in folder.iterdir()} == {"log.txt", "tensorboard"}
+        remove_resume_files(folder)
+
+    def test_from_another_folder_and_then_from_its_own(self, make, tmp_path):
+        alone = make(folder="alone")
+        assert train(alone)
+        expected = ended(alone)
+        folder = self.stopped(make, 3)
+        there = {path: path.read_bytes() for path in folder.glob("resume*")}
+        pairs = ("RESUME", str(folder))
+        second = make(*pairs, folder="second")
+        losses = before_step(second, 2, terminate)
+        assert not train(second) and len(losses) == 2
+        third = make(*pairs, folder="second")
+        losses = before_step(third, 0, None)
+        assert train(third) and len(losses) == EPOCHS * BATCHES - 4
+        assert_same(ended(third), expected)
+        assert {path: path.read_bytes() for path in folder.glob("resume*")} == there
+
+    def test_a_run_of_another_method_or_context(self, make):
+        self.stopped(make, 3)
+        with pytest.raises(ValueError, match=rf"{RESUME} of CoOp holds ctx \(2, 64\), CoOp expected ctx \(4, 64\)"):
+            make("TRAINER.COOP.N_CTX", 4).train()
+
+    def test_no_state_of_a_run(self, make, tmp_path):
+        (tmp_path / "run").mkdir()
+        torch.save({"weight": torch.ones(2)}, tmp_path / "run" / RESUME)
+        with pytest.raises(ValueError, match=f"{RESUME} is not a state of a run, expected what training saves there"):
+            make().train()
+
+    def test_a_folder_to_resume_from_without_a_whole_checkpoint(self, make, tmp_path):
+        make("OPTIM.MAX_EPOCH", 1).train()
+        spoil(tmp_path / "run" / "prompt_learner" / "model.pth.tar-1", "cut")
+        with pytest.raises(ValueError, match="RESUME is .*/run, expected a folder with a whole checkpoint. Name"):
+            make("RESUME", str(tmp_path / "run"), folder="second").train()
+
+
+def spoil(path, how):
+    content = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "altered":
+        at = content.index(b"ctx") + 200  # in the pickle or the tensors behind it: a checksum covers it
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    else:
+        path.unlink()
+
+
+def test_random_states_are_plain_and_come_back(tmp_path):
+    torch.rand(3), np.random.randn(3), random.gauss(0, 1)  # a half of numpy's and Python's pairs is kept back
+    torch.save(random_state(), tmp_path / "random.pt")
+    expected = torch.rand(3).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.random()
+    torch.rand(5), np.random.rand(5), random.random()
+    restore_random_state(torch.load(tmp_path / "random.pt", weights_only=True))
+    assert (torch.rand(3).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.random()) == expected
+
+
+def test_a_resumed_run_tells_both_parts(make, caplog):
+    trainer = make()
+    before_step(trainer, 5, terminate)
+    with caplog.at_level(logging.INFO, logger="engine"):
+        assert not train(trainer)
+        assert caplog.messages[-1] == "Interrupted after epoch 1, batch 2"
+        again = make()
+        assert train(again)
+    assert f"Resume after epoch 1, batch 2 from {again.output_dir}" in caplog.messages
+    lines = [message.split(" time")[0] for message in caplog.messages if message.startswith("epoch [")]
+    assert lines == [f"epoch [{e}/{EPOCHS}] batch [{b}/{BATCHES}]" for e in (1, 2) for b in (1, 2, 3)]
+
+
+def test_seconds_of_both_parts_count(make):
+    trainer = make()
+    before_step(trainer, 5, terminate)
+    assert not train(trainer)
+    again = make()
+    again.before_train()
+    assert again.earlier_s > 0
+    assert again.times()["time_s"] > again.earlier_s
+
+
+def test_load_checkpoint_refuses_no_epoch_of_it(make):
+    assert train(make())
+    assert {"random", "time_s", "testing_s"} <= load_checkpoint(
+        make().output_dir / "prompt_learner" / f"model.pth.tar-{EPOCHS}"
+    ).keys()
