@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine import DATASET_REGISTRY, DatasetBase, Datum
+from engine.bad_images import SPLITS, splits_that_skip
 
 from .checks import require_usable
 from .fewshot_file import read_fewshot
@@ -67,7 +68,9 @@ class FewShotDataset(DatasetFiles, DatasetBase):
             kept = labels_of_subset(train, val, test, selection, subset=subset)
             self.source_labels = tuple(self.source_labels[label] for label in kept)
         used = subsample_classes(train, val, test, selection, subset=subset)
-        require_usable(type(self), self.find_root(cfg.DATASET.ROOT), items, used)
+        skipping = splits_that_skip(cfg, used[1], used[2])
+        whole = [part for name, part in zip(SPLITS, used) if name not in skipping]
+        require_usable(type(self), self.find_root(cfg.DATASET.ROOT), items, whole)
         train, val, test, selection = used
         super().__init__(train, val=val, test=test, selection=selection)
 

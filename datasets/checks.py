@@ -53,7 +53,7 @@ def require_usable(dataset: type, root: Path, items: Items, used: Sequence[Seque
         dataset: The data set's class.
         root: The folder that holds `dataset_dir`.
         items: All train, val and test items.
-        used: Lists of those that the run reads.
+        used: Lists of those that the run reads, all of which it needs.
 
     Raises:
         FileNotFoundError: If images that the run reads are missing or empty, and nothing else is wrong.

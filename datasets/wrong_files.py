@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from tqdm import tqdm
-
 from engine import Datum
-from engine.data import read_image
+from engine.bad_images import find_bad
+from engine.data import n_cores
 
 from .report import name_first
 from .split import IMAGE_SUFFIXES, Items
@@ -53,9 +51,7 @@ def name_unusable(dataset: type, root: Path, missing: Sequence[str], empty: Sequ
 
 def find_broken(paths: Sequence[str]) -> list[str]:
     """Returns the images that do not decode; all are read, in parallel."""
-    with ThreadPool() as pool:  # threads: Pillow decodes without holding the interpreter's lock
-        decoded = tqdm(pool.imap(_decodes, paths, chunksize=16), "decoding", len(paths), leave=False)
-        return [path for path, good in zip(paths, decoded) if not good]
+    return list(find_bad(paths, n_cores()))
 
 
 def name_broken(dataset: type, root: Path, broken: Sequence[str]) -> list[str]:
@@ -93,14 +89,6 @@ def name_unlisted(dataset: type, root: Path, unlisted: Sequence[str]) -> list[st
         f"{root / dataset.dataset_dir / dataset.image_dir} has {len(unlisted):,} folder(s) of images that are not "
         f"listed, expected those of the classes alone: {name_first(unlisted)}. No run reads them: move them away."
     ]
-
-
-def _decodes(path: str) -> bool:
-    try:
-        read_image(path)
-    except (ValueError, FileNotFoundError):
-        return False
-    return True
 
 
 def _holds_images(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from .datum import Datum
 from .distributed import n_local_ranks
+from .image_files import read_image
 from .samplers import mix_seeds
 from .transforms import build_transform
 
@@ -88,41 +88,3 @@ class ImageCache:
             self.kept[path] = image
             self.n_bytes += n_bytes
         return image
-
-
-def read_image(path: str | os.PathLike) -> Image.Image:
-    """Returns the image file as RGB.
-
-    Raises:
-        MissingImageError: If there is no such file; a FileNotFoundError.
-        BrokenImageError: If it does not decode; a ValueError.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise MissingImageError(
-            f"Image {path} is missing, expected every file that the split lists. Put it there; "
-            "`python -m datasets.check NAME --root FOLDER` lists all that are missing."
-        ) from error
-    except Exception as error:  # what a decoder raises on a broken file depends on the format
-        raise BrokenImageError(
-            f"Image {path} does not decode ({type(error).__name__}: {error}), expected a whole image file. Replace it; "
-            "`python -m datasets.check NAME --root FOLDER --decode` finds all such files."
-        ) from error
-
-
-class _ImageError(Exception):
-    """An error that reads the same from a worker process, where torch makes the text a traceback, its message last."""
-
-    def __init__(self, text: str):
-        name = f"{type(self).__module__}.{type(self).__qualname__}: "
-        super().__init__(text.rpartition(name)[2].strip())
-
-
-class MissingImageError(_ImageError, FileNotFoundError):
-    """An image file that is not there."""
-
-
-class BrokenImageError(_ImageError, ValueError):
-    """An image file that does not decode."""

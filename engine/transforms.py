@@ -40,6 +40,7 @@ INTERPOLATION_MODES = {
     "nearest": T.InterpolationMode.NEAREST,
 }
 N_MAGNITUDES = 31  # RandAugment's scale is 0 to 30
+LONGEST = 16  # times the shorter edge
 
 
 def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch.Tensor]:
@@ -80,8 +81,22 @@ def _fit_to_size(node, names: set[str]) -> list[Callable]:
 
 
 def _shorter_edge_and_center_crop(node) -> list[Callable]:
-    resize = T.Resize(max(node.SIZE), interpolation=INTERPOLATION_MODES[node.INTERPOLATION])
+    resize = ResizeShorterEdge(max(node.SIZE), interpolation=INTERPOLATION_MODES[node.INTERPOLATION])
     return [resize, T.CenterCrop(node.SIZE)]
+
+
+class ResizeShorterEdge(T.Resize):
+    """Resizes the shorter edge to `size`; of an image more than LONGEST times as long as wide only the middle.
+
+    A centre crop shows no more than that, to within rounding, and 30,000 x 10 pixels do not become 672,000 x 224.
+    Whole multiples of the shorter edge are cut off, so that pixels lie where they would.
+    """
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        shorter, longer = sorted(image.size)
+        n_cut = max((longer // shorter - LONGEST) // 2, 0)  # squares at each end
+        height, width = (min(edge, longer - 2 * n_cut * shorter) for edge in (image.height, image.width))
+        return super().forward(F.center_crop(image, [height, width]) if n_cut else image)
 
 
 class RandomTranslation:

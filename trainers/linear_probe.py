@@ -113,6 +113,12 @@ class LinearProbe(TrainerX):
         name = self.cfg.DATASET.NAME
         if self.num_classes < 2:
             raise ValueError(f"The data set {name} has 1 class, expected at least 2. A linear probe tells them apart.")
+        lacking = self.num_classes - len({item.label for item in self.dm.dataset.train_x})
+        if lacking:
+            raise ValueError(
+                f"The data set {name} has {lacking:,} class(es) without a training image, expected one of each: a "
+                "linear probe cannot learn them. Replace the images that were skipped."
+            )
         if not self.dm.dataset.selection:
             raise ValueError(
                 f"The data set {name} has 0 items to choose C on, expected validation items or a class with a second "
@@ -120,8 +126,8 @@ class LinearProbe(TrainerX):
             )
 
     def build_model(self) -> None:
-        prec = usable_precision(self.cfg.TRAINER.LINEAR_PROBE.PREC, self.device)
-        self.clip_model = load_clip(self.cfg, prec, self.device)
+        self.precision = usable_precision(self.cfg.TRAINER.LINEAR_PROBE.PREC, self.device)
+        self.clip_model = load_clip(self.cfg, self.precision, self.device)
         self.classifier = nn.Linear(self.clip_model.visual.output_dim, self.num_classes, device=self.device)
         self.register_model("classifier", self.classifier)
         logger.info("Parameters to be fitted: %s", f"{count_parameters(self.classifier):,}")
