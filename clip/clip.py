@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from .download import download
+from .download import download, sha256
 from .model import CLIP, build_model
 from .simple_tokenizer import END, START, SimpleTokenizer
 from .weights import missing_file_message, read_state_dict, torch_readable
@@ -102,6 +102,14 @@ def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
     )
 
 
+def weights_sha256(name: str | Path) -> str | None:
+    """The sha256 of the file that `load` reads for a model's name or a path; None where there is no such file."""
+    if name in _MODELS:
+        return _MODELS[name].split("/")[-2]  # of a URL, against which `download` has checked the file
+    path = _EMBEDDED.get(name) or Path(name).expanduser()
+    return sha256(path) if path.is_file() else None
+
+
 def _download(url: str, root: str | Path | None = None) -> Path:
     """What OpenAI's callers give to torch.jit.load, or else to torch.load: the file of an entry of `_MODELS`."""
     return download(url, root) if "://" in url else torch_readable(url, root)
@@ -140,12 +148,17 @@ def tokenize(texts: str | list[str], context_length: int = 77, truncate: bool = 
             if not truncate:
                 # Differs from OpenAI: ValueError, not RuntimeError, as for every wrong argument here.
                 raise ValueError(
-                    f"The text {text!r} is {len(ids)} tokens long with start and end, expected at most "
+                    f"The text {beginning(text)} is {len(ids)} tokens long with start and end, expected at most "
                     f"{context_length}. Shorten it; callers of `tokenize` may pass truncate=True to cut it."
                 )
             ids = [*ids[: context_length - 1], end]
         row[: len(ids)] = torch.tensor(ids)
     return result
+
+
+def beginning(text: str) -> str:
+    """What an error says of a text, which may be long, of several lines, or not printable."""
+    return repr(text if len(text) <= 100 else f"{text[:100]}...")
 
 
 @lru_cache

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .clip import tokenize, tokenizer
+from .clip import beginning, tokenize, tokenizer
+from .simple_tokenizer import END, START
 
 POSITIONS = ("end", "middle", "front")
 
@@ -62,21 +63,26 @@ def lay_out(classnames: list[str], n_ctx: int, position: str = "end", *, context
         context_length: L, the tokens that the text tower takes.
 
     Raises:
-        ValueError: If the position is unknown, M < 1, or a prompt has more than L tokens.
+        ValueError: If the position is unknown, M < 1, a prompt has more than L tokens, or a name would end its own.
     """
     if position not in POSITIONS:
         raise ValueError(f"The class-token position is {position!r}, expected one of: {', '.join(POSITIONS)}.")
     if n_ctx < 1:
         raise ValueError(f"The number of context vectors is {n_ctx}, expected at least 1.")
     names = [name.replace("_", " ") for name in classnames]
-    encode = tokenizer().encode
+    encode, special = tokenizer().encode, {tokenizer().encoder[symbol] for symbol in (START, END)}
     placeholder = "X " * n_ctx
     for name in names:
-        n_tokens = 2 + len(encode(f"{placeholder}{name}."))
-        if n_tokens > context_length:
+        ids = encode(f"{placeholder}{name}.")
+        if len(ids) + 2 > context_length:
             raise ValueError(
-                f"The prompt of class {name!r} has {n_tokens} tokens with {n_ctx} context vectors, expected at most "
-                f"{context_length}. Shorten the class name or lower N_CTX."
+                f"The prompt of class {beginning(name)} has {len(ids) + 2} tokens with {n_ctx} context vectors, "
+                f"expected at most {context_length}. Shorten the class name or lower N_CTX."
+            )
+        if special & set(ids):
+            raise ValueError(
+                f"The class name {beginning(name)} holds {START} or {END}, which begin and end a prompt, expected "
+                "words. Change the class name."
             )
     tokens = tokenize([f"{placeholder}{name}." for name in names], context_length=context_length).long()
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]  # context vectors in front of the name

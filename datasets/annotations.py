@@ -14,8 +14,10 @@ import numpy as np
 
 from engine import Datum
 from engine.files import existing_part
+from engine.text import shorten
 
 from .files import OWN_SPLIT_SEED
+from .listed import LeadsOut
 from .split import group_by_label
 
 HELD_OUT_RULE = "the publisher's test images; of the others a fifth of each class for val"
@@ -38,8 +40,10 @@ def read_list(path: Path, read_line: Callable[[str], T], expected: str) -> list[
     for line in read_lines(path):
         try:
             found.append(read_line(line))
+        except LeadsOut as error:
+            raise wrong_file(path, f"has the line {shorten(line)}", "paths below the folder of the images") from error
         except (KeyError, ValueError) as error:
-            raise wrong_file(path, f"has the line {line!r}", expected) from error
+            raise wrong_file(path, f"has the line {shorten(line)}", expected) from error
     return found
 
 

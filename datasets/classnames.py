@@ -10,6 +10,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from engine.text import printable, shorten
+
 CLASSNAMES_FILE = "classnames.txt"
 CLASSNAMES_ID = "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"
 CLASSNAMES_STEP = f"save https://drive.google.com/file/d/{CLASSNAMES_ID} as {CLASSNAMES_FILE}"
@@ -33,11 +35,13 @@ def read_classnames(path: Path, folders_sha256: str) -> dict[str, str]:
         if not folder:
             continue
         if not name.strip() or folder in classnames:
-            raise wrong_file(f"{path}, line {number} is {line!r}, expected `FOLDER CLASS NAME`, each folder once")
+            raise wrong_file(
+                f"{path}, line {number} is {shorten(line)}, expected `FOLDER CLASS NAME`, each folder once"
+            )
         if "," in name or "_" in name:
             raise wrong_file(
-                f"{path}, line {number} calls {folder} {name.strip()!r}, expected one name without underscores: this "
-                "is a list of WordNet's or Keras' names, not the papers'"
+                f"{path}, line {number} calls {printable(folder)} {shorten(name.strip())}, expected one name without "
+                "underscores: this is a list of WordNet's or Keras' names, not the papers'"
             )
         classnames[folder] = name.strip()
     if hashlib.sha256("\n".join(classnames).encode()).hexdigest() != folders_sha256:
@@ -51,7 +55,7 @@ def other_folders(folders: list[str]) -> str:
         return f"has {len(folders)} lines, expected {N_CLASSES:,}, one for each of ImageNet's classes"
     for before, folder in zip(["", *folders], folders):
         if not WORDNET_ID.fullmatch(folder):
-            return f"has the folder {folder}, expected WordNet ids such as n01440764"
+            return f"has the folder {printable(folder)}, expected WordNet ids such as n01440764"
         if folder < before:
             return f"has the folder {folder} after {before}, expected the sorted order, which is that of the labels"
     return "has other folders, expected those of ImageNet's 1,000 classes (ILSVRC 2012)"
@@ -63,8 +67,8 @@ def require_same(path: Path, classnames: dict[str, str], other: Path) -> None:
     for folder, name in classnames.items():
         if name != names_there[folder]:
             raise ValueError(
-                f"{path} calls {folder} {name!r}, expected {names_there[folder]!r} as in {other}. Delete the wrong "
-                "one, or both, and prepare the data sets again."
+                f"{path} calls {folder} {shorten(name)}, expected {shorten(names_there[folder])} as in {other}. Delete "
+                "the wrong one, or both, and prepare the data sets again."
             )
 
 

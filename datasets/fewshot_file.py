@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 
 from engine import Datum
 from engine.files import missing_path, write_atomically
+from engine.text import printable, shorten
 
-FIELDS = {"split": str, "impath": str, "label": int, "classname": str}
+from .listed import parse_json, read_item
+
+FIELDS = ("split", "impath", "label", "classname")
 SPLIT_NAMES = {"train": "training", "val": "validation"}
 REMEDY = "Write the list with `python -m datasets.prepare NAME --export-fewshot FILE`, or correct it."
 
@@ -66,36 +70,31 @@ def read_lines(path: Path, image_dir: Path) -> Listed:
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # not splitlines: names hold any character
         if not line.strip():
             continue
-        split, impath, label, classname = read_line(line, f"{path}, line {number}")
-        full_path = str(image_dir / impath)
-        if full_path in listed:
+        split, item = read_line(line, image_dir, f"{path}, line {number}")
+        if item.impath in listed:
             raise ValueError(
-                f"{path}, line {number} lists {impath}, as line {listed[full_path][0]} does, expected every image "
-                "once. Remove one of the lines."
+                f"{path}, line {number} lists {printable(item.impath)}, as line {listed[item.impath][0]} does, "
+                "expected every image once. Remove one of the lines."
             )
-        listed[full_path] = (number, split, Datum(full_path, label, classname=classname))
+        listed[item.impath] = (number, split, item)
     return listed
 
 
-def read_line(line: bytes, place: str) -> tuple[str, str, int, str]:
-    """Returns the values of a line; place is how errors call it."""
+def read_line(line: bytes, image_dir: Path, place: str) -> tuple[str, Datum]:
+    """Returns the split and the item of a line; place is how errors call it."""
     try:
-        content = json.loads(line.decode("utf-8"))
-        values = tuple(content[field] for field in FIELDS)
-        for (field, kind), value in zip(FIELDS.items(), values):
-            if type(value) is not kind:  # True is an int, but no label
-                raise TypeError(f"{field} is {value!r}")
-        if values[0] not in SPLIT_NAMES:
-            raise ValueError(f"split is {values[0]!r}")
-    except (KeyError, TypeError, ValueError) as error:  # no JSON and no UTF-8 are ValueErrors
+        content = parse_json(line.decode("utf-8"))
+        split, impath, label, classname = (content[field] for field in FIELDS)
+        item = read_item(image_dir, impath, label, classname)
+        if split not in SPLIT_NAMES:
+            raise ValueError(f"split is {shorten(split)}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:  # no JSON and no UTF-8 are ValueErrors
         raise ValueError(
             f"{place} is not readable ({type(error).__name__}: {error}), expected "
-            f'{{"split": "train" or "val", "impath": PATH, "label": NUMBER, "classname": NAME}}. {REMEDY}'
+            f'{{"split": "train" or "val", "impath": PATH below the folder of the images, "label": NUMBER from 0, '
+            f'"classname": NAME}}. {REMEDY}'
         ) from error
-    path = PurePosixPath(values[1])
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{place} lists {path}, expected a path below the folder of the images. {REMEDY}")
-    return values
+    return split, replace(item, impath=str(Path(item.impath)))  # "a//b" and "./a/b" are a/b
 
 
 def find_items(path: Path, listed: Listed, split: str, items: Sequence[Datum]) -> list[Datum]:
@@ -105,14 +104,14 @@ def find_items(path: Path, listed: Listed, split: str, items: Sequence[Datum]) -
     for impath, (number, _, item) in wanted.items():
         if impath not in known:
             raise ValueError(
-                f"{path}, line {number} lists {impath}, expected a {SPLIT_NAMES[split]} item of this data set's split. "
-                f"{REMEDY}"
+                f"{path}, line {number} lists {printable(impath)}, expected a {SPLIT_NAMES[split]} item of this data "
+                f"set's split. {REMEDY}"
             )
         found, expected = ((x.label, x.classname) for x in (item, known[impath]))
         if found != expected:
             raise ValueError(
-                f"{path}, line {number} gives {impath} the label and class name {found}, expected this data set's "
-                f"{expected}. {REMEDY}"
+                f"{path}, line {number} gives {printable(impath)} the label and class name {shorten(found)}, expected "
+                f"this data set's {shorten(expected)}. {REMEDY}"
             )
     return [known[impath] for impath in wanted]
 
@@ -124,5 +123,5 @@ def require_shots(path: Path, drawn: Sequence[Datum], train: Sequence[Datum], sh
         if n_drawn[item.label] != min(shots, n_train[item.label]):
             raise ValueError(
                 f"DATASET.NUM_SHOTS is {shots}, expected the shots of {path}, which lists {n_drawn[item.label]} "
-                f"training item(s) of {item.classname!r}. Give their number, or -1 to accept any list."
+                f"training item(s) of {shorten(item.classname)}. Give their number, or -1 to accept any list."
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .annotations import read_lines, read_list
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
+from .listed import join_listed
 
 VARIANTS_FILE = "variants.txt"
 LIST_FILES = ("images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt")
@@ -50,7 +51,8 @@ class FGVCAircraft(FewShotDataset):
 
         def read_item(line: str) -> Datum:
             image, _, variant = line.partition(" ")  # 1025794 707-320
-            return Datum(str(folder / cls.image_dir / f"{image}.jpg"), labels[variant], classname=variant)
+            path = join_listed(folder / cls.image_dir, f"{image}.jpg")
+            return Datum(path, labels[variant], classname=variant)
 
         expected = f"`IMAGE VARIANT`, the variant one of {VARIANTS_FILE}"
         return tuple(read_list(folder / name, read_item, expected) for name in LIST_FILES)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from engine import Datum
+from engine.datum import items_digest
 from engine.files import existing_part
 
 from .checks import check_copy
 from .preparation import fill_folder, plan_folder
 from .report import Report
 from .sources import RemoteFile
-from .split import Items, draw_split, items_digest, list_class_images, read_split
+from .split import Items, draw_split, list_class_images, read_split
 from .wrong_copies import find_folder, how_to_move
 from .wrong_files import find_unusable
 from .wrong_items import preparing

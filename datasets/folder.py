@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from engine.text import printable, shorten
+
 from .base import (
     DATASET_REGISTRY,
     Datum,
@@ -146,16 +148,22 @@ def rename_classes(items: Iterable[list[Datum]], path: Path) -> Items:
             f"DATASET.CLASSNAMES is {path}, which is missing, expected a file with lines `FOLDER CLASS NAME`. "
             "Correct it."
         )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not readable ({error}), expected UTF-8 text. Save it as such.") from error
     names = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         folder, _, name = line.strip().partition(" ")
         if folder and not name.strip():
-            raise ValueError(f"{path}, line {number} is {line!r}, expected `FOLDER CLASS NAME`. Add the class name.")
+            raise ValueError(
+                f"{path}, line {number} is {shorten(line)}, expected `FOLDER CLASS NAME`. Add the class name."
+            )
         names[folder] = name.strip()
     lacking = sorted({item.classname for split in items for item in split} - set(names))
     if lacking:
         raise ValueError(
-            f"{path} has no line for the folder {lacking[0]} ({len(lacking)} lacking), expected one for each class. "
-            "Add `FOLDER CLASS NAME`."
+            f"{path} has no line for the folder {printable(lacking[0])} ({len(lacking)} lacking), expected one for "
+            "each class. Add `FOLDER CLASS NAME`."
         )
     return tuple([replace(item, classname=names[item.classname]) for item in split] for split in items)

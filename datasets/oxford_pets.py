@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
+from .listed import join_listed
 
 PUBLISHER = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 ANNOTATIONS = RemoteFile(
@@ -51,7 +52,8 @@ class OxfordPets(FewShotDataset):
         def read_item(line: str) -> Datum:
             image, number, _, _ = line.split(" ")  # Abyssinian_100 1 1 1
             classname = image.rpartition("_")[0].lower()
-            return Datum(str(folder / cls.image_dir / f"{image}.jpg"), label_of(number), classname=classname)
+            path = join_listed(folder / cls.image_dir, f"{image}.jpg")
+            return Datum(path, label_of(number), classname=classname)
 
         expected = "`IMAGE CLASS SPECIES BREED` with CLASS from 1"
         trainval, test = (read_list(folder / name, read_item, expected) for name in LIST_FILES)

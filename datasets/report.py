@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from engine.text import printable
+
 from .split import SPLITS
 
 N_NAMED = 5  # of many files, so many are named
@@ -78,4 +80,4 @@ def count_halves(n_base_new: Sequence[int]) -> str:
 def name_first(names: Sequence[str], folder: Path | None = None) -> str:
     """Returns the first few names and how many more there are; paths in folder are named as they lie there."""
     more = f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
-    return ", ".join(name.removeprefix(f"{folder}{os.sep}") for name in names[:N_NAMED]) + more
+    return ", ".join(printable(name.removeprefix(f"{folder}{os.sep}")) for name in names[:N_NAMED]) + more

@@ -6,18 +6,18 @@ the folder of the images. Everything that is drawn is a pure function of its arg
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from engine import Datum
 from engine.files import write_atomically
+from engine.text import shorten
 
 from .folder_items import ClassItems, FolderItems
+from .listed import parse_json, read_item
 
 Items = tuple[Sequence[Datum], Sequence[Datum], Sequence[Datum]]  # of train, val and test
 SPLITS = ("train", "val", "test")
@@ -28,22 +28,28 @@ def read_split(path: Path, image_dir: Path) -> Items:
     """Returns the train, val and test items of a split file, with full paths.
 
     Raises:
-        ValueError: If its content is not that of a split file.
+        ValueError: If its content is not that of a split file, or a path in it could lead out of image_dir.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        splits = [
-            [Datum(os.path.join(image_dir, impath), label, classname=classname) for impath, label, classname in items]
-            for items in (content[split] for split in SPLITS)
-        ]
-        if not all(isinstance(item.label, int) for items in splits for item in items):
-            raise TypeError("a label is not a whole number")
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        return tuple(_read_items(split, content[split], image_dir) for split in SPLITS)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:  # no JSON and no UTF-8 are ValueErrors
         raise ValueError(
             f"Split file {path} is not readable ({type(error).__name__}: {error}), expected JSON with the lists train, "
-            "val and test of [path, label, class name]. Delete it and prepare the data set again."
+            "val and test of [path, label, class name], labels from 0 and paths below the folder of the images. "
+            "Delete it and prepare the data set again."
         ) from error
-    return tuple(splits)
+
+
+def _read_items(split: str, entries: Iterable, image_dir: Path) -> list[Datum]:
+    items = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            impath, label, classname = entry
+            items.append(read_item(image_dir, impath, label, classname))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"item {number:,} of {split} is {shorten(entry)}: {error}") from error
+    return items
 
 
 def write_split(
@@ -56,12 +62,6 @@ def write_split(
     }
     text = json.dumps(content, indent=1)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def items_digest(image_dir: Path, *splits: Sequence[Datum]) -> str:
-    """Returns a sha256 over the items in their order: equal for split files that differ only in their JSON layout."""
-    content = [[[os.path.relpath(x.impath, image_dir), x.label, x.classname] for x in items] for items in splits]
-    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
 def draw_few_shots(

@@ -6,8 +6,11 @@ https://ai.stanford.edu/~jkrause/cars/car_dataset.html (gone since 2023)
 
 from pathlib import Path
 
+from engine.text import shorten
+
 from .annotations import HELD_OUT_RULE, hold_out_val, read_mat, wrong_file
 from .base import DATASET_REGISTRY, MIRROR, Datum, FewShotDataset, Items, RemoteFile
+from .listed import LEADS_OUT
 
 NAMES_FILE = "devkit/cars_meta.mat"
 LABEL_FILES = {"cars_train": "devkit/cars_train_annos.mat", "cars_test": "cars_test_annos_withlabels.mat"}
@@ -49,7 +52,7 @@ def read_labels(path: Path, images: Path, classnames: list[str]) -> list[Datum]:
     labels = [int(number) - 1 for number in annotations["class"]]
     if unknown := set(labels) - set(range(len(classnames))):
         raise wrong_file(path, f"has the class {min(unknown) + 1}", f"1 to {len(classnames)} as in {NAMES_FILE}")
-    return [
-        Datum(str(images / name), label, classname=classnames[label])
-        for name, label in zip(annotations["fname"], labels)
-    ]
+    names = [str(name) for name in annotations["fname"]]
+    if (strange := next(filter(LEADS_OUT.search, names), None)) is not None:
+        raise wrong_file(path, f"has the file name {shorten(strange)}", "paths below the folder of the images")
+    return [Datum(str(images / name), label, classname=classnames[label]) for name, label in zip(names, labels)]

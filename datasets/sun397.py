@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .annotations import HELD_OUT_RULE, hold_out_val, read_lines, read_list
 from .base import DATASET_REGISTRY, MIRROR, Datum, FewShotDataset, Items, RemoteFile
+from .listed import join_listed
 
 NAMES_FILE = "ClassName.txt"
 LIST_FILES = ("Training_01.txt", "Testing_01.txt")
@@ -36,7 +37,8 @@ class SUN397(FewShotDataset):
         def read_item(line: str) -> Datum:
             place, _, image = line.strip("/").rpartition("/")  # a/apartment_building/outdoor, sun_aa.jpg
             classname = " ".join(reversed(place.split("/")[1:]))
-            return Datum(str(folder / cls.image_dir / place / image), labels[place], classname=classname)
+            path = join_listed(folder / cls.image_dir, f"{place}/{image}")
+            return Datum(path, labels[place], classname=classname)
 
         expected = f"`/LETTER/CLASS/IMAGE`, /LETTER/CLASS a line of {NAMES_FILE}"
         trainval, test = (read_list(folder / name, read_item, expected) for name in LIST_FILES)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
+from .listed import join_listed
 
 LISTS = RemoteFile(
     "UCF101TrainTestSplits-RecognitionTask.zip",
@@ -53,8 +54,8 @@ class UCF101(FewShotDataset):
         def read_item(line: str) -> Datum:
             action, _, video = line.split(" ")[0].partition("/")  # ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1
             classname = re.sub("(?<!^)(?=[A-Z])", "_", action)
-            frame = folder / cls.image_dir / classname / Path(video).with_suffix(".jpg")
-            return Datum(str(frame), labels[action], classname=classname)
+            frame = Path(classname, Path(video).with_suffix(".jpg"))
+            return Datum(join_listed(folder / cls.image_dir, str(frame)), labels[action], classname=classname)
 
         labels = dict(read_list(folder / CLASSES_FILE, read_class, "`NUMBER ACTION` with NUMBER from 1"))
         expected = f"`ACTION/VIDEO.avi`, the action one of {Path(CLASSES_FILE).name}"

@@ -13,12 +13,13 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode as CN
 
 from .config import AT_LEAST, NOT_IN_DIGEST, OPTIONS, PATHS, REFUSED, get_cfg_default
 from .files import missing_path
+from .plain_yaml import load_plain_yaml
 from .registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
+from .text import printable, shorten
 from .transforms import check_input
 
 # What plug-ins add to the default config: functions that are called with it, in this order.
@@ -43,7 +44,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         The merged file as flat keys: {"OPTIM.LR": 0.002, ...}.
 
     Raises:
-        ConfigError: If the file or a base is missing, is not YAML, or the bases form a circle.
+        ConfigError: If the file or a base is missing, is not plain YAML, or the bases form a circle.
     """
     return _read_yaml(Path(path), ())
 
@@ -58,14 +59,14 @@ def _read_yaml(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if resolved in above:
         raise ConfigError(f"The config file {path} is its own _BASE_ in the end. Remove one of the _BASE_ lines.")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        tree = load_plain_yaml(path) or {}
+    except ValueError as error:
         raise ConfigError(f"The config file {path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"The config file {path} holds a {type(tree).__name__}, expected KEY: VALUE lines.")
     base = tree.pop("_BASE_", None)
-    if not isinstance(base, str | None):
-        raise ConfigError(f"The config file {path}: _BASE_ is {base!r}, expected the path of one file.")
+    if base is not None and not (isinstance(base, str) and base.isprintable()):
+        raise ConfigError(f"The config file {path}: _BASE_ is {shorten(base)}, expected the path of one file.")
     values = _read_yaml(path.parent / base, (*above, resolved)) if base else {}
     return {**values, **flatten(tree)}
 
@@ -92,13 +93,13 @@ def merge(cfg: CN, values: dict[str, Any], place: str) -> list[str]:
     known, errors = flatten(cfg), []
     for key, value in values.items():
         if key not in known:
-            errors.append(f"{place}: the key {key} is unknown.{near_name(key, known)}")
+            errors.append(f"{place}: the key {printable(key)} is unknown.{near_name(key, known)}")
             continue
         try:
             cfg.merge_from_list([key, _prepare(value, known[key])])
-        except ValueError:
-            expected = type(known[key]).__name__
-            errors.append(f"{place}: {key} is {value!r}, expected a value of type {expected} such as {known[key]!r}.")
+        except (ValueError, OverflowError, RecursionError, MemoryError):  # the last three: of literals without end
+            expected = f"a value of type {type(known[key]).__name__} such as {known[key]!r}"
+            errors.append(f"{place}: {key} is {shorten(value)}, expected {expected}.")
     return errors
 
 
@@ -133,7 +134,9 @@ def check_cfg(cfg: CN) -> list[str]:
             hint = near_name(str(values[key]), options)
             errors.append(f"{key} is {values[key]!r}, expected one of: {', '.join(options)}.{hint}")
     errors += [
-        f"{key} is {values[key]}, expected at least {least}." for key, least in AT_LEAST.items() if values[key] < least
+        f"{key} is {values[key]}, expected at least {least}."
+        for key, least in AT_LEAST.items()
+        if not values[key] >= least  # so that it is no NaN either
     ]
     if not cfg.OPTIM.STEPSIZE or not all(isinstance(step, int) for step in cfg.OPTIM.STEPSIZE):
         errors.append(f"OPTIM.STEPSIZE is {cfg.OPTIM.STEPSIZE}, expected numbers of epochs. (-1,) means MAX_EPOCH.")

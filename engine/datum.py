@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from .text import printable, shorten
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,12 @@ class Datum:
     label: int = 0
     domain: int = 0
     classname: str = ""
+
+
+def items_digest(folder: str | Path, *splits: Sequence[Datum]) -> str:
+    """Returns a sha256 over lists of items in their order: paths relative to the folder, labels and class names."""
+    content = [[[os.path.relpath(x.impath, folder), x.label, x.classname] for x in items] for items in splits]
+    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
 class DatasetBase:
@@ -85,11 +97,11 @@ class DatasetBase:
         place = f"{type(self).__name__}.{split}"
         if item.label not in names:
             raise ValueError(
-                f"{place}'s item {item.impath} has label {item.label} ({item.classname}), expected 0 to "
-                f"{len(names) - 1}. Every class of val and test must be among the training items."
+                f"{place}'s item {printable(item.impath)} has label {item.label} ({printable(item.classname)}), "
+                f"expected 0 to {len(names) - 1}. Every class of val and test must be among the training items."
             )
         if item.classname != names[item.label]:
             raise ValueError(
-                f"{place}'s item {item.impath} calls class {item.label} {item.classname!r}, expected "
-                f"{names[item.label]!r} as elsewhere. Give each label one name."
+                f"{place}'s item {printable(item.impath)} calls class {item.label} {shorten(item.classname)}, expected "
+                f"{shorten(names[item.label])} as elsewhere. Give each label one name."
             )

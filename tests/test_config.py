@@ -179,6 +179,9 @@ class TestChecks:
         cfg = valid_cfg(**{key.replace(".", "__"): AT_LEAST[key] - 1})
         assert check_cfg(cfg) == [f"{key} is {flatten(cfg)[key]}, expected at least {AT_LEAST[key]}."]
 
+    def test_not_a_number_is_not_enough(self):
+        assert check_cfg(valid_cfg(OPTIM__LR=float("nan"))) == ["OPTIM.LR is nan, expected at least 0."]
+
     @pytest.mark.parametrize(
         ("key", "value", "message"),
         [

@@ -25,6 +25,7 @@ from datasets.sun397 import SUN397
 from datasets.ucf101 import UCF101
 from engine import Datum
 from tests.file_server import no_network
+from tests.small_annotations import cars, mat
 
 TEXTS = {  # the lists of three publishers
     OxfordPets: {
@@ -342,6 +343,26 @@ def error_of(dataset, name, content, folder):
 )
 def test_a_wrong_line_is_named(dataset, name, line, expected, tmp_path):
     assert error_of(dataset, name, f"\n{line}\n".encode(), tmp_path) == f"has the line {line!r}, expected {expected}"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "line"),
+    [
+        (OxfordPets, "annotations/test.txt", "../../etc/passwd 1 1 1"),
+        (OxfordPets, "annotations/test.txt", "/etc/passwd 1 1 1"),
+        (UCF101, "ucfTrainTestlist/testlist01.txt", "YoYo/../../v.avi"),
+        (UCF101, "ucfTrainTestlist/testlist01.txt", "YoYo//etc/v.avi"),
+    ],
+)
+def test_a_line_that_leads_out_of_the_folder_is_named(dataset, name, line, tmp_path):
+    expected = f"has the line {line!r}, expected paths below the folder of the images"
+    assert error_of(dataset, name, f"{line}\n".encode(), tmp_path) == expected
+
+
+def test_a_struct_that_leads_out_of_the_folder_is_named(tmp_path):
+    content = mat(annotations=cars([("cars_test/..", 0, "2012 Car"), ("cars_test/1.jpg", 0, "2012 Car")]))
+    expected = "has the file name '..', expected paths below the folder of the images"
+    assert error_of(StanfordCars, "cars_test_annos_withlabels.mat", content, tmp_path) == expected
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from datasets.base import draw_few_shots, draw_split, read_split, subsample_classes, write_split
-from datasets.split import items_digest, list_class_images
+from datasets.split import list_class_images
 from datasets.wrong_files import find_unusable
 from engine import Datum
+from engine.datum import items_digest
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "fewshot.json").read_text())
 

@@ -17,6 +17,7 @@ from engine import DatasetBase, TrainerX, build_lr_scheduler, build_optimizer, c
 from engine.distributed import first_on_machine
 from engine.registry import near_name
 from engine.sharing import shared
+from engine.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,8 @@ def learned_rows(learned: list[str] | None, dataset: DatasetBase) -> list[int] |
         return list(labels)
     # Named are the first class, the first that differs, and the last.
     other = next((i for i, (one, another) in enumerate(zip(learned, asked)) if one != another), 0)
-    there, here = (" ... ".join(dict.fromkeys((names[0], names[other], names[-1]))) for names in (learned, asked))
+    shown = [[printable(str(names[i])) for i in (0, other, -1)] for names in (learned, asked)]
+    there, here = (" ... ".join(dict.fromkeys(names)) for names in shown)
     raise ValueError(
         f"The checkpoint was learned for each of {len(learned)} classes ({there}), expected the {len(asked)} of "
         f"{type(dataset).__name__} ({here}). What is learned for each class knows no other: test it on the classes it "
@@ -160,7 +162,7 @@ class PromptTrainer(TrainerX):
         raise NotImplementedError
 
     def build_model(self) -> None:
-        prec = usable_precision(self.cfg.TRAINER[self.node].PREC, self.device)
+        prec = self.precision = usable_precision(self.cfg.TRAINER[self.node].PREC, self.device)
         self.autocast = torch.autocast(self.device.type, torch.float16, enabled=prec == "amp")
         # Differs from the original for fp16: gradients are scaled there too, since small ones vanish in float16.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=prec in ("amp", "fp16"))
