@@ -10,33 +10,16 @@ Differs from the original: a run without that is named and left out; the origina
 """
 
 import argparse
-import json
 import math
 import re
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-END_OF_TRAINING = "Finish training"
-END_OF_TEST = "=> result"
-SIGNS_OF_WORK = ("Loading CLIP", "Resume after epoch", "epoch [")  # results that stand before one are old
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-RESULT_KEYS = {
-    "error": "error_rate",
-    "average": "perclass_accuracy",
-}  # keyword in log.txt -> key in results.json, where they differ
+from reports.runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable, record
 
-
-@dataclass(frozen=True)
-class Run:
-    """A run's folder, the file read (None if there is none), and its value in percent or the reason why it has none."""
-
-    folder: Path
-    path: Path | None = None
-    value: float | None = None
-    problem: str = ""
+WIDE = 5.0  # points: three seeds then give a mean to 3.5, std / sqrt(n - 1), and few methods differ by more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             end_signal=END_OF_TEST if args.test_log else END_OF_TRAINING,
             ci95=args.ci95,
         )
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -95,7 +78,7 @@ def report_experiments(directory: Path, *, keyword: str, end_signal: str, ci95: 
         try:
             means.append(report_experiment(experiment, keyword=keyword, end_signal=end_signal, ci95=ci95))
         except ValueError as error:
-            print(f"Warning: left out {experiment}: {error}")
+            print(f"Warning: left out {printable(str(experiment))}: {printable(str(error))}")
     if not means:
         raise ValueError(
             f"{directory} holds no experiment with a finished run (folders: {len(experiments)}), expected at least "
@@ -115,23 +98,25 @@ def report_experiment(directory: Path, *, keyword: str, end_signal: str, ci95: b
     Raises:
         ValueError: No run is finished.
     """
-    print(f"Parsing files in {directory}")
+    print(f"Parsing files in {printable(str(directory))}")
     runs = parse_experiment(directory, keyword=keyword, end_signal=end_signal)
     finished = [run for run in runs if run.value is not None]
     for run in runs:
         if run.value is None:
-            print(f"Warning: left out {run.folder}: {run.problem}.")
+            print(f"Warning: left out {printable(str(run.folder))}: {run.problem}.")
         else:
-            print(f"file: {run.path}. {keyword}: {run.value:.2f}%. ")
+            print(f"file: {printable(str(run.path))}. {keyword}: {run.value:.2f}%. ")
     if not finished:
         raise ValueError(_nothing_finished(directory, len(runs)))
 
     mean, spread = summarise([run.value for run in finished], ci95)
     print("===")
-    print(f"Summary of directory: {directory}")
+    print(f"Summary of directory: {printable(str(directory))}")
     print(f"* {keyword}: {mean:.2f}% +- {spread:.2f}%")
     if len(finished) < len(runs):
         print(f"(over {len(finished)} of {len(runs)} runs)")
+    for warning in warnings_of(finished):
+        print(f"Warning: {warning}")
     print("===")
     return mean
 
@@ -142,72 +127,37 @@ def summarise(values: Sequence[float], ci95: bool = False) -> tuple[float, float
     return statistics.fmean(values), 1.96 * std / math.sqrt(len(values)) if ci95 else std
 
 
+def warnings_of(runs: Sequence[Run]) -> list[str]:
+    """Returns what makes the summary of finished runs doubtful: what they say themselves, and seeds far apart.
+
+    Seeds are far apart if their population standard deviation is over WIDE points and over three times what so few test
+    images alone would give, the binomial standard deviation of an accuracy. For scale (COOP.md, docs/SHAPES.md): 0.15
+    points in the authors' documentation, 1.72 with one shot of each class of `shapes`, 3.78 on one of its shifted sets.
+    """
+    found = [f"{printable(run.folder.name)}: {warning}" for run in runs for warning in run.warnings]
+    seeds = [run for run in runs if re.fullmatch(r"seed\d+", run.folder.name)]
+    if len(seeds) < 2:
+        return found
+    mean, std = summarise([run.value for run in seeds])
+    total = min((run.total for run in seeds if run.total), default=math.inf)
+    limit = max(WIDE, 3 * math.sqrt(max(0.0, mean * (100 - mean)) / total))
+    if std > limit:
+        found.append(
+            f"The standard deviation over {len(seeds)} seeds is {std:.2f} points, expected at most {limit:.2f}. "
+            "Look into the log of the seed that stands apart, or run more seeds."
+        )
+    return found
+
+
 def parse_experiment(directory: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> list[Run]:
     """Reads every run in the directory, seed2 before seed10; a directory that is a run itself is the only one."""
-    folders = [directory] if _record(directory) else _subfolders(directory)
+    folders = [directory] if record(directory) else _subfolders(directory)
     return [parse_run(folder, keyword=keyword, end_signal=end_signal) for folder in folders]
-
-
-def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> Run:
-    """Reads one run.
-
-    Args:
-        folder: The run's folder.
-        keyword: The result to read, as it stands in log.txt.
-        end_signal: The line of log.txt after which a result counts.
-
-    Returns:
-        The run with its value in percent, or with the reason why it has none.
-    """
-    path = _record(folder)
-    if path is None:
-        return Run(folder, problem="it has neither log.txt nor results.json")
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        value = _read_results(text, keyword) if path.suffix == ".json" else _read_log(text, keyword, end_signal)
-    except (OSError, ValueError) as error:
-        return Run(folder, path, problem=f"{path.name}: {error}")
-    return Run(folder, path, value)
-
-
-def _read_log(text: str, keyword: str, end_signal: str) -> float:
-    lines = [line.strip() for line in text.splitlines()]
-    # A run that is started again appends to its log.
-    start = 1 + max((i for i, line in enumerate(lines) if line.startswith(SIGNS_OF_WORK)), default=-1)
-    if end_signal in lines[:start] and end_signal not in lines[start:]:
-        raise ValueError(f'it goes on after "{end_signal}" with "{lines[start - 1]:.40}", so the run is not finished')
-    if end_signal not in lines:
-        hint = "; for logs of testing only add --test-log" if END_OF_TEST in lines[start:] else ""
-        raise ValueError(f'no line "{end_signal}", so the run is not finished{hint}')
-    end = lines.index(end_signal, start)
-    found = re.findall(rf"\* (\w+): ({NUMBER})%", "\n".join(lines[end:]))
-    results = {name: float(number) for name, number in found}
-    if keyword not in results:
-        others = f"; there are {', '.join(results)}" if results else ""
-        raise ValueError(f'no line "* {keyword}: NUMBER%" after "{end_signal}"{others}')
-    return results[keyword]
-
-
-def _read_results(text: str, keyword: str) -> float:
-    tree = json.loads(text)
-    results = tree if isinstance(tree, dict) else {}
-    key = RESULT_KEYS.get(keyword, keyword)
-    value = results.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        measures = [name for name, number in results.items() if isinstance(number, float)]
-        raise ValueError(
-            f'no number under the key "{key}"' + (f"; there are {', '.join(measures)}" if measures else "")
-        )
-    return float(value)
-
-
-def _record(folder: Path) -> Path | None:
-    return next((path for path in (folder / "results.json", folder / "log.txt") if path.is_file()), None)
 
 
 def _subfolders(directory: Path) -> list[Path]:
     folders = [path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(folders, key=lambda path: [int(part) if part.isdigit() else part for part in _parts(path.name)])
+    return sorted(folders, key=lambda path: [int(part) if part.isdecimal() else part for part in _parts(path.name)])
 
 
 def _parts(name: str) -> list[str]:
@@ -215,7 +165,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _nothing_finished(directory: Path, n_runs: int) -> str:
-    if any(_record(run) for folder in _subfolders(directory) for run in _subfolders(folder)):
+    if any(record(run) for folder in _subfolders(directory) for run in _subfolders(folder)):
         remedy = "Its folders hold runs themselves: add --multi-exp, or name one of them."
     else:
         remedy = "Start the runs or finish them, or name the folder above seed1, seed2, ..."

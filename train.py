@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
+import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":  # while the imports below take their seconds, Ctrl-C leaves no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from yacs.config import CfgNode as CN
 
 import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
+from clip.clip import weights_sha256
+from engine.bad_images import log_skipped, skip_warnings, skipped_fields
 from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
-from engine.distributed import is_first_rank, on_first_rank, process_group
+from engine.determinism import deterministic
+from engine.distributed import is_first_rank, n_ranks, on_first_rank, process_group
+from engine.interruption import Interrupted, finishing, interruptible
 from engine.log import close_logging, environment, set_random_seed, setup_logging
 from engine.memory import keep_freed_memory, memory_advice
 from engine.plugins import plugins
+from engine.provenance import cost, provenance
 from engine.registry import TRAINER_REGISTRY
+from engine.resume import remove_resume_files
 from engine.run_folder import is_done, read_config, resolve_seed, write_config, write_results
+from engine.run_lock import locked
 from engine.trainer import TrainerX
 
 logger = logging.getLogger("train")
@@ -39,6 +52,7 @@ FLAGS = {  # flag -> config key; a flag that is not given changes nothing
     "eval_only": "RUN.EVAL_ONLY",
     "model_dir": "RUN.MODEL_DIR",
     "load_epoch": "RUN.LOAD_EPOCH",
+    "deterministic": "RUN.DETERMINISTIC",
 }
 
 
@@ -62,6 +76,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--eval-only", action="store_true", default=None, help="only test")
     parser.add_argument("--model-dir", help="with --eval-only: the run whose model is tested")
     parser.add_argument("--load-epoch", type=int, help="with --model-dir: after how many epochs (default: the best)")
+    parser.add_argument("--deterministic", action="store_true", default=None, help="repeatable on a GPU too, slower")
     parser.add_argument("--no-train", action="store_true", help="build everything, then stop")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
     return parser.parse_args(argv)
@@ -116,16 +131,41 @@ def results_of(trainer: TrainerX, cfg: CN) -> dict[str, Any]:
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
         "epoch": trainer.epochs_done,
         **trainer.result_fields(),
+        "warnings": [*skip_warnings(trainer.dm.skipped), *chance_warnings(trainer, trained_on)],
+        **skipped_fields(trainer.dm.skipped),
     }
+
+
+def chance_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:
+    """Returns a sentence if the accuracy on classes that were trained on is at chance; on other classes it may be."""
+    tested, keys = trainer.cfg.DATASET, ("NAME", "ROOT", "SUBSAMPLE_CLASSES")
+    is_known = trained_on is not None and all(tested[key] == trained_on.DATASET[key] for key in keys)
+    if trainer.cfg.RUN.EVAL_ONLY and not is_known:
+        return []
+    if not trainer.results or not hasattr(trainer.evaluator, "chance_warning"):  # nothing was tested, or otherwise
+        return []
+    return list(filter(None, [trainer.evaluator.chance_warning()]))
 
 
 def run(cfg: CN, *, no_train: bool = False) -> None:
     """Does what the config says, unless its folder shows that it is done."""
     resolve_seed(cfg)
-    if on_first_rank(partial(is_done, cfg)):
-        if is_first_rank():
-            print(f"Done already: {cfg.OUTPUT_DIR} holds the results of this run.")
-        return
+    if not found_done(cfg):
+        with locked(cfg.OUTPUT_DIR):
+            if not found_done(cfg):  # by the process that had the folder until now
+                do(cfg, no_train=no_train)
+
+
+def found_done(cfg: CN) -> bool:
+    """Says, also to the user, whether the run's folder shows that it is done."""
+    done = on_first_rank(partial(is_done, cfg))
+    if done and is_first_rank():
+        print(f"Done already: {cfg.OUTPUT_DIR} holds the results of this run.")
+    return done
+
+
+def do(cfg: CN, *, no_train: bool = False) -> None:
+    """Trains or tests as the config says, in a folder that is this process's."""
     cfg.freeze()
     setup_logging(cfg.OUTPUT_DIR)
     set_random_seed(cfg.SEED)
@@ -133,31 +173,49 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
     if cfg.VERBOSE:
         logger.info("%s\n%s", cfg, environment())
     logger.info("Seed: %d", cfg.SEED)
+    if cfg.RUN.DETERMINISTIC:
+        logger.info("Deterministic: every operation repeats its bits, which costs time and memory on a GPU")
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
     if no_train:
         return
     if cfg.RUN.EVAL_ONLY:
         trainer.load_model(cfg.RUN.MODEL_DIR, epoch=cfg.RUN.LOAD_EPOCH)
     write_config(cfg)  # from here on the folder is this run's
-    with memory_advice(trainer.half_at_once):
+    came_from = provenance(trainer, weights_sha256(cfg.MODEL.BACKBONE.NAME))  # now: files may change in the meantime
+    start_s = time.monotonic()
+    together = finishing() if n_ranks() > 1 else nullcontext()  # ranks end in the same place
+    with memory_advice(trainer.half_at_once), together:
         if cfg.RUN.EVAL_ONLY:
             trainer.test()
         else:
             trainer.train()
-    write_results(cfg, results_of(trainer, cfg))
+    results = {
+        **results_of(trainer, cfg),
+        "provenance": came_from,
+        "cost": cost(trainer, time.monotonic() - start_s),
+    }
+    log_skipped(trainer.dm.skipped)
+    for warning in results["warnings"]:
+        logger.info("Warning: %s", warning)
+    write_results(cfg, results)
+    remove_resume_files(cfg.OUTPUT_DIR)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 an error, which is printed."""
+    """Returns the exit code: 0 done, 1 an error, which is printed, 130 or 143 after Ctrl-C or SIGTERM."""
     try:
         args = parse_args(argv)
-        with plugins(args.plugin or (), args.plugin_config or ()):
+        with interruptible(), plugins(args.plugin or (), args.plugin_config or ()):
             cfg = setup_cfg(args)
-            with process_group(use_cuda=cfg.USE_CUDA):
+            with deterministic(cfg.RUN.DETERMINISTIC), process_group(use_cuda=cfg.USE_CUDA):
                 run(cfg, no_train=args.no_train)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return interrupted.exit_code
     except (ConfigError, ValueError, KeyError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
-        logger.info("The run ended with an error", exc_info=True)
-        print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        message = error.args[0] if isinstance(error, KeyError) else error
+        logger.info("The run ended with an error: %s", message, exc_info=True)
+        print(f"Error: {message}", file=sys.stderr)
         return 1
     finally:
         close_logging()

@@ -27,6 +27,7 @@ def get_cfg_default() -> CN:
     cfg.RUN.EVAL_ONLY = False
     cfg.RUN.MODEL_DIR = ""  # folder of the run whose checkpoint is evaluated
     cfg.RUN.LOAD_EPOCH = -1  # epoch of that checkpoint; -1: model-best.pth.tar
+    cfg.RUN.DETERMINISTIC = False  # the same bits on every run of a GPU too, which is slower there
 
     cfg.INPUT = CN()
     cfg.INPUT.SIZE = (224, 224)  # height, width in pixels
@@ -34,6 +35,7 @@ def get_cfg_default() -> CN:
     cfg.INPUT.TRANSFORMS = ()  # names of engine/transforms.py
     cfg.INPUT.NO_TRANSFORM = False  # only resize to SIZE
     cfg.INPUT.VIEWS = 0  # random views of each training image, encoded once; 0: a fresh one in every epoch
+    cfg.INPUT.ON_BAD_IMAGE = "error"  # of training and drawn validation images; error, skip (and tell)
     cfg.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]  # of RGB in [0, 1]
     cfg.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]
     cfg.INPUT.CROP_PADDING = 4  # random_crop, in pixels
@@ -130,7 +132,7 @@ def get_cfg_default() -> CN:
 
     cfg.TRAIN = CN()
     cfg.TRAIN.CHECKPOINT_FREQ = 0  # keep a checkpoint every so many epochs; 0: only the last
-    cfg.TRAIN.CHECKPOINT_SECONDS = 60  # time between the rolling checkpoints that an interrupted run resumes from
+    cfg.TRAIN.RESUME_EVERY_S = 60.0  # seconds between writes of the file that an interrupted run resumes from; 0: none
     cfg.TRAIN.PRINT_FREQ = 10  # batches between log lines
     cfg.TRAIN.COUNT_ITER = "train_x"
 
@@ -140,6 +142,7 @@ def get_cfg_default() -> CN:
     cfg.TEST.COMPUTE_CMAT = False  # save the confusion matrix to OUTPUT_DIR/cmat.pt
     cfg.TEST.NO_TEST = False  # end after training
     cfg.TEST.SPLIT = "test"  # test, val
+    cfg.TEST.ON_BAD_IMAGE = "error"  # of the images that a result is measured on; error, skip (and tell)
     cfg.TEST.FINAL_MODEL = "last_step"  # last_step, best_val (validated after every epoch)
 
     cfg.TRAINER = CN()
@@ -171,11 +174,13 @@ REFUSED = {
 }
 
 OPTIONS = {
+    "INPUT.ON_BAD_IMAGE": ("error", "skip"),
     "DATASET.SUBSAMPLE_CLASSES": ("all", "base", "new"),
     "OPTIM.NAME": ("sgd", "adam", "adamw", "amsgrad", "rmsprop", "radam"),
     "OPTIM.LR_SCHEDULER": ("single_step", "multi_step", "cosine"),
     "OPTIM.WARMUP_TYPE": ("linear", "constant"),
     "TEST.SPLIT": ("test", "val"),
+    "TEST.ON_BAD_IMAGE": ("error", "skip"),
     "TEST.FINAL_MODEL": ("last_step", "best_val"),
 }
 
@@ -190,7 +195,7 @@ AT_LEAST = {
     "OPTIM.LR": 0,
     "OPTIM.MAX_EPOCH": 1,
     "TRAIN.CHECKPOINT_FREQ": 0,
-    "TRAIN.CHECKPOINT_SECONDS": 0,
+    "TRAIN.RESUME_EVERY_S": 0,
     "TRAIN.PRINT_FREQ": 1,
 }
 
@@ -208,5 +213,5 @@ PATHS = (
 NOT_IN_DIGEST = {
     "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST", "TRAIN.CHECKPOINT_FREQ",
-    "TRAIN.CHECKPOINT_SECONDS", "TRAIN.PRINT_FREQ",
+    "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ",
 }  # fmt: skip

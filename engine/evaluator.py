@@ -2,12 +2,14 @@
 
     accuracy = 100 correct / total
     macro_f1 = 100 mean over the classes c that occur in the labels of 2 TP_c / (2 TP_c + FP_c + FN_c)
+    chance   = sum_c p_c q_c          p_c: part of the images with label c, q_c: of those with the prediction c
 
 The log lines below `=> result` are what parse_test_res.py reads.
 """
 
 import logging
-from collections import OrderedDict
+import math
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,8 +18,12 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from .distributed import is_first_rank
 from .registry import EVALUATOR_REGISTRY
+from .text import printable
+from .torch_files import write_torch_file
 
 logger = logging.getLogger(__name__)
+
+N_STDS = 3  # above chance, from where on answers count as learned: one of 740 guessers gets there
 
 
 def build_evaluator(cfg, lab2cname: Mapping[int, str]):
@@ -102,7 +108,7 @@ class Classification:
                 "The number of processed images is 0, expected at least 1. "
                 "Check that the evaluated split holds images, and call process() before evaluate()."
             )
-        correct = sum(label == prediction for label, prediction in zip(self._labels, self._predictions, strict=True))
+        correct = self._n_correct()
         accuracy = 100.0 * correct / total
         result = OrderedDict(
             accuracy=accuracy,
@@ -125,6 +131,29 @@ class Classification:
             self._save_confusion_matrix()
         return result
 
+    def chance_warning(self) -> str:
+        """Says if the answers could be those of a model that does not look at the images; "" if they could not.
+
+        Such a model may prefer some classes: chance is the accuracy of its answers dealt out to the images at random,
+        and its standard deviation the binomial one. Where even perfect answers would not stand out, nothing is said.
+        """
+        labels, predictions, total = Counter(self._labels), Counter(self._predictions), len(self._labels)
+        if len(labels) < 2:  # of one class every answer is by chance
+            return ""
+        chance = sum(count * predictions[label] for label, count in labels.items()) / total**2
+        limit = chance + N_STDS * math.sqrt(chance * (1 - chance) / total)
+        accuracy = self._n_correct() / total
+        if accuracy > limit or limit >= 1:
+            return ""
+        return (
+            f"The accuracy on the classes of the training is {100 * accuracy:.2f}% of {total:,} images, expected over "
+            f"{100 * limit:.2f}%: chance ({100 * chance:.2f}%) and {N_STDS} standard deviations. See in the log "
+            "whether the loss fell, and check OPTIM.LR, the images and the class names."
+        )
+
+    def _n_correct(self) -> int:
+        return sum(label == prediction for label, prediction in zip(self._labels, self._predictions, strict=True))
+
     def _macro_f1(self) -> float:
         present = sorted(set(self._labels))
         return float(f1_score(self._labels, self._predictions, average="macro", labels=present, zero_division=0))
@@ -138,7 +167,7 @@ class Classification:
             total, correct = len(hits[label]), sum(hits[label])
             accuracies.append(100.0 * correct / total)
             lines.append(
-                f"* class: {label} ({self.lab2cname[label]})\ttotal: {total:,}\tcorrect: {correct:,}\t"
+                f"* class: {label} ({printable(self.lab2cname[label])})\ttotal: {total:,}\tcorrect: {correct:,}\t"
                 f"acc: {accuracies[-1]:.2f}%"
             )
         mean = sum(accuracies) / len(accuracies)
@@ -150,6 +179,5 @@ class Classification:
         # row i holds the shares of label i's images by predicted class, float64.
         classes = sorted(self.lab2cname)
         shares = confusion_matrix(self._labels, self._predictions, labels=classes, normalize="true")
-        self.cmat_path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(torch.from_numpy(shares), self.cmat_path)
+        write_torch_file(torch.from_numpy(shares), self.cmat_path)
         logger.info("Confusion matrix is saved to %s", self.cmat_path)

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parse_test_res import END_OF_TEST, END_OF_TRAINING, Run, parse_run, summarise
+from parse_test_res import summarise, warnings_of
 
 from .experiments import Experiment
+from .runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Value:
         by_seed: The result of each seed, by the name of its run's folder; empty for what is worked out from results.
         parts: For an average, which of the averaged values there are.
         problems: Why runs were not counted.
+        warnings: What makes it doubtful; sentences.
     """
 
     value: float | int | str | None = None
@@ -33,6 +35,7 @@ class Value:
     by_seed: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[bool, ...] = ()
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_partial(self) -> bool:
@@ -58,10 +61,12 @@ class Result:
         if not found:
             return Value(problems=problems)
         mean, std = summarise(list(found.values()))
+        doubts = warnings_of([run for run in runs if run.value is not None])
+        doubts = tuple(f"{self.experiment.folder}: {doubt}" for doubt in doubts)
         if not self.experiment.seeded:
-            return Value(mean)
+            return Value(mean, warnings=doubts)
         n_seeds = len(found), len(found)
-        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems)
+        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems, warnings=doubts)
 
     def _run(self, folder: Path) -> Run:
         end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
@@ -100,8 +105,7 @@ class Average:
         if not found:
             return Value()  # the cells averaged are in the table themselves, and so are their problems
         parts = tuple(each.value is not None for each in measured)
-        averages = _averages_of_seeds(measured)
-        std = summarise(averages)[1] if len(averages) > 1 else None
+        std = spread_of_averages([each.by_seed for each in measured])
         return Value(statistics.fmean(found), std, _range_of_seeds(measured), parts=parts)
 
 
@@ -145,11 +149,11 @@ class NearestWord:
         if path is None:
             return Value()
         try:
-            word, distance = nearest_word(json.loads(path.read_text(encoding="utf-8")), self.vector)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+            text = word_text(*nearest_word(json.loads(path.read_text(encoding="utf-8")), self.vector))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:  # the last: lists in lists
             problem = f"no nearest word of vector {self.vector} ({type(error).__name__}: {error})"
-            return Value(problems=(f"{path.relative_to(output)}: {problem}",))
-        return Value(word_text(word, distance))
+            return Value(problems=(printable(f"{path.relative_to(output)}: {problem}"),))
+        return Value(text)
 
 
 Cell = Result | Average | HarmonicMean | NearestWord
@@ -169,6 +173,21 @@ def seed_folders(folder: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name.removeprefix("seed")))
 
 
+def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
+    """Returns the population standard deviation of the averages that single seeds have over data sets.
+
+    Args:
+        by_seed: For each data set, the result of each seed.
+
+    Returns:
+        None unless all data sets have the same seeds, two or more: else it would be that of other runs than the mean.
+    """
+    seeds = by_seed[0].keys()
+    if len(seeds) < 2 or any(results.keys() != seeds for results in by_seed):
+        return None
+    return summarise([statistics.fmean(results[seed] for results in by_seed) for seed in seeds])[1]
+
+
 def nearest_word(interpretation: dict, vector: int) -> tuple[str, float]:
     """Returns the word nearest to a context vector (from 1), and its distance, from what interpret_prompt.py wrote."""
     words = {entry["vector"]: entry["words"] for entry in interpretation["vectors"]}[vector]
@@ -177,15 +196,7 @@ def nearest_word(interpretation: dict, vector: int) -> tuple[str, float]:
 
 def word_text(word: str, distance: float) -> str:
     """Returns a word and its distance as a cell shows them."""
-    return f"{word} ({distance:.4f})"
-
-
-def _averages_of_seeds(values: Sequence[Value]) -> list[float]:
-    """Returns the average of each seed; none unless all values have the same seeds."""
-    seeds = values[0].by_seed.keys()
-    if any(value.by_seed.keys() != seeds for value in values):
-        return []
-    return [statistics.fmean(value.by_seed[seed] for value in values) for seed in seeds]
+    return f"{printable(str(word))} ({distance:.4f})"
 
 
 def _range_of_seeds(values: Sequence[Value]) -> tuple[int, int] | None:

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parse_test_res import END_OF_TEST, parse_run, summarise
+from parse_test_res import summarise, warnings_of
 
-from .cells import seed_folders
+from .cells import seed_folders, spread_of_averages
 from .experiments import DATASETS, FEW_SHOTS, coop_config, max_epoch, zero_shot
+from .runs import END_OF_TEST, parse_run, printable
 
 NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
 CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_\w+)?)_(?P<shots>\d+)shots")
@@ -47,7 +48,7 @@ class Method:
             details = [f"M={options['n_ctx']}", options["position"]] + ["CSC"] * (options["csc"] == "True")
         details += [self.variant.strip("_").replace("_", " ")] if self.variant else []
         name = {"LinearProbe": "Linear probe"}.get(self.trainer, self.trainer)
-        return f"{name} ({', '.join(details)})" if details else name
+        return printable(f"{name} ({', '.join(details)})" if details else name)
 
     @property
     def position(self) -> str:
@@ -132,7 +133,9 @@ def find_curves(
     for experiment in _choose_epochs([e for e in found if e.backbone == curves.backbone], curves.notes):
         runs = [parse_run(folder) for folder in seed_folders(experiment.folder)]
         curves.notes += [f"{run.folder} is left out: {run.problem}" for run in runs if run.value is None]
-        seeds = {run.folder.name: run.value for run in runs if run.value is not None}
+        finished = [run for run in runs if run.value is not None]
+        curves.notes += [f"{experiment.folder}: {warning.rstrip('.')}" for warning in warnings_of(finished)]
+        seeds = {run.folder.name: run.value for run in finished}
         if seeds:
             of_dataset = curves.points.setdefault(experiment.dataset, {})
             of_dataset.setdefault(experiment.method, {})[experiment.shots] = seeds
@@ -155,7 +158,7 @@ def average_lines(curves: Curves) -> tuple[list[str], dict[Method, Line]]:
     """Averages over the data sets on which all methods are complete, so that the lines compare.
 
     A method that is complete on no data set has no line. A point is the mean of the data sets' means; its spread is
-    that of the averages of single seeds, over the seeds that every one of the data sets has.
+    that of the averages of single seeds, none unless all of these data sets have the same ones.
 
     Returns:
         The data sets, and the line of each method.
@@ -169,15 +172,14 @@ def average_lines(curves: Curves) -> tuple[list[str], dict[Method, Line]]:
     lines = {
         method: {shots: _average([curves.points[name][method][shots] for name in names]) for shots in curves.shots}
         for method in methods
+        if names
     }
-    return names, lines if names else {}
+    return names, lines
 
 
 def _average(datasets: list[Seeds]) -> tuple[float, float]:
     mean = statistics.fmean(statistics.fmean(seeds.values()) for seeds in datasets)
-    common = set.intersection(*(set(seeds) for seeds in datasets))
-    averages = [statistics.fmean(seeds[name] for seeds in datasets) for name in common]
-    return mean, summarise(averages)[1] if averages else 0.0
+    return mean, spread_of_averages(datasets) or 0.0
 
 
 def _experiments(output: Path) -> Iterator[_Experiment]:

@@ -102,7 +102,8 @@ def _card(filled: FilledTable, output: Path) -> str:
     notes = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(filled) if remark != MINIATURE)
     tag = '<span class="tag">miniature</span>' if table.is_miniature else ""
     lines = "".join(f"<li>{escape(line)}</li>" for line in warnings(filled))
-    details = f"<details><summary>{_summary(filled)}</summary><ul>{lines}</ul></details>" if lines else ""
+    opened = " open" if filled.warnings else ""
+    details = f"<details{opened}><summary>{_summary(filled)}</summary><ul>{lines}</ul></details>" if lines else ""
     return f"""<article id="{table.name}">
 <h3>{escape(_short(table))}{tag}</h3>
 <div class="note">{notes}</div>
@@ -117,9 +118,10 @@ def _card(filled: FilledTable, output: Path) -> str:
 
 def _summary(filled: FilledTable) -> str:
     n_missing = sum(1 for _ in filled.cells()) - filled.n_found
-    n_problems = len(filled.problems)
+    n_problems, n_warnings = len(filled.problems), len(filled.warnings)
     counted = [f"{n_missing} of {n_missing + filled.n_found} values missing"] if n_missing else []
     counted += [f"{n_problems} problem{'s' if n_problems > 1 else ''}"] if n_problems else []
+    counted += [f"{n_warnings} warning{'s' if n_warnings > 1 else ''}"] if n_warnings else []
     return ", ".join(counted)
 
 

@@ -82,7 +82,7 @@ def to_csv(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) 
         for cell in filled.cells():
             value = cell.value
             missing = MISSING if value.value is None else ""
-            problems = filter(None, (missing, *marks(filled, cell), *value.problems))
+            problems = filter(None, (missing, *marks(filled, cell), *value.problems, *value.warnings))
             seeds = min(value.n_seeds) if value.n_seeds else None
             numbers = _number(cell.cell.paper), _number(value.value), _number(value.std), seeds, cell.difference
             words = _words(cell.cell.paper), _words(value.value)

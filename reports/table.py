@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
 
 from .cells import Cell, Value
@@ -125,6 +125,18 @@ class FilledTable:
     def problems(self) -> list[str]:
         """Why runs were not counted, each once."""
         return list(dict.fromkeys(problem for cell in self.cells() for problem in cell.value.problems))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes values doubtful, each once."""
+        return list(dict.fromkeys(warning for cell in self.cells() for warning in cell.value.warnings))
+
+    @property
+    def other_seeds(self) -> tuple[list[str], list[str]] | None:
+        """The seeds behind two cells that have equally many and not the same; None where there are no such cells."""
+        seeds = [list(cell.value.by_seed) for cell in self.cells()]
+        pairs = ((one, other) for one, other in combinations(seeds, 2) if len(one) == len(other) and one != other)
+        return next(pairs, None)
 
 
 def fill(table: Table, output: Path) -> FilledTable:

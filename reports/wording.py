@@ -29,12 +29,14 @@ def measured_text(filled: FilledTable, cell: Filled) -> str:
 
 
 def marks(filled: FilledTable, cell: Filled) -> list[str]:
-    """Returns "2 seeds" where others have more, "over 3 of 11" for an average that is not whole."""
+    """Returns "2 seeds" where others have more, "over 3 of 11" for an average that is not whole, "warning"."""
     found = []
     if cell.value.value is not None and filled.is_short_of_seeds(cell):
         found.append(seeds_text(cell.value.n_seeds))
     if cell.value.is_partial:
         found.append(f"over {sum(cell.value.parts)} of {len(cell.value.parts)}")
+    if cell.value.warnings:
+        found.append("warning")
     return found
 
 
@@ -63,11 +65,14 @@ def remarks(filled: FilledTable) -> list[str]:
         few, many = filled.n_seeds
         unequal = f"Unequal numbers of seeds: {many}, fewer where a cell says so."
         sentences.append(unequal if few < many else f"{seeds_text(filled.n_seeds).capitalize()}.")
+    if filled.other_seeds:
+        one, other = (" ".join(seeds) for seeds in filled.other_seeds)
+        sentences.append(f"Not the same seeds everywhere: {one} in some cells, {other} in others.")
     return ([MINIATURE] if filled.table.is_miniature else []) + [" ".join(sentences)]
 
 
 def warnings(filled: FilledTable) -> Iterator[str]:
-    """Says what is missing in a table, and which runs were not counted."""
+    """Says what is missing in a table, which runs were not counted, and what is doubtful of those that were."""
     n_missing = sum(1 for _ in filled.cells()) - filled.n_found
     if n_missing:
         yield f"{n_missing} of {n_missing + filled.n_found} values are missing; {how_to_get(filled.table)} makes them."
@@ -77,6 +82,8 @@ def warnings(filled: FilledTable) -> Iterator[str]:
         yield f"Left out, as there is no result: {', '.join(left_out)}."
     for problem in filled.problems:
         yield f"Not counted: {problem}."
+    for warning in filled.warnings:
+        yield f"Warning: {warning}"
 
 
 def how_to_get(table: Table) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from draw_curves import main
+from reports.cells import spread_of_averages
 from reports.curves import choose_looks, draw_figure, save_figure, svg
 from reports.few_shot import Curves, Method, average_lines, dataset_lines, find_curves
 from tests.test_parse_run import ORIGINAL_LOG
@@ -129,6 +130,16 @@ def test_average_is_over_the_data_sets_on_which_all_its_methods_are_complete(tmp
     assert names == ["dtd", "eurosat"]
     assert lines == {COOP: {1: (60.0, 0.0), 2: (60.0, 0.0)}, Method("CoOp", "", MIDDLE): {1: (45.0, 0), 2: (45.0, 0)}}
     assert titles(draw_figure(curves)) == ["Average (2 data sets)", "Caltech101", "Food101", "DTD", "EuroSAT"]
+
+
+def test_average_of_data_sets_with_other_seeds_has_no_spread(tmp_path):
+    """As in the tables: the mean is over all seeds, so a spread over some of them would be that of other runs."""
+    write_curve(tmp_path, "dtd", (1,), [60.0, 70.0, 80.0])
+    write_curve(tmp_path, "eurosat", (1,), [80.0, 90.0])
+    assert average_lines(find_curves(tmp_path, shots=(1,)))[1] == {COOP: {1: (77.5, 0.0)}}
+    by_seed = [{"seed1": 60.0, "seed2": 70.0}, {"seed1": 80.0, "seed2": 94.0}]  # averages of the seeds: 70 and 82
+    assert spread_of_averages(by_seed) == 6.0
+    assert spread_of_averages([{"seed1": 60.0}, {"seed1": 80.0}]) is None
 
 
 def test_average_without_a_seed_in_common_has_no_spread(tmp_path):

@@ -1,6 +1,8 @@
 """Cached features are those of the tower, found again by what decides them; views are those of the first epochs."""
 
 import copy
+import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -172,6 +174,27 @@ def test_a_broken_file_is_removed_and_made_again(tmp_path, how, caplog):
     assert found(cache, "a") == [[97, 0.5]]
 
 
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"keys": np.array([{}]), "features": np.zeros((1, 4), np.float32)},  # needs a pickle
+        {"keys": np.zeros(2, "S32"), "features": np.zeros((1, 4), np.float32)},
+        {"keys": np.zeros(1, "S32"), "features": np.zeros(1, np.float32)},
+        {"keys": np.zeros(1, "S32"), "features": np.zeros((1, 4), np.int64)},
+        {"keys": np.zeros(1, int), "features": np.zeros((1, 4), np.float32)},
+        {"keys": np.zeros(1, "S32")},
+    ],
+)
+def test_a_file_of_something_else_is_removed_too(tmp_path, arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    shard = tmp_path / "space" / f"{hashlib.sha256(file.getvalue()).hexdigest()}.npz"
+    shard.parent.mkdir()
+    shard.write_bytes(file.getvalue())
+    assert found(FeatureCache(tmp_path, "space", max_bytes=10**9), "a") == [None]
+    assert not shard.exists()
+
+
 def test_what_was_used_longest_ago_makes_room(tmp_path):
     for number, name in enumerate("abc"):
         filled(tmp_path, name, space=name)
@@ -251,7 +274,7 @@ def test_epochs_draw_from_the_views(cfg, monkeypatch):
 
 def test_an_interrupted_run_with_views_goes_on_to_the_same_end(cfg, tmp_path, monkeypatch):
     whole = train(cfg("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 4, name="whole"))
-    part = cfg("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 4, "TRAIN.CHECKPOINT_SECONDS", 0, name="part")
+    part = cfg("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 4, "TRAIN.CHECKPOINT_FREQ", 1, name="part")
     trainer = build_trainer(part)
     after_epoch = trainer.after_epoch
 

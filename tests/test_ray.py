@@ -11,9 +11,9 @@ import sweep
 import train
 from engine import ray_jobs
 from engine.jobs import Job
-from engine.run_folder import read_results
 from tests.script_calls import ROOT
 from tests.test_sweep import context, planned, tiny_pairs
+from tests.tiny_run import repeatable
 
 GRID = "--dataset folder --cfg tiny --shots 1 --seeds 1 2 --launcher ray"
 
@@ -152,5 +152,5 @@ def test_a_sweep_gives_what_train_gives(cluster, tiny_files, tmp_path, monkeypat
     torch.set_num_threads(1)  # as Ray has it for a worker with one core: sums in another order differ in the last bit
     for place, job in planned(words.replace("/swept", "/alone")).items():
         assert train.main(list(job.argv)) == 0
-        assert read_results(swept[place].target) == read_results(job.target)
+        assert repeatable(swept[place].target) == repeatable(job.target)
         assert torch.equal(context(swept[place].target), context(job.target))

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ import sweep
 import train
 from engine import jobs
 from engine.config_file import config_digest
-from engine.run_folder import is_done, read_results
+from engine.interruption import Interrupted
+from engine.run_folder import is_done
 from reports.sweep_table import to_text
 from tests.script_calls import ROOT, call, commands
+from tests.tiny_run import repeatable
 
 GRID = "--dataset folder --shots 1 2 --seeds 1 2 --cfg tiny"
 
@@ -203,7 +206,7 @@ class TestTable:
 
 def test_an_interrupt(monkeypatch, capsys):
     def interrupted(args):
-        raise KeyboardInterrupt
+        raise Interrupted(signal.SIGINT)
 
     monkeypatch.setattr(sweep, "plan", interrupted)
     assert sweep.main(GRID.split()) == 130
@@ -225,7 +228,7 @@ def test_runs_in_one_process_are_those_of_train(tiny_files, tmp_path, flags, mon
     contexts = []
     for place, job in alone.items():
         assert train.main(list(job.argv)) == 0
-        assert read_results(swept[place].target) == read_results(job.target)
+        assert repeatable(swept[place].target) == repeatable(job.target)
         ctx, same = (context(run.target) for run in (job, swept[place]))
         # With views, a run may find some that another has encoded, beside other images: the last bits differ.
         torch.testing.assert_close(same, ctx, **({"rtol": 1e-4, "atol": 1e-6} if flags else {"rtol": 0, "atol": 0}))

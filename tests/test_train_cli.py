@@ -71,6 +71,7 @@ class TestFlags:
             (["--root", "images"], {"DATASET.ROOT": "images"}),
             (["--output-dir", "2024"], {"OUTPUT_DIR": "2024"}),
             (["--resume", "old"], {"RESUME": "old"}),
+            (["--deterministic"], {"RUN.DETERMINISTIC": True}),
             (["--backbone", "ViT-B/16"], {"MODEL.BACKBONE.NAME": "ViT-B/16"}),
             (["--transforms", "random_flip", "normalize"], {"INPUT.TRANSFORMS": ("random_flip", "normalize")}),
             (

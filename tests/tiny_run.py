@@ -11,6 +11,7 @@ import datasets  # noqa: F401  registers Folder
 import trainers  # noqa: F401  registers the trainers
 from engine.config_file import check_cfg, full_default, merge, require
 from engine.registry import TRAINER_REGISTRY
+from engine.run_folder import read_results
 from engine.trainer import TrainerX
 from tests.tiny_clip import VISION, golden_state_dict
 
@@ -72,3 +73,8 @@ def tiny_cfg(data: Path, clip_path: Path, output_dir: Path, *pairs, kind: str = 
 def build_trainer(cfg: CN) -> TrainerX:
     """Builds the trainer that the config names."""
     return TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
+
+
+def repeatable(folder: Path) -> dict:
+    """What a run's results say that another call makes again: not where it was computed, nor at what cost."""
+    return {key: value for key, value in read_results(folder).items() if key not in ("provenance", "cost")}

@@ -80,8 +80,8 @@ class ZeroshotCLIP(TrainerX):
 
     @torch.no_grad()
     def build_model(self) -> None:
-        prec = usable_precision(self.cfg.TRAINER.ZSCLIP.PREC, self.device)
-        self.clip_model = load_clip(self.cfg, prec, self.device)
+        self.precision = usable_precision(self.cfg.TRAINER.ZSCLIP.PREC, self.device)
+        self.clip_model = load_clip(self.cfg, self.precision, self.device)
         templates = self.templates()
         logger.info("Prompts: %s", " | ".join(templates))
         self.text_features = ensemble_features(self.clip_model, self.dm.dataset.classnames, templates)

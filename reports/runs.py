@@ -1,0 +1,119 @@
+"""Reads one run: its result and what it says of it, from results.json or from a log of this project or the original."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+END_OF_TRAINING = "Finish training"
+END_OF_TEST = "=> result"
+SIGNS_OF_WORK = ("Loading CLIP", "Resume after epoch", "epoch [")  # results that stand before one are old
+NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"  # read in one way, so in linear time
+LONGEST = 1000  # characters of a name that is shown
+RESULT_KEYS = {
+    "error": "error_rate",
+    "average": "perclass_accuracy",
+}  # keyword in log.txt -> key in results.json, where they differ
+FAILURE = "The run ended with an error: "  # as train.py logs it
+MOST = 10**12  # more than anybody has measured, or images that anybody has tested on
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run.
+
+    Args:
+        folder: The run's.
+        path: The file that was read; None if there is none.
+        value: In percent; None if it has none.
+        problem: The reason why it has none.
+        total: Number of images behind the value; None if the file does not say.
+        warnings: Sentences that the run left with its result.
+    """
+
+    folder: Path
+    path: Path | None = None
+    value: float | None = None
+    problem: str = ""
+    total: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> Run:
+    """Reads one run.
+
+    Args:
+        folder: The run's folder.
+        keyword: The result to read, as it stands in log.txt.
+        end_signal: The line of log.txt after which a result counts.
+
+    Returns:
+        The run with its value in percent, or with the reason why it has none.
+    """
+    path = record(folder)
+    if path is None:
+        return Run(folder, problem="it has neither log.txt nor results.json")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found = _read_results(text, keyword) if path.suffix == ".json" else _read_log(text, keyword, end_signal)
+        if not abs(found["value"]) < MOST:  # nor is it NaN
+            raise ValueError(f'"{keyword}" is {found["value"]}, which no run measures')
+    except (OSError, ValueError, OverflowError, RecursionError) as error:  # the last: of lists in lists without end
+        return Run(folder, path, problem=printable(f"{path.name}: {error}"))
+    return Run(folder, path, **found)
+
+
+def record(folder: Path) -> Path | None:
+    """Returns the file that says how a run ended; None where there is none."""
+    return next((path for path in (folder / "results.json", folder / "log.txt") if path.is_file()), None)
+
+
+def printable(text: str) -> str:
+    """Returns a text as it is, or as Python writes it where a character does not print; of a long one the beginning.
+
+    So no name of a folder or an entry forges a line. As in engine/text.py, which would import torch.
+    """
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _read_log(text: str, keyword: str, end_signal: str) -> dict[str, Any]:
+    lines = [line.strip() for line in text.splitlines()]
+    # A run that is started again appends to its log.
+    start = 1 + max((i for i, line in enumerate(lines) if line.startswith(SIGNS_OF_WORK)), default=-1)
+    failures = [line for line in lines[start:] if line.startswith(FAILURE)]
+    if failures and end_signal not in lines[start:]:
+        raise ValueError(failures[-1].rstrip("."))
+    if end_signal in lines[:start] and end_signal not in lines[start:]:
+        raise ValueError(f'it goes on after "{end_signal}" with "{lines[start - 1]:.40}", so the run is not finished')
+    if end_signal not in lines:
+        hint = "; for logs of testing only add --test-log" if END_OF_TEST in lines[start:] else ""
+        raise ValueError(f'no line "{end_signal}", so the run is not finished{hint}')
+    end = lines.index(end_signal, start)
+    found = re.findall(rf"^\* (\w+): ({NUMBER})%", "\n".join(lines[end:]), re.MULTILINE)
+    results = {name: float(number) for name, number in found}
+    if keyword not in results:
+        others = f"; there are {', '.join(results)}" if results else ""
+        raise ValueError(f'no line "* {keyword}: NUMBER%" after "{end_signal}"{others}')
+    return {"value": results[keyword]}
+
+
+def _read_results(text: str, keyword: str) -> dict[str, Any]:
+    tree = json.loads(text)
+    results = tree if isinstance(tree, dict) else {}
+    key = RESULT_KEYS.get(keyword, keyword)
+    value = results.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        measures = [name for name, number in results.items() if isinstance(number, float)]
+        raise ValueError(
+            f'no number under the key "{key}"' + (f"; there are {', '.join(measures)}" if measures else "")
+        )
+    total, said = results.get("total"), results.get("warnings")
+    return {
+        "value": float(value),
+        "total": total if isinstance(total, int) and 0 < total < MOST else None,
+        "warnings": tuple(printable(str(warning)) for warning in said) if isinstance(said, list) else (),
+    }
