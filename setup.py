@@ -19,8 +19,8 @@ REQUIREMENTS = [
     "scipy>=1.11",
     "tabulate>=0.9",
     "tensorboard>=2.14",
-    "torch>=2.3",
-    "torchvision>=0.18",
+    "torch>=2.6",  # from there on torch.load(weights_only=True) runs no code
+    "torchvision>=0.21",
     "tqdm>=4.65",
     "yacs>=0.1.8",
 ]
@@ -29,6 +29,7 @@ EXTRAS = {
     "ray": ["ray>=2.9"],  # sweep.py --launcher ray
     "templates": ["open_clip_torch>=2.24"],  # the list of 80 ImageNet prompts
     "test": [
+        "hypothesis>=6.100",
         "open_clip_torch>=2.24",
         "pytest>=8.0",
         "pytest-timeout>=2.3",
