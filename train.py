@@ -10,7 +10,6 @@ import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # while the imports below take their seconds, Ctrl-C leaves no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -20,7 +19,6 @@ from yacs.config import CfgNode as CN
 import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
 from clip.clip import weights_sha256
-from engine.bad_images import log_skipped, skip_warnings, skipped_fields
 from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
 from engine.determinism import deterministic
 from engine.distributed import is_first_rank, n_ranks, on_first_rank, process_group
@@ -30,10 +28,10 @@ from engine.memory import keep_freed_memory, memory_advice
 from engine.plugins import plugins
 from engine.provenance import cost, provenance
 from engine.registry import TRAINER_REGISTRY
+from engine.results import log_doubts, results_of
 from engine.resume import remove_resume_files
-from engine.run_folder import is_done, read_config, resolve_seed, write_config, write_results
+from engine.run_folder import is_done, resolve_seed, write_config, write_results
 from engine.run_lock import locked
-from engine.trainer import TrainerX
 
 logger = logging.getLogger("train")
 
@@ -109,44 +107,6 @@ def setup_cfg(args: argparse.Namespace) -> CN:
     return cfg
 
 
-def results_of(trainer: TrainerX, cfg: CN) -> dict[str, Any]:
-    """Returns the entries of results.json: what was measured and what identifies the run in a table."""
-    trained_on = read_config(cfg.RUN.MODEL_DIR) if cfg.RUN.MODEL_DIR else None
-    source = cfg.DATASET.NAME if not cfg.RUN.EVAL_ONLY else trained_on.DATASET.NAME if trained_on else None
-    measures = dict.fromkeys(("accuracy", "error_rate", "macro_f1", "total", "correct"))  # None where TEST.NO_TEST
-    return {
-        **measures,
-        **trainer.results,
-        "split": cfg.TEST.SPLIT,
-        "trainer": cfg.TRAINER.NAME,
-        "dataset": cfg.DATASET.NAME,
-        "source": source,
-        "seed": cfg.SEED,
-        "shots": (trained_on or cfg).DATASET.NUM_SHOTS,
-        "cfg": cfg.RUN.CFG,
-        "backbone": cfg.MODEL.BACKBONE.NAME,
-        "n_ctx": None,
-        "csc": None,
-        "class_token_position": None,
-        "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
-        "epoch": trainer.epochs_done,
-        **trainer.result_fields(),
-        "warnings": [*skip_warnings(trainer.dm.skipped), *chance_warnings(trainer, trained_on)],
-        **skipped_fields(trainer.dm.skipped),
-    }
-
-
-def chance_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:
-    """Returns a sentence if the accuracy on classes that were trained on is at chance; on other classes it may be."""
-    tested, keys = trainer.cfg.DATASET, ("NAME", "ROOT", "SUBSAMPLE_CLASSES")
-    is_known = trained_on is not None and all(tested[key] == trained_on.DATASET[key] for key in keys)
-    if trainer.cfg.RUN.EVAL_ONLY and not is_known:
-        return []
-    if not trainer.results or not hasattr(trainer.evaluator, "chance_warning"):  # nothing was tested, or otherwise
-        return []
-    return list(filter(None, [trainer.evaluator.chance_warning()]))
-
-
 def run(cfg: CN, *, no_train: bool = False) -> None:
     """Does what the config says, unless its folder shows that it is done."""
     resolve_seed(cfg)
@@ -189,14 +149,8 @@ def do(cfg: CN, *, no_train: bool = False) -> None:
             trainer.test()
         else:
             trainer.train()
-    results = {
-        **results_of(trainer, cfg),
-        "provenance": came_from,
-        "cost": cost(trainer, time.monotonic() - start_s),
-    }
-    log_skipped(trainer.dm.skipped)
-    for warning in results["warnings"]:
-        logger.info("Warning: %s", warning)
+    results = {**results_of(trainer), "provenance": came_from, "cost": cost(trainer, time.monotonic() - start_s)}
+    log_doubts(trainer, results)
     write_results(cfg, results)
     remove_resume_files(cfg.OUTPUT_DIR)
 

@@ -1,0 +1,60 @@
+"""What a run leaves in results.json, and what the log says of it where it should be doubted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from yacs.config import CfgNode as CN
+
+from .bad_images import log_skipped, skip_warnings, skipped_fields
+from .run_folder import read_config
+from .trainer import TrainerX
+
+logger = logging.getLogger(__name__)
+
+
+def results_of(trainer: TrainerX) -> dict[str, Any]:
+    """Returns the entries of results.json: what was measured, what identifies the run in a table, what to doubt."""
+    cfg = trainer.cfg
+    trained_on = read_config(cfg.RUN.MODEL_DIR) if cfg.RUN.MODEL_DIR else None
+    source = cfg.DATASET.NAME if not cfg.RUN.EVAL_ONLY else trained_on.DATASET.NAME if trained_on else None
+    measures = dict.fromkeys(("accuracy", "error_rate", "macro_f1", "total", "correct"))  # None where TEST.NO_TEST
+    return {
+        **measures,
+        **trainer.results,
+        "split": cfg.TEST.SPLIT,
+        "trainer": cfg.TRAINER.NAME,
+        "dataset": cfg.DATASET.NAME,
+        "source": source,
+        "seed": cfg.SEED,
+        "shots": (trained_on or cfg).DATASET.NUM_SHOTS,
+        "cfg": cfg.RUN.CFG,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
+        "n_ctx": None,
+        "csc": None,
+        "class_token_position": None,
+        "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "epoch": trainer.epochs_done,
+        **trainer.result_fields(),
+        "warnings": [*skip_warnings(trainer.dm.skipped), *chance_warnings(trainer, trained_on)],
+        **skipped_fields(trainer.dm.skipped),
+    }
+
+
+def chance_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:
+    """Returns a sentence if the accuracy on classes that were trained on is at chance; on other classes it may be."""
+    tested, keys = trainer.cfg.DATASET, ("NAME", "ROOT", "SUBSAMPLE_CLASSES")
+    is_known = trained_on is not None and all(tested[key] == trained_on.DATASET[key] for key in keys)
+    if trainer.cfg.RUN.EVAL_ONLY and not is_known:
+        return []
+    if not trainer.results or not hasattr(trainer.evaluator, "chance_warning"):  # nothing was tested, or otherwise
+        return []
+    return list(filter(None, [trainer.evaluator.chance_warning()]))
+
+
+def log_doubts(trainer: TrainerX, results: dict[str, Any]) -> None:
+    """Logs the images that were left out, and the warnings among the results."""
+    log_skipped(trainer.dm.skipped)
+    for warning in results["warnings"]:
+        logger.info("Warning: %s", warning)
