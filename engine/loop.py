@@ -118,7 +118,9 @@ class Loop(Resumable):
 
     def after_step(self, losses: MetricMeter) -> None:
         """Saves where the run stands, if it is time or somebody asks it to end; then it does."""
-        if any_rank([is_asked() or self.is_due()])[0]:
+        if not self.can_begin_later():
+            raise_if_asked()
+        elif any_rank([is_asked() or self.is_due()])[0]:
             self.read_losses(losses)
             if self.writer is not None:
                 self.writer.flush()
@@ -126,6 +128,11 @@ class Loop(Resumable):
             self.save_place()
             raise_if_asked()
             self.place = None
+
+    def can_begin_later(self) -> bool:
+        """Says whether an epoch can begin with a later batch; with a loader of the method's own it is begun again."""
+        loader = self.train_loader_x
+        return loader is self.dm.train_loader_x or isinstance(loader, ViewBatches)
 
     def over_all_ranks(self, losses: dict[str, float | torch.Tensor]) -> dict[str, float | torch.Tensor]:
         """Returns the losses of a whole batch from those of this rank's share of it."""

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import engine.resume
 from engine import TRAINER_REGISTRY, load_checkpoint
@@ -111,6 +112,26 @@ def test_stopped_after_every_single_step(make, drawing):
     assert_same(ended(trainer), expected)
 
 
+def test_an_epoch_of_a_loader_of_the_methods_own_is_begun_again(make, monkeypatch):
+    class OwnLoader(CoOp):
+        def build_data_loader(self):
+            super().build_data_loader()
+            self.train_loader_x = DataLoader(self.dm.train_loader_x.dataset, batch_size=4, shuffle=True, drop_last=True)
+
+    monkeypatch.setitem(TRAINER_REGISTRY._entries, "CoOp", OwnLoader)
+    alone = make(*EVERY_STEP, folder="alone")
+    assert train(alone)
+    expected, n_steps = ended(alone), EPOCHS * len(alone.train_loader_x)
+    assert n_steps > 2 * EPOCHS
+    for n in range(1, n_steps + 1):
+        trainer = make(*EVERY_STEP, folder=f"stopped{n}")
+        before_step(trainer, n, terminate)
+        assert not train(trainer)
+        again = make(*EVERY_STEP, folder=f"stopped{n}")
+        assert train(again)
+        assert_same(ended(again), expected)
+
+
 @pytest.mark.parametrize("n_tests", range(1, EPOCHS + 2))
 @pytest.mark.parametrize("stop", [terminate, kill], ids=["signal", "kill"])
 def test_stopped_in_a_validation_and_in_the_test(make, drawing, n_tests, stop):
@@ -210,6 +231,15 @@ class TestFiles:
         assert ("What was saved before it is used." in caplog.text) == (how != "gone")
         assert f"Resume after epoch 1, batch 1 from {path.parent}" in caplog.text
 
+    @pytest.mark.parametrize("how", ["cut", "gone"])
+    def test_the_one_before_stays_until_the_next_is_whole(self, make, monkeypatch, how):
+        folder = self.stopped(make, 6)
+        spoil(folder / RESUME, how)
+        monkeypatch.setattr(engine.resume, "save_checkpoint", lambda *_, **__: kill())
+        assert not train(make(*EVERY_STEP))
+        _, state = newest_state(folder, ["prompt_learner"])
+        assert (state["epoch"], state["batch"]) == (1, 1)
+
     def test_then_the_newest_checkpoint_of_an_epoch(self, make, caplog):
         folder = self.stopped(make, 6, "TRAIN.CHECKPOINT_FREQ", 1)
         for name in (RESUME, BEFORE):
@@ -219,10 +249,11 @@ class TestFiles:
         assert train(trainer)
         assert len(losses) == (EPOCHS - 1) * BATCHES
 
-    def test_where_nothing_is_whole_the_run_starts_over_and_says_so(self, make, caplog):
+    @pytest.mark.parametrize("how", ["cut", "gone"])
+    def test_where_nothing_is_whole_the_run_starts_over_and_says_so(self, make, caplog, how):
         folder = self.stopped(make, 3)
-        for name in (RESUME, BEFORE):
-            spoil(folder / name, "cut")
+        for name, spoiled in ((RESUME, how), (BEFORE, "cut")):
+            spoil(folder / name, spoiled)
         trainer = make()
         losses = before_step(trainer, 0, None)
         assert train(trainer)
