@@ -120,6 +120,7 @@ def found_done(cfg: CN) -> bool:
     """Says, also to the user, whether the run's folder shows that it is done."""
     done = on_first_rank(partial(is_done, cfg))
     if done and is_first_rank():
+        remove_resume_files(cfg.OUTPUT_DIR)  # left by one that was killed just after it had ended
         print(f"Done already: {cfg.OUTPUT_DIR} holds the results of this run.")
     return done
 

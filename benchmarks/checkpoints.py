@@ -28,16 +28,8 @@ MANY_EPOCHS = 10_000  # more than are measured
 
 def build_run(args: argparse.Namespace, folder: Path, every_s: float) -> TrainerX:
     """Returns the trainer of a run that writes its resume file every so many seconds, ready to train."""
-    words = [
-        "--output-dir",
-        folder,
-        "--seed",
-        1,
-        "--trainer",
-        "CoOp",
-        "--config-file",
-        "configs/trainers/CoOp/tiny.yaml",
-    ]
+    words = ["--output-dir", folder, "--seed", 1, "--trainer", "CoOp"]
+    words += ["--config-file", "configs/trainers/CoOp/tiny.yaml"]
     words += ["--dataset-config-file", "configs/datasets/shapes.yaml", "DATASET.NUM_SHOTS", args.shots]
     words += ["INPUT.VIEWS", 1, "FEATURES.DIR", folder / "features", "OPTIM.MAX_EPOCH", MANY_EPOCHS, *args.opts]
     words += ["TRAIN.RESUME_EVERY_S", every_s, "TRAIN.PRINT_FREQ", MANY_EPOCHS]

@@ -107,6 +107,8 @@ class Resumable(Tester):
         self.first_random = self.place["random"]
         if Path(directory) == self.output_dir:
             self.saved_place = self.place
+            if path.name == BEFORE and is_first_rank():
+                os.replace(path, self.output_dir / RESUME)  # else what is not whole would take its place
         logger.info("Resume %s from %s", name_place(state), directory)
         return state["epoch"]
 
@@ -138,7 +140,7 @@ def newest_state(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, An
         if None not in found:
             models = {name: own for name, (_, own) in zip(names, found)}
             return path, {**found[0][1], "models": models, "batch": 0}
-    if resumed is None and (saved or (folder / RESUME).is_file()):
+    if resumed is None and (saved or any((folder / name).is_file() for name in (RESUME, BEFORE))):
         logger.warning(f"Nothing in {folder} is whole: the run starts from the beginning")
     return resumed
 
@@ -146,5 +148,6 @@ def newest_state(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, An
 def remove_resume_files(folder: str | Path) -> None:
     """Removes what a run that has ended does not go on from; of several ranks the first does."""
     if is_first_rank():
-        for name in (RESUME, BEFORE):
-            Path(folder, name).unlink(missing_ok=True)
+        for path in (Path(folder, name) for name in (RESUME, BEFORE)):
+            if path.is_file():  # where nothing may be written, even removing nothing is an error
+                path.unlink(missing_ok=True)

@@ -219,8 +219,10 @@ class TestRuns:
         assert (code, err) == (0, "")
         assert "* accuracy: " in out
         results = (tmp_path / "run" / "results.json").read_text()
+        (tmp_path / "run" / "resume.pth.tar").touch()  # as a kill between the two leaves it
         code, out, _ = call()
         assert code == 0 and out.startswith("Done already: ")
+        assert not (tmp_path / "run" / "resume.pth.tar").exists()
         code, _, err = call("OPTIM.LR", 0.5)
         assert code == 1 and "OPTIM.LR is 0.01 there, 0.5 was asked for" in err
         assert (tmp_path / "run" / "results.json").read_text() == results
