@@ -99,6 +99,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
+    _check_records(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -114,6 +115,14 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise ValueError(f"its {key!r} is of type {type(value).__name__}, where a state dict has tensors")
     return dict(content)
+
+
+def _check_records(path: Path) -> None:
+    """Raises if a record of the archive that torch.save writes is not what its checksum says: torch does not look."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if altered := archive.testzip():
+                raise ValueError(f"its record {altered!r} is altered")
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:

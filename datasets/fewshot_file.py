@@ -32,8 +32,8 @@ def write_fewshot(path: Path, image_dir: Path, train: Sequence[Datum], val: Sequ
         for item in items:
             values = (split, Path(item.impath).relative_to(image_dir).as_posix(), item.label, item.classname)
             lines.append(json.dumps(dict(zip(FIELDS, values)), ensure_ascii=False) + "\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
+    content = "".join(lines).encode("utf-8", errors="backslashreplace")  # as JSON writes what UTF-8 has not
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_fewshot(

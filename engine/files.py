@@ -31,12 +31,12 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bo
     Raises:
         OSError: If the disk is full or may not be written to; the old file is as it was.
     """
-    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        write(path)
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{UNFINISHED}")
     with writing(path):
-        if path.exists() and not path.is_file():
-            write(path)
-            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)

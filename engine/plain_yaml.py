@@ -34,6 +34,18 @@ def load_plain_yaml(path: Path) -> Any:
         raise ValueError("\n".join(map(printable, reason.splitlines()))) from error
 
 
+def dump_plain_yaml(tree: dict[str, Any]) -> str:
+    """Returns the text of a config that `load_plain_yaml` reads: equal values are both written out."""
+    return yaml.dump(tree, Dumper=_PlainDumper)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    yaml_multi_representers = {dict: yaml.SafeDumper.represent_dict}  # yacs' nodes
+
+    def ignore_aliases(self, data):
+        return True
+
+
 class _PlainLoader(yaml.SafeLoader):
     depth = 0
 

@@ -16,6 +16,7 @@ from yacs.config import CfgNode as CN
 from .config_file import ConfigError, config_digest, flatten, full_default, identity, merge, read_yaml
 from .distributed import is_first_rank, on_first_rank
 from .files import write_atomically
+from .plain_yaml import dump_plain_yaml
 
 CONFIG, RESULTS = "config.yaml", "results.json"
 
@@ -36,7 +37,7 @@ def write_config(cfg: CN) -> None:
     if not is_first_rank():
         return
     path = Path(cfg.OUTPUT_DIR) / CONFIG
-    write_atomically(path, lambda temporary: temporary.write_text(cfg.dump(), encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(dump_plain_yaml(cfg), encoding="utf-8"))
 
 
 def read_results(folder: str | Path) -> dict[str, Any] | None:

@@ -102,6 +102,32 @@ class TestNewest:
         ]
         assert [re.sub(r"archive/\S+", "NAME", message) for message in caplog.messages] == messages
 
+    def test_a_name_that_is_too_long_for_a_file(self, tmp_path, caplog):
+        save_checkpoint(state(1), tmp_path)
+        (tmp_path / "checkpoint").write_text("x" * 5000)
+        assert names(tmp_path) == ["model.pth.tar-1"]
+        assert re.search(r"names 'x{99}\.\.\., which is not there", caplog.text)
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM])
+    def test_one_that_may_be_whole_is_not_passed_over(self, tmp_path, monkeypatch, number):
+        """Else a disk that does not answer would have a run begin anew, and write over what it has."""
+        paths = [save_checkpoint(state(epoch), tmp_path) for epoch in (2, 1)]
+
+        def fail(*_, **__):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            newest_whole(paths)
+        assert caught.value.errno == number
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+    def test_nor_is_one_that_may_not_be_read(self, tmp_path):
+        path = save_checkpoint(state(), tmp_path)
+        path.chmod(0)
+        with pytest.raises(PermissionError):
+            newest_whole([path])
+
     def test_there_is_none(self, tmp_path, caplog):
         path = save_checkpoint(state(), tmp_path)
         path.write_bytes(b"")

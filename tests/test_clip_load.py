@@ -116,6 +116,18 @@ def test_other_files_are_refused(tmp_path, content, message):
         read_state_dict(path)
 
 
+def test_a_number_that_is_altered_is_noticed(tmp_path):
+    """As by a bad disk; torch itself does not look."""
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.arange(6.0)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float32(5).tobytes())] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path)["a"][5] != 5
+    with pytest.raises(ValueError, match=r"cannot be read \(its record 'weights/data/0' is altered\)"):
+        read_state_dict(path)
+
+
 def test_an_object_array_is_refused(tmp_path):
     np.savez(tmp_path / "weights.npz", a=np.array([{}]))
     with pytest.raises(ValueError, match="cannot be read .*allow_pickle"):

@@ -1,5 +1,7 @@
 """Contexts of each class: they are only asked about the classes that they were learned on."""
 
+import re
+
 import pytest
 import torch
 
@@ -45,6 +47,16 @@ def test_other_classes_are_refused(make, tmp_path, names, shown, expected):
     with pytest.raises(ValueError) as error:
         make(*CSC).load_model(tmp_path / "run", epoch=1)
     assert f"learned for each of {shown}, expected {expected}" in str(error.value)
+
+
+@pytest.mark.parametrize("names", ["abc", [1, 2, 3], {"face": 0}, [], 3])
+def test_what_is_no_list_of_names_is_refused(make, tmp_path, names):
+    trainer = make(*CSC)
+    trainer.save_model(1)
+    path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-1"
+    torch.save({**torch.load(path), "classnames": names}, path)
+    with pytest.raises(ValueError, match=re.escape(f"`classnames` is {names!r}, expected the name of each class")):
+        trainer.load_model(tmp_path / "run", epoch=1)
 
 
 class TestSomeOfTheClasses:

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from engine.files import UNFINISHED, remove_unfinished, write_atomically
+from reports.output import write_whole
 from tests.small_disk import filled, read_only, small_disk
 
 
@@ -21,6 +22,12 @@ def path(tmp_path):
     path.parent.mkdir()
     path.write_text("old")
     return path
+
+
+@pytest.fixture(params=[write_atomically, write_whole], ids=lambda function: function.__name__)
+def write_to(request):
+    """Of the engine and of the reports."""
+    return request.param
 
 
 def is_as_it_was(path):
@@ -63,6 +70,21 @@ class TestWriting:
         monkeypatch.setattr(os, "fsync", failing(errno.EINVAL))
         write(path)
         assert path.read_text() == "new"
+
+    @pytest.mark.parametrize("target", ["file", "new"])
+    def test_a_link_stays_one(self, path, write_to, target):
+        path.with_name("link").symlink_to(target)
+        write_to(path.with_name("link"), lambda temporary: temporary.write_text("new"))
+        assert path.with_name("link").is_symlink() and path.with_name(target).read_text() == "new"
+
+    def test_what_is_no_file_is_written_to_as_it_is(self, tmp_path, write_to):
+        """A device or a pipe, which root's rename would put an end to."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reads = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        write_to(pipe, lambda path: path.write_text("new"))
+        assert os.read(reads, 10) == b"new" and pipe.is_fifo()
+        os.close(reads)
 
     def test_what_killed_processes_left_is_removed_from_a_runs_folder(self, tmp_path):
         left = [tmp_path / f".a.1.2{UNFINISHED}", tmp_path / "model" / f".b.1.2{UNFINISHED}"]

@@ -13,8 +13,8 @@ from clip.clip import tokenize
 from clip.model import build_model
 from clip.prompt_layout import POSITIONS, lay_out
 from clip.simple_tokenizer import END, START
-from datasets.fewshot_file import read_fewshot
-from datasets.split import read_split
+from datasets.fewshot_file import read_fewshot, write_fewshot
+from datasets.split import read_split, write_split
 from engine import DATASET_REGISTRY, DatasetBase, Datum
 from engine.log import close_logging, setup_logging
 from engine.text import printable, shorten
@@ -188,6 +188,20 @@ class TestPaths:
         (tmp_path / "split.json").write_text(json.dumps({"train": [[impath, 0, "a"]], "val": [], "test": []}))
         [[item], _, _] = read_split(tmp_path / "split.json", tmp_path)
         assert item.impath == f"{tmp_path}/{impath}"
+
+    def test_one_that_no_file_can_have_is_named(self, tmp_path):
+        (tmp_path / "split.json").write_text('{"train": [["\\ud800.jpg", 0, "a"]], "val": [], "test": []}')
+        with pytest.raises(ValueError, match=r"split\.json is not readable .*item 1 of train .*surrogates not allowed"):
+            read_split(tmp_path / "split.json", tmp_path)
+
+    def test_one_of_other_bytes_than_utf_8(self, tmp_path):
+        """As Python reads it from a folder, and JSON keeps it."""
+        image = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+        write_split(tmp_path / "split.json", tmp_path, [Datum(str(image), 0, classname="a")], [], [])
+        [items, _, _] = read_split(tmp_path / "split.json", tmp_path)
+        assert os.fsencode(items[0].impath).endswith(b"/caf\xe9.jpg")
+        write_fewshot(tmp_path / "few.jsonl", tmp_path, items, [])
+        assert read_fewshot(tmp_path / "few.jsonl", tmp_path, items, []) == (items, [])
 
     def test_a_link_that_the_user_made_may_lead_out(self, tmp_path):
         (tmp_path / "elsewhere").mkdir()

@@ -1,5 +1,6 @@
 """parse_test_res.py against numbers worked out by hand and logs in the original's format."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,14 @@ def test_a_file_instead_of_a_directory(tmp_path, capsys):
     code, _, error = parse(capsys, path)
     assert code == 1
     assert error == f"Error: DIRECTORY is the file {path}, expected a folder. Name the folder above the runs.\n"
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, capsys, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert parse(capsys, tmp_path)[::2] == (1, f"Error: [Errno 13] Permission denied: '{tmp_path}'\n")
 
 
 def test_wrong_arguments_end_with_an_error(capsys):

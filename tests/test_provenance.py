@@ -66,6 +66,13 @@ class TestCode:
         monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
         assert provenance.code_version(clone)["commit"] == git(clone, "rev-parse", "HEAD")
 
+    def test_the_clone_is_only_read(self, clone):
+        """Git would write what it finds to the index, and lock out whoever commits meanwhile."""
+        os.utime(clone / "train.py", (0, 0))
+        before = (clone / ".git" / "index").read_bytes()
+        assert provenance.code_version(clone)["changed"] is False
+        assert (clone / ".git" / "index").read_bytes() == before
+
     def test_without_git_nothing_is_known(self, clone, monkeypatch):
         monkeypatch.setenv("PATH", "")
         assert provenance.code_version(clone)["commit"] is None

@@ -51,6 +51,21 @@ class TestIdentity:
         require(merge(cfg, {"TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes", "SEED": 2}, "test"))
         assert config_digest(cfg) == before
 
+    def test_equal_values_of_two_keys_are_both_written_out(self, tmp_path):
+        """Python makes one tuple of both, and YAML would write an alias for the second, which is not read."""
+        size = (64, 64)
+        cfg = full_default()
+        cfg.INPUT.SIZE = cfg.INPUT.RRCROP_SCALE = size
+        cfg.OUTPUT_DIR = str(tmp_path)
+        assert "*id" in cfg.dump()
+        write_config(cfg)
+        read = read_config(tmp_path)
+        assert read.INPUT.SIZE == read.INPUT.RRCROP_SCALE == size
+
+    def test_what_is_written_is_what_yacs_writes(self, tmp_path):
+        write_config(valid_cfg(OUTPUT_DIR=str(tmp_path)))
+        assert (tmp_path / "config.yaml").read_text() == valid_cfg(OUTPUT_DIR=str(tmp_path)).dump()
+
     def test_a_config_written_and_read_again_is_the_same(self, tmp_path):
         cfg = valid_cfg(OPTIM__LR=1e-7, INPUT__TRANSFORMS=("normalize",), TRAINER__COOP__CTX_INIT="2024", SEED=0)
         (tmp_path / "config.yaml").write_text(cfg.dump())

@@ -17,7 +17,7 @@ from engine import DatasetBase, TrainerX, build_lr_scheduler, build_optimizer, c
 from engine.distributed import first_on_machine
 from engine.registry import near_name
 from engine.sharing import shared
-from engine.text import printable
+from engine.text import printable, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -92,16 +92,21 @@ def learned_rows(learned: list[str] | None, dataset: DatasetBase) -> list[int] |
         dataset: The data set to classify; its `source_labels` may name the labels there.
 
     Raises:
-        ValueError: If the data set has other classes.
+        ValueError: If the data set has other classes, or the checkpoint no names.
     """
     asked, labels = dataset.classnames, dataset.source_labels
     if learned is None or learned == asked:
         return None
+    if not (isinstance(learned, list) and learned and all(isinstance(name, str) for name in learned)):
+        raise ValueError(
+            f"The checkpoint's `classnames` is {shorten(learned)}, expected the name of each class of the training. "
+            "Name another checkpoint."
+        )
     if labels is not None and max(labels) < len(learned) and [learned[label] for label in labels] == asked:
         return list(labels)
     # Named are the first class, the first that differs, and the last.
     other = next((i for i, (one, another) in enumerate(zip(learned, asked)) if one != another), 0)
-    shown = [[printable(str(names[i])) for i in (0, other, -1)] for names in (learned, asked)]
+    shown = [[printable(names[i]) for i in (0, other, -1)] for names in (learned, asked)]
     there, here = (" ... ".join(dict.fromkeys(names)) for names in shown)
     raise ValueError(
         f"The checkpoint was learned for each of {len(learned)} classes ({there}), expected the {len(asked)} of "
