@@ -115,13 +115,18 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     checkpoint = read_torch_file(path, "The checkpoint")
     state_dict = checkpoint.get("state_dict", {}) if isinstance(checkpoint, dict) else None
-    is_plain = isinstance(state_dict, dict) and all(isinstance(value, Tensor) for value in state_dict.values())
+    is_plain = isinstance(state_dict, dict) and all(map(_is_plain, state_dict.values()))
     if not is_plain or not all(isinstance(name, str) for name in state_dict):
         raise UnreadableError(
             f"The checkpoint {path} has no `state_dict` of tensors by name, expected a file that training saved.",
             "Name another one.",
         )
     return checkpoint
+
+
+def _is_plain(value: Any) -> bool:
+    """Says whether a value is a tensor that a module may hold: dense, and with numbers in it."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_quantized)
 
 
 def _saved_epochs(folder: Path) -> list[int]:

@@ -203,9 +203,12 @@ class TestMissingOrBroken:
             {"state_dict": torch.ones(1)},
             {"state_dict": {"ctx": 5}},
             {"state_dict": {0: torch.ones(1)}},
+            {"state_dict": {"ctx": torch.ones(1, device="meta")}},
+            {"state_dict": {"ctx": torch.ones(1).to_sparse()}},
         ],
         ids=str,
     )
+    @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
     def test_not_a_checkpoint(self, tmp_path, content):
         torch.save(content, tmp_path / "model")
         with pytest.raises(ValueError, match=r"model has no `state_dict`.*, expected a file that training saved"):
