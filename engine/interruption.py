@@ -21,7 +21,7 @@ from .distributed import any_rank
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = tuple(128 + number for number in SIGNALS)  # exit codes
-SAME_REQUEST_S = 1.0  # a terminal, a script and Slurm may all pass on one request
+SAME_REQUEST_S = 3.0  # a terminal, a script and Slurm may all pass on one request, on a busy machine not at once
 
 
 class Interrupted(KeyboardInterrupt):

@@ -121,11 +121,12 @@ def test_processes_of_a_loader_leave_signals_to_their_parent():
     [worker] = batches._workers
     batches = None
 
-    process = FORK.Process(target=lambda: (leave_signals_to_parent(0), time.sleep(60)))
+    is_deaf = FORK.Event()
+    process = FORK.Process(target=lambda: (leave_signals_to_parent(0), is_deaf.set(), time.sleep(60)))
     process.start()
-    time.sleep(0.3)
+    assert is_deaf.wait(20)
     process.terminate()
-    process.join(10)
+    process.join(20)
     assert process.exitcode == 0
     assert not worker.is_alive()
 
@@ -245,10 +246,9 @@ def wait_for(condition, time_s=20):
 
 def is_there(pid):
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it may end while its file is read
         return False
-    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
 def started(tmp_path, *names):
@@ -325,9 +325,13 @@ class TestScripts:
         program = tmp_path / "program.py"
         program.write_text(
             "import os, pathlib, signal, time\n"
-            "signal.signal(signal.SIGINT, lambda *_: (print('saved', flush=True), os._exit(130)))\n"
+            "heard = []\n"  # from the terminal, and once more from the script
+            "signal.signal(signal.SIGINT, lambda *_: heard.append(1))\n"
             "pathlib.Path(os.environ['PLACE'], 'begun').touch()\n"
-            "time.sleep(60)\n"
+            "while not heard:\n"
+            "    time.sleep(0.01)\n"
+            "print('saved', flush=True)\n"
+            "os._exit(130)\n"
         )
         process = self.start(tmp_path, f'exec "{sys.executable}" "{program}"')
         wait_for((tmp_path / "begun").exists, 60)
