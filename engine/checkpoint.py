@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, and which of them to go on from where one is not whole.
 
 A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "scaler"} and what the
-method adds ("trainer", "classnames"); the text file `checkpoint` beside it names the newest one.
+method adds ("trainer", "classnames", "data_sha256"); the text file `checkpoint` beside it names the newest one.
 """
 
 from __future__ import annotations

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .text import printable, shorten
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -105,3 +107,13 @@ class DatasetBase:
                 f"{place}'s item {printable(item.impath)} calls class {item.label} {shorten(item.classname)}, expected "
                 f"{shorten(names[item.label])} as elsewhere. Give each label one name."
             )
+
+
+def data_digests(dataset: DatasetBase, splits: Iterable[str] = SPLITS) -> dict[str, str]:
+    """Returns for each of these splits that is not empty the `items_digest`, below the folder that its images share."""
+    digests = {}
+    for split in splits:
+        items = dataset.train_x if split == "train" else getattr(dataset, split)
+        folder = os.path.dirname(os.path.commonprefix([item.impath for item in items]))
+        digests |= {split: items_digest(folder, items)} if items else {}
+    return digests

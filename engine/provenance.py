@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ import sklearn
 import torch
 import torchvision
 
-from .datum import DatasetBase, items_digest
+from .datum import SPLITS, data_digests
 from .distributed import n_ranks
 from .trainer import TrainerX
 
 PACKAGE = "prompt-learning-clip"  # in setup.py
 SOURCES = Path(__file__).resolve().parent.parent
-SPLITS = ("train", "val", "test")
 GIT_SECONDS = 10  # in which git has to answer
 GB = 1e9
 
@@ -58,16 +56,6 @@ def cost(trainer: TrainerX, time_s: float) -> dict[str, float | None]:
     """
     training_s = None if trainer.cfg.RUN.EVAL_ONLY else round(trainer.earlier_s + time_s - trainer.testing_s, 3)
     return {"training_s": training_s, "testing_s": round(trainer.testing_s, 3), **peak_memory_gb(trainer.device)}
-
-
-def data_digests(dataset: DatasetBase, splits: Iterable[str] = SPLITS) -> dict[str, str]:
-    """Returns for each of these splits that is not empty the `items_digest`, below the folder that its images share."""
-    digests = {}
-    for split in splits:
-        items = dataset.train_x if split == "train" else getattr(dataset, split)
-        folder = os.path.dirname(os.path.commonprefix([item.impath for item in items]))
-        digests |= {split: items_digest(folder, items)} if items else {}
-    return digests
 
 
 def code_version(folder: Path = SOURCES) -> dict[str, Any]:

@@ -83,12 +83,13 @@ class Resumable(Tester):
         """Restores the newest state in `directory` and returns how many epochs it is after; sets the place, too.
 
         Raises:
-            ValueError: If it is of another method, backbone or class list.
+            ValueError: If it is of another method, backbone or class list, or was trained on other items.
         """
         found = on_first_rank(partial(newest_state, Path(directory), list(self.models)))
         if found is None:
             return 0
         path, state = found
+        self._require_same_items(state, path)
         for name in self.models:
             own = {"state_dict": {}, **state["models"].get(name, {}), "trainer": state.get("trainer")}
             self._load_state(name, own, path)
@@ -111,6 +112,15 @@ class Resumable(Tester):
                 os.replace(path, self.output_dir / RESUME)  # else what is not whole would take its place
         logger.info("Resume %s from %s", name_place(state), directory)
         return state["epoch"]
+
+    def _require_same_items(self, state: dict[str, Any], path: Path) -> None:
+        """Raises if the run would go on with other items than it began with: neither run would be done."""
+        begun, now = state.get("data_sha256"), self.checkpoint_fields().get("data_sha256")
+        if None not in (begun, now) and begun != now:
+            raise ValueError(
+                f"The items of {self.cfg.DATASET.NAME} are others, or in another order, than when {path} was saved, "
+                "expected the same until the run has ended. Put them back as they were, or begin anew in another folder."
+            )
 
     def _resume_best(self, name: str, directory: Path, result: Any) -> None:
         """Takes over the best model so far, with its result; without the one the other means nothing."""

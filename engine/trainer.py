@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode as CN
 
 from .data import DataManager
+from .datum import data_digests
 from .distributed import n_ranks
 from .evaluator import build_evaluator
 from .loop import Loop
@@ -97,9 +99,19 @@ class TrainerX(Loop):
             sizes["DATALOADER.TRAIN_X.BATCH_SIZE"] = loader.TRAIN_X.BATCH_SIZE
         return {key: size // 2 for key, size in sizes.items() if size > 1}
 
+    @cached_property
+    def data_sha256(self) -> dict[str, str]:
+        """The digests of the items that the run learns and chooses from."""
+        chooses = self.cfg.TEST.FINAL_MODEL == "best_val"
+        return data_digests(self.dm.dataset, ["train", "val"] if chooses else ["train"])
+
     def result_fields(self) -> dict[str, Any]:
         """Returns the method's own entries of results.json."""
         return {}
 
     def checkpoint_fields(self) -> dict[str, Any]:
-        return {"trainer": self.cfg.TRAINER.NAME, "classnames": list(self.dm.dataset.classnames)}
+        return {
+            "trainer": self.cfg.TRAINER.NAME,
+            "classnames": list(self.dm.dataset.classnames),
+            "data_sha256": self.data_sha256,
+        }

@@ -16,6 +16,7 @@ import torch
 import train
 from clip.clip import weights_sha256
 from engine import DatasetBase, Datum, provenance
+from engine.datum import data_digests
 from engine.log import close_logging
 from tests.tiny_run import CLASSES, tiny_cfg
 
@@ -146,10 +147,10 @@ class TestData:
     def test_by_hand(self):
         content = '[[["face/0.png",0,"face"],["leopard/0.png",1,"leopard"],["wine_bottle/0.png",2,"wine_bottle"]]]'
         digest = hashlib.sha256(content.encode()).hexdigest()
-        assert provenance.data_digests(self.dataset("/images")) == {"train": digest, "test": digest}
+        assert data_digests(self.dataset("/images")) == {"train": digest, "test": digest}
 
     def test_the_same_in_another_place(self):
-        assert provenance.data_digests(self.dataset("/a")) == provenance.data_digests(self.dataset("b/c"))
+        assert data_digests(self.dataset("/a")) == data_digests(self.dataset("b/c"))
 
     @pytest.mark.parametrize(
         "change",
@@ -159,17 +160,17 @@ class TestData:
     def test_another_list_has_another_digest(self, change):
         one, other = self.dataset("/images"), self.dataset("/images")
         other.test = change(other.test)
-        one, other = provenance.data_digests(one), provenance.data_digests(other)
+        one, other = data_digests(one), data_digests(other)
         assert one["train"] == other["train"] and one["test"] != other["test"]
 
     def test_another_name_of_a_class(self):
         one, other = self.dataset("/images"), self.dataset("/images", ("face", "Leopard", "wine_bottle"))
-        assert provenance.data_digests(one, ["test"]) != provenance.data_digests(other, ["test"])
+        assert data_digests(one, ["test"]) != data_digests(other, ["test"])
 
     def test_a_single_item(self):
         content = '[[["0.png",0,"face"]]]'
         dataset = DatasetBase(test=[Datum("/images/face/0.png", 0, classname="face")])
-        assert provenance.data_digests(dataset) == {"test": hashlib.sha256(content.encode()).hexdigest()}
+        assert data_digests(dataset) == {"test": hashlib.sha256(content.encode()).hexdigest()}
 
 
 class TestWeights:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -313,6 +314,21 @@ class TestFiles:
         self.stopped(make, 3)
         with pytest.raises(ValueError, match=rf"{RESUME} of CoOp holds ctx \(2, 64\), CoOp expected ctx \(4, 64\)"):
             make("TRAINER.COOP.N_CTX", 4).train()
+
+    @pytest.mark.parametrize("name, pairs", [("train", ()), ("val", BEST_VAL)])
+    def test_items_that_have_changed(self, make, tiny_files, tmp_path, name, pairs):
+        data = shutil.copytree(tiny_files[0], tmp_path / "data")
+        pairs = ("DATASET.ROOT", str(data), *pairs)
+        folder = self.stopped(make, 3, *pairs)
+        there = {path: path.read_bytes() for path in folder.rglob("*pth.tar*")}
+        (data / name / "face" / "0.png").rename(tmp_path / "0.png")
+        with pytest.raises(ValueError, match=f"items of Folder are others, .* than when {folder}/{RESUME} was saved"):
+            make(*pairs).train()
+        (tmp_path / "0.png").rename(data / name / "face" / "0.png")
+        (data / "test" / "face" / "0.png").unlink()  # what is only tested on decides nothing of the training
+        assert {path: path.read_bytes() for path in folder.rglob("*pth.tar*")} == there
+        moved = data.rename(tmp_path / "moved")
+        assert train(make(*pairs, "DATASET.ROOT", str(moved)))
 
     def test_no_state_of_a_run(self, make, tmp_path):
         (tmp_path / "run").mkdir()
