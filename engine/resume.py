@@ -119,7 +119,7 @@ class Resumable(Tester):
         if None not in (begun, now) and begun != now:
             raise ValueError(
                 f"The items of {self.cfg.DATASET.NAME} are others, or in another order, than when {path} was saved, "
-                "expected the same until the run has ended. Put them back as they were, or begin anew in another folder."
+                "expected the same until the run has ended. Put them back, or begin anew in another folder."
             )
 
     def _resume_best(self, name: str, directory: Path, result: Any) -> None:
