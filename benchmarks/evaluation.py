@@ -22,10 +22,10 @@ from .runs import (
     build_run,
     build_test,
     first_test,
+    in_folder,
     keep_batches,
     our_logits,
     relative,
-    run_folder,
 )
 
 N_AGAIN = 5  # evaluations of which the mean is taken
@@ -38,9 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    with run_folder(args) as folder:
-        compare(args, folder)
+    in_folder(compare, parse_args(argv))
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:

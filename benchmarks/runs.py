@@ -12,8 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -60,12 +59,11 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, cfg: str, test_batches
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
 
 
-@contextmanager
-def run_folder(args: argparse.Namespace) -> Iterator[Path]:
-    """Gives a temporary folder; where `args` names no backbone, an RN50 of random weights in it is set."""
+def in_folder(compare: Callable[[argparse.Namespace, Path], None], args: argparse.Namespace) -> None:
+    """Calls `compare(args, folder)` in a temporary folder; where no backbone is named, with a random RN50 in it."""
     with tempfile.TemporaryDirectory() as folder:
         args.backbone = args.backbone or write_rn50(Path(folder))
-        yield Path(folder)
+        compare(args, Path(folder))
 
 
 def write_rn50(folder: Path) -> str:

@@ -21,7 +21,7 @@ from engine.sharing import sharing
 
 from .measure import Report, timed
 from .parts import Run, measure, run_of
-from .runs import add_run_arguments, build_run, build_step, run_folder
+from .runs import add_run_arguments, build_run, build_step, in_folder
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,9 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    with run_folder(args) as folder:
-        compare(args, folder)
+    in_folder(compare, parse_args(argv))
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .measure import Report
 from .parts import measure
-from .runs import add_run_arguments, build_step, run_folder
+from .runs import add_run_arguments, build_step, in_folder
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,9 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    with run_folder(args) as folder:
-        compare(args, folder)
+    in_folder(compare, parse_args(argv))
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
