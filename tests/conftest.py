@@ -6,7 +6,7 @@ import pytest
 
 from datasets.folder import Folder
 from engine import DATASET_REGISTRY, Datum
-from tests.tiny_run import write_clip, write_images
+from tests.tiny_run import train_flags, write_clip, write_images
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,6 +21,14 @@ def tiny_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     write_images(folder / "data")
     return folder / "data", {kind: write_clip(folder / f"{kind}.pt", kind) for kind in ("vit", "rn")}
+
+
+@pytest.fixture
+def argv(tiny_files, tmp_path):
+    """Returns train.py's arguments for a run of three epochs of three batches in a folder; key, value, ... on top."""
+    data, clips = tiny_files
+    flags, keys = train_flags(tmp_path, data, clips["vit"]), ("USE_CUDA", "False", "FEATURES.DIR", "")
+    return lambda name, *pairs: [*flags, f"--output-dir={tmp_path / name}", *keys, *pairs]
 
 
 @pytest.fixture

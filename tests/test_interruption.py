@@ -131,25 +131,6 @@ def test_processes_of_a_loader_leave_signals_to_their_parent():
     assert not worker.is_alive()
 
 
-TRAINER_YAML = """
-DATALOADER: {NUM_WORKERS: 1, TRAIN_X: {BATCH_SIZE: 4}, TEST: {BATCH_SIZE: 4}}
-INPUT: {SIZE: "(32, 32)", TRANSFORMS: [random_resized_crop, random_flip, normalize]}
-OPTIM: {NAME: sgd, LR: 0.1, MAX_EPOCH: 3, LR_SCHEDULER: cosine}
-TRAIN: {PRINT_FREQ: 1}
-TRAINER: {COOP: {PREC: fp32, N_CTX: 2}}
-"""
-
-
-@pytest.fixture
-def argv(tiny_files, tmp_path):
-    """Returns train.py's arguments for a run of three epochs of three batches in a folder."""
-    (tmp_path / "tiny.yaml").write_text(TRAINER_YAML)
-    (tmp_path / "folder.yaml").write_text("DATASET: {NAME: Folder}\n")
-    flags = [f"--root={tiny_files[0]}", "--seed=1", "--trainer=CoOp", f"--backbone={tiny_files[1]['vit']}"]
-    flags += [f"--config-file={tmp_path}/tiny.yaml", f"--dataset-config-file={tmp_path}/folder.yaml"]
-    return lambda name: [*flags, f"--output-dir={tmp_path / name}", "USE_CUDA", "False", "FEATURES.DIR", ""]
-
-
 def what_is_left(folder):
     """What was learned, and the results that depend on nothing but that."""
     results = json.loads((folder / "results.json").read_text())

@@ -11,6 +11,7 @@ import torch
 import train
 from tests import kills
 from tests.script_calls import ROOT
+from tests.tiny_run import train_flags
 
 FORK = multiprocessing.get_context("fork")  # nothing is imported anew
 TRAINER_YAML = """
@@ -25,10 +26,8 @@ TRAINER: {COOP: {PREC: fp32, N_CTX: 2}, COCOOP: {PREC: fp32, N_CTX: 2}}
 
 @pytest.mark.parametrize("trainer, n_kills", [("CoOp", 3), ("CoCoOp", 1)])
 def test_killed_runs_end_as_if_they_had_been_left_alone(tiny_files, tmp_path, trainer, n_kills):
-    (tmp_path / "tiny.yaml").write_text(TRAINER_YAML)
-    (tmp_path / "folder.yaml").write_text("DATASET: {NAME: Folder}\n")
-    flags = [f"--root={tiny_files[0]}", "--seed=1", f"--trainer={trainer}", f"--backbone={tiny_files[1]['vit']}"]
-    flags += [f"--config-file={tmp_path}/tiny.yaml", f"--dataset-config-file={tmp_path}/folder.yaml"]
+    data, clips = tiny_files
+    flags = [*train_flags(tmp_path, data, clips["vit"], yaml=TRAINER_YAML), f"--trainer={trainer}"]
 
     def call(folder):
         os.setsid()

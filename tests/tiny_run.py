@@ -17,6 +17,13 @@ from tests.tiny_clip import VISION, golden_state_dict
 
 CLASSES = ("face", "leopard", "wine_bottle")
 N_ITEMS = {"train": 4, "val": 2, "test": 3}  # images of each class
+TRAINER_YAML = """
+DATALOADER: {NUM_WORKERS: 1, TRAIN_X: {BATCH_SIZE: 4}, TEST: {BATCH_SIZE: 4}}
+INPUT: {SIZE: "(32, 32)", TRANSFORMS: [random_resized_crop, random_flip, normalize]}
+OPTIM: {NAME: sgd, LR: 0.1, MAX_EPOCH: 3, LR_SCHEDULER: cosine}
+TRAIN: {PRINT_FREQ: 1}
+TRAINER: {COOP: {PREC: fp32, N_CTX: 2}}
+"""
 
 
 def write_images(root: Path, *, splits: tuple[str, ...] = ("train", "val", "test")) -> Path:
@@ -68,6 +75,14 @@ def tiny_cfg(data: Path, clip_path: Path, output_dir: Path, *pairs, kind: str = 
     require(merge(cfg, values, "test") + check_cfg(cfg))
     cfg.freeze()
     return cfg
+
+
+def train_flags(folder: Path, data: Path, clip_path: Path, *, yaml: str = TRAINER_YAML) -> list[str]:
+    """train.py's flags for a tiny run of CoOp, but for --output-dir; its two config files are written to a folder."""
+    (folder / "tiny.yaml").write_text(yaml)
+    (folder / "folder.yaml").write_text("DATASET: {NAME: Folder}\n")
+    flags = [f"--root={data}", "--seed=1", "--trainer=CoOp", f"--backbone={clip_path}"]
+    return [*flags, f"--config-file={folder}/tiny.yaml", f"--dataset-config-file={folder}/folder.yaml"]
 
 
 def build_trainer(cfg: CN) -> TrainerX:
