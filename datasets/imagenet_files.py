@@ -16,10 +16,9 @@ from .base import FewShotDataset, Items, RemoteFile
 from .classnames import CLASSNAMES_FILE, CLASSNAMES_ID, read_classnames, require_same
 from .folder_items import ClassItems, FolderItems
 from .report import name_first
-from .split import IMAGE_SUFFIXES
+from .split import is_image
 from .wrong_copies import find_folder, list_folders
 
-SUFFIXES = tuple(IMAGE_SUFFIXES)
 DATASET_DIRS = ("imagenet", "imagenetv2", "imagenet-sketch", "imagenet-adversarial", "imagenet-rendition")
 
 
@@ -142,4 +141,4 @@ def list_images(folder: str) -> list[str]:
     joined = "/".join(["", *names, ""])
     if joined.count(".JPEG/") == len(names) and "/." not in joined:  # asked one by one, a million takes long
         return names
-    return [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    return [name for name in names if is_image(name)]

@@ -21,7 +21,7 @@ from .listed import parse_json, read_item
 
 Items = tuple[Sequence[Datum], Sequence[Datum], Sequence[Datum]]  # of train, val and test
 SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"})
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
 
 
 def read_split(path: Path, image_dir: Path) -> Items:
@@ -184,11 +184,9 @@ def draw_split(items: Sequence[Datum], seed: int) -> Items:
 def list_class_images(image_dir: Path) -> dict[str, list[Path]]:
     """Returns folder name -> its image files, both sorted, for each folder in image_dir; without hidden ones."""
     folders = sorted(path for path in image_dir.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
-    return {
-        folder.name: sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")  # ._1.jpg of macOS is no image
-        )
-        for folder in folders
-    }
+    return {folder.name: sorted(path for path in folder.iterdir() if is_image(path.name)) for folder in folders}
+
+
+def is_image(name: str) -> bool:
+    """Says whether a file of this name is an image; ._1.jpg of macOS is none."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

@@ -12,7 +12,7 @@ from engine.bad_images import find_bad
 from engine.data import n_cores
 
 from .report import name_first
-from .split import IMAGE_SUFFIXES, Items
+from .split import Items, is_image
 from .wrong_copies import how_to_move, list_folders
 from .wrong_items import preparing
 
@@ -93,4 +93,4 @@ def name_unlisted(dataset: type, root: Path, unlisted: Sequence[str]) -> list[st
 
 def _holds_images(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries)
+        return any(is_image(entry.name) for entry in entries)

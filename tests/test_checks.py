@@ -139,6 +139,7 @@ def test_broken_images_are_found_where_all_are_decoded(lay_out, tmp_path):
 def test_an_extra_folder_is_told_and_changes_no_run(lay_out, tmp_path, name, folder):
     dataset, images = lay_out(name)
     (images / folder).mkdir(parents=True)
+    (images / folder / "._1.jpg").touch()  # of macOS
     assert dataset.check(tmp_path).ok  # without images it is no class
     shutil.copy(next(images.rglob("*.jpg")), images / folder / "1.jpg")
     if name == "sun397":
