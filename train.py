@@ -23,10 +23,11 @@ from engine.config_file import ConfigError, check_cfg, full_default, merge, read
 from engine.determinism import deterministic
 from engine.distributed import is_first_rank, n_ranks, on_first_rank, process_group
 from engine.interruption import Interrupted, finishing, interruptible
-from engine.log import close_logging, environment, set_random_seed, setup_logging
+from engine.log import close_logging, environment, setup_logging
 from engine.memory import keep_freed_memory, memory_advice
 from engine.plugins import plugins
 from engine.provenance import cost, provenance
+from engine.random_state import set_random_seed
 from engine.registry import TRAINER_REGISTRY
 from engine.results import log_doubts, results_of
 from engine.resume import remove_resume_files

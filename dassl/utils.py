@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import engine
 from engine import load_checkpoint, log, set_random_seed
 from engine.files import write_atomically
-from engine.images import read_image
+from engine.image_files import read_image
 
 __all__ = [
     "AverageMeter",

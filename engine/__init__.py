@@ -2,10 +2,11 @@
 
 from .checkpoint import load_checkpoint, load_pretrained_weights, save_checkpoint
 from .config import get_cfg_default
-from .data import DataManager, DatasetBase, Datum
+from .data import DataManager
+from .datum import DatasetBase, Datum
 from .evaluator import build_evaluator, compute_accuracy
-from .log import set_random_seed
 from .optim import build_lr_scheduler, build_optimizer
+from .random_state import set_random_seed
 from .registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, Registry
 from .trainer import TrainerX
 from .transforms import build_transform

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
-from tqdm import tqdm
-
 from .datum import DatasetBase, Datum
-from .distributed import any_rank, is_first_rank, share
+from .distributed import any_rank, share
 from .files import FAULTS_OF_MACHINE
 from .image_files import BrokenImageError, MissingImageError, read_image
+from .log import progress
 from .text import printable
 
 logger = logging.getLogger(__name__)
@@ -28,8 +27,7 @@ N_LISTED = 100  # paths of a split in results.json and at the end of log.txt
 def find_bad(paths: Sequence[str], n_threads: int) -> dict[str, Exception]:
     """Returns path -> the error, for every image that cannot be read; all are decoded."""
     with ThreadPool(max(n_threads, 1)) as pool:  # threads: Pillow decodes without holding the interpreter's lock
-        hidden = None if is_first_rank() else True  # None: where there is no terminal
-        errors = tqdm(pool.imap(_error_of, paths, chunksize=16), "decoding", len(paths), leave=False, disable=hidden)
+        errors = progress(pool.imap(_error_of, paths, chunksize=16), "decoding", n=len(paths))
         return {path: error for path, error in zip(paths, errors) if error is not None}
 
 

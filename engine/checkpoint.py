@@ -1,7 +1,8 @@
 """Checkpoints: written whole or not at all, and which of them to go on from where one is not whole.
 
-A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "scaler"} and what the
-method adds ("trainer", "classnames", "data_sha256"); the text file `checkpoint` beside it names the newest one.
+A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "scaler", "random",
+"time_s", "testing_s"} and what the method adds ("trainer", "classnames", "data_sha256"); the text file `checkpoint`
+beside it names the newest one.
 """
 
 from __future__ import annotations

@@ -124,10 +124,9 @@ def _is_int(value: Any) -> bool:
 
 def check_cfg(cfg: CN) -> list[str]:
     """Returns an error for every value that no run can use: refused keys, unknown names, numbers out of range."""
-    from_default = changed_keys(cfg)
-    values = flatten(cfg)
+    changed, values = changed_keys(cfg), flatten(cfg)
     errors = [
-        f"{key} is {values[key]!r}, expected its default. {why}" for key, why in REFUSED.items() if key in from_default
+        f"{key} is {values[key]!r}, expected its default. {why}" for key, why in REFUSED.items() if key in changed
     ]
     for key, options in OPTIONS.items():
         if values[key] not in options:
@@ -148,7 +147,7 @@ def check_cfg(cfg: CN) -> list[str]:
         errors.append(f"{DATASET_REGISTRY.unknown(cfg.DATASET.NAME)} One outside datasets/ is named by --plugin.")
     if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
         errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
-    errors += check_input(cfg.INPUT, cfg.INPUT.TRANSFORMS) + _check_run(cfg)
+    errors += check_input(cfg.INPUT) + _check_run(cfg)
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:
         errors += TRAINER_REGISTRY.get(cfg.TRAINER.NAME).config_errors(cfg)
     return errors

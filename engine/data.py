@@ -19,15 +19,13 @@ from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
 
 from .bad_images import leave_out_bad
-from .datum import DatasetBase, Datum
+from .datum import Datum
 from .distributed import n_local_ranks, n_ranks
-from .images import DatasetWrapper, read_image
+from .images import DatasetWrapper
 from .interruption import leave_signals_to_parent
 from .registry import DATASET_REGISTRY
 from .samplers import RankBatchSampler, build_sampler, mix_seeds
 from .transforms import build_transform
-
-__all__ = ["DataManager", "DatasetBase", "DatasetWrapper", "Datum", "build_data_loader", "build_sampler", "read_image"]
 
 logger = logging.getLogger(__name__)
 

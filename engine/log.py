@@ -6,13 +6,11 @@ import contextlib
 import logging
 import os
 import platform
-import random
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -81,13 +79,6 @@ def close_logging() -> None:
     for handler in [handler for handler in root.handlers if handler.get_name() == "run"]:
         root.removeHandler(handler)
         handler.close()
-
-
-def set_random_seed(seed: int) -> None:
-    """Seeds Python's, numpy's and torch's global generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def environment() -> str:

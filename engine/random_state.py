@@ -9,6 +9,13 @@ import numpy as np
 import torch
 
 
+def set_random_seed(seed: int) -> None:
+    """Seeds Python's, numpy's and torch's global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """Returns the state of all generators as tensors and plain values, which can be saved."""
     name, keys, *rest = np.random.get_state()

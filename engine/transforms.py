@@ -57,7 +57,7 @@ def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch
         ValueError: A name or a value of cfg.INPUT that is not allowed.
     """
     node = cfg.INPUT
-    if errors := check_input(node, node.TRANSFORMS):
+    if errors := check_input(node):
         raise ValueError("\n".join(errors))
     names = set(node.TRANSFORMS)
     if node.NO_TRANSFORM:
@@ -213,8 +213,9 @@ def check_transforms(names: Iterable[str]) -> list[str]:
     ]
 
 
-def check_input(node, names: Iterable[str]) -> list[str]:
-    """Returns an error for every value of `node`, cfg.INPUT, that the transforms `names` cannot use."""
+def check_input(node) -> list[str]:
+    """Returns an error for every value of `node`, cfg.INPUT, that its transforms cannot use."""
+    names = node.TRANSFORMS
     errors = check_transforms(names)
     if node.INTERPOLATION not in INTERPOLATION_MODES:
         options = ", ".join(INTERPOLATION_MODES)

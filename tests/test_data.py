@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from engine import DataManager, DatasetBase, Datum, Registry, build_transform, get_cfg_default
-from engine.data import DatasetWrapper, build_data_loader, count_workers
+from engine.data import build_data_loader, count_workers
+from engine.images import DatasetWrapper
 
 N_CLASSES, N_ITEMS = 3, 14
 

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from engine import Datum, build_transform, get_cfg_default
-from engine.data import build_data_loader, read_image
+from engine.data import build_data_loader
+from engine.image_files import read_image
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])

@@ -10,7 +10,8 @@ from clip.model import build_model
 from engine import Datum, build_transform, get_cfg_default
 from engine import images as images_module
 from engine.data import build_data_loader
-from engine.images import ImageCache, read_image
+from engine.image_files import read_image
+from engine.images import ImageCache
 from tests.tiny_clip import golden_images, golden_state_dict
 from tests.tiny_run import build_trainer, tiny_cfg, write_images
 

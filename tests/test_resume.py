@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 
 import engine.resume
 from engine import TRAINER_REGISTRY, load_checkpoint
-from engine.random_state import random_state, restore_random_state
 from engine.resume import BEFORE, RESUME, newest_state, remove_resume_files
 from engine.sharing import sharing
 from tests.stopping import assert_same, before_step, ended, kill, terminate, train
@@ -352,15 +351,6 @@ def spoil(path, how):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     else:
         path.unlink()
-
-
-def test_random_states_are_plain_and_come_back(tmp_path):
-    torch.rand(3), np.random.randn(3), random.gauss(0, 1)  # a half of numpy's and Python's pairs is kept back
-    torch.save(random_state(), tmp_path / "random.pt")
-    expected = torch.rand(3).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.random()
-    torch.rand(5), np.random.rand(5), random.random()
-    restore_random_state(torch.load(tmp_path / "random.pt", weights_only=True))
-    assert (torch.rand(3).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.random()) == expected
 
 
 def test_a_resumed_run_tells_both_parts(make, caplog):
