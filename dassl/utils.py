@@ -99,18 +99,17 @@ class AverageMeter(log.AverageMeter):
         return self.average
 
 
-class MetricMeter(log.MetricMeter):
+class MetricMeter:
     """Meters by name; takes numbers and tensors of one value."""
 
     def __init__(self, delimiter: str = " "):
-        super().__init__()
         self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
         self.delimiter = delimiter
 
     def update(self, input_dict: dict[str, float | Tensor]) -> None:
         """Adds one value to each named meter."""
-        super().update(input_dict)
-        self.read()  # `meters` may be looked into at any time
+        for name, value in input_dict.items():
+            self.meters[name].update(value.item() if isinstance(value, Tensor) else value)
 
     def __str__(self) -> str:
         return self.delimiter.join(f"{name} {meter.val:.4f} ({meter.avg:.4f})" for name, meter in self.meters.items())

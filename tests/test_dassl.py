@@ -444,7 +444,7 @@ class TestTheRest:
 
     def test_meters(self):
         meters = MetricMeter(delimiter=", ")
-        meters.update({"loss": torch.tensor(1.0), "acc": 50})
+        meters.update({"loss": torch.tensor(1.0, requires_grad=True), "acc": 50})
         meters.update({"loss": 2.0})
         assert (meters.meters["loss"].val, meters.meters["loss"].avg) == (2.0, 1.5)
         assert str(meters) == "loss 2.0000 (1.5000), acc 50.0000 (50.0000)"
