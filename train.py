@@ -6,7 +6,6 @@ import argparse
 import logging
 import signal
 import sys
-import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -144,14 +143,13 @@ def do(cfg: CN, *, no_train: bool = False) -> None:
         trainer.load_model(cfg.RUN.MODEL_DIR, epoch=cfg.RUN.LOAD_EPOCH)
     write_config(cfg)  # from here on the folder is this run's
     came_from = provenance(trainer, weights_sha256(cfg.MODEL.BACKBONE.NAME))  # now: files may change in the meantime
-    start_s = time.monotonic()
     together = finishing() if n_ranks() > 1 else nullcontext()  # ranks end in the same place
     with memory_advice(trainer.half_at_once), together:
         if cfg.RUN.EVAL_ONLY:
             trainer.test()
         else:
             trainer.train()
-    results = {**results_of(trainer), "provenance": came_from, "cost": cost(trainer, time.monotonic() - start_s)}
+    results = {**results_of(trainer), "provenance": came_from, "cost": cost(trainer)}
     log_doubts(trainer, results)
     write_results(cfg, results)
     remove_resume_files(cfg.OUTPUT_DIR)

@@ -1,7 +1,7 @@
 """Load a CLIP by name or path, and turn texts into its tokens."""
 
 import difflib
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -107,7 +107,16 @@ def weights_sha256(name: str | Path) -> str | None:
     if name in _MODELS:
         return _MODELS[name].split("/")[-2]  # of a URL, against which `download` has checked the file
     path = _EMBEDDED.get(name) or Path(name).expanduser()
-    return sha256(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256_of(path: Path, n_bytes: int, changed_ns: int) -> str:
+    """A file's digest; the same file, by size and time of change, is read once: weights are large."""
+    return sha256(path)
 
 
 def _download(url: str, root: str | Path | None = None) -> Path:

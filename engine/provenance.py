@@ -47,15 +47,15 @@ def provenance(trainer: TrainerX, weights_sha256: str | None) -> dict[str, Any]:
     }
 
 
-def cost(trainer: TrainerX, time_s: float) -> dict[str, float | None]:
+def cost(trainer: TrainerX) -> dict[str, float | None]:
     """Returns the seconds that training and tests took, those of an interrupted run's parts together, and the memory.
 
     Args:
         trainer: After its test.
-        time_s: Of training and tests, in this process.
     """
-    training_s = None if trainer.cfg.RUN.EVAL_ONLY else round(trainer.earlier_s + time_s - trainer.testing_s, 3)
-    return {"training_s": training_s, "testing_s": round(trainer.testing_s, 3), **peak_memory_gb(trainer.device)}
+    times = trainer.times()
+    training_s = None if trainer.cfg.RUN.EVAL_ONLY else round(times["time_s"] - times["testing_s"], 3)
+    return {"training_s": training_s, "testing_s": round(times["testing_s"], 3), **peak_memory_gb(trainer.device)}
 
 
 def code_version(folder: Path = SOURCES) -> dict[str, Any]:

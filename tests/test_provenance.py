@@ -5,19 +5,22 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import clip.clip
 import train
 from clip.clip import weights_sha256
-from engine import DatasetBase, Datum, provenance
+from clip.download import sha256
+from engine import DatasetBase, Datum, get_cfg_default, provenance
 from engine.datum import data_digests
 from engine.log import close_logging
+from engine.trainer_base import TrainerBase
 from tests.tiny_run import CLASSES, tiny_cfg
 
 CPU = torch.device("cpu")
@@ -120,23 +123,31 @@ def test_on_a_gpu():
     assert {"cuda", "cudnn"} <= provenance.library_versions(device).keys()
 
 
-class TestCost:
-    def trainer(self, **more):
-        cfg = SimpleNamespace(RUN=SimpleNamespace(EVAL_ONLY=more.pop("eval_only", False)))
-        return SimpleNamespace(**{"cfg": cfg, "device": CPU, "testing_s": 2.0, "earlier_s": 0.0, **more})
+@pytest.fixture
+def seconds(monkeypatch):
+    """Returns the seconds of training and of tests that are said of a trainer, ten seconds after its start."""
 
-    def seconds(self, trainer, time_s):
-        found = provenance.cost(trainer, time_s)
+    def seconds_of(*, eval_only=False, **attributes):
+        cfg = get_cfg_default()
+        cfg.RUN.EVAL_ONLY, cfg.USE_CUDA = eval_only, False
+        trainer = TrainerBase(cfg)
+        vars(trainer).update(attributes)
+        monkeypatch.setattr(time, "monotonic", lambda: trainer.time_start_s + 10.0)
+        found = provenance.cost(trainer)
         return found["training_s"], found["testing_s"]
 
-    def test_training_is_what_is_not_testing(self):
-        assert self.seconds(self.trainer(), 10.0) == (8.0, 2.0)
+    return seconds_of
 
-    def test_the_parts_of_an_interrupted_run_add_up(self):
-        assert self.seconds(self.trainer(earlier_s=30.0, testing_s=5.0), 10.0) == (35.0, 5.0)
 
-    def test_what_trains_nothing_has_no_time_of_training(self):
-        assert self.seconds(self.trainer(eval_only=True), 2.5) == (None, 2.0)
+class TestCost:
+    def test_training_is_what_is_not_testing(self, seconds):
+        assert seconds(testing_s=2.0) == (8.0, 2.0)
+
+    def test_the_parts_of_an_interrupted_run_add_up(self, seconds):
+        assert seconds(earlier_s=30.0, testing_s=5.0) == (35.0, 5.0)
+
+    def test_what_trains_nothing_has_no_time_of_training(self, seconds):
+        assert seconds(eval_only=True, testing_s=2.0) == (None, 2.0)
 
 
 class TestData:
@@ -177,6 +188,17 @@ class TestWeights:
     def test_of_a_path(self, tiny_files):
         path = tiny_files[1]["vit"]
         assert weights_sha256(str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def test_the_same_file_is_read_once_in_a_process_and_again_when_it_has_changed(self, tmp_path, monkeypatch):
+        path, read = tmp_path / "weights.pt", []
+        monkeypatch.setattr(clip.clip, "sha256", lambda path: read.append(path) or sha256(path))
+        for content in (b"one", b"other"):
+            path.write_bytes(content)
+            for _ in range(2):
+                assert weights_sha256(str(path)) == hashlib.sha256(content).hexdigest()
+        os.utime(path, (0, 0))
+        assert weights_sha256(str(path)) == hashlib.sha256(b"other").hexdigest()
+        assert len(read) == 3
 
     def test_of_a_published_model(self):
         assert weights_sha256("RN50") == "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
