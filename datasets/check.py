@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from engine import DATASET_REGISTRY
+from engine.registry import near_name
 
 from .report import Report, tabulate_reports
 
@@ -70,8 +71,12 @@ def run(command: Callable[[type, Path], int], args: argparse.Namespace) -> int:
 
 def expand_names(names: Sequence[str]) -> list[str]:
     """Returns the names, each once, those of all configs but that of `folder` in the place of `all`."""
-    every = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != NOT_IN_ALL)
-    return list(dict.fromkeys(one for name in names for one in (every if name == ALL else [name])))
+    return list(dict.fromkeys(one for name in names for one in (list_names() if name == ALL else [name])))
+
+
+def list_names() -> list[str]:
+    """Returns the names of the configs but that of `folder`, sorted."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != NOT_IN_ALL)
 
 
 def find_dataset(name: str) -> type:
@@ -83,6 +88,9 @@ def find_dataset(name: str) -> type:
     config = CONFIGS / f"{name}.yaml"
     if config.exists():
         name = yaml.safe_load(config.read_text(encoding="utf-8"))["DATASET"]["NAME"]
+    elif name not in DATASET_REGISTRY.registered_names():
+        near = near_name(name, [*DATASET_REGISTRY.registered_names(), *list_names()])
+        raise KeyError(f"The data set is {name!r}, expected one of: {', '.join([*list_names(), NOT_IN_ALL])}.{near}")
     return DATASET_REGISTRY.get(name)
 
 
@@ -90,12 +98,15 @@ def print_reports(reports: Sequence[Report], *, may_be_absent: bool) -> int:
     """Prints one report as it is, of several a table and, below it, those with problems; returns the exit code."""
     wrong = [report for report in reports if not report.ok and (report.is_there or not may_be_absent)]
     if len(reports) < 2:
-        print(*reports, sep="\n")
+        print(*reports, end="\n" * len(reports))
         return 1 if wrong else 0
     print(tabulate_reports(reports), *wrong, sep="\n\n")
     if not any(report.is_there for report in reports):
         roots = ", ".join(sorted({str(report.folder.parent) for report in reports}))
-        print(f"\n{roots} holds none of these data sets, expected their folders. Correct --root (or DATA).")
+        print(
+            f"\n{roots} holds none of these data sets, expected their folders. Correct --root (or DATA), or fill "
+            "it: `python -m datasets.prepare NAME --root FOLDER`."
+        )
         return 1
     return 1 if wrong else 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from engine.files import DISK_IS_FULL
 
 N_RETRIES = 5  # of a connection that breaks, in one call; each goes on where the one before stopped
 TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces
+
+# What a message of requests ends with; before it come the host, which is named already, and the path.
+CAUSE = re.compile(r"HTTPS?ConnectionPool\(.* \(Caused by \w+\(.*?\): (.*)[\"']\)\)$")
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +144,8 @@ def _no_room(path: Path, place: str, n_bytes: int) -> str:
 
 def _in_one_line(error: Exception) -> str:
     text = str(error).split("\nThe received bytes are kept")[0]  # gdown's hint is for its own command line
-    return " ".join(text.split()) or type(error).__name__
+    text = CAUSE.sub(r"\1", " ".join(text.split()))
+    return text or type(error).__name__
 
 
 def _umask() -> int:

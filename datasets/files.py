@@ -20,7 +20,7 @@ from .report import Report
 from .sources import RemoteFile
 from .split import Items, draw_split, list_class_images, read_split
 from .wrong_copies import find_folder, how_to_move
-from .wrong_files import find_unusable
+from .wrong_files import find_unusable, mend_links, require_links
 from .wrong_items import preparing
 
 OWN_SPLIT_SEED = 1
@@ -134,7 +134,10 @@ class DatasetFiles:
         """Raises FileNotFoundError if path is missing, saying how far it exists and what to do."""
         if not path.exists():
             folder = find_folder(cls, path)
-            remedy = how_to_move(cls, path) or (cls.remedy(folder.parent) if folder else cls.remedy())
+            remedy = cls.remedy(folder.parent) if folder else cls.remedy()
+            if path.name in [file.name for file in cls.label_files]:  # fetched, even where the images are not
+                remedy = f"Run {preparing(cls, folder.parent)}."
+            remedy = mend_links(cls, folder.parent if folder else path, [path]) or how_to_move(cls, path) or remedy
             raise FileNotFoundError(
                 f"{cls.__name__}'s {path} is missing, expected {cls.dataset_dir or 'it'} under the root; of this path "
                 f"{existing_part(path)} exists. {remedy}"
@@ -163,7 +166,11 @@ class DatasetFiles:
 
     @classmethod
     def is_complete(cls, root: Path) -> bool:
-        """Says whether all images are there; where no split tells which, whether their folders are."""
+        """Says whether all images are there; where no split tells which, whether their folders are.
+
+        Raises:
+            FileNotFoundError: If some are links that lead nowhere.
+        """
         folder = root / cls.dataset_dir
         if not all((folder / name).exists() for name in cls.contents()):
             return False
@@ -172,6 +179,7 @@ class DatasetFiles:
         ):
             return True
         missing, _ = find_unusable(*cls.read_items(root))
+        require_links(cls, root, missing)
         return not missing
 
     @classmethod

@@ -10,6 +10,7 @@ from .base import DATASET_REGISTRY, Items
 from .classnames import CLASSNAMES_STEP
 from .imagenet_archives import plan_ilsvrc, unpack_ilsvrc
 from .imagenet_files import ImageNetFiles
+from .one_at_a_time import filling
 from .sources import plan as plan_file
 
 
@@ -44,7 +45,8 @@ class ImageNet(ImageNetFiles):
     @classmethod
     def prepare(cls, root: Path, *, given: str = "") -> None:
         """Unpacks the archives, where they lie in the data set's folder or in `given`."""
-        unpack_ilsvrc(root / cls.dataset_dir, given, cls.n_images())
+        with filling(root / cls.dataset_dir):
+            unpack_ilsvrc(root / cls.dataset_dir, given, cls.n_images())
         super().prepare(root, given=given)
 
     @classmethod
@@ -66,5 +68,8 @@ class ImageNet(ImageNetFiles):
     @classmethod
     def read_items(cls, root: Path) -> Items:
         """Returns the items of train/ and, to test on, of val/; labels are the lines of classnames.txt."""
-        images, classnames = root / cls.dataset_dir / cls.image_dir, cls.read_classnames(root)
+        images = root / cls.dataset_dir / cls.image_dir
+        for split in ("train", "val"):
+            cls.require(images / split)  # before classnames.txt, which is fetched
+        classnames = cls.read_classnames(root)
         return cls.list_class_items(images / "train", classnames), [], cls.list_class_items(images / "val", classnames)

@@ -68,6 +68,7 @@ class ImageNetFiles(FewShotDataset):
             ValueError: If classnames.txt is not the papers', or the folders are not those of the classes.
         """
         images = root / cls.dataset_dir / cls.image_dir
+        cls.require(images)  # before classnames.txt, which is fetched
         return [], [], cls.list_class_items(images, cls.read_classnames(root))
 
     @classmethod

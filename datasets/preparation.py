@@ -11,11 +11,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.files import write_atomically
+from engine.files import write_atomically, writing
 
 from .archives import WORKPLACE, unpack
-from .sources import MIRROR, RemoteFile, find_here, obtain, plan, require_right
+from .one_at_a_time import filling
+from .sources import MIRROR, RemoteFile, by_hand, find_here, obtain, plan, require_right
 from .split import write_split
+from .wrong_copies import how_to_move
+from .wrong_files import mend_links
 from .wrong_items import count_classes
 
 MIRROR_DIR = "mirror"  # for its archives: some are called as the publisher's
@@ -32,19 +35,22 @@ def fill_folder(dataset: type, root: Path, given: str = "") -> None:
         given: A folder or an address where files are looked for first; "" for none.
 
     Raises:
-        FileNotFoundError: If the images are missing and no command fetches them.
+        FileNotFoundError: If images are missing and no command fetches them, or they lie in a wrong place, or are
+            links that lead nowhere.
         ConnectionError: If the images are not to be had anywhere.
         ValueError: If a file that is there is broken.
         OSError: If the disk is full, or root not writable.
     """
     folder = root / dataset.dataset_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in files_beside_images(dataset):
-        fetch_file(dataset, file, folder, given)
-    if not dataset.is_complete(root):
-        fetch_images(dataset, folder, given)
-    if dataset.split_id and not (folder / dataset.split_file).exists():
-        keep_own_split(dataset, folder, given)
+    require_none_near(dataset, root)
+    with writing(folder), filling(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files_beside_images(dataset):
+            fetch_file(dataset, file, folder, given)
+        if not dataset.is_complete(root):
+            fetch_images(dataset, folder, given)
+        if dataset.split_id and not (folder / dataset.split_file).exists():
+            keep_own_split(dataset, folder, given)
 
 
 def plan_folder(dataset: type, root: Path, given: str = "") -> list[str]:
@@ -59,6 +65,17 @@ def plan_folder(dataset: type, root: Path, given: str = "") -> list[str]:
     if dataset.by_hand and not (dataset.archives or dataset.mirrored):
         lines.append(dataset.remedy())
     return lines or ["nothing is fetched"]
+
+
+def require_none_near(dataset: type, root: Path) -> None:
+    """Raises FileNotFoundError where what would be fetched lies nearby, in a wrong place, or is a link that is dead."""
+    folder = root / dataset.dataset_dir
+    missing = [folder / name for name in dataset.contents() if not (folder / name).exists()]
+    remedy = mend_links(dataset, root, missing)
+    if folder.exists() or folder.name in root.parts:  # elsewhere, a name is no proof
+        remedy = remedy or next(filter(None, (how_to_move(dataset, path) for path in missing)), "")
+    if remedy:
+        raise FileNotFoundError(f"{dataset.__name__} lacks images, expected {missing[0]}; none are fetched. {remedy}")
 
 
 def files_beside_images(dataset: type) -> list[RemoteFile]:
@@ -127,8 +144,17 @@ def fetch_images(dataset: type, folder: Path, given: str) -> None:
         except (ConnectionError, ValueError) as error:
             logger.warning(error)
     raise ConnectionError(
-        f"{dataset.__name__}'s images are not to be had; what was tried, and the steps by hand, are said above."
+        f"{dataset.__name__}'s images are not to be had; what was tried is said above. By hand, and then this command "
+        "again, with --from FOLDER for files that are saved elsewhere:"
+        + "".join(f"\n  {number}. {step}" for number, step in enumerate(steps_by_hand(dataset, folder), start=1))
     )
+
+
+def steps_by_hand(dataset: type, folder: Path) -> list[str]:
+    """Returns the steps by which a person fetches what the folder lacks."""
+    missing = [file for file in files_beside_images(dataset) if not (folder / file.name).exists()]
+    ways = [" and ".join(by_hand(file, place) for file in files) for files, place in ways_to_images(dataset, folder)]
+    return [*(by_hand(file, folder) for file in missing), "; or ".join(ways)]
 
 
 def ways_to_images(dataset: type, folder: Path) -> list[tuple[tuple[RemoteFile, ...], Path]]:

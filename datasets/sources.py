@@ -94,7 +94,10 @@ def obtain(file: RemoteFile, folder: Path, *, given: str = "", accept: Callable[
             return obtain(file, folder, accept=accept)
         except ConnectionError as error:
             logger.warning(error)
-    raise ConnectionError(f"{file.name} is not to be had.{by_hand(file, folder)}")
+    step = (
+        f" By hand: {by_hand(file, folder)}, or pass the folder that holds it as --from FOLDER." if file.sources else ""
+    )
+    raise ConnectionError(f"{file.name} is not to be had.{step}")
 
 
 def plan(file: RemoteFile, folder: Path, *, given: str = "") -> str:
@@ -207,7 +210,8 @@ def is_archive(path: Path) -> bool:
 
 
 def by_hand(file: RemoteFile, folder: Path) -> str:
-    """Returns the sentence that says how a person fetches the file; "" where it comes out of another."""
+    """Returns what a person does to fetch the file, or the archive that it comes out of."""
+    if not file.sources and file.inside:
+        return by_hand(file.inside, folder)
     pages = " or ".join(dict.fromkeys(page_of(source) for source in file.sources))
-    save = f"save it as {folder / file.name}, or pass the folder that holds it as --from FOLDER"
-    return f" By hand: fetch {pages} with a browser and {save}." if pages else ""
+    return f"fetch {pages} with a browser and save it as {folder / file.name}"

@@ -50,9 +50,14 @@ def find_folder(dataset: type, path: Path) -> Path | None:
 
 def _find_copy(dataset: type, folder: Path, wanted: Path) -> str:
     root = folder.parent
+    for place in (root, *root.parents):
+        if place.name == folder.name and ((place / wanted).exists() or (place / wanted.name).exists()):
+            where = f"{folder.name} itself" if place == root else f"in {folder.name}"
+            return f"The root is {where}: pass the folder that holds it, --root {_quote(place.parent)}."
+    for place in list_folders(root)[:N_SEARCHED]:
+        if (place / folder.name / wanted).exists():
+            return f"It lies a level deeper: pass --root {_quote(place)}."
     if (root / wanted).exists():
-        if root.name == folder.name:
-            return f"The root is {folder.name} itself: pass the folder that holds it, --root {_quote(root.parent)}."
         what = f"mv {_quote(root / wanted.parts[0])} {_quote(folder)}/"
         return f"If {root / wanted} is it, run `mkdir {_quote(folder)} && {what}`."
     names = {_simplify(folder.name), _simplify(dataset.__name__)}

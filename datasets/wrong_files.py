@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engine import Datum
 from engine.bad_images import find_bad
 from engine.data import n_cores
+from engine.text import printable
 
 from .report import name_first
 from .split import Items, is_image
@@ -34,11 +35,12 @@ def name_unusable(dataset: type, root: Path, missing: Sequence[str], empty: Sequ
     images, problems = root / dataset.dataset_dir / dataset.image_dir, []
     if missing:
         folders = [folder for folder in dict.fromkeys(map(os.path.dirname, missing)) if not os.path.isdir(folder)]
+        remedy = mend_links(dataset, root, missing) or how_to_move(dataset, Path(missing[0]), images)
         whole = f"; {len(folders):,} folder(s) as a whole: {name_first(folders, images)}" if folders else ""
         problems.append(
             f"{dataset.__name__} lacks {len(missing):,} image(s), expected every listed file in {images}: "
             f"{name_first(missing, images)}{whole}. "
-            f"{how_to_move(dataset, Path(missing[0]), images) or dataset.remedy(root)}"
+            f"{remedy or dataset.remedy(root)}"
         )
     if empty:
         problems.append(
@@ -47,6 +49,30 @@ def name_unusable(dataset: type, root: Path, missing: Sequence[str], empty: Sequ
             f"`find {shlex.quote(str(images))} -type f -empty -delete`, and run {preparing(dataset, root)}."
         )
     return problems
+
+
+def require_links(dataset: type, root: Path, paths: Iterable[str | Path]) -> None:
+    """Raises FileNotFoundError if a path is a link that leads nowhere, or in one: nothing is put over links."""
+    if remedy := mend_links(dataset, root, paths):
+        raise FileNotFoundError(
+            f"{dataset.__name__} lacks images, expected them in {root / dataset.dataset_dir}. {remedy}"
+        )
+
+
+def mend_links(dataset: type, root: Path, missing: Iterable[str | Path]) -> str:
+    """Returns what to do where missing files are links that lead nowhere, or in such a folder; "" where none is.
+
+    They are the user's to mend or delete: the disk that they lead to may only not be mounted.
+    """
+    places = dict.fromkeys(place for path in map(Path, missing) for place in (path, *path.parents))
+    links = [place for place in places if place.is_symlink() and not place.exists()]
+    if not links:
+        return ""
+    delete = f"find -L {shlex.quote(str(root / dataset.dataset_dir))} -type l -exec rm {{}} +"
+    return (
+        f"{len(links):,} link(s) lead nowhere: {printable(str(links[0]))} to {printable(os.readlink(links[0]))}. Mount "
+        f"or mend what they lead to, or delete them, `{delete}`, and run {preparing(dataset, root)}."
+    )
 
 
 def find_broken(paths: Sequence[str]) -> list[str]:

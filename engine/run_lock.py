@@ -48,25 +48,24 @@ def _lock(folder: Path, until_the_end: ExitStack) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = until_the_end.enter_context(path.open("a+b", buffering=0))
         _wait_for(file, path)
-        file.truncate(0)
-        file.write(f"{os.getpid()} {socket.gethostname()} {datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}\n".encode())
+        sign(file)
     remove_unfinished(folder)
 
 
 def _wait_for(file: io.FileIO, path: Path) -> None:
     """Returns when the lock is this process's; raises if another keeps it."""
     deadline_s = time.monotonic() + PATIENCE_S
-    while not _is_taken(file, path):
+    while not take(file, path):
         if time.monotonic() > deadline_s:
             raise BlockingIOError(
-                f"The folder {path.parent} is in use by {_holder(path)}, expected one run in a folder at a time. Wait "
+                f"The folder {path.parent} is in use by {holder(path)}, expected one run in a folder at a time. Wait "
                 "until that one ends, or choose another --output-dir."
             )
         time.sleep(0.1)
 
 
-def _is_taken(file: io.FileIO, path: Path) -> bool:
-    """Takes the lock, unless another process has it; says whether it did."""
+def take(file: io.FileIO, path: Path) -> bool:
+    """Takes the lock on an open file, unless another process has it; says whether it did."""
     try:
         import fcntl  # here, because Windows has none
 
@@ -76,11 +75,18 @@ def _is_taken(file: io.FileIO, path: Path) -> bool:
     except OSError as error:
         if error.errno in HELD:
             return False
-        logger.warning(f"{path} cannot be locked ({error.strerror}): see that no other run is given its folder")
+        logger.warning(f"{path} cannot be locked ({error.strerror}): see that no other process works in its folder")
     return True
 
 
-def _holder(path: Path) -> str:
+def sign(file: io.FileIO) -> None:
+    """Writes into the locked file whose it is."""
+    file.truncate(0)
+    file.write(f"{os.getpid()} {socket.gethostname()} {datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}\n".encode())
+
+
+def holder(path: Path) -> str:
+    """Returns in words who has signed a lock's file."""
     fields = path.read_text(encoding="utf-8", errors="replace").split()
     if len(fields) != 3:
         return "another process"

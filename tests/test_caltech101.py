@@ -55,10 +55,10 @@ def test_both_archives_are_unpacked_and_nothing_is_fetched_twice(web, copy, root
     assert run(check, root, "--decode") == 0
     assert load(root).classnames == ["face", "accordion", "airplane"]
     assert not (folder / "caltech-101").exists() and not list(folder.rglob("*.m"))  # only what is needed
-    asked, before = list(web.server.asked), state(root)
+    asked, before = list(web.server.asked), state(folder)
     web.drive.clear()
     assert run(prepare, root) == 0
-    assert (web.server.asked, state(root)) == (asked, before)
+    assert (web.server.asked, state(folder)) == (asked, before)
 
 
 @pytest.mark.parametrize("where", ["folder", "from"])

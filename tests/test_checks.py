@@ -309,7 +309,8 @@ def test_all_passes_over_what_is_not_there(lay_out, tmp_path, capsys):
 
 def test_all_fails_where_nothing_is_there_or_no_root_is_named(tmp_path, capsys, monkeypatch):
     assert check.main(["all", "--root", str(tmp_path)]) == 1
-    assert f"{tmp_path} holds none of these data sets, expected their folders. Correct" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{tmp_path} holds none of these data sets, expected their folders. Correct --root (or DATA), or fill" in out
     monkeypatch.delenv("DATA", raising=False)
     assert check.main(["all"]) == 1
     assert capsys.readouterr().err.startswith("--root is empty, expected a folder with all. Pass --root FOLDER")

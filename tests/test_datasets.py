@@ -104,7 +104,7 @@ def test_a_check_lists_what_is_wrong(toy, tmp_path, capsys):
 def test_commands_say_what_a_user_got_wrong(toy, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("DATA", raising=False)
     for argv, message in [
-        (["Toi", "--root", str(tmp_path)], "The data set is 'Toi', expected one of: "),
+        (["DTDs", "--root", str(tmp_path)], "The data set is 'DTDs', expected one of: caltech101, dtd, "),
         (["Toy"], "DATASET.ROOT is empty"),
     ]:
         assert check.main(argv) == prepare.main(argv) == 1
@@ -134,5 +134,5 @@ def test_commands_run_as_modules_without_a_warning(tmp_path):
     argv = [sys.executable, "-m", "datasets.prepare", "caltech", "--root", str(tmp_path)]  # imports datasets.check too
     result = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.strip().endswith("Did you mean Caltech101?")
+    assert result.stderr.strip().endswith("Did you mean caltech101?")
     assert "Warning" not in result.stderr

@@ -122,6 +122,9 @@ def spoil(what, folder):
             shutil.copytree(image.parent, images / "more")
         case "an ImageNet has other folders":
             (sketches / "n99999999").mkdir()
+        case "images are links that lead nowhere":
+            image.rename(images / "moved")
+            image.symlink_to("/where/it/was")
         case "files are empty":
             image.write_bytes(b"")
         case "files are damaged":

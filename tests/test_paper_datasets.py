@@ -154,7 +154,7 @@ def test_imagenet_is_laid_out_from_its_archives(web, tmp_path, monkeypatch):
     web.publish(copy)
     write_files(tmp_path / "archives", imagenet_archives(copy, monkeypatch))
     assert prepare.main(["imagenet", "--root", str(root), "--from", str(tmp_path / "archives")]) == 0
-    laid_out = {path.relative_to(root / "imagenet").as_posix() for path in root.rglob("*.*")}
+    laid_out = {path.relative_to(root / "imagenet").as_posix() for path in (root / "imagenet").rglob("*.*")}
     assert laid_out == set(copy.laid_out())
     for path, content in copy.laid_out().items():
         assert (root / "imagenet" / path).read_bytes() == content

@@ -12,6 +12,7 @@ import pytest
 
 from datasets import preparation, prepare
 from datasets.check import find_dataset
+from datasets.sources import MIRROR
 from tests.small_copies import CLASSES, MIRROR_FOLDER, jpeg, pack, small_copy, small_web, write_files
 
 DTD_SPLIT = "split_zhou_DescribableTextures.json"
@@ -105,15 +106,26 @@ class TestImages:
         assert code == 1 and "DescribableTextures's images are not to be had; what was tried" in said
         (archive,) = dtd.dataset.archives
         assert said.count(f"404 Client Error: Not Found for url: {archive.sources[0]}") == 1
-        for step in (
-            f"fetch {archive.sources[0]} with a browser and save it as {folder / archive.name}",
-            f"https://drive.google.com/file/d/{dtd.dataset.split_id}",
-            f"save it as {folder / DTD_SPLIT}",
-            f"save it as {folder / 'mirror' / 'dtd.zip'}",
-            "--from FOLDER",
-        ):
-            assert step in said
+        page = f"{web.server.url}/datasets/{MIRROR.removeprefix('hub:')}"
+        drive, publisher = f"https://drive.google.com/file/d/{dtd.dataset.split_id}", archive.sources[0]
+        save = "with a browser and save it as"
+        assert said.endswith(
+            "By hand, and then this command again, with --from FOLDER for files that are saved elsewhere:\n"
+            f"  1. fetch {drive} or {page} {save} {folder}/{DTD_SPLIT}\n"
+            f"  2. fetch {publisher} {save} {folder}/{archive.name}; or fetch {page} {save} {folder}/mirror/dtd.zip\n"
+        )
         assert not any(path.is_file() for path in folder.rglob("*"))  # no split of our own of images that are not there
+
+    @pytest.mark.parametrize("place", ["data", "data/dtd", "data/dtd/images"])
+    def test_nothing_is_fetched_where_the_images_lie_nearby(self, web, dtd, tmp_path, place, capsys):
+        """One level too deep in the root, or the root too deep."""
+        dtd.lay_out(tmp_path / "data" / "dtd" if place == "data" else tmp_path / "data")
+        before = state(tmp_path / "data")
+        assert prepare.main(["dtd", "--root", str(tmp_path / place)]) == 1
+        error, deeper = capsys.readouterr().err, tmp_path / "data" / "dtd" / "dtd"
+        assert f"lacks images, expected {tmp_path / place}/dtd/images; none are fetched. " in error
+        remedy = f"--root {tmp_path}/data." if place != "data" else f"It lies at {deeper}/images: run `mv -n "
+        assert remedy in error and web.server.asked == [] and state(tmp_path / "data") == before
 
     def test_a_full_disk_ends_it(self, web, dtd, run, monkeypatch):
         def unpack(*_, **__):

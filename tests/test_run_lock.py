@@ -128,7 +128,7 @@ class TestWithoutLocks:
         with locked(tmp_path):
             pass
         assert caplog.messages == [
-            f"{tmp_path}/.lock cannot be locked (No locks available): see that no other run is given its folder"
+            f"{tmp_path}/.lock cannot be locked (No locks available): see that no other process works in its folder"
         ]
 
     def test_windows_has_none(self, tmp_path, monkeypatch):

@@ -5,9 +5,10 @@ import subprocess
 
 import pytest
 
+from datasets import prepare
 from datasets.wrong_copies import how_to_move
 from engine import get_cfg_default
-from tests.small_copies import small_copy
+from tests.small_copies import small_copy, small_web
 
 
 def load(dataset, root):
@@ -85,6 +86,13 @@ def test_a_root_that_is_the_data_sets_folder_is_named(dataset, tmp_path):
     assert text == f"The root is caltech-101 itself: pass the folder that holds it, --root '{root}'."
 
 
+def test_a_root_in_the_data_sets_folder_or_above_the_right_one_is_named(dataset, tmp_path):
+    root = tmp_path / "my data"
+    text = hint(dataset, root / "caltech-101" / "101_ObjectCategories")
+    assert text == f"The root is in caltech-101: pass the folder that holds it, --root '{root}'."
+    assert hint(dataset, tmp_path) == f"It lies a level deeper: pass --root '{root}'."
+
+
 def test_imagenet_as_unpacked_from_a_competitions_archive_is_moved(tmp_path, monkeypatch):
     copy = small_copy("imagenet", monkeypatch)
     images = copy.lay_out(tmp_path) / "images"
@@ -93,6 +101,30 @@ def test_imagenet_as_unpacked_from_a_competitions_archive_is_moved(tmp_path, mon
     assert text.startswith(f"It lies at {tmp_path}/imagenet/ILSVRC/Data/CLS-LOC/train: run `mkdir -p {images} && mv ")
     follow(text)
     assert load(copy.dataset, tmp_path).num_classes == 5
+
+
+def test_imagenet_as_torchvision_keeps_it_is_put_right_by_what_is_said(tmp_path, monkeypatch, capsys):
+    """train/ and val/ without images/ around them and without classnames.txt, and the root too deep."""
+    copy = small_copy("imagenet", monkeypatch)
+    folder = copy.lay_out(tmp_path / "data")
+    for split in ("train", "val"):
+        move(folder / "images" / split, folder / split)
+    (folder / "images").rmdir()
+    (folder / "classnames.txt").unlink()
+    assert prepare.main(["imagenet", "--root", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert error.endswith(f"The root is imagenet itself: pass the folder that holds it, --root {tmp_path}/data.\n")
+    for split in ("train", "val"):
+        assert prepare.main(["imagenet", "--root", str(tmp_path / "data")]) == 1
+        error = capsys.readouterr().err
+        assert f"none are fetched. It lies at {folder}/{split}: run `" in error
+        follow(error)
+    with pytest.raises(FileNotFoundError, match=r"classnames.txt is missing, .* Run `python -m datasets.prepare Image"):
+        load(copy.dataset, tmp_path / "data")
+    with small_web(tmp_path / "web", monkeypatch) as web:
+        web.publish(copy)
+        assert prepare.main(["imagenet", "--root", str(tmp_path / "data")]) == 0
+    assert load(copy.dataset, tmp_path / "data").num_classes == 5
 
 
 def test_what_is_there_is_not_moved_over(dataset, tmp_path):
