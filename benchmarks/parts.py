@@ -2,11 +2,11 @@
 
     naive          start + n_epochs epoch + test                                            for each run
     fresh views    start + n_epochs epoch                                                   for each run, and tests
-    VIEWS v        start + v epoch with a new view + (n_epochs - v) epoch with a known one  likewise
+    VIEWS v        start + v view + n_epochs epoch with known views                         likewise
     tests          one that encodes the images, and for each other run one that finds their features
 
 An epoch is measured whole and extrapolated by the number of batches, a test by the number of images; of ours without
-the prompts, which are encoded once.
+the prompts, which are encoded once. Views are encoded in one pass: as many as there are rounds.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .measure import Report, alternate, count_flops, matmul_rate, timed
 from .runs import (
     NaiveRun,
     build_run,
+    encode_views,
     first_test,
     import_time,
     keep_batches,
@@ -55,7 +56,7 @@ def run_of(cfg: CN, data: DataManager) -> Run:
 
 
 class Sides:
-    """The same run naively and by ours: with fresh views, with a new view in every epoch, with one known view.
+    """The same run naively and by ours: with fresh views, and with a view for each round, encoded before.
 
     Args:
         args: Of `add_run_arguments`.
@@ -65,9 +66,8 @@ class Sides:
     def __init__(self, args: argparse.Namespace, folder: Path):
         self.naive = NaiveRun(build_run(args, folder / "naive"))
         self.fresh = build_run(args, folder / "fresh")
-        self.new_view = build_run(args, folder / "new_view", "INPUT.VIEWS", args.repeats)
-        self.known_view = build_run(args, folder / "known_view", "INPUT.VIEWS", 1)
-        self.ours = (self.fresh, self.new_view, self.known_view)
+        self.views = build_run(args, folder / "views", "INPUT.VIEWS", args.repeats)
+        self.ours = (self.fresh, self.views)
         self.run = run_of(self.fresh.cfg, self.fresh.dm)
         self.places = (self.naive.places, self.fresh.model.encode_prompts.n_rows)
         self.n_test_images = len(self.fresh.test_loader.dataset)
@@ -75,7 +75,6 @@ class Sides:
             keep_batches(trainer, args.test_batches)
         for trainer in self.ours:
             trainer.before_train()
-        our_epoch(self.known_view)  # encodes its view
 
     @torch.no_grad()
     def encode_prompts(self) -> None:
@@ -84,9 +83,9 @@ class Sides:
 
     def differences(self) -> tuple[float, float, float]:
         """Returns how far ours are from the naive side: both gradients of the last step, and the test's logits."""
-        gradients = (trainer.models["prompt_learner"].ctx.grad for trainer in (self.fresh, self.new_view))
-        fresh, new_view = (relative(gradient, self.naive.learner.ctx.grad) for gradient in gradients)
-        return fresh, new_view, relative(our_logits(self.fresh), self.naive.logits)
+        gradients = (trainer.models["prompt_learner"].ctx.grad for trainer in self.ours)
+        fresh, views = (relative(gradient, self.naive.learner.ctx.grad) for gradient in gradients)
+        return fresh, views, relative(our_logits(self.fresh), self.naive.logits)
 
     def close(self) -> None:
         for trainer in self.ours:
@@ -106,7 +105,7 @@ class Parts:
 
     naive_epoch: np.ndarray
     fresh_epoch: np.ndarray
-    new_view_epoch: np.ndarray
+    view: np.ndarray
     known_view_epoch: np.ndarray
     naive_test: np.ndarray
     first_test: np.ndarray
@@ -123,11 +122,11 @@ class Parts:
 
     def our_time(self, runs: Sequence[Run], *, views: int, start_s: float) -> np.ndarray:
         """Returns the seconds of all runs with INPUT.VIEWS, whose starts take `start_s` together."""
-        n_new = sum(min(run.n_epochs, views) * self.scale(run) for run in runs)
-        n_other = sum(run.n_epochs * self.scale(run) for run in runs) - n_new
-        other_epoch = self.known_view_epoch if views else self.fresh_epoch
+        n_views = sum(min(run.n_epochs, views) * run.n_images for run in runs) / self.run.n_images
+        n_epochs = sum(run.n_epochs * self.scale(run) for run in runs)
+        epoch = self.known_view_epoch if views else self.fresh_epoch
         tests = self.first_test + (len(runs) - 1) * self.later_test
-        return start_s + n_new * self.new_view_epoch + n_other * other_epoch + tests
+        return start_s + n_views * self.view + n_epochs * epoch + tests
 
     def scale(self, run: Run) -> float:
         return run.n_batches / self.run.n_batches
@@ -155,12 +154,14 @@ def measure(report: Report, args: argparse.Namespace, folder: Path) -> Parts:
     """
     start_s = import_time() + timed(lambda: build_run(args, folder / "start"))
     sides = Sides(args, folder)
-    epochs = [sides.naive.epoch, *(partial(our_epoch, trainer) for trainer in sides.ours)]
+    fresh, known_view = (partial(our_epoch, trainer) for trainer in sides.ours)
+    epochs = [sides.naive.epoch, fresh, partial(encode_views, sides.views), known_view]
     tests = [sides.naive.test, partial(first_test, sides.fresh), partial(later_test, sides.fresh)]
     measures = [partial(timed, part) for part in (*epochs, *tests, sides.encode_prompts)]
     *times, text_s, rates = alternate(args.repeats, *measures, partial(matmul_rate, args.prec))
+    times[2] = [seconds / args.repeats for seconds in times[2]]  # of one view
     differences = sides.differences()
-    flops = [count_flops(part) for part in (epochs[1], epochs[3])]  # one epoch more: nothing is compared after it
+    flops = [count_flops(part) for part in (fresh, known_view)]  # one epoch more: nothing is compared after it
     sides.close()
     report_parts(report, sides, times, rates, differences=differences, flops=flops)
 
@@ -183,7 +184,8 @@ def report_parts(
 ) -> None:
     """Reports what was measured."""
     run, loader = sides.run, sides.fresh.test_loader
-    naive, fresh, new_view, known_view, naive_test, first, later = times
+    naive, fresh, view, known_view, naive_test, first, later = times
+    new_view = [sum(parts) for parts in zip(view, known_view)]
     seen, n_tested = run.n_in_batches, len(loader.dataset)
     of_epoch = tuple(n * run.n_batches for n in sides.places)
     of_test = sides.places[0] * len(loader), sides.places[1]

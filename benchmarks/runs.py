@@ -114,10 +114,22 @@ def our_epoch(trainer: TrainerX) -> None:
     trainer.after_epoch()
 
 
+def encode_views(trainer: TrainerX) -> None:
+    """Encodes the views that INPUT.VIEWS asks for, as before the first epoch, after `trainer.before_train()`."""
+    remove_features(trainer)
+    trainer.train_loader_x.views = None
+    iter(trainer.train_loader_x)
+
+
 def first_test(trainer: TrainerX) -> None:
     """Does our test as the first run with this tower and these images does it."""
+    remove_features(trainer)
+    trainer.test()
+
+
+def remove_features(trainer: TrainerX) -> None:
     shutil.rmtree(trainer.cfg.FEATURES.DIR, ignore_errors=True)
-    later_test(trainer)
+    trainer.features.caches.clear()
 
 
 def later_test(trainer: TrainerX) -> None:

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from .config import get_cfg_default
 from .data import count_workers
 from .datum import Datum
-from .distributed import any_rank, gather_rows, local_rank, share
+from .distributed import any_rank, gather_rows, local_rank, n_ranks, share
 from .feature_cache import FeatureCache, remove, shards_of
-from .images import DatasetWrapper
+from .images import DatasetWrapper, Views
 from .interruption import leave_signals_to_parent
 from .log import progress
 from .samplers import mix_seeds
@@ -37,6 +37,7 @@ from .transforms import build_transform
 
 GB = 1e9
 CPU_BATCH = 32  # images encoded at once on a CPU: more take longer each, and the next are read meanwhile
+N_BATCHES = 16  # each rank encodes so many, then they are written: it is what a kill loses
 N_SHARED = 4  # caches that runs in one process share: of training and test transforms, of two data sets
 
 
@@ -58,39 +59,51 @@ class FeatureReader:
         self.space = f"{digest} {self.device.type} {cfg.DATASET.NAME}"
         self.caches: dict[str, FeatureCache] = {}
 
-    @torch.no_grad()
-    def read(self, items: Sequence[Datum], *, transform: Callable | None = None, view: int | None = None) -> Tensor:
+    def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
         """Returns the features (N, E) float32 of items, in their order, on the CPU.
 
         Args:
             items: The images.
-            transform: PIL image -> (3, H, W); None takes the test transform, or with `view` that of training.
-            view: Number of a random view: what a run on these items sees in its epoch of this number.
+            transform: PIL image -> (3, H, W); None takes the test transform.
         """
-        transform = transform or build_transform(self.cfg, is_train=view is not None)
-        cache = self._open_cache(repr(transform))
-        seeds = () if view is None else (self.cfg.SEED, view)
-        keys = [item_key(item, *seeds, *([index] if seeds else [])) for index, item in enumerate(items)]
+        transform = transform or build_transform(self.cfg, is_train=False)
+        keys = [item_key(item) for item in items]
+        return self._read(DatasetWrapper(self.cfg, items, transform=transform), keys)
+
+    def read_views(self, items: Sequence[Datum], n_views: int) -> Tensor:
+        """Returns the features (N, V, E) float32 of V random views of each item: those of a run's first V epochs."""
+        views = Views(self.cfg, items, build_transform(self.cfg, is_train=True), n_views=n_views)
+        keys = [item_key(items[index], self.cfg.SEED, view, index) for index, view in views.places]
+        return self._read(views, keys).unflatten(0, (len(items), n_views))
+
+    @torch.no_grad()
+    def _read(self, dataset: DatasetWrapper, keys: Sequence[bytes]) -> Tensor:
+        """Returns the features (N, E) of a data set of N images, which have these keys."""
+        cache = self._open_cache(repr(dataset.transforms[0]))
         rows = cache.lookup(keys)
         # Machines have caches of their own: what one rank lacks, all ranks encode together.
         missing = [index for index, lacks in enumerate(any_rank([row is None for row in rows])) if lacks]
         if missing:
-            own = missing[share(len(missing))] or missing[:1]
-            features = torch.cat([self.encode(images) for images in self._images(items, own, transform, view or 0)])
-            features = gather_rows(features, len(missing)).cpu().numpy()
-            cache.add([keys[index] for index in missing], features, write=local_rank() == 0)
+            for indices, features in self._encode(dataset, missing):
+                cache.add([keys[index] for index in indices], features, write=local_rank() == 0)
             rows = cache.lookup(keys)
         return torch.from_numpy(np.stack(rows))
 
-    def _images(
-        self, items: Sequence[Datum], indices: Sequence[int], transform: Callable, view: int
-    ) -> Iterator[Tensor]:
+    def _encode(self, dataset: DatasetWrapper, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        """Yields the indices in pieces, each with its features (n, E), of which every rank encodes a share."""
+        n = N_BATCHES * self.batch_size * n_ranks()
+        pieces = [indices[start : start + n] for start in range(0, len(indices), n)]
+        batches_of = [in_batches(piece[share(len(piece))] or piece[:1], self.batch_size) for piece in pieces]
+        images = self._images(dataset, sum(batches_of, []))
+        for piece, batches in zip(pieces, batches_of):
+            features = torch.cat([self.encode(next(images)) for _ in batches])
+            yield piece, gather_rows(features, len(piece)).cpu().numpy()
+
+    def _images(self, dataset: DatasetWrapper, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Yields batches of images (B, 3, H, W) on the tower's device."""
-        dataset = DatasetWrapper(self.cfg, items, transform=transform)
-        dataset.set_epoch(view)
         loader = DataLoader(
-            Subset(dataset, indices),
-            batch_size=self.batch_size,
+            dataset,
+            batch_sampler=batches,
             num_workers=count_workers(self.cfg.DATALOADER.NUM_WORKERS),
             worker_init_fn=leave_signals_to_parent,
             pin_memory=self.device.type == "cuda",
@@ -113,35 +126,35 @@ class ViewBatches:
     """The batches of a training loader with features in place of images, of VIEWS random views of each item.
 
     Epoch e takes view e of every item while there are new ones, so a run of at most VIEWS epochs sees what one with
-    fresh views sees; later it takes for each item one of the VIEWS, drawn by (SEED, e, index).
+    fresh views sees; later it takes for each item one of the VIEWS, drawn by (SEED, e, index). All of them are read
+    before the first batch, in one pass: it starts the workers once and decodes each file once.
 
     Args:
         reader: Gives the features.
         loader: The training loader; its sampler decides the order.
-        n_views: INPUT.VIEWS.
+        n_views: INPUT.VIEWS, or the number of epochs if it is smaller.
     """
 
     def __init__(self, reader: FeatureReader, loader: DataLoader, n_views: int):
         self.reader, self.loader, self.n_views = reader, loader, n_views
         self.items, self.batch_sampler = loader.dataset.data_source, loader.batch_sampler
         self.labels = torch.tensor([item.label for item in self.items])
-        self.views: list[Tensor] = []  # (N, E) each
+        self.views: Tensor | None = None  # (N, V, E)
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        epoch = int(self.loader.dataset.epoch)
-        while len(self.views) < min(epoch + 1, self.n_views):
-            self.views.append(self.reader.read(self.items, view=len(self.views)))
-        return self._batches(epoch)
+        if self.views is None:
+            self.views = self.reader.read_views(self.items, self.n_views)
+        return self._batches(int(self.loader.dataset.epoch))
 
     def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
         seed = self.reader.cfg.SEED
         for indices in self.batch_sampler:
             fresh = epoch < self.n_views
             chosen = [epoch if fresh else mix_seeds(seed, epoch, index) % self.n_views for index in indices]
-            features = torch.stack([self.views[view][index] for view, index in zip(chosen, indices)])
+            features = self.views[indices, chosen]
             yield {"features": features, "label": self.labels[indices], "index": torch.tensor(indices)}
 
 
@@ -154,6 +167,11 @@ def item_key(item: Datum, *seeds: int) -> bytes:
     status = os.stat(item.impath)
     parts = (os.path.abspath(item.impath), status.st_size, status.st_mtime_ns, *seeds)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32].encode()
+
+
+def in_batches(indices: Sequence[int], batch_size: int) -> list[Sequence[int]]:
+    """Returns the indices in batches, the last of which may be smaller."""
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -54,11 +54,15 @@ class DatasetWrapper(Dataset):
         return len(self.data_source)
 
     def __getitem__(self, index: int) -> dict:
+        return self.in_epoch(index, int(self.epoch))
+
+    def in_epoch(self, index: int, epoch: int) -> dict:
+        """Returns an item's part of a batch as it is in an epoch."""
         item = self.data_source[index]
         image = self.images.read(item.impath)
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": index}
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(mix_seeds(self.seed, int(self.epoch), index))
+            torch.default_generator.manual_seed(mix_seeds(self.seed, epoch, index))
             for view, transform in enumerate(self.transforms, start=1):
                 output["img" if view == 1 else f"img{view}"] = image if transform is None else transform(image)
         if self.img0_transform is not None:
@@ -66,8 +70,32 @@ class DatasetWrapper(Dataset):
         return output
 
 
+class Views(DatasetWrapper):
+    """The items as they are in the first epochs, all views of an item one after another.
+
+    Args:
+        cfg: The config.
+        data_source: The items.
+        transform: PIL image -> tensor (3, H, W), a random one.
+        n_views: Number of epochs.
+
+    Attributes:
+        places: For each view the index of its item, and its epoch.
+    """
+
+    def __init__(self, cfg, data_source: Sequence[Datum], transform: Callable, *, n_views: int):
+        super().__init__(cfg, data_source, transform)
+        self.places = [(index, epoch) for index in range(len(data_source)) for epoch in range(n_views)]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> dict:
+        return self.in_epoch(*self.places[number])
+
+
 class ImageCache:
-    """Decoded images in memory: as many as fit, whichever are read first. Nobody may change them.
+    """Decoded images in memory: the last one, and as many as fit, those read first. Nobody may change them.
 
     Args:
         max_bytes: Of all worker processes together: each has its own images, in an equal part.
@@ -76,12 +104,16 @@ class ImageCache:
     def __init__(self, max_bytes: float):
         self.max_bytes, self.n_bytes = max_bytes, 0
         self.kept: dict[str, Image.Image] = {}
+        self.last: tuple[str, Image.Image] | None = None  # and its path
 
     def read(self, path: str) -> Image.Image:
         """Returns the image file as RGB; raises what `read_image` does."""
         if path in self.kept:
             return self.kept[path]
+        if self.last is not None and self.last[0] == path:
+            return self.last[1]
         image = read_image(path)
+        self.last = path, image
         n_bytes = 4 * image.width * image.height  # Pillow keeps a pixel in four
         worker = get_worker_info()
         if self.n_bytes + n_bytes <= self.max_bytes / (worker.num_workers if worker else 1):

@@ -64,7 +64,8 @@ class Loop(Resumable):
         if self.cfg.RESUME and self.start_epoch == self.max_epoch:
             self.save_model(self.start_epoch, val_result=self.best_result)  # for tests that look for it here
         if self.cfg.INPUT.VIEWS:
-            self.train_loader_x = ViewBatches(self.features, self.train_loader_x, self.cfg.INPUT.VIEWS)
+            n_views = min(self.cfg.INPUT.VIEWS, self.max_epoch)
+            self.train_loader_x = ViewBatches(self.features, self.train_loader_x, n_views)
         self.num_batches, self.batch_share = len(self.train_loader_x), batch_share(self.train_loader_x)
         if is_first_rank():
             step = self.start_epoch * self.num_batches + self.first_batch

@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from engine import distributed
+from engine import distributed, features
 from engine.distributed import any_rank, first_on_machine, gather_rows, n_ranks, on_first_rank, process_group, share
 from engine.run_folder import read_results
 from engine.sharing import sharing
@@ -31,7 +31,7 @@ RUNS = {
     "one image": ("DATALOADER.TRAIN_X.BATCH_SIZE", 1, "OPTIM.MAX_EPOCH", 1),  # one rank has work
     "one small batch": ("DATALOADER.TRAIN_X.BATCH_SIZE", 32, "OPTIM.NAME", "adamw"),
     "batches of classes": ("DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler", "DATALOADER.TRAIN_X.N_INS", 2),
-    "views": ("INPUT.VIEWS", 1, "TEST.SPLIT", "val"),
+    "views": ("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 3, "TEST.SPLIT", "val"),
     "best model": ("TEST.FINAL_MODEL", "best_val", "TEST.PER_CLASS_RESULT", True, "TEST.COMPUTE_CMAT", True),
     "classes": SHARDED,
     "classes, contexts": (*SHARDED, "TRAINER.COOP.CSC", True, "DATALOADER.TRAIN_X.BATCH_SIZE", 2),
@@ -66,6 +66,7 @@ def do_run(cfg):
 def do_all(tiny_files, folder, rank=0):
     """Does RUNS, and what else several ranks do."""
     data, clips = tiny_files
+    features.N_BATCHES = 1  # so that there are several pieces; this process ends with this function
     keys = ("FEATURES.DIR", "", "TRAINER.COCOOP.PREC", "fp32", "TRAINER.COCOOP.N_CTX", 2)
     keys += ("TRAINER.LINEAR_PROBE.PREC", "fp32")
     cfg_of = partial(tiny_cfg, data, clips["vit"])
@@ -208,7 +209,8 @@ class TestWhoWrites:
 
     def test_the_first_of_a_machine_keeps_the_features(self, together):
         folders = [Path(f"{run['whole run']['folder']}-features") for run in together[0]]
-        assert [len(list(folder.glob("*/*.npz"))) for folder in folders] == [1] + [0] * (len(folders) - 1)
+        n_pieces = ceil(9 / (4 * len(folders)))  # of the test: a batch of each rank in a piece
+        assert [len(list(folder.glob("*/*.npz"))) for folder in folders] == [n_pieces] + [0] * (len(folders) - 1)
 
     def test_the_others_are_silent(self, together):
         given, folder = together

@@ -255,7 +255,7 @@ def test_epochs_draw_from_the_views(cfg, monkeypatch):
     seen = set()
     for epoch in range(5):
         trainer.dm.set_epoch(epoch)
-        if epoch == 2:
+        if epoch == 1:
             no_images(monkeypatch)
         batches = list(trainer.train_loader_x)
         assert [batch["index"].tolist() for batch in batches] == list(trainer.dm.train_loader_x.batch_sampler)
@@ -270,6 +270,40 @@ def test_epochs_draw_from_the_views(cfg, monkeypatch):
     by_epoch = [{view for other, _, view in seen if other == epoch} for epoch in range(2, 5)]
     assert by_epoch == [{0, 1}] * 3  # within an epoch some items show one view, some the other
     trainer.close_writer()
+
+
+def test_a_run_of_fewer_epochs_encodes_as_many_views(cfg):
+    trainer = build_trainer(cfg("INPUT.VIEWS", 5))
+    trainer.train()
+    assert trainer.train_loader_x.views.shape[:2] == (12, 2)  # images, epochs
+
+
+def test_workers_change_no_view(reader, cfg):
+    first, items = reader
+    readers = (counting(cfg("FEATURES.DIR", "", "DATALOADER.NUM_WORKERS", n), first.tower) for n in (0, 2))
+    alone, workers = (reader.read_views(items, 3) for reader in readers)
+    assert alone.shape[:2] == (9, 3) and torch.equal(alone, workers)
+
+
+@pytest.mark.parametrize(("n_images", "n_kept"), [(4, 0), (8, 8), (12, 8), (24, 24)])
+def test_what_was_written_before_a_kill_is_not_encoded_again(reader, cfg, monkeypatch, n_images, n_kept):
+    """Pieces of two batches of 4 images: those that are left are encoded as in a reading that nobody ends."""
+    first, items = reader
+    monkeypatch.setattr(features_module, "N_BATCHES", 2)
+    expected = counting(cfg("FEATURES.DIR", ""), first.tower).read_views(items, 3)
+    encode = first.encode
+
+    def killed(images):
+        if first.encoded == n_images:
+            raise KeyboardInterrupt
+        return encode(images)
+
+    first.encode = killed
+    with pytest.raises(KeyboardInterrupt):
+        first.read_views(items, 3)
+    again = counting(cfg(), first.tower)
+    assert torch.equal(again.read_views(items, 3), expected)
+    assert again.encoded == 9 * 3 - n_kept
 
 
 def test_an_interrupted_run_with_views_goes_on_to_the_same_end(cfg, tmp_path, monkeypatch):

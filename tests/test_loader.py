@@ -11,7 +11,7 @@ from engine import Datum, build_transform, get_cfg_default
 from engine import images as images_module
 from engine.data import build_data_loader
 from engine.image_files import read_image
-from engine.images import ImageCache
+from engine.images import DatasetWrapper, ImageCache, Views
 from tests.tiny_clip import golden_images, golden_state_dict
 from tests.tiny_run import build_trainer, tiny_cfg, write_images
 
@@ -39,9 +39,23 @@ def read(monkeypatch):
 def test_what_fits_is_read_once(paths, read):
     cache = ImageCache(2 * N_BYTES)
     for _ in range(2):
-        for path in paths[:3]:
+        for path in paths[:4]:
             assert cache.read(path).tobytes() == read_image(path).tobytes()
-    assert read == [*paths[:3], paths[2]]
+    assert read == [*paths[:4], *paths[2:4]]
+
+
+def test_all_views_of_an_image_come_from_one_reading(paths, read):
+    cfg = get_cfg_default()
+    cfg.INPUT.SIZE = (16, 16)
+    items, transform = [Datum(path) for path in paths], build_transform(cfg, is_train=True)
+    views, expected = Views(cfg, items, transform, n_views=3), DatasetWrapper(cfg, items, transform)
+    images = [views[number] for number in range(len(views))]
+    assert read == paths and len(images) == 3 * len(paths)
+    for epoch in range(3):
+        expected.set_epoch(epoch)
+        for index in range(len(items)):
+            view, part = images[views.places.index((index, epoch))], expected[index]
+            assert torch.equal(view.pop("img"), part.pop("img")) and view == part
 
 
 @pytest.mark.parametrize(("n_workers", "n_kept"), [(1, 4), (2, 2), (3, 1)])
