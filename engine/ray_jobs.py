@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 from .jobs import Ended, Job, call, finish_all
 from .sharing import sharing
 
 MAX_RETRIES = 2  # of one run, each after the loss of its worker
+PATIENCE_S = 5.0  # with the address of a cluster; Ray itself has minutes
 
 
 def connect(gpus_per_run: float) -> int:
@@ -34,14 +38,25 @@ def connect(gpus_per_run: float) -> int:
     """
     ray = imported_ray()
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
+        knock(os.environ.get("RAY_ADDRESS", ""))
         ray.init("auto", runtime_env={"env_vars": environment}, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConnectionError(
             f"RAY_ADDRESS is {os.environ.get('RAY_ADDRESS', 'not set')}, expected the address of a Ray cluster that "
             f"runs ({error}). Start one with `ray start --head`, or leave --launcher out."
         ) from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # Ray sets its own
     return room(ray.cluster_resources(), gpus_per_run)
+
+
+def knock(address: str) -> None:
+    """Raises an OSError if nobody listens at `host:port`; other addresses, such as auto, are Ray's to understand."""
+    place = urlsplit(f"//{address}")
+    if "://" not in address and place.port is not None:
+        socket.create_connection((place.hostname, place.port), timeout=PATIENCE_S).close()
 
 
 def room(resources: Mapping[str, float], gpus_per_run: float) -> int:

@@ -1,6 +1,9 @@
 """engine/ray_jobs.py: jobs on a Ray cluster of two nodes, both on this machine; a lost worker; what is refused."""
 
+import re
 import shlex
+import signal
+import socket
 import sys
 from functools import partial
 
@@ -33,13 +36,39 @@ def test_without_ray(monkeypatch, tmp_path, capsys):
     )
 
 
-def test_without_a_cluster(monkeypatch, capsys):
+@pytest.fixture
+def port():
+    """One that is taken and at which nobody listens."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield silent.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "address, reason",
+    [("nowhere", ""), ("127.0.0.1:{}", r".*Connection refused"), ("127.0.0.1:x", "Port .* 'x'")],
+)
+def test_without_a_cluster(monkeypatch, capsys, port, address, reason):
     pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    address = address.format(port)
+    monkeypatch.setenv("RAY_ADDRESS", address)
     assert sweep.main(GRID.split()) == 1
     error = capsys.readouterr().err
-    assert error.startswith("Error: RAY_ADDRESS is nowhere, expected the address of a Ray cluster that runs (")
+    assert error.startswith(f"Error: RAY_ADDRESS is {address}, expected the address of a Ray cluster that runs (")
+    assert re.search(rf"runs \({reason}", error)
     assert error.endswith("). Start one with `ray start --head`, or leave --launcher out.\n")
+
+
+@pytest.mark.parametrize("address", ["", "auto", "local", "ray://127.0.0.1:{}"])
+def test_only_ray_knows_what_is_no_host_and_port(port, address):
+    ray_jobs.knock(address.format(port))
+
+
+def test_a_listener_is_found(port):
+    with pytest.raises(ConnectionRefusedError):
+        ray_jobs.knock(f"127.0.0.1:{port}")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ray_jobs.knock(f"localhost:{server.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +123,9 @@ def cluster(tmp_path_factory):
             cluster.add_node(**node)
             patch.setenv("RAY_ADDRESS", cluster.address)
             patch.chdir(ROOT)
+            handler = signal.getsignal(signal.SIGTERM)
             assert ray_jobs.connect(0.5) == 2
+            assert signal.getsignal(signal.SIGTERM) == handler
             yield folder
         finally:
             ray.shutdown()
