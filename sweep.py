@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description="Runs a grid of numbers of shots and seeds, skipping what is done.")
     parser.add_argument("--dataset", required=True, help="configs/datasets/DATASET.yaml")
-    parser.add_argument("--shots", required=True, type=whole, nargs="+", help="training images of each class")
+    parser.add_argument("--shots", required=True, type=whole, nargs="+", help="training images of each class; -1: all")
     parser.add_argument("--seeds", type=whole, nargs="+", default=[1, 2, 3], help="a run each (default: 1 2 3)")
     parser.add_argument("--cfg", required=True, help="configs/trainers/TRAINER/CFG.yaml")
     parser.add_argument("--trainer", default="CoOp", help="name of the trainer (default: CoOp)")
@@ -87,12 +88,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--csc", choices=("True", "False"), help="True: a context for each class (default: False)")
     parser.add_argument("--ctp", help="where the class token stands: end (default), middle or front")
     parser.add_argument("--views", type=int, help="INPUT.VIEWS, so many random views of each training image")
-    parser.add_argument("--paper-epochs", action="store_true", help="CFG of CoOp for 50, 100 or 200 epochs by shots")
+    parser.add_argument("--paper-epochs", action="store_true", help="epochs by shots, as in CoOp's paper")
     parser.add_argument("--root", help="folder that holds the data sets")
     parser.add_argument("--output-dir", default="output", help="folder of all runs (default: output)")
-    parser.add_argument("--jobs", type=int, help="runs side by side (default: one for each GPU, else each core)")
-    parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="ray: on a Ray cluster")
-    parser.add_argument("--gpus-per-run", type=float, default=0.25, help="with ray, of a GPU (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, help="runs side by side (default: one a GPU, else one a core up to 4)")
+    parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="ray: on RAY_ADDRESS's cluster")
+    parser.add_argument("--gpus-per-run", type=float, default=0.25, help="part of a GPU, on Ray (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="only list the calls of train.py and what is left")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
     args = parser.parse_args(argv)
@@ -108,6 +109,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def flag_error(args: argparse.Namespace) -> str:
     """Returns what is wrong with the flags that train.py does not know, "" if nothing is."""
+    for shots in args.shots:
+        if shots < 1 and shots != -1:
+            return f"--shots is {shots}, expected positive numbers, or -1 for all items. Leave it out."
     if args.jobs is not None and args.jobs < 1:
         return f"--jobs is {args.jobs}, expected at least 1. It is the number of runs side by side."
     if not 0 < args.gpus_per_run <= 1:
@@ -223,7 +227,9 @@ class Table:
         if self.n_lines:
             print(REDRAW.format(self.n_lines), end="")
         text = "\n" + to_text(self.cells, self.args.shots, self.args.seeds)
-        self.n_lines = 1 + text.count("\n") if self.is_live else 0
+        if self.is_live:
+            width = shutil.get_terminal_size().columns
+            self.n_lines = sum(max(1, -(-len(line) // width)) for line in text.split("\n"))  # wide ones are folded
         print(text, flush=True)
 
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 import signal
+from math import ceil
 
 import pytest
 import torch
@@ -125,6 +126,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         "words, message",
         [
+            ("--shots 1 0", "--shots is 0, expected positive numbers, or -1 for all items."),
+            ("--shots -2", "--shots is -2, expected positive numbers, or -1 for all items."),
             ("--jobs 0", "--jobs is 0, expected at least 1."),
             ("--gpus-per-run 2", "--gpus-per-run is 2.0, expected over 0 and at most 1."),
             ("--gpus-per-run 0", "--gpus-per-run is 0.0, expected over 0 and at most 1."),
@@ -196,12 +199,24 @@ class TestTable:
 
     def test_a_terminal_shows_the_table_from_the_start_in_one_place(self, swept, capsys, monkeypatch):
         monkeypatch.setattr(sweep.sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "80")
         swept()
         first, *tables = capsys.readouterr().out.split("\033[5F\033[J")
         assert first.startswith("4 of 4 runs are left; 1 side by side.\n\n  shots ")
         assert [table.count("51.00") + table.count("52.00") for table in tables[:2]] == [2, 4]
         assert len(tables) == 5 and tables[4] == tables[3]
         assert all(table.count("\n") == 5 for table in tables)
+
+    def test_a_narrow_terminal_folds_wide_lines(self, swept, capsys, monkeypatch):
+        monkeypatch.setattr(sweep.sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "20")
+        swept()
+        out = capsys.readouterr().out
+        assert out.startswith("4 of 4 runs are left; 1 side by side.\n\n  shots ")
+        tables = re.split("\033\\[\\d+F\033\\[J", out.split("side by side.\n")[1])
+        heights = [sum(max(1, ceil(len(line) / 20)) for line in table.splitlines()) for table in tables]
+        assert [int(n) for n in re.findall("\033\\[(\\d+)F", out)] == heights[:-1]
+        assert heights[0] > 5
 
 
 def test_an_interrupt(monkeypatch, capsys):
