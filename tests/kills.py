@@ -2,6 +2,9 @@
 
     command -> SIGKILL to its processes -> the same command -> what was learned and measured: the same bits?
 
+Most seconds of a small run are imports, so 3 of 4 moments are drawn between a run's config.yaml and its results.json,
+the others anywhere in the command. What is printed says which phase each kill has met.
+
 Run: python -m tests.kills --kills 60 [--seed 1] [--cases CoOp CoCoOp base2new sweep] [--pairs KEY VALUE ...]
 Each kill has a folder of its own, on the drawn data set `shapes` with its small CLIP, offline.
 """
@@ -13,6 +16,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -20,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +33,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 3
-PAIRS = f"OPTIM.MAX_EPOCH {EPOCHS} TRAIN.RESUME_EVERY_S 0.2 USE_CUDA False"
+PAIRS = f"OPTIM.MAX_EPOCH {EPOCHS} TRAIN.RESUME_EVERY_S 0.2 TRAIN.PRINT_FREQ 1 TEST.FINAL_MODEL best_val USE_CUDA False"
 BASE_TO_NEW = "SHOTS=2 bash scripts/cocoop/base2new_{}.sh shapes 1 tiny {}"
 SWEEP = '"$PYTHON" sweep.py --dataset shapes --cfg tiny --shots 1 2 --seeds 1 --jobs 2 --output-dir "$OUTPUT" -- {}'
 COMMANDS = {
@@ -39,6 +44,16 @@ COMMANDS = {
 }
 # Of results.json: how it was measured, and a digest of the config, which of a test names the folder of its model.
 NOT_COMPARED = {"cost", "provenance", "config_digest"}
+PHASES = BEFORE, TRAINING, BETWEEN, TEST, AFTER = (
+    "before config.yaml",
+    "training",
+    "between epochs",
+    "the test",
+    "after results.json",
+)
+LOGGED = re.compile(
+    r"^epoch \[(\d+)/\d+\] batch \[(\d+)/(\d+)\] |^Evaluate on the \*val\* set$|^Finish training$", re.M
+)
 
 
 class Process(Protocol):
@@ -50,20 +65,31 @@ class Process(Protocol):
 Start = Callable[[Path], Process]  # starts a command whose runs lie in a folder
 
 
-def kill_and_call_again(start: Start, folder: Path, after_s: float) -> bool:
-    """Kills a command so many seconds after its start, if it still runs, and then has it do what is left.
+def kill_and_call_again(
+    start: Start, folder: Path, runs: Sequence[Path], after_s: float, since: Path | None = None
+) -> list[str]:
+    """Kills a command, if it still runs, and then has it do what is left.
+
+    Args:
+        start: Starts it.
+        folder: Where its runs lie.
+        runs: Their folders there.
+        after_s: It is killed so many seconds after its start.
+        since: Or so many seconds after this run's config.yaml is there.
 
     Returns:
-        Whether it was killed.
+        What the kill has met, see `phases`; nothing if the command had ended before.
     """
-    process = start(folder)
+    process, met = start(folder), []
+    while since is not None and is_running(process) and not (folder / since / "config.yaml").exists():
+        time.sleep(0.01)
     time.sleep(after_s)
-    was_running = is_running(process)
-    if was_running:
+    if is_running(process):
         os.killpg(process.pid, signal.SIGKILL)
-    exit_code(process)
+        exit_code(process)
+        met = phases(folder, runs)
     finish(start, folder)
-    return was_running
+    return met
 
 
 def finish(start: Start, folder: Path) -> float:
@@ -86,6 +112,44 @@ def exit_code(process: Process) -> int:
         return process.wait()
     process.join()
     return process.exitcode
+
+
+def phases(folder: Path, runs: Sequence[Path]) -> list[str]:
+    """Returns the phases of those runs that have begun and not ended; where there are none, that of the command."""
+    found = [phase(folder / run) for run in runs]
+    begun = [(folder / run / "log.txt").is_file() for run in runs]
+    under_way = [words for words, has_begun in zip(found, begun, strict=True) if has_begun and words != AFTER]
+    return under_way or [AFTER if set(found) == {AFTER} else BEFORE]
+
+
+def phase(run: Path) -> str:
+    """Returns one of PHASES, read from what a run has written; of training with the batch that was the last logged."""
+    if (run / "results.json").is_file():
+        return AFTER
+    if not (run / "config.yaml").is_file():
+        return BEFORE
+    logged = list(LOGGED.finditer((run / "log.txt").read_text()))
+    if "EVAL_ONLY: True" in (run / "config.yaml").read_text() or logged and logged[-1][0] == "Finish training":
+        return TEST
+    epoch, batch, n_batches = logged[-1].groups() if logged else ("1", "0", "")
+    return BETWEEN if batch == n_batches else f"{TRAINING} in epoch {epoch}, after batch {batch}"
+
+
+def run_times_s(folder: Path) -> dict[Path, float]:
+    """Returns the runs in a folder, each with its seconds between config.yaml and results.json."""
+    runs = sorted(path.parent for path in folder.rglob("results.json"))
+    return {
+        run.relative_to(folder): (run / "results.json").stat().st_mtime - (run / "config.yaml").stat().st_mtime
+        for run in runs
+    }
+
+
+def draw_moment(rng: random.Random, command_s: float, times_s: Mapping[Path, float]) -> tuple[float, Path | None]:
+    """Draws when to kill: so many seconds, since a run's config.yaml or, one of four, since the command's start."""
+    if not times_s or rng.random() < 1 / 4:
+        return rng.uniform(0, command_s), None
+    [run] = rng.choices(list(times_s), list(times_s.values()))
+    return rng.uniform(0, times_s[run]), run
 
 
 def what_is_left(folder: Path) -> dict[str, Any]:
@@ -136,7 +200,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 if every experiment has ended as if it had been left alone."""
-    args, n_same = parse_args(argv), 0
+    args, n_same, all_met = parse_args(argv), 0, Counter()
     rng, pairs, place = random.Random(args.seed), shlex.join(shlex.split(args.pairs)), Path(tempfile.mkdtemp())
     starts = {case: start_command(COMMANDS[case], pairs) for case in args.cases}
     alone_s = {case: finish(start, place / case) for case, start in starts.items()}
@@ -144,14 +208,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for case, seconds in alone_s.items():
         print(f"{case:10} left alone: {seconds:5.1f} s, {len(alone[case])} files and tensors", flush=True)
     for n, case in zip(range(1, args.kills + 1), itertools.cycle(starts)):
-        is_killed = False
-        while not is_killed:  # one that had ended before does not count
-            folder, after_s = Path(tempfile.mkdtemp(dir=place), "runs"), rng.uniform(0, alone_s[case])
-            is_killed = kill_and_call_again(starts[case], folder, after_s)
+        met, times_s = [], run_times_s(place / case)
+        while not met:  # one that had ended before does not count
+            folder = Path(tempfile.mkdtemp(dir=place), "runs")
+            after_s, since = draw_moment(rng, alone_s[case], times_s)
+            met = kill_and_call_again(starts[case], folder, list(times_s), after_s, since)
         is_same = what_is_left(folder) == alone[case] and not unfinished(folder)
         n_same += is_same
+        all_met.update(next(name for name in PHASES if words.startswith(name)) for words in met)
         words = "the same" if is_same else f"NOT THE SAME, see {folder}"
-        print(f"kill {n:3} of {case:10} after {after_s:5.1f} s: {words}", flush=True)
+        print(f"kill {n:3} of {case:10} {'; '.join(met)}: {words}", flush=True)
+    print("Runs met, of a sweep two at once:", *(f"{all_met[name]:4} {name}" for name in PHASES), sep="\n")
     print(f"{n_same} of {args.kills} end as if they had been left alone.")
     if n_same == args.kills:
         shutil.rmtree(place)

@@ -13,7 +13,7 @@ import torch
 FORK = get_context("fork")  # spawned processes would import torch again
 
 
-def run_ranks(n: int, work: Callable[[int], Any], folder: Path, *, time_s: float = 60) -> list[tuple[int | None, Any]]:
+def run_ranks(n: int, work: Callable[[int], Any], folder: Path, *, time_s: float = 120) -> list[tuple[int | None, Any]]:
     """Calls work(rank) on n ranks; what each prints goes to folder/rankR.out and .err.
 
     Returns:

@@ -128,6 +128,7 @@ def test_processes_of_a_loader_leave_signals_to_their_parent():
     process.terminate()
     process.join(20)
     assert process.exitcode == 0
+    worker.join(20)
     assert not worker.is_alive()
 
 
@@ -167,7 +168,7 @@ def test_a_signal_to_all_processes_of_a_run(argv, tmp_path, number, code):
     for name, *signals in (("alone",), ("stopped", number), ("stopped",)):
         process = FORK.Process(target=call, args=(name, *signals))
         process.start()
-        process.join(60)
+        process.join(120)
         codes.append(process.exitcode)
     assert codes == [0, code, 0]
     name = signal.Signals(number).name
@@ -193,15 +194,16 @@ def test_a_signal_to_one_of_several_ranks_stops_all_after_the_same_step(argv, tm
 
 PROGRAM = """
 import os, pathlib, time
-from engine.interruption import Interrupted, finishing, interruptible
+from engine.interruption import Interrupted, finishing, interruptible, is_asked
 def main(argv):
     target = pathlib.Path(argv[0])
     try:
         with interruptible(), finishing():
             target.with_suffix(".pid").write_text(str(os.getpid()))
-            until_s = time.monotonic() + (0.5 if "stops" in argv else 60)
-            while time.monotonic() < until_s and not target.with_suffix(".go").exists():
+            until_s = time.monotonic() + 60
+            while time.monotonic() < until_s and not is_asked():
                 time.sleep(0.01)
+            time.sleep(0.2)
             target.write_text("saved")
     except Interrupted as interrupted:
         return interrupted.exit_code
@@ -215,10 +217,10 @@ def make(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "CONTEXT", FORK)
     (tmp_path / "program_to_stop.py").write_text(PROGRAM)
     monkeypatch.syspath_prepend(tmp_path)
-    return lambda name, *what: jobs.Job("", "program_to_stop", (str(tmp_path / name), *what), tmp_path / name)
+    return lambda name: jobs.Job("", "program_to_stop", (str(tmp_path / name),), tmp_path / name)
 
 
-def wait_for(condition, time_s=20):
+def wait_for(condition, time_s=60):
     deadline_s = time.monotonic() + time_s
     while not condition():
         assert time.monotonic() < deadline_s
@@ -243,15 +245,13 @@ def started(tmp_path, *names):
 def test_workers_save_before_they_end(make, tmp_path, number, code):
     def sweep():
         os.setsid()
-        sys.exit(
-            job_runs.until_interrupted(lambda: len(list(jobs.finish_all([make("a", "stops"), make("b", "stops")], 2))))
-        )
+        sys.exit(job_runs.until_interrupted(lambda: len(list(jobs.finish_all([make("a"), make("b")], 2)))))
 
     process = FORK.Process(target=sweep)
     process.start()
     pids = started(tmp_path, "a", "b")
     os.killpg(process.pid, number)
-    process.join(20)
+    process.join(60)
     assert process.exitcode == code
     assert [(tmp_path / name).read_text() for name in "ab"] == ["saved", "saved"]
     assert not any(map(is_there, pids))
@@ -269,7 +269,7 @@ def test_a_worker_whose_parent_is_killed_ends(make, tmp_path):
 
 def test_a_worker_that_is_told_to_end_fails_its_job(make, tmp_path):
     threading.Thread(target=lambda: os.kill(started(tmp_path, "a")[0], signal.SIGTERM), daemon=True).start()
-    [(_, error, _)] = jobs.finish_all([make("a", "stops")], 1)
+    [(_, error, _)] = jobs.finish_all([make("a")], 1)
     assert error.startswith("The process was ended from outside (exit code 143).")
     assert (tmp_path / "a").read_text() == "saved"
 
@@ -315,7 +315,7 @@ class TestScripts:
             "os._exit(130)\n"
         )
         process = self.start(tmp_path, f'exec "{sys.executable}" "{program}"')
-        wait_for((tmp_path / "begun").exists, 60)
+        wait_for((tmp_path / "begun").exists)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=20)
         assert (process.returncode, out, err) == (130, "saved\n", "")
