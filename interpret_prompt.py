@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from clip.nearest_words import nearest_words, read_embedding, word_of
-from engine.checkpoint import epoch_of, load_checkpoint, newest_checkpoint
+from engine.checkpoint import load_checkpoint, newest_checkpoint, saved_epoch
 from engine.config_file import read_yaml
 from engine.files import missing_path, write_atomically
 from engine.registry import near_name
-from engine.text import printable
+from engine.text import encodable, printable
 
 LOGGED_BACKBONE = re.compile(r"^ *BACKBONE:\n(?:.*\n){0,3}? +NAME: *(\S.*)$|Loading CLIP \(backbone: (.+)\)$", re.M)
 
@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = interpret(args.fpath, args.topk, backbone=args.backbone, classname=args.classname)
         text = json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report)
         if args.output is None:
-            print(text)
+            print(encodable(text, sys.stdout.encoding))
         else:
+            text = encodable(text, "utf-8")
             write_atomically(args.output, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
     except (ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -106,9 +107,7 @@ def interpret(fpath: Path, topk: int, *, backbone: str = "", classname: str = ""
         )
     distances, tokens = nearest_words(ctx, embedding, topk)
     places = [(name, m) for name, vectors in contexts for m in range(1, 1 + len(vectors))]
-    epoch = checkpoint.get("epoch")
-    epoch = epoch if isinstance(epoch, int) else epoch_of(path)
-    report = {"checkpoint": str(path), "backbone": backbone, "epoch": epoch}
+    report = {"checkpoint": str(path), "backbone": backbone, "epoch": saved_epoch(checkpoint, path)}
     if any(key.startswith("meta_net.") for key in checkpoint["state_dict"]):
         report["note"] = "CoCoOp: the context without the shift that its Meta-Net adds for each image"
     report["vectors"] = [
@@ -144,10 +143,12 @@ def choose_contexts(path: Path, checkpoint: dict[str, Any], classname: str) -> l
         ValueError: There are none, or not for this class.
     """
     ctx = checkpoint["state_dict"].get("ctx")
-    if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):
+    if ctx is None or ctx.dim() not in (2, 3) or not ctx.numel():
+        entries = "the entries " + printable(", ".join(checkpoint["state_dict"]))
+        found = entries if ctx is None else f"a `ctx` of shape {tuple(ctx.shape)}"
         raise ValueError(
-            f"The checkpoint {path} has the entries {printable(', '.join(checkpoint['state_dict']))}, expected "
-            "`ctx`, learned vectors (M, D) or (C, M, D). Name a checkpoint of CoOp or CoCoOp."
+            f"The checkpoint {path} has {found}, expected `ctx`, learned vectors (M, D) or (C, M, D). "
+            "Name a checkpoint of CoOp or CoCoOp."
         )
     if ctx.dim() == 2:
         if classname:

@@ -21,8 +21,8 @@ from clip.clip import weights_sha256
 from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
 from engine.determinism import deterministic
 from engine.distributed import is_first_rank, n_ranks, on_first_rank, process_group
-from engine.interruption import Interrupted, finishing, interruptible
-from engine.log import close_logging, environment, setup_logging
+from engine.interruption import Interrupted, finishing, interruptible, starting_over
+from engine.log import close_logging, environment, say, setup_logging
 from engine.memory import keep_freed_memory, memory_advice
 from engine.plugins import plugins
 from engine.provenance import cost, provenance
@@ -111,7 +111,7 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
     """Does what the config says, unless its folder shows that it is done."""
     resolve_seed(cfg)
     if not found_done(cfg):
-        with locked(cfg.OUTPUT_DIR):
+        with locked(cfg.OUTPUT_DIR), starting_over() if cfg.RUN.EVAL_ONLY else nullcontext():
             if not found_done(cfg):  # by the process that had the folder until now
                 do(cfg, no_train=no_train)
 
@@ -121,7 +121,7 @@ def found_done(cfg: CN) -> bool:
     done = on_first_rank(partial(is_done, cfg))
     if done and is_first_rank():
         remove_resume_files(cfg.OUTPUT_DIR)  # left by one that was killed just after it had ended
-        print(f"Done already: {cfg.OUTPUT_DIR} holds the results of this run.")
+        say(f"Done already: {cfg.OUTPUT_DIR} holds the results of this run.")
     return done
 
 

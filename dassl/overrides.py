@@ -10,7 +10,7 @@ from typing import Any
 from yacs.config import CfgNode as CN
 
 from engine import TrainerX
-from engine.checkpoint import BEST, checkpoint_name, load_checkpoint
+from engine.checkpoint import BEST, checkpoint_name, load_checkpoint, saved_epoch
 
 
 def saving(trainer: TrainerX) -> Callable[..., None]:
@@ -46,7 +46,7 @@ def loading(trainer: TrainerX) -> Callable[..., None]:
                 "the --trainer and the config it was trained with."
             ) from error
         if path.is_file():
-            trainer.epochs_done = load_checkpoint(path).get("epoch")
+            trainer.epochs_done = saved_epoch(load_checkpoint(path), path)
 
     return load_and_keep_epoch
 

@@ -48,7 +48,7 @@ class Folder(FewShotDataset):
         """Returns all items, drawing and keeping a split where the folder has none.
 
         Raises:
-            FileNotFoundError: If the folder is missing.
+            FileNotFoundError: If the folder is missing, or an image of the split that is drawn or kept.
             ValueError: If there are no class folders, a class has no images, or a class is not in train.
         """
         cls.require(root)
@@ -57,6 +57,7 @@ class Folder(FewShotDataset):
         split = root / cls.split_file
         items = list_items(root)
         if not split.exists():
+            require_images(root, [items], "remove the links to them")  # else no later run could use the split
             splits = draw_split(items, SPLIT_SEED)
             keep_split(split, root, splits)
             return splits
@@ -64,12 +65,7 @@ class Folder(FewShotDataset):
         new = {item.impath for item in items} - {item.impath for split_items in splits for item in split_items}
         if new:
             logger.warning(f"{split} does not list {len(new):,} image(s) of its folder: delete it to draw a new split")
-        missing, _ = find_unusable(*splits)
-        if missing:
-            raise FileNotFoundError(
-                f"{split} lists {len(missing):,} image(s) that are missing, {missing[0]} first, expected all of them. "
-                "Put them back, or delete the split file to draw a new one."
-            )
+        require_images(split, splits, "delete the split file to draw a new one")
         return splits
 
     @classmethod
@@ -124,6 +120,16 @@ def list_items(folder: Path, labels: dict[str, int] | None = None) -> list[Datum
             "Add it to train/ or remove it."
         )
     return [Datum(str(path), labels[name], classname=name) for name, paths in classes.items() for path in paths]
+
+
+def require_images(place: Path, splits: Iterable[list[Datum]], otherwise: str) -> None:
+    """Raises FileNotFoundError if images are missing that a folder or a split file lists."""
+    missing, _ = find_unusable(*splits)
+    if missing:
+        raise FileNotFoundError(
+            f"{place} lists {len(missing):,} image(s) that are missing, {missing[0]} first, expected all of them. "
+            f"Put them back, or {otherwise}."
+        )
 
 
 def keep_split(split: Path, root: Path, splits: Items) -> None:

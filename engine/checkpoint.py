@@ -39,6 +39,12 @@ def epoch_of(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
+def saved_epoch(checkpoint: dict[str, Any], path: Path) -> int | None:
+    """Returns after how many epochs a checkpoint was saved; None if neither it nor its file's name says it."""
+    epoch = checkpoint.get("epoch")
+    return epoch if type(epoch) is int and epoch >= 0 else epoch_of(path)
+
+
 def save_checkpoint(
     state: dict[str, Any], folder: str | Path, *, is_best: bool = False, file_name: str | None = None
 ) -> Path:
@@ -102,7 +108,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file; the message names the epochs there are.
-        ValueError: If the file is cut short or altered, asks for more, or is not a checkpoint.
+        ValueError: If the file is cut short or altered, asks for more, is not a checkpoint, or holds NaN.
     """
     path = Path(path)
     if not path.is_file():
@@ -110,19 +116,35 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint = _read(path)
     if "state_dict" not in checkpoint:
         raise ValueError(f"The checkpoint {path} has no `state_dict`, expected a file that training saved.")
+    for name, value in checkpoint["state_dict"].items():
+        if value.is_floating_point() and value.float().isnan().any():
+            raise ValueError(
+                f"The checkpoint {path} has NaN in `{printable(name)}`, expected numbers alone. Its training diverged: "
+                "name another one, or train with a lower OPTIM.LR."
+            )
     return checkpoint
 
 
 def _read(path: Path) -> dict[str, Any]:
     checkpoint = read_torch_file(path, "The checkpoint")
-    state_dict = checkpoint.get("state_dict", {}) if isinstance(checkpoint, dict) else None
-    is_plain = isinstance(state_dict, dict) and all(map(_is_plain, state_dict.values()))
-    if not is_plain or not all(isinstance(name, str) for name in state_dict):
+    if not all(map(_is_plain_dict, _state_dicts(checkpoint))):
         raise UnreadableError(
             f"The checkpoint {path} has no `state_dict` of tensors by name, expected a file that training saved.",
             "Name another one.",
         )
     return checkpoint
+
+
+def _state_dicts(checkpoint: Any) -> list[Any]:
+    """Returns what stands for the state dict, of a state to resume from for that of each model; None for one."""
+    models = checkpoint.get("models", {}) if isinstance(checkpoint, dict) else None
+    parts = [checkpoint, *models.values()] if isinstance(models, dict) else [None]
+    return [part.get("state_dict", {}) if isinstance(part, dict) else None for part in parts]
+
+
+def _is_plain_dict(state_dict: Any) -> bool:
+    """Says whether it is tensors by name."""
+    return isinstance(state_dict, dict) and all(isinstance(k, str) and _is_plain(v) for k, v in state_dict.items())
 
 
 def _is_plain(value: Any) -> bool:

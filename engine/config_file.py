@@ -17,7 +17,7 @@ from yacs.config import CfgNode as CN
 
 from .config import AT_LEAST, NOT_IN_DIGEST, OPTIONS, PATHS, REFUSED, get_cfg_default
 from .files import missing_path
-from .plain_yaml import load_plain_yaml
+from .plain_yaml import MAX_BYTES, dump_plain_yaml, load_plain_yaml, why_unreadable
 from .registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
 from .text import printable, shorten
 from .transforms import check_input
@@ -147,7 +147,7 @@ def check_cfg(cfg: CN) -> list[str]:
         errors.append(f"{DATASET_REGISTRY.unknown(cfg.DATASET.NAME)} One outside datasets/ is named by --plugin.")
     if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
         errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
-    errors += check_input(cfg.INPUT) + _check_run(cfg)
+    errors += check_input(cfg.INPUT) + _check_run(cfg) + _check_text(cfg, changed)
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:
         errors += TRAINER_REGISTRY.get(cfg.TRAINER.NAME).config_errors(cfg)
     return errors
@@ -170,6 +170,16 @@ def _check_run(cfg: CN) -> list[str]:
     if Path(cfg.OUTPUT_DIR).is_file():
         errors.append(f"--output-dir is {cfg.OUTPUT_DIR}, which is a file, expected a folder. Name another one.")
     return errors
+
+
+def _check_text(cfg: CN, changed: dict[str, Any]) -> list[str]:
+    """Returns an error for every value that could be written to config.yaml, but not be read again."""
+    n_bytes = len(dump_plain_yaml(cfg))  # ASCII
+    found = [(f"{key} is {shorten(value)}", why_unreadable({key: value})) for key, value in changed.items()]
+    if n_bytes > MAX_BYTES:
+        found.append(("The config is large", f"it has {n_bytes:,} bytes, expected at most {MAX_BYTES:,}"))
+    remedy = "Shorten it, or have the plug-in read it from a file."
+    return [f"{what}, which config.yaml cannot hold: {why}. {remedy}" for what, why in found if why]
 
 
 def full_default(*, with_plugins: bool = True) -> CN:

@@ -29,11 +29,15 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         exit_code: 130 after Ctrl-C, 143 after SIGTERM, as shells have it.
+        remedy: What the same command does.
     """
 
     def __init__(self, number: int):
-        super().__init__(f"Interrupted by {signal.Signals(number).name}. The same command goes on from here.")
-        self.exit_code = 128 + number
+        super().__init__(f"Interrupted by {signal.Signals(number).name}.")
+        self.exit_code, self.remedy = 128 + number, "The same command goes on from here."
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} {self.remedy}"
 
 
 class _Requests:
@@ -82,6 +86,16 @@ def finishing() -> Iterator[None]:
         _requests.n_finishing -= 1
     if not _requests.n_finishing:
         raise_if_asked()
+
+
+@contextmanager
+def starting_over() -> Iterator[None]:
+    """For work that keeps no place to go on from: an interruption until its end says so."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        interrupted.remedy = "The same command starts over."
+        raise
 
 
 def is_asked() -> bool:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .distributed import is_first_rank
 from .files import writing
+from .text import encodable
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +47,11 @@ def setup_logging(folder: str | Path) -> None:
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints above a progress bar that may be on the screen; tracebacks are for log.txt alone."""
+    """Prints; tracebacks are for log.txt alone."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not record.exc_info:
-            tqdm.write(self.format(record))
+            say(self.format(record))
 
 
 class _LogFile(logging.FileHandler):
@@ -71,6 +72,24 @@ class _LogFile(logging.FileHandler):
     def close(self) -> None:
         with contextlib.suppress(OSError):  # lines that there was no room for
             super().close()
+
+
+def say(line: str) -> None:
+    """Prints above a progress bar that may be on the screen.
+
+    Where it cannot be written, on a full disk or into a pipe that nobody reads, one warning tells, and nothing more is
+    printed: no line is worth a run.
+    """
+    try:
+        tqdm.write(encodable(line, getattr(sys.stdout, "encoding", None)))
+        sys.stdout.flush()
+    except OSError as error:
+        with open(os.devnull, "w") as nowhere:  # else what is left would fail once more, when Python ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        warning = f"Standard output cannot be written ({error.strerror}): what follows is in log.txt alone."
+        logger.info(warning)
+        with contextlib.suppress(OSError):  # it may be the same file
+            print(warning, file=sys.stderr)
 
 
 def close_logging() -> None:

@@ -39,6 +39,15 @@ def dump_plain_yaml(tree: dict[str, Any]) -> str:
     return yaml.dump(tree, Dumper=_PlainDumper)
 
 
+def why_unreadable(tree: dict[str, Any]) -> str:
+    """Returns why `load_plain_yaml` would not read what `dump_plain_yaml` writes, but for its size; "" if it would."""
+    try:
+        _PlainLoader(dump_plain_yaml(tree)).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        return error.problem
+    return ""
+
+
 class _PlainDumper(yaml.SafeDumper):
     yaml_multi_representers = {dict: yaml.SafeDumper.represent_dict}  # yacs' nodes
 

@@ -21,8 +21,9 @@ from typing import Any
 
 from .checkpoint import BEST, epoch_of, newest_whole, save_checkpoint, saved_checkpoints
 from .distributed import any_rank, is_first_rank, n_ranks, of_all_ranks, on_first_rank, rank
-from .files import write_atomically, writing
+from .files import MAY_NOT_WRITE, write_atomically, writing
 from .random_state import random_state, restore_random_state
+from .run_state import require_state, restore_optimizer, restore_schedule, restoring
 from .tester import Tester
 
 RESUME, BEFORE = "resume.pth.tar", "resume-before.pth.tar"
@@ -83,7 +84,8 @@ class Resumable(Tester):
         """Restores the newest state in `directory` and returns how many epochs it is after; sets the place, too.
 
         Raises:
-            ValueError: If it is of another method, backbone or class list, or was trained on other items.
+            ValueError: If it is of another method, backbone or class list, was trained on other items, or an entry is
+                none that training saves.
         """
         found = on_first_rank(partial(newest_state, Path(directory), list(self.models)))
         if found is None:
@@ -95,14 +97,18 @@ class Resumable(Tester):
             self._load_state(name, own, path)
             self._resume_best(name, Path(directory), state.get("val_result"))
             if self.optims[name] is not None:
-                self.optims[name].load_state_dict(own["optimizer"])
-                if self.scheds[name] is not None:
-                    self.scheds[name].last_epoch = own["scheduler"]["last_epoch"]
+                with restoring(path, "optimizer"):
+                    restore_optimizer(self.optims[name], own["optimizer"])
+            if self.scheds[name] is not None:
+                with restoring(path, "scheduler"):
+                    restore_schedule(self.scheds[name], own["scheduler"])
         if self.scaler.is_enabled() and state.get("scaler"):  # none from a run in float32
-            self.scaler.load_state_dict(state["scaler"])
+            with restoring(path, "scaler"):
+                self.scaler.load_state_dict(state["scaler"])
         self.earlier_s, self.testing_s = state.get("time_s", 0.0), state.get("testing_s", 0.0)
         if of_ranks := state.get("random"):  # not in one of the original's
-            restore_random_state(of_ranks[rank()] if len(of_ranks) == n_ranks() else of_ranks[0])
+            with restoring(path, "random"):
+                restore_random_state(of_ranks[rank()] if len(of_ranks) == n_ranks() else of_ranks[0])
         self.first_batch = state["batch"]
         self.keep_place(state["epoch"], self.first_batch)
         self.first_random = self.place["random"]
@@ -141,13 +147,15 @@ def newest_state(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, An
     if not names:
         return None
     resumed = newest_whole(folder / name for name in (RESUME, BEFORE))
-    if resumed and not {"models", "epoch", "batch"} <= resumed[1].keys():
-        raise ValueError(f"{resumed[0]} is not a state of a run, expected what training saves there. Delete it.")
+    if resumed:
+        require_state(*resumed, "models", "epoch", "batch")
     place = (resumed[1]["epoch"], resumed[1]["batch"]) if resumed else (-1, 0)
     saved = saved_checkpoints(folder / names[0])
     for path in (path for path in saved if (epoch_of(path) or 0, 0) > place):
         found = [newest_whole([folder / name / path.name]) for name in names]
         if None not in found:
+            for one in found:
+                require_state(*one, "epoch")
             models = {name: own for name, (_, own) in zip(names, found)}
             return path, {**found[0][1], "models": models, "batch": 0}
     if resumed is None and (saved or any((folder / name).is_file() for name in (RESUME, BEFORE))):
@@ -157,7 +165,9 @@ def newest_state(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, An
 
 def remove_resume_files(folder: str | Path) -> None:
     """Removes what a run that has ended does not go on from; of several ranks the first does."""
-    if is_first_rank():
-        for path in (Path(folder, name) for name in (RESUME, BEFORE)):
-            if path.is_file():  # where nothing may be written, even removing nothing is an error
-                path.unlink(missing_ok=True)
+    for path in (Path(folder, name) for name in (RESUME, BEFORE)) if is_first_rank() else ():
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno not in MAY_NOT_WRITE:  # else it stays, in nobody's way
+                raise

@@ -87,8 +87,9 @@ class Tester(TrainerBase):
             raise_if_asked()
         self.results = self.evaluator.evaluate()
         self.testing_s += time.monotonic() - start_s
+        step = (self.epochs_done or 0) * self.num_batches  # None of a checkpoint that does not say
         for name, value in self.results.items():
-            self.write_scalar(f"{split}/{name}", value, self.epochs_done * self.num_batches)
+            self.write_scalar(f"{split}/{name}", value, step)
         return next(iter(self.results.values()))
 
     def predictions(self, loader: DataLoader, label: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

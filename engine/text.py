@@ -17,6 +17,12 @@ def printable(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
+def encodable(text: str, encoding: str | None) -> str:
+    """Returns a text that an encoding has, UTF-8 if it is None, with escapes for what it has not."""
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
 def shorten(value: Any) -> str:
     """Returns the beginning of any value as Python writes it."""
     text = f"{value!r:.100}"

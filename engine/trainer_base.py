@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode as CN
 
-from .checkpoint import BEST, checkpoint_name, load_checkpoint, load_pretrained_weights, save_checkpoint
+from .checkpoint import BEST, checkpoint_name, load_checkpoint, load_pretrained_weights, save_checkpoint, saved_epoch
 from .distributed import n_ranks, of_all_ranks, on_first_rank, sum_gradients, sum_over_ranks
 from .random_state import random_state
 from .text import printable
@@ -177,9 +177,12 @@ class TrainerBase:
         for name in self.models:
             path = Path(directory) / name / file_name
             checkpoint = on_first_rank(partial(load_checkpoint, path))
-            self.before_load(name, checkpoint)
+            try:
+                self.before_load(name, checkpoint)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
             self._load_state(name, checkpoint, path)
-            self.epochs_done = checkpoint.get("epoch")
+            self.epochs_done = saved_epoch(checkpoint, path)
             logger.info("Load %s (epoch %s)", path, self.epochs_done)
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine import load_checkpoint, load_pretrained_weights, save_checkpoint
-from engine.checkpoint import BEST, newest_checkpoint, newest_whole, saved_checkpoints
+from engine.checkpoint import BEST, newest_checkpoint, newest_whole, saved_checkpoints, saved_epoch
 from engine.torch_files import Dropped
 
 
@@ -43,6 +44,13 @@ class TestSaving:
         )
         assert isinstance(load_checkpoint(path)["weight"], nn.Parameter)
         assert torch.load(path, weights_only=True)["epoch"] == 1
+
+    @pytest.mark.parametrize(
+        ("name", "epoch", "expected"),
+        [("model.pth.tar-3", 5, 5), ("model.pth.tar-3", None, 3), ("model.pth.tar-3", "5\n", 3), (BEST, -1, None)],
+    )
+    def test_the_epoch_is_what_it_says_or_else_its_name(self, name, epoch, expected):
+        assert saved_epoch({"epoch": epoch}, Path("run") / name) == expected
 
     def test_file_checkpoint_names_the_newest(self, tmp_path):
         assert newest_checkpoint(tmp_path) is None
@@ -205,6 +213,11 @@ class TestMissingOrBroken:
             {"state_dict": {0: torch.ones(1)}},
             {"state_dict": {"ctx": torch.ones(1, device="meta")}},
             {"state_dict": {"ctx": torch.ones(1).to_sparse()}},
+            {"models": [torch.ones(1)]},
+            {"models": {"learner": torch.ones(1)}},
+            {"models": {"learner": {"state_dict": torch.ones(1)}}},
+            {"models": {"learner": {"state_dict": {"ctx": 5}}}},
+            {"models": {"learner": {"state_dict": {"ctx": torch.ones(1, device="meta")}}}},
         ],
         ids=str,
     )
@@ -213,6 +226,16 @@ class TestMissingOrBroken:
         torch.save(content, tmp_path / "model")
         with pytest.raises(ValueError, match=r"model has no `state_dict`.*, expected a file that training saved"):
             load_checkpoint(tmp_path / "model")
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+    def test_what_is_no_number(self, tmp_path, dtype):
+        path = save_checkpoint({"state_dict": {"ctx": torch.tensor([0, torch.nan]).to(dtype)}, "epoch": 3}, tmp_path)
+        with pytest.raises(ValueError) as error:
+            load_checkpoint(path)
+        assert str(error.value) == (
+            f"The checkpoint {path} has NaN in `ctx`, expected numbers alone. Its training diverged: name another one, "
+            "or train with a lower OPTIM.LR."
+        )
 
 
 class Names(list):

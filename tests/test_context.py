@@ -79,6 +79,20 @@ class TestSomeOfTheClasses:
         with pytest.raises(ValueError, match=r"the 2 of Some \(wine_bottle ... face\).*knows no other: test it on the"):
             make_some().load_model(tmp_path / "run", epoch=1)
 
+    @pytest.mark.parametrize("n_rows", [1, 2, 4])
+    def test_another_number_of_contexts_than_of_names_is_refused(self, make, make_some, tmp_path, n_rows):
+        make(*CSC).save_model(1)
+        path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-1"
+        checkpoint = torch.load(path)
+        checkpoint["state_dict"]["ctx"] = torch.zeros(n_rows, 2, 64)
+        torch.save(checkpoint, path)
+        with pytest.raises(ValueError) as error:
+            make_some().load_model(tmp_path / "run", epoch=1)
+        assert str(error.value) == (
+            f"{path}: The checkpoint's `ctx` is ({n_rows}, 2, 64), expected a row for each of its 3 `classnames`. Name "
+            "another checkpoint."
+        )
+
 
 @pytest.mark.parametrize("same", [True, False])
 def test_without_names_their_tokens_count(make, tmp_path, same):

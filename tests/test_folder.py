@@ -88,6 +88,22 @@ def test_a_kept_split_is_used_as_it_stands(tmp_path, caplog):
         load(tmp_path)
 
 
+def test_no_split_is_kept_that_lists_a_missing_image(tmp_path):
+    """Else the first run, with ON_BAD_IMAGE skip, would go on without, and all later ones be refused."""
+    fill(tmp_path, ("a", "b"))
+    link = tmp_path / "a" / "link.jpg"
+    link.symlink_to("nowhere.jpg")
+    with pytest.raises(FileNotFoundError) as error:
+        load(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path} lists 1 image(s) that are missing, {link} first, expected all of them. Put them back, or remove "
+        "the links to them."
+    )
+    assert not (tmp_path / "split_folder_seed1.json").exists()
+    link.unlink()
+    assert load(tmp_path).train_x == load(tmp_path).train_x
+
+
 def test_a_folder_that_cannot_be_written_to_is_split_the_same_way_each_time(tmp_path, monkeypatch, caplog):
     fill(tmp_path, ("a", "b"))
 

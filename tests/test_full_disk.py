@@ -20,6 +20,7 @@ from engine import Datum, load_checkpoint, save_checkpoint
 from engine.feature_cache import KEY, FeatureCache
 from engine.files import UNFINISHED
 from engine.log import close_logging, setup_logging
+from engine.resume import RESUME
 from engine.run_folder import write_config, write_results
 from engine.run_lock import locked
 from engine.scalars import ScalarWriter
@@ -280,6 +281,7 @@ class TestRun:
     def test_a_finished_run_that_may_only_be_read_is_done(self, run):
         with small_disk("2m") as disk:
             assert run(disk / "run")[0] == 0
+            (disk / "run" / RESUME).touch()
             with read_only(disk):
                 assert run(disk / "run") == (0, "")
                 code, said = run(disk / "another")

@@ -1,6 +1,7 @@
 """interpret_prompt.py against distances laid out by hand, on the small golden CLIPs and on the CLIP of shapes."""
 
 import hashlib
+import io
 import json
 import math
 
@@ -186,6 +187,25 @@ def test_class_specific_contexts(tmp_path, capsys, vit):
         assert out.endswith(f"epoch 50){expected}")
 
 
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_an_encoding_has_not(tmp_path, monkeypatch, vit, encoding, flags):
+    """Half a character; on a terminal of ASCII also what ends a word that only begins."""
+    names = ["\ud800 cat", "猫"]
+    path = save(tmp_path / "model", torch.stack([near("photo"), near("dog")]), classnames=names)
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    assert main([str(path), "1", "--backbone", str(vit), *flags]) == 0
+    out.flush()
+    text = out.buffer.getvalue().decode(encoding)
+    if flags:
+        assert [vector["class"] for vector in json.loads(text)["vectors"]] == names
+    else:
+        assert "'\\ud800 cat', vector 1\n" in text and ("猫" if encoding == "utf-8" else "\\u732b") in text
+    assert main([str(path), "1", "--backbone", str(vit), *flags, "--output", str(tmp_path / "words")]) == 0
+    assert "\\ud800 cat" in (tmp_path / "words").read_text(encoding="utf-8")
+
+
 def test_class_specific_contexts_without_names(tmp_path, capsys, vit):
     path = save(tmp_path / "model.pth.tar-50", torch.stack([near("photo"), near("dog")]))
     out = interpret(capsys, path, 1, "--backbone", vit, "--class", "1")[1]
@@ -271,6 +291,15 @@ def test_no_context_vectors(tmp_path, capsys):
     path = save(tmp_path / "model.pth.tar-50", None, state_dict={"weight": torch.ones(2), "bias": torch.ones(2)})
     assert refused(capsys, path, 1) == (
         f"The checkpoint {path} has the entries weight, bias, expected `ctx`, learned vectors (M, D) or (C, M, D). "
+        "Name a checkpoint of CoOp or CoCoOp."
+    )
+
+
+@pytest.mark.parametrize("shape", [(0, 64), (0, 2, 64), (2, 0, 64), (2, 0), (64,), ()])
+def test_empty_context_vectors(tmp_path, capsys, vit, shape):
+    path = save(tmp_path / "model.pth.tar-50", torch.zeros(shape))
+    assert refused(capsys, path, 1, "--backbone", vit) == (
+        f"The checkpoint {path} has a `ctx` of shape {shape}, expected `ctx`, learned vectors (M, D) or (C, M, D). "
         "Name a checkpoint of CoOp or CoCoOp."
     )
 

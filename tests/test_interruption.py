@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 import train
 from engine import job_runs, jobs
+from engine.features import FeatureReader
 from engine.interruption import Interrupted, finishing, interruptible, leave_signals_to_parent, raise_if_asked
 from engine.loop import Loop
 from tests.ranks import run_ranks
@@ -83,6 +84,16 @@ class TestSignals:
         monkeypatch.setattr(train, "setup_cfg", lambda args: send(number))
         assert train.main([]) == code
         assert capsys.readouterr().err.endswith("The same command goes on from here.\n")
+
+    @pytest.mark.parametrize("flags", [("--eval-only", "--trainer=ZeroshotCLIP"), ("--trainer=LinearProbe",)])
+    def test_train_says_what_starts_over(self, number, code, flags, argv, monkeypatch, capsys):
+        """In the midst of what reads the images, for a test and for a fit."""
+        monkeypatch.setattr(FeatureReader, "read", lambda *_, **__: send(number))
+        words = argv("run")
+        first_pair = words.index("USE_CUDA")
+        assert train.main([*words[:first_pair], *flags, *words[first_pair:]]) == code
+        said = f"Interrupted by {signal.Signals(number).name}. The same command starts over.\n"
+        assert capsys.readouterr().err.endswith(said)
 
     def test_a_sweep_says_how_to_go_on(self, number, code, capsys):
         assert job_runs.until_interrupted(lambda: send(number)) == code

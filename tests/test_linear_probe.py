@@ -238,6 +238,25 @@ class TestOtherDataSets:
         with pytest.raises(ValueError, match=r"expected the 2 of Some \(wine_bottle ... face\)"):
             trainer.load_model(trained.output_dir)
 
+    @pytest.mark.parametrize(
+        ("entry", "value", "reason"),
+        [
+            ("weight", torch.zeros(2, 32), r"`weight` is \(2, 32\), expected a row for each of its 3 `classnames`"),
+            ("bias", torch.tensor(0.0), r"`bias` is \(\), expected a row for each of its 3 `classnames`"),
+            ("log_c", "x", "`log_c` is 'x', expected a number from -7 to 7, or None"),
+            ("log_c", 400.0, "`log_c` is 400.0, expected a number from -7 to 7, or None"),
+        ],
+    )
+    def test_a_strangers_entry_is_refused(self, make, trained, some_classes, tmp_path, entry, value, reason):
+        path = trained.output_dir / "classifier" / "model-best.pth.tar"
+        checkpoint = torch.load(path)
+        (checkpoint["state_dict"] if entry in checkpoint["state_dict"] else checkpoint)[entry] = value
+        (tmp_path / "other" / "classifier").mkdir(parents=True)
+        torch.save(checkpoint, tmp_path / "other" / "classifier" / path.name)
+        trainer = make("DATASET.NAME", "Some", "RUN.EVAL_ONLY", True, data=some_classes[1], folder="eval")
+        with pytest.raises(ValueError, match=rf"other/classifier/{path.name}: The .*{reason}\. Name another"):
+            trainer.load_model(tmp_path / "other")
+
     def test_a_model_is_needed(self, make):
         with pytest.raises(ValueError, match="--model-dir is '', expected the folder of a LinearProbe run. Train one"):
             make("RUN.EVAL_ONLY", True).load_model("")

@@ -1,12 +1,14 @@
 """log.txt and the terminal get the same bare lines; meters."""
 
+import io
 import logging
+import os
 import sys
 
 import pytest
 import torch
 
-from engine.log import AverageMeter, MetricMeter, close_logging, environment, setup_logging
+from engine.log import AverageMeter, MetricMeter, close_logging, environment, say, setup_logging
 
 logger = logging.getLogger("engine.test")
 
@@ -59,6 +61,51 @@ def test_tracebacks_go_to_log_txt_alone(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     text = (tmp_path / "log.txt").read_text()
     assert "Traceback" in text and text.endswith("ValueError: too long\n")
+
+
+def full():
+    return open("/dev/full", "w")
+
+
+def unread():
+    """A pipe whose reader has gone, as `| head -1` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+@pytest.mark.parametrize(
+    ("opened", "reason"), [(full, "No space left on device"), (unread, "Broken pipe")], ids=["full disk", "pipe"]
+)
+def test_a_terminal_that_takes_no_more_ends_no_run(tmp_path, monkeypatch, capsys, opened, reason):
+    with opened() as stdout:  # its end would raise what is left to be written, as Python's end does
+        monkeypatch.setattr(sys, "stdout", stdout)
+        setup_logging(tmp_path)
+        for i in range(3):
+            logger.info(f"line {i}")
+    warning = f"Standard output cannot be written ({reason}): what follows is in log.txt alone."
+    assert capsys.readouterr().err == f"{warning}\n"
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert sorted(lines) == sorted([warning, "line 0", "line 1", "line 2"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_so_where_the_warning_cannot_be_written_either(monkeypatch):
+    with full() as stdout, full() as stderr:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        say("Done already")
+        say("once more")
+        monkeypatch.undo()
+        os.dup2(stdout.fileno(), stderr.fileno())  # for its end
+
+
+def test_what_a_terminal_cannot_show_is_escaped(monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    say("naïve 猫")
+    assert stdout.buffer.getvalue() == b"na\xefve \\u732b\n"
 
 
 def test_names_beyond_ascii(tmp_path):

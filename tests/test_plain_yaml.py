@@ -1,11 +1,14 @@
 """Config files of strangers: what could keep the machine busy, or is no plain value, is refused and said."""
 
+import functools
 import re
 
 import pytest
+from yacs.config import CfgNode as CN
 
-from engine.config_file import ConfigError, full_default, merge, read_yaml
-from engine.plain_yaml import MAX_BYTES, MAX_DEPTH, MAX_LENGTH, load_plain_yaml
+from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml
+from engine.plain_yaml import MAX_BYTES, MAX_DEPTH, MAX_LENGTH, dump_plain_yaml, load_plain_yaml, why_unreadable
+from tests.test_run_folder import valid_cfg
 
 LISTS = "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
 MAPPINGS = "a: &a {x: 1}\n" + "".join(f"{b}: &{b} {{x: *{a}, y: *{a}}}\n" for a, b in zip("abcdefgh", "bcdefghi"))
@@ -49,6 +52,54 @@ def test_what_is_below_the_limits_is_read(tmp_path):
     assert load_plain_yaml(path)["b"] == "c" * MAX_LENGTH
     path.write_bytes(b"\xef\xbb\xbfSEED: 3\r\n")  # as Windows' editors write it
     assert read_yaml(path) == {"SEED": 3}
+
+
+KEPT = {
+    "a text": "c" * MAX_LENGTH,
+    "many of them": ["c" * MAX_LENGTH] * 9,
+    "odd ones": ["\ud800", "\0", "2024-13-45", "*a", "!!bool x", "猫 " * 900],
+    "a number": 10**2_999,
+}
+
+
+@pytest.mark.parametrize("value", KEPT.values(), ids=KEPT)
+def test_what_is_written_is_read_again(tmp_path, value):
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_plain_yaml({"A": value}), encoding="utf-8")
+    assert load_plain_yaml(path) == {"A": value} and not why_unreadable({"A": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("c" * (MAX_LENGTH + 1), "a value has 3,001 characters, expected at most 3,000"),
+        (["a", {"b": "c d" * MAX_LENGTH}], "a value has 9,000 characters, expected at most 3,000"),
+        (10**MAX_LENGTH, "a value has 3,001 characters, expected at most 3,000"),
+        (
+            functools.reduce(lambda inner, _: [inner], range(MAX_DEPTH), "c"),
+            f"values are nested deeper than {MAX_DEPTH}",
+        ),
+    ],
+    ids=["a text", "a text inside", "a number", "a deep one"],
+)
+def test_what_could_not_be_is_told_before(tmp_path, value, reason):
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_plain_yaml({"A": value}), encoding="utf-8")
+    with pytest.raises(ValueError, match=reason):
+        load_plain_yaml(path)
+    assert why_unreadable({"A": value}) == reason
+
+
+def test_a_config_that_could_not_be_read_again_is_refused():
+    cfg = valid_cfg()
+    cfg.OWN = CN({"TEXT": "c" * 3_001, **{f"WORDS_{i}": ["d" * 3_000] * 20 for i in range(2)}})
+    rule, remedy = "which config.yaml cannot hold", "Shorten it, or have the plug-in read it from a file."
+    text, whole = [error for error in check_cfg(cfg) if "config.yaml" in error]
+    shown = "'" + "c" * 99 + "..."
+    assert text == f"OWN.TEXT is {shown}, {rule}: a value has 3,001 characters, expected at most 3,000. {remedy}"
+    assert re.fullmatch(
+        rf"The config is large, {rule}: it has 12\d,\d+ bytes, expected at most 100,000\. {remedy}", whole
+    )
 
 
 @pytest.mark.parametrize("base", ['"a\\0.yaml"', '"a\\n* accuracy: 99%.yaml"', "5", "{a: b}"])

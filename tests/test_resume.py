@@ -332,14 +332,77 @@ class TestFiles:
     def test_no_state_of_a_run(self, make, tmp_path):
         (tmp_path / "run").mkdir()
         torch.save({"weight": torch.ones(2)}, tmp_path / "run" / RESUME)
-        with pytest.raises(ValueError, match=f"{RESUME} is not a state of a run, expected what training saves there"):
+        with pytest.raises(
+            ValueError, match=rf"{RESUME} is not a state of a run \(it has no `models`\), expected what training"
+        ):
             make().train()
+
+    def test_a_state_of_no_tensors_is_passed_over(self, make, caplog):
+        folder = self.stopped(make, 6)
+        state = torch.load(folder / RESUME, weights_only=True)
+        state["models"]["prompt_learner"]["state_dict"]["ctx"] = [1.0]
+        torch.save(state, folder / RESUME)
+        assert make().resume_model_if_exist(folder) == 1
+        assert f"{RESUME} has no `state_dict` of tensors by name, expected a file that training saved." in caplog.text
 
     def test_a_folder_to_resume_from_without_a_whole_checkpoint(self, make, tmp_path):
         make("OPTIM.MAX_EPOCH", 1).train()
         spoil(tmp_path / "run" / "prompt_learner" / "model.pth.tar-1", "cut")
         with pytest.raises(ValueError, match="RESUME is .*/run, expected a folder with a whole checkpoint. Name"):
             make("RESUME", str(tmp_path / "run"), folder="second").train()
+
+
+SGD = {"momentum": 0.9, "dampening": 0, "weight_decay": 0}
+
+
+class TestStrangers:
+    """A checkpoint of an epoch and a state within one, with entries that training does not save."""
+
+    @pytest.mark.parametrize("file", [RESUME, "prompt_learner/model.pth.tar-1"])
+    @pytest.mark.parametrize(
+        ("entry", "value", "reason"),
+        [
+            ("epoch", None, "its `epoch` is None and not a whole number"),
+            ("epoch", "1\n", r"its `epoch` is '1\\n' and not a whole number"),
+            ("epoch", 1.5, "its `epoch` is 1.5 and not"),
+            ("time_s", "1", "its `time_s` is '1' and not a number of seconds"),
+            ("testing_s", float("nan"), "its `testing_s` is nan and not"),
+            ("random", 5, "its `random` cannot be restored, TypeError: "),
+            ("random", [{"torch": torch.zeros(3)}], "its `random` cannot be restored, TypeError: "),
+            ("optimizer", None, "its `optimizer` cannot be restored, AttributeError: "),
+            ("optimizer", {"state": {}, "param_groups": []}, "its `optimizer` cannot be restored, ValueError: "),
+            ("optimizer", {"state": {}, "param_groups": [{"params": [0]}]}, "`optimizer` .*, KeyError: 'lr'"),
+            ("optimizer", {"state": {}, "param_groups": [{"params": [0], "lr": "1", **SGD}]}, "TypeError: lr is '1'"),
+            ("scheduler", None, "its `scheduler` cannot be restored, TypeError: "),
+            ("scheduler", {"last_epoch": -7}, "its `scheduler` .* last_epoch is -7"),
+        ],
+    )
+    def test_are_refused_with_the_file_and_the_entry(self, make, tmp_path, file, entry, value, reason):
+        trainer, path = make(), tmp_path / "run" / file
+        trainer.save_model(1)
+        trainer.keep_place(0, 2)
+        trainer.save_place()
+        if file == RESUME:
+            (tmp_path / "run/prompt_learner/model.pth.tar-1").unlink()
+        state = torch.load(path, weights_only=True)
+        (state if entry in state else state["models"]["prompt_learner"])[entry] = value
+        torch.save(state, path)
+        message = (
+            rf"{path} is not a state of a run \(.*{reason}.*\), expected what training saves there\. Delete it, or"
+        )
+        with pytest.raises(ValueError, match=message) as error:
+            make().resume_model_if_exist(tmp_path / "run")
+        assert str(error.value).isprintable()
+
+    @pytest.mark.parametrize("entry", ["epoch", "optimizer", "scheduler"])
+    def test_so_are_those_that_lack_one(self, make, tmp_path, entry):
+        make().save_model(1)
+        path = tmp_path / "run/prompt_learner/model.pth.tar-1"
+        state = torch.load(path, weights_only=True)
+        del state[entry]
+        torch.save(state, path)
+        with pytest.raises(ValueError, match=rf"{path} is not a state of a run \(.*{entry}.*\), expected"):
+            make().resume_model_if_exist(tmp_path / "run")
 
 
 def spoil(path, how):

@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from engine import TRAINER_REGISTRY, load_checkpoint, save_checkpoint
+from engine.checkpoint import BEST
 from engine.config_file import ConfigError, config_digest
 from engine.log import close_logging
 from tests.tiny_run import N_ITEMS, build_trainer, tiny_cfg, write_images
@@ -104,6 +105,14 @@ class TestLoading:
         trainer = make()
         trainer.load_model(tmp_path / "run")
         assert (trainer.model.prompt_learner.ctx == 1).all()
+
+    def test_a_state_dict_alone_is_tested(self, make, tmp_path):
+        (tmp_path / "run" / "prompt_learner").mkdir(parents=True)
+        torch.save({"state_dict": {"ctx": torch.ones(2, 64)}}, tmp_path / "run" / "prompt_learner" / BEST)
+        trainer = make()
+        trainer.load_model(tmp_path / "run")
+        trainer.test()
+        assert trainer.epochs_done is None and trainer.results["total"] == 9
 
     def test_an_epoch_that_was_not_saved(self, make, tmp_path):
         saved(tmp_path / "run", ctx=(2, 64))

@@ -115,6 +115,29 @@ def learned_rows(learned: list[str] | None, dataset: DatasetBase) -> list[int] |
     )
 
 
+def take_learned(values: dict[str, Tensor], learned: list[str] | None, dataset: DatasetBase) -> dict[str, Tensor]:
+    """Returns what was learned for each class, a row each, for the classes of a data set alone, in their order.
+
+    Args:
+        values: Tensors by name; the first dimension numbers the classes of the training.
+        learned: Their names, see `learned_rows`.
+        dataset: The data set to classify.
+
+    Raises:
+        ValueError: If there are more names than rows, or fewer; or as `learned_rows`.
+    """
+    rows = learned_rows(learned, dataset)
+    if rows is None:
+        return values
+    for name, value in values.items():
+        if value.shape[:1] != (len(learned),):
+            raise ValueError(
+                f"The checkpoint's `{printable(name)}` is {tuple(value.shape)}, expected a row for each of its "
+                f"{len(learned)} `classnames`. Name another checkpoint."
+            )
+    return {name: value[rows] for name, value in values.items()}
+
+
 class TextEncoder(nn.Module):
     """Embedded prompts to text features by the plain computation: all L places of every prompt.
 

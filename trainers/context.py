@@ -15,7 +15,7 @@ from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
 from engine.distributed import n_ranks
 
-from .base import PromptTrainer, learned_rows
+from .base import PromptTrainer, take_learned
 from .sharded_prompts import ShardedPromptEncoder
 
 logger = logging.getLogger(__name__)
@@ -141,8 +141,7 @@ class ContextTrainer(PromptTrainer):
             learned = checkpoint.get("classnames")
             if learned is None:
                 self._require_same_names(state_dict)
-            rows = learned_rows(learned, self.dm.dataset)
-            state_dict["ctx"] = ctx if rows is None else ctx[rows]
+            state_dict |= take_learned({"ctx": ctx}, learned, self.dm.dataset)
 
     def _require_same_names(self, state_dict: dict[str, Tensor]) -> None:
         """Raises if a checkpoint that does not say its class names, as the original's, holds the tokens of others."""

@@ -31,8 +31,10 @@ from yacs.config import CfgNode as CN
 
 from engine import TRAINER_REGISTRY, Datum, TrainerX
 from engine.distributed import on_first_rank
+from engine.interruption import starting_over
+from engine.text import shorten
 
-from .base import count_parameters, learned_rows, load_clip, option_errors, usable_precision
+from .base import count_parameters, load_clip, option_errors, take_learned, usable_precision
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +134,7 @@ class LinearProbe(TrainerX):
         self.register_model("classifier", self.classifier)
         logger.info("Parameters to be fitted: %s", f"{count_parameters(self.classifier):,}")
 
+    @starting_over()
     def train(self) -> None:
         """Searches C, fits, saves the classifier as the best model and tests it; an interrupted run starts over."""
         self.before_train()
@@ -173,10 +176,14 @@ class LinearProbe(TrainerX):
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Of a checkpoint that was trained on more classes, keeps the outputs of those of this data set."""
-        rows = learned_rows(checkpoint.get("classnames"), self.dm.dataset)
-        if rows is not None:
-            checkpoint["state_dict"] = {key: value[rows] for key, value in checkpoint["state_dict"].items()}
-        self.log_c = checkpoint.get("log_c")
+        learned = checkpoint.get("classnames")
+        checkpoint["state_dict"] = take_learned(checkpoint["state_dict"], learned, self.dm.dataset)
+        self.log_c, limit = checkpoint.get("log_c"), GRID[0] + 1
+        if not (self.log_c is None or (isinstance(self.log_c, float) and abs(self.log_c) <= limit)):
+            raise ValueError(
+                f"The checkpoint's `log_c` is {shorten(self.log_c)}, expected a number from {-limit:g} to {limit:g}, "
+                "or None. Name another checkpoint."
+            )
 
     def result_fields(self) -> dict[str, Any]:
         c = None if self.log_c is None else 10**self.log_c
