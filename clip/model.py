@@ -233,7 +233,8 @@ class VisionTransformer(nn.Module):
         self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(x).flatten(start_dim=2).transpose(1, 2)  # (B, 3, R, R) -> (B, W, H, H) -> (B, H * H, W)
+        x = self.conv1(x.type(self.conv1.weight.dtype))  # (B, 3, R, R) -> (B, W, H, H)
+        x = x.flatten(start_dim=2).transpose(1, 2)  # -> (B, H * H, W)
         class_token = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([class_token, x], dim=1)  # (B, 1 + H * H, W)
         x = self.ln_pre(x + self.positional_embedding.to(x.dtype))

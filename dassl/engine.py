@@ -10,7 +10,7 @@ What the two forms do in different ways, and where it is adapted:
 | scaler        | None where nothing is scaled                     | one that scales nothing                         |
 | parts of loop | may be the method's own, `train` altogether      | setting `epoch` draws the epoch's order         |
 | train() mode  | for all models                                   | not only for those with an optimiser            |
-| batches       | in training also domains                         | `parse_batch_test` does not ask the method's    |
+| batches       | in training also domains                         | `parse_batch_train` adds them, all 0            |
 | `save_model`  | takes a folder, and epochs counted from 0        | called so by the loop, too                      |
 | `load_model`  | the method's own; None is the best model         | is given None; the epoch it loads is kept       |
 | `test`        | may be the method's own                          | what it evaluates is kept for results.json      |
@@ -90,10 +90,7 @@ class TrainerX(engine.TrainerX):
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         """Returns a batch's images (B, 3, H, W), labels (B,) and domains (B,), all 0, on the device."""
-        return *self.parse_batch_test(batch), batch["domain"].to(self.device)
-
-    def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
-        return engine.TrainerX.parse_batch_train(self, batch)
+        return *super().parse_batch_train(batch), batch["domain"].to(self.device)
 
     def result_fields(self) -> dict[str, Any]:
         groups = [group for optim in self.optims.values() if optim is not None for group in optim.param_groups]

@@ -10,7 +10,7 @@ from typing import Any
 from yacs.config import CfgNode as CN
 
 from engine import TrainerX
-from engine.checkpoint import BEST, checkpoint_name, load_checkpoint, saved_epoch
+from engine.checkpoint import BEST, file_to_load, load_checkpoint, saved_epoch
 
 
 def saving(trainer: TrainerX) -> Callable[..., None]:
@@ -34,7 +34,7 @@ def loading(trainer: TrainerX) -> Callable[..., None]:
         epoch = None if epoch is None or epoch < 0 else epoch
         if not (directory and trainer.models):
             return load(directory, epoch)
-        path = Path(directory) / next(iter(trainer.models)) / (BEST if epoch is None else checkpoint_name(epoch))
+        path = Path(directory) / next(iter(trainer.models)) / file_to_load(epoch)
         try:
             load(directory, epoch)
         except FileNotFoundError:

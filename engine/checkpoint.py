@@ -7,6 +7,7 @@ beside it names the newest one.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -31,6 +32,11 @@ logger = logging.getLogger(__name__)
 def checkpoint_name(epoch: int) -> str:
     """Returns the file name of the checkpoint after `epoch` epochs."""
     return f"model.pth.tar-{epoch}"
+
+
+def file_to_load(epoch: int | None) -> str:
+    """Returns the file name of the checkpoint to load: of an epoch, or for None or a negative one the best."""
+    return BEST if epoch is None or epoch < 0 else checkpoint_name(epoch)
 
 
 def epoch_of(path: Path) -> int | None:
@@ -101,6 +107,18 @@ def newest_whole(paths: Iterable[Path]) -> tuple[Path, dict[str, Any]] | None:
         except UnreadableError as error:
             logger.warning(f"{error.args[0]} What was saved before it is used.")
     return None
+
+
+def model_sha256(folder: str | Path, epoch: int | None = None) -> str | None:
+    """Returns a sha256 over the files from which the models of a run are loaded; None where there are none.
+
+    Args:
+        folder: The run's folder.
+        epoch: After how many epochs; None or negative: the best model.
+    """
+    files = sorted(Path(folder).glob(f"*/{file_to_load(epoch)}"))
+    digest = hashlib.sha256("".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files).encode())
+    return digest.hexdigest() if files else None
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -176,6 +194,8 @@ def load_pretrained_weights(model: nn.Module, path: str | Path, *, ignored: Iter
             f"No entry of {path} fits the model: it has {_shapes(checkpoint['state_dict'])}, expected {_shapes(own)}."
         )
     model.load_state_dict(fitting, strict=False)
+    left = printable(", ".join(sorted(own.keys() - fitting.keys()))) or "nothing"
+    logger.info("Start from %s: %s; as it starts otherwise: %s", path, printable(", ".join(sorted(fitting))), left)
 
 
 def _shapes(state_dict: dict[str, torch.Tensor]) -> str:

@@ -79,8 +79,14 @@ class Classification:
 
         Raises:
             ValueError: A label outside the classes.
+            FloatingPointError: A logit that is NaN: every answer would count, as that of the first class.
         """
         n_classes = logits.shape[1]
+        if n_wrong := int(logits.isnan().any(dim=1).sum()):
+            raise FloatingPointError(
+                f"The answers to {n_wrong} of {len(logits)} images of a batch are NaN, expected numbers. Use PREC "
+                "fp32; if they stay so, the weights or the checkpoint hold NaN: name others, or lower OPTIM.LR."
+            )
         batch_labels = labels.tolist()
         for label in batch_labels:
             if not 0 <= label < n_classes or label not in self.lab2cname:

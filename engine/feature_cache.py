@@ -70,9 +70,17 @@ class FeatureCache:
         if self.folder is None:
             return
         for shard in sorted((self.folder / self.space).glob("*.npz")):
-            if shard.name not in self._read and (rows := read_shard(shard)):
+            if shard.name in self._read:
+                continue
+            try:
+                rows = read_shard(shard)
+            except OSError as error:  # another user's, perhaps
+                logger.warning(f"The cached features in {shard} cannot be read ({error}): they are made again")
                 self._read.add(shard.name)
-                self.rows.update(rows)
+                continue
+            self.rows.update(rows)
+            if rows:
+                self._read.add(shard.name)
 
 
 def read_shard(shard: Path) -> dict[bytes, np.ndarray]:
@@ -108,7 +116,7 @@ def shards_of(folder: Path) -> list[tuple[float, int, Path]]:
     for shard in folder.glob("*/*.npz"):
         try:
             status = shard.stat()
-        except FileNotFoundError:
+        except OSError:  # removed meanwhile, or not this user's to see
             continue
         found.append((status.st_mtime, status.st_size, shard))
     return sorted(found)

@@ -57,6 +57,7 @@ class FeatureReader:
         self.batch_size = min(asked, CPU_BATCH) if self.device.type == "cpu" else asked
         digest = shared("digest", tower, partial(weights_digest, tower))
         self.space = f"{digest} {self.device.type} {cfg.DATASET.NAME}"
+        self.kept_transforms = {repr(build_transform(cfg, is_train)) for is_train in (True, False)}
         self.caches: dict[str, FeatureCache] = {}
 
     def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
@@ -70,16 +71,16 @@ class FeatureReader:
         keys = [item_key(item) for item in items]
         return self._read(DatasetWrapper(self.cfg, items, transform=transform), keys)
 
-    def read_views(self, items: Sequence[Datum], n_views: int) -> Tensor:
+    def read_views(self, items: Sequence[Datum], transform: Callable, n_views: int) -> Tensor:
         """Returns the features (N, V, E) float32 of V random views of each item: those of a run's first V epochs."""
-        views = Views(self.cfg, items, build_transform(self.cfg, is_train=True), n_views=n_views)
+        views = Views(self.cfg, items, transform, n_views=n_views)
         keys = [item_key(items[index], self.cfg.SEED, view, index) for index, view in views.places]
         return self._read(views, keys).unflatten(0, (len(items), n_views))
 
     @torch.no_grad()
     def _read(self, dataset: DatasetWrapper, keys: Sequence[bytes]) -> Tensor:
         """Returns the features (N, E) of a data set of N images, which have these keys."""
-        cache = self._open_cache(repr(dataset.transforms[0]))
+        cache = self._open_cache(dataset.transforms[0])
         rows = cache.lookup(keys)
         # Machines have caches of their own: what one rank lacks, all ranks encode together.
         missing = [index for index, lacks in enumerate(any_rank([row is None for row in rows])) if lacks]
@@ -112,12 +113,16 @@ class FeatureReader:
         for batch in progress(loader, "features"):
             yield batch["img"].to(self.device, non_blocking=True)
 
-    def _open_cache(self, transform: str) -> FeatureCache:
-        space = hashlib.sha256(f"{self.space} {transform}".encode()).hexdigest()[:32]
+    def _open_cache(self, transform: Callable) -> FeatureCache:
+        """Returns where features under a transform are kept: for good if it is the config's, whose repr says it all."""
+        node = self.cfg.FEATURES
+        max_bytes = int(node.MAX_GB * GB)
+        if repr(transform) not in self.kept_transforms:
+            return FeatureCache(None, "", max_bytes=max_bytes)
+        space = hashlib.sha256(f"{self.space} {transform!r}".encode()).hexdigest()[:32]
         if space not in self.caches:
-            node = self.cfg.FEATURES
             folder = Path(node.DIR).expanduser() if node.DIR else None
-            make = partial(FeatureCache, folder, space, max_bytes=int(node.MAX_GB * GB))
+            make = partial(FeatureCache, folder, space, max_bytes=max_bytes)
             self.caches[space] = shared("features", (folder, space), make, keep=N_SHARED)
         return self.caches[space]
 
@@ -146,7 +151,7 @@ class ViewBatches:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self.views is None:
-            self.views = self.reader.read_views(self.items, self.n_views)
+            self.views = self.reader.read_views(self.items, self.loader.dataset.transforms[0], self.n_views)
         return self._batches(int(self.loader.dataset.epoch))
 
     def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:

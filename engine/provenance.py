@@ -18,6 +18,7 @@ import torchvision
 
 from .datum import SPLITS, data_digests
 from .distributed import n_ranks
+from .run_folder import tested_model
 from .trainer import TrainerX
 
 PACKAGE = "prompt-learning-clip"  # in setup.py
@@ -43,6 +44,7 @@ def provenance(trainer: TrainerX, weights_sha256: str | None) -> dict[str, Any]:
         "precision": trainer.precision,
         "deterministic": cfg.RUN.DETERMINISTIC,
         "weights_sha256": weights_sha256,
+        "model_sha256": tested_model(cfg),
         "data_sha256": data_digests(trainer.dm.dataset, [cfg.TEST.SPLIT] if cfg.RUN.EVAL_ONLY else SPLITS),
     }
 

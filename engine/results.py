@@ -37,7 +37,7 @@ def results_of(trainer: TrainerX) -> dict[str, Any]:
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
         "epoch": trainer.epochs_done,
         **trainer.result_fields(),
-        "warnings": [*skip_warnings(trainer.dm.skipped), *chance_warnings(trainer, trained_on)],
+        "warnings": [*trainer.doubts, *skip_warnings(trainer.dm.skipped), *chance_warnings(trainer, trained_on)],
         **skipped_fields(trainer.dm.skipped),
     }
 

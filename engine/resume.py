@@ -84,14 +84,14 @@ class Resumable(Tester):
         """Restores the newest state in `directory` and returns how many epochs it is after; sets the place, too.
 
         Raises:
-            ValueError: If it is of another method, backbone or class list, was trained on other items, or an entry is
-                none that training saves.
+            ValueError: If it is of another method, backbone or class list, was trained on other items or weights, or an
+                entry is none that training saves.
         """
         found = on_first_rank(partial(newest_state, Path(directory), list(self.models)))
         if found is None:
             return 0
         path, state = found
-        self._require_same_items(state, path)
+        self._require_same_inputs(state, path)
         for name in self.models:
             own = {"state_dict": {}, **state["models"].get(name, {}), "trainer": state.get("trainer")}
             self._load_state(name, own, path)
@@ -119,14 +119,19 @@ class Resumable(Tester):
         logger.info("Resume %s from %s", name_place(state), directory)
         return state["epoch"]
 
-    def _require_same_items(self, state: dict[str, Any], path: Path) -> None:
-        """Raises if the run would go on with other items than it began with: neither run would be done."""
-        begun, now = state.get("data_sha256"), self.checkpoint_fields().get("data_sha256")
-        if None not in (begun, now) and begun != now:
-            raise ValueError(
-                f"The items of {self.cfg.DATASET.NAME} are others, or in another order, than when {path} was saved, "
-                "expected the same until the run has ended. Put them back, or begin anew in another folder."
-            )
+    def _require_same_inputs(self, state: dict[str, Any], path: Path) -> None:
+        """Raises if the run would go on with another input than it began with: neither run would be done."""
+        own, cfg = self.checkpoint_fields(), self.cfg
+        inputs = {
+            "data_sha256": f"The items of {cfg.DATASET.NAME} are others, or in another order,",
+            "weights_sha256": f"The weights of {cfg.MODEL.BACKBONE.NAME} are others",
+        }
+        for key, what in inputs.items():
+            if None not in (state.get(key), own.get(key)) and state[key] != own[key]:
+                raise ValueError(
+                    f"{what} than when {path} was saved, expected the same until the run has ended. Put them back, or "
+                    "begin anew in another folder."
+                )
 
     def _resume_best(self, name: str, directory: Path, result: Any) -> None:
         """Takes over the best model so far, with its result; without the one the other means nothing."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from yacs.config import CfgNode as CN
 
+from .checkpoint import model_sha256
 from .config_file import ConfigError, config_digest, flatten, full_default, identity, merge, read_yaml
 from .distributed import is_first_rank, on_first_rank
 from .files import write_atomically
@@ -77,6 +78,8 @@ def is_done(cfg: CN) -> bool:
 
     Raises:
         ConfigError: If it, or RESUME, holds a run of another configuration; the message names the keys that differ.
+
+    A test of a model that has been trained anew since is to be done again.
     """
     stored = {folder: read_config(folder) for folder in (cfg.OUTPUT_DIR, *filter(None, [cfg.RESUME]))}
     for folder, other in stored.items():
@@ -84,12 +87,28 @@ def is_done(cfg: CN) -> bool:
             _refuse_another(cfg, other, folder)
     results = read_results(cfg.OUTPUT_DIR)
     same = results is not None and results.get("config_digest") == config_digest(cfg)
+    if same and not _tested_what_is_there(cfg, results):
+        return False
     if stored[cfg.OUTPUT_DIR] is None and results is not None and not same:
         raise ConfigError(
             f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration, expected the same one or an empty "
             "folder. Choose another --output-dir, or move the old results away."
         )
     return same
+
+
+def tested_model(cfg: CN) -> str | None:
+    """Returns the digest of the model that RUN.MODEL_DIR holds; None where it holds none, or the run trains its own."""
+    run = cfg.RUN
+    return model_sha256(run.MODEL_DIR, run.LOAD_EPOCH) if run.EVAL_ONLY and run.MODEL_DIR else None
+
+
+def _tested_what_is_there(cfg: CN, results: dict[str, Any]) -> bool:
+    """Says whether results are those of the model that would be tested now: it may have been trained anew since."""
+    provenance = results.get("provenance")
+    tested = provenance.get("model_sha256") if isinstance(provenance, dict) else None  # not in older results
+    now = tested_model(cfg) if tested is not None else None
+    return None in (tested, now) or tested == now
 
 
 def _refuse_another(cfg: CN, stored: CN, folder: str) -> None:

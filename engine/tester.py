@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from .features import FeatureReader
 from .images import DatasetWrapper
@@ -23,12 +23,12 @@ from .trainer_base import TrainerBase
 
 logger = logging.getLogger(__name__)
 
-# A subclass that redefines one of these below the level that defines `classify_features` means the pixels.
-PIXELS_TO_LOGITS = ("model_inference", "parse_batch_test", "classify_features")
+# What the class that names the image tower answers for; a subclass that redefines one of these means the pixels.
+IN_TESTS, IN_TRAINING = ("model_inference", "parse_batch_test"), ("forward_backward", "parse_batch_train")
 
 
 class Tester(TrainerBase):
-    """What a method answers. It defines `model_inference`, or the three that go through a frozen tower in its place.
+    """What a method answers. It defines `model_inference`, or in its place `image_tower` and `classify_features`.
 
     Attributes:
         features: Reads the features of images; None where the method wants the pixels.
@@ -45,12 +45,15 @@ class Tester(TrainerBase):
         return self.classify_features(self.encode_images(images))
 
     def image_tower(self) -> nn.Module | None:
-        """Returns the frozen module that `encode_images` calls; None where a method has no such part."""
+        """Returns the frozen module from images to features; None where a method has no such part.
+
+        Features are found again by its weights, so nothing else may decide them.
+        """
         return None
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns the features (B, E) float32 of images (B, 3, H, W); what `classify_features` takes."""
-        raise NotImplementedError
+        """Returns the image tower's features (B, E) float32 of images (B, 3, H, W). No method redefines it."""
+        return self.image_tower()(images).float()
 
     def classify_features(self, features: torch.Tensor) -> torch.Tensor:
         """Returns the logits (B, C) of the images with these features (B, E)."""
@@ -60,19 +63,33 @@ class Tester(TrainerBase):
         """Returns what reads features; None where they are no use: the method, or a subclass of it, wants the pixels.
 
         Raises:
-            ValueError: If INPUT.VIEWS is set and the method needs the pixels.
+            ValueError: If the method encodes in a way of its own, or INPUT.VIEWS is set and it needs the pixels.
         """
-        tower, n_views = self.image_tower(), self.cfg.INPUT.VIEWS
-        level = {name: next(c for c in type(self).__mro__ if name in vars(c)) for name in PIXELS_TO_LOGITS}
-        pixels = any(not issubclass(level["classify_features"], owner) for owner in level.values())
-        if tower is not None and not pixels:
-            return FeatureReader(self.cfg, tower, self.encode_images)
-        if n_views:
+        tower, name, n_views = self.image_tower(), self.cfg.TRAINER.NAME, self.cfg.INPUT.VIEWS
+        if tower is not None and self._definer("encode_images") is not Tester:
             raise ValueError(
-                f"INPUT.VIEWS is {n_views}, expected 0: {self.cfg.TRAINER.NAME} computes on images, not on features of "
-                "a frozen tower. Leave INPUT.VIEWS out."
+                f"{name} redefines encode_images, expected image_tower to return a module that does it all: features "
+                "are kept by that module's weights. Return such a module, or redefine model_inference."
             )
-        return None
+        is_frozen = tower is not None and not any(parameter.requires_grad for parameter in tower.parameters())
+        in_tests = is_frozen and self._answers_for(*IN_TESTS)
+        if n_views and not (in_tests and self._answers_for(*IN_TRAINING) and self._trains_on_one_view()):
+            raise ValueError(
+                f"INPUT.VIEWS is {n_views}, expected 0: {name} computes on images, not on features of a frozen tower. "
+                "Leave INPUT.VIEWS out."
+            )
+        return FeatureReader(self.cfg, tower, self.encode_images) if in_tests else None
+
+    def _definer(self, name: str) -> type:
+        return next(cls for cls in type(self).__mro__ if name in vars(cls))
+
+    def _answers_for(self, *names: str) -> bool:
+        """Says whether no class below the one that names the image tower redefines one of these methods."""
+        return all(issubclass(self._definer("image_tower"), self._definer(name)) for name in names)
+
+    def _trains_on_one_view(self) -> bool:
+        """Says whether a training batch is images under one transform, as features stand for them."""
+        return self.train_loader_x is None or is_plain(self.train_loader_x.dataset)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -95,7 +112,7 @@ class Tester(TrainerBase):
     def predictions(self, loader: DataLoader, label: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields the logits (B, C) and labels (B,) of a loader's batches, from cached features where it can."""
         dataset = loader.dataset
-        if self.features is None or type(dataset) is not DatasetWrapper or len(dataset.transforms) != 1:
+        if self.features is None or not is_plain(dataset):
             for i, batch in enumerate(progress(loader, label)):
                 images, labels = self.parse_batch_test(batch)
                 yield whole_batch(loader, i, self.model_inference(images), labels)
@@ -109,8 +126,18 @@ class Tester(TrainerBase):
 
     def parse_batch_train(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""
-        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
+        return on_device(batch, self.device)
 
     def parse_batch_test(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""
-        return self.parse_batch_train(batch)
+        return on_device(batch, self.device)
+
+
+def on_device(batch: dict, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns a batch's images and labels on the device."""
+    return batch["img"].to(device, non_blocking=True), batch["label"].to(device, non_blocking=True)
+
+
+def is_plain(dataset: Dataset) -> bool:
+    """Says whether an item is one image under one transform."""
+    return type(dataset) is DatasetWrapper and len(dataset.transforms) == 1

@@ -114,4 +114,5 @@ class TrainerX(Loop):
             "trainer": self.cfg.TRAINER.NAME,
             "classnames": list(self.dm.dataset.classnames),
             "data_sha256": self.data_sha256,
+            **self.backbone_fields(),
         }

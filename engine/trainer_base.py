@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from yacs.config import CfgNode as CN
 
-from .checkpoint import BEST, checkpoint_name, load_checkpoint, load_pretrained_weights, save_checkpoint, saved_epoch
+from .checkpoint import file_to_load, load_checkpoint, load_pretrained_weights, save_checkpoint, saved_epoch
 from .distributed import n_ranks, of_all_ranks, on_first_rank, sum_gradients, sum_over_ranks
 from .random_state import random_state
-from .text import printable
+from .text import printable, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class TrainerBase:
         epoch, batch_idx: Those of the step, while training.
         earlier_s: Seconds that training and its tests had taken when the run was interrupted.
         testing_s: Seconds that all tests have taken.
+        doubts: What makes the results doubtful, a sentence each.
     """
 
     ignored_on_load: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class TrainerBase:
         self.epochs_done = 0  # of the model as it is
         self.best_result, self.time_start_s = -1.0, time.monotonic()
         self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
+        self.doubts: list[str] = []
         self.unread_losses: list[tuple[str, torch.Tensor]] = []  # where in the run, and the loss there
         self._summed = False  # whether the gradients are those of all ranks
 
@@ -142,9 +144,15 @@ class TrainerBase:
 
     def trained(self, name: str) -> dict[str, Any]:
         """Returns the entries of a checkpoint that each model has of its own."""
-        optim, sched = self.optims[name], self.scheds[name]
+        optim, sched, state_dict = self.optims[name], self.scheds[name], self.models[name].state_dict()
+        for key, value in state_dict.items():
+            if value.is_floating_point() and value.isnan().any():  # after the last step there is no loss to show it
+                raise FloatingPointError(
+                    f"{name}'s {key} holds NaN after epoch {self.epoch + 1}, batch {self.batch_idx + 1}, expected "
+                    "numbers. Lower OPTIM.LR, or use PREC fp32; what was saved before is as it was."
+                )
         return {
-            "state_dict": self.models[name].state_dict(),
+            "state_dict": state_dict,
             "optimizer": optim.state_dict() if optim else None,
             "scheduler": {"last_epoch": sched.last_epoch} if sched else None,
         }
@@ -155,6 +163,10 @@ class TrainerBase:
 
     def checkpoint_fields(self) -> dict[str, Any]:
         """Returns further entries of a checkpoint: what it says of itself."""
+        return {}
+
+    def backbone_fields(self) -> dict[str, Any]:
+        """Returns a checkpoint's entries "backbone" and "weights_sha256", where the method knows them."""
         return {}
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
@@ -173,15 +185,15 @@ class TrainerBase:
         if not directory:
             logger.info("No --model-dir is given: the model is evaluated as it starts")
             return
-        file_name = BEST if epoch is None or epoch < 0 else checkpoint_name(epoch)
         for name in self.models:
-            path = Path(directory) / name / file_name
+            path = Path(directory) / name / file_to_load(epoch)
             checkpoint = on_first_rank(partial(load_checkpoint, path))
             try:
                 self.before_load(name, checkpoint)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
             self._load_state(name, checkpoint, path)
+            self._doubt_backbone(checkpoint, path)
             self.epochs_done = saved_epoch(checkpoint, path)
             logger.info("Load %s (epoch %s)", path, self.epochs_done)
 
@@ -203,6 +215,15 @@ class TrainerBase:
                 "backbone, context or class list: give the --trainer and the config it was trained with."
             )
         self.models[name].load_state_dict(found, strict=False)
+
+    def _doubt_backbone(self, checkpoint: dict[str, Any], path: Path) -> None:
+        """Says if a checkpoint was trained with other weights of CLIP: its shapes may fit, and mean nothing there."""
+        own, learned_with = self.backbone_fields(), checkpoint.get("weights_sha256")
+        if None not in (learned_with, own.get("weights_sha256")) and learned_with != own["weights_sha256"]:
+            self.doubts.append(
+                f"The checkpoint {path.name} was trained with {shorten(checkpoint.get('backbone'))} and is tested with "
+                f"{own['backbone']}, whose weights are others: what was learned there means little here."
+            )
 
 
 def _entries(shapes: dict[str, tuple[int, ...]]) -> str:

@@ -25,13 +25,21 @@ INPUT.NO_TRANSFORM leaves steps 1 (resize to SIZE), 11 and 13, in training and i
 Everything random draws from torch's global generator, so the seed of an item decides its transform.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from PIL import Image
 from torchvision import transforms as T
-from torchvision.transforms import functional as F
 
+from .augmentations import (
+    N_MAGNITUDES,
+    Cutout,
+    GaussianNoise,
+    InstanceNormalization,
+    RandomMagnitudeAugment,
+    RandomTranslation,
+    ResizeShorterEdge,
+)
 from .registry import near_name
 
 INTERPOLATION_MODES = {
@@ -39,8 +47,6 @@ INTERPOLATION_MODES = {
     "bicubic": T.InterpolationMode.BICUBIC,
     "nearest": T.InterpolationMode.NEAREST,
 }
-N_MAGNITUDES = 31  # RandAugment's scale is 0 to 30
-LONGEST = 16  # times the shorter edge
 
 
 def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch.Tensor]:
@@ -83,94 +89,6 @@ def _fit_to_size(node, names: set[str]) -> list[Callable]:
 def _shorter_edge_and_center_crop(node) -> list[Callable]:
     resize = ResizeShorterEdge(max(node.SIZE), interpolation=INTERPOLATION_MODES[node.INTERPOLATION])
     return [resize, T.CenterCrop(node.SIZE)]
-
-
-class ResizeShorterEdge(T.Resize):
-    """Resizes the shorter edge to `size`; of an image more than LONGEST times as long as wide only the middle.
-
-    A centre crop shows no more than that, to within rounding, and 30,000 x 10 pixels do not become 672,000 x 224.
-    Whole multiples of the shorter edge are cut off, so that pixels lie where they would.
-    """
-
-    def forward(self, image: Image.Image) -> Image.Image:
-        shorter, longer = sorted(image.size)
-        n_cut = max((longer // shorter - LONGEST) // 2, 0)  # squares at each end
-        height, width = (min(edge, longer - 2 * n_cut * shorter) for edge in (image.height, image.width))
-        return super().forward(F.center_crop(image, [height, width]) if n_cut else image)
-
-
-class RandomTranslation:
-    """With probability p, enlarges to 9/8 of the size and crops the size at random; else resizes to it.
-
-    Differs from the original: INPUT.INTERPOLATION is used, there it is always bilinear.
-    """
-
-    def __init__(self, size: Sequence[int], *, interpolation: T.InterpolationMode, p: float = 0.5) -> None:
-        self.size, self.interpolation, self.p = list(size), interpolation, p
-        self.crop = T.RandomCrop(self.size)
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        if torch.rand(()) >= self.p:
-            return F.resize(image, self.size, self.interpolation)
-        enlarged = [round(edge * 9 / 8) for edge in self.size]
-        return self.crop(F.resize(image, enlarged, self.interpolation))
-
-
-class RandomMagnitudeAugment:
-    """Applies n operations of RandAugment in turn, each with probability p and a magnitude of its own.
-
-    Differs from the original: torchvision's list and ranges of operations, 31 magnitudes instead of a continuous one.
-    """
-
-    def __init__(self, n_ops: int, *, p: float = 1.0) -> None:
-        self.n_ops, self.p = n_ops, p
-        self.augments = [T.RandAugment(num_ops=1, magnitude=magnitude) for magnitude in range(N_MAGNITUDES)]
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        for _ in range(self.n_ops):
-            if torch.rand(()) < self.p:
-                image = self.augments[int(torch.randint(N_MAGNITUDES, ()))](image)
-        return image
-
-
-class Cutout:
-    """Sets squares at random centres to zero; what lies outside the image is cut off.
-
-    Paper: Improved Regularization of Convolutional Neural Networks with Cutout, DeVries and Taylor, 2017,
-    https://arxiv.org/abs/1708.04552
-    """
-
-    def __init__(self, n_holes: int, length: int) -> None:
-        self.n_holes, self.length = n_holes, length
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        image = image.clone()
-        height, width = image.shape[-2:]
-        for _ in range(self.n_holes):
-            top = int(torch.randint(height, ())) - self.length // 2
-            left = int(torch.randint(width, ())) - self.length // 2
-            image[..., max(top, 0) : max(top + self.length, 0), max(left, 0) : max(left + self.length, 0)] = 0
-        return image
-
-
-class GaussianNoise:
-    """With probability p, adds noise from N(mean, std^2) to every value."""
-
-    def __init__(self, mean: float, std: float, *, p: float = 0.5) -> None:
-        self.mean, self.std, self.p = mean, std, p
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        if torch.rand(()) >= self.p:
-            return image
-        return image + self.mean + self.std * torch.randn_like(image)
-
-
-class InstanceNormalization:
-    """Gives every channel of an image mean 0 and standard deviation 1 (unbiased); a constant channel becomes 0."""
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        std, mean = torch.std_mean(image, dim=(-2, -1), keepdim=True)  # each (3, 1, 1)
-        return (image - mean) / (std + 1e-8)
 
 
 # Differs from the original: torchvision's AutoAugment and RandAugment, whose ranges are not those of the original's

@@ -134,3 +134,14 @@ def test_compute_accuracy_by_hand():
     top1, top2, top3 = compute_accuracy(output, target, topk=(1, 2, 3))
     assert (top1.item(), top2.item(), top3.item()) == (50.0, 75.0, 100.0)
     assert compute_accuracy(output, target)[0].shape == (1,)
+
+
+def test_answers_that_are_no_numbers_are_refused(cfg):
+    """argmax would take every NaN for the first class; minus infinity is how classes are left out."""
+    evaluator = build_evaluator(cfg, LAB2CNAME)
+    logits = logits_of(PREDICTIONS)
+    logits[:, 3] = -torch.inf
+    evaluator.process(logits, torch.tensor(LABELS))
+    logits[1, 2] = torch.nan
+    with pytest.raises(FloatingPointError, match=f"The answers to 1 of {len(LABELS)} images of a batch are NaN"):
+        evaluator.process(logits, torch.tensor(LABELS))

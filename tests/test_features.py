@@ -1,6 +1,7 @@
 """Cached features are those of the tower, found again by what decides them; views are those of the first epochs."""
 
 import copy
+import errno
 import hashlib
 import io
 import os
@@ -10,14 +11,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from engine import features as features_module
 from engine import images
+from engine.data import DataManager
 from engine.feature_cache import FeatureCache, shards_of
 from engine.features import FeatureReader, item_key, weights_digest
+from engine.image_files import read_image
 from engine.registry import TRAINER_REGISTRY
+from engine.transforms import build_transform
 from tests.tiny_run import build_trainer, tiny_cfg
-from trainers.coop import CoOp
+from trainers.coop import CoOp, CustomCLIP
 
 METHODS = ("CoOp", "CoCoOp", "ZeroshotCLIP", "LinearProbe")
 
@@ -215,6 +220,24 @@ def test_a_folder_that_cannot_be_written_is_told_once(cfg, tmp_path, caplog):
     assert "this run keeps features in memory" in caplog.text
 
 
+def test_a_shard_that_may_not_be_read_is_passed_over(reader, monkeypatch, caplog):
+    """As another user's in a cache that several share."""
+    first, items = reader
+    expected = first.read(items)
+    read_bytes = Path.read_bytes
+
+    def refused(path):
+        if path.suffix == ".npz":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    again = counting(first.cfg, first.tower)
+    assert torch.equal(again.read(items), expected) and again.encoded == len(items)
+    assert torch.equal(again.read(items), expected) and again.encoded == len(items)
+    assert caplog.text.count("cannot be read ([Errno 13] Permission denied") == 1
+
+
 def test_the_command_says_what_the_cache_holds_and_empties_it(tmp_path, capsys):
     filled(tmp_path, "a")
     filled(tmp_path, "b", space="other")
@@ -278,10 +301,14 @@ def test_a_run_of_fewer_epochs_encodes_as_many_views(cfg):
     assert trainer.train_loader_x.views.shape[:2] == (12, 2)  # images, epochs
 
 
+def views_of(reader, items):
+    return reader.read_views(items, build_transform(reader.cfg, is_train=True), 3)
+
+
 def test_workers_change_no_view(reader, cfg):
     first, items = reader
     readers = (counting(cfg("FEATURES.DIR", "", "DATALOADER.NUM_WORKERS", n), first.tower) for n in (0, 2))
-    alone, workers = (reader.read_views(items, 3) for reader in readers)
+    alone, workers = (views_of(reader, items) for reader in readers)
     assert alone.shape[:2] == (9, 3) and torch.equal(alone, workers)
 
 
@@ -290,7 +317,7 @@ def test_what_was_written_before_a_kill_is_not_encoded_again(reader, cfg, monkey
     """Pieces of two batches of 4 images: those that are left are encoded as in a reading that nobody ends."""
     first, items = reader
     monkeypatch.setattr(features_module, "N_BATCHES", 2)
-    expected = counting(cfg("FEATURES.DIR", ""), first.tower).read_views(items, 3)
+    expected = views_of(counting(cfg("FEATURES.DIR", ""), first.tower), items)
     encode = first.encode
 
     def killed(images):
@@ -300,9 +327,9 @@ def test_what_was_written_before_a_kill_is_not_encoded_again(reader, cfg, monkey
 
     first.encode = killed
     with pytest.raises(KeyboardInterrupt):
-        first.read_views(items, 3)
+        views_of(first, items)
     again = counting(cfg(), first.tower)
-    assert torch.equal(again.read_views(items, 3), expected)
+    assert torch.equal(views_of(again, items), expected)
     assert again.encoded == 9 * 3 - n_kept
 
 
@@ -328,21 +355,157 @@ def test_a_negative_number_of_views_is_refused(cfg):
         cfg("INPUT.VIEWS", -1)
 
 
-def test_a_subclass_that_wants_the_pixels_gets_them(cfg, monkeypatch):
-    class Pixels(CoOp):
-        def model_inference(self, images):
-            return super().model_inference(images.flip(-1))
+class Flipping(CustomCLIP):
+    def forward(self, images):
+        return super().forward(images.flip(-1))
 
-    monkeypatch.setitem(TRAINER_REGISTRY._entries, "CoOp", Pixels)
+
+class FlipsInTests(CoOp):
+    def model_inference(self, images):
+        return super().model_inference(images.flip(-1))
+
+
+class FlipsInBatches(CoOp):
+    def parse_batch_test(self, batch):
+        images, labels = super().parse_batch_test(batch)
+        return images.flip(-1), labels
+
+
+class FlipsInTheModel(CoOp):
+    def prompted_clip(self, clip_model, classnames, **changes):
+        return Flipping(clip_model, super().prompted_clip(clip_model, classnames, **changes).prompt_learner)
+
+
+class FlipsWhileTraining(CoOp):
+    def parse_batch_train(self, batch):
+        images, labels = super().parse_batch_train(batch)
+        return images.flip(-1), labels
+
+
+class StepsItself(CoOp):
+    def forward_backward(self, batch):
+        images, labels = self.parse_batch_train(batch)
+        loss = torch.nn.functional.cross_entropy(self.model(images), labels)
+        self.model_backward_and_update(loss)
+        return {"loss": loss.detach()}
+
+
+class TrainsTheTower(CoOp):
+    def build_learner(self, **changes):
+        super().build_learner(**changes)
+        self.model.image_encoder.conv1.requires_grad_(True)
+
+
+def use(monkeypatch, trainer):
+    monkeypatch.setitem(TRAINER_REGISTRY._entries, "CoOp", trainer)
+
+
+@pytest.mark.parametrize("method", [FlipsInTests, FlipsInBatches, FlipsInTheModel])
+def test_what_reads_the_pixels_in_its_own_way_gets_them(cfg, monkeypatch, method):
+    build_trainer(cfg()).test()  # whose features are kept
+    use(monkeypatch, method)
     trainer = build_trainer(cfg())
-    assert trainer.features is None
     with torch.no_grad():
         [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
-        batch = next(iter(trainer.test_loader))
-        expected = trainer.model(batch["img"].flip(-1))
+        flipped = next(iter(trainer.test_loader))["img"].flip(-1)
+        expected = trainer.model.classify(trainer.clip_model.encode_image(flipped).float())
     torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("change", [1.0, 2.0])
+def test_features_of_a_tower_that_changes_are_not_kept(cfg, monkeypatch, change):
+    use(monkeypatch, TrainsTheTower)
+    trainer = build_trainer(cfg())
+    trainer.model.image_encoder.conv1.weight.data *= change
+    with torch.no_grad():
+        [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        torch.testing.assert_close(logits, trainer.model(next(iter(trainer.test_loader))["img"]))
+    assert not list(Path(cfg().FEATURES.DIR).rglob("*.npz"))
+
+
+def test_whoever_encodes_in_another_way_returns_another_tower(cfg, monkeypatch):
+    class Tower(torch.nn.Module):
+        def __init__(self, tower):
+            super().__init__()
+            self.tower = tower
+
+        def forward(self, images):
+            return self.tower(images.flip(-1))
+
+    class Right(CoOp):
+        def image_tower(self):
+            return Tower(super().image_tower())
+
+    class Wrong(CoOp):
+        def encode_images(self, images):
+            return super().encode_images(images.flip(-1))
+
+    build_trainer(cfg()).test()
+    use(monkeypatch, Wrong)
+    with pytest.raises(ValueError, match="CoOp redefines encode_images, expected image_tower to return a module that"):
+        build_trainer(cfg())
+    use(monkeypatch, Right)
+    trainer = build_trainer(cfg())
+    images = next(iter(trainer.test_loader))["img"]
+    with torch.no_grad():
+        [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        torch.testing.assert_close(logits, trainer.model(images.flip(-1)))
+
+
+@pytest.mark.parametrize(
+    "method", [FlipsInTests, FlipsInBatches, FlipsInTheModel, FlipsWhileTraining, StepsItself, TrainsTheTower]
+)
+def test_views_are_refused_where_a_method_computes_on_images(cfg, monkeypatch, method):
+    use(monkeypatch, method)
     with pytest.raises(ValueError, match="INPUT.VIEWS is 2, expected 0: CoOp computes on images"):
         build_trainer(cfg("INPUT.VIEWS", 2))
+    assert train(cfg())  # without them it does
+
+
+def test_views_are_those_of_the_transform_that_the_loader_has(cfg, monkeypatch):
+    class OwnTransform(CoOp):
+        def build_data_loader(self):
+            super().build_data_loader()
+            tfm_train = transforms.Compose([build_transform(self.cfg, is_train=False), lambda image: 0.5 * image])
+            self.dm = DataManager(self.cfg, custom_tfm_train=tfm_train)
+            self.train_loader_x = self.dm.train_loader_x
+
+    build_trainer(cfg("INPUT.VIEWS", 1)).train()
+    use(monkeypatch, OwnTransform)
+    trainer = build_trainer(cfg("INPUT.VIEWS", 1))
+    dataset = trainer.train_loader_x.dataset
+    trainer.before_train()
+    with torch.no_grad():
+        expected = trainer.encode_images(torch.stack([dataset[index]["img"] for index in range(len(dataset))]))
+    for batch in trainer.train_loader_x:
+        torch.testing.assert_close(batch["features"], expected[batch["index"]], rtol=1e-4, atol=1e-5)
+    trainer.close_writer()
+
+
+def test_a_transform_that_does_not_say_what_it_is_is_not_kept(cfg):
+    class Brighter:  # its repr is an address, or says nothing of the factor
+        def __init__(self, factor):
+            self.factor = factor
+
+        def __call__(self, image):
+            return image * self.factor
+
+    class Silent(torch.nn.Module, Brighter):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        forward = Brighter.__call__
+
+    for kind in (Brighter, Silent):
+        trainer = build_trainer(cfg())
+        plain = build_transform(trainer.cfg, is_train=False)
+        items = trainer.dm.dataset.test
+        for factor in (1.5, 2.0):
+            transform = transforms.Compose([plain, kind(factor)])
+            expected = trainer.encode_images(torch.stack([transform(read_image(item.impath)) for item in items]))
+            features = trainer.features.read(items, transform=transform)
+            torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_cache_is_off_the_users_folder_in_tests():

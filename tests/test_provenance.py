@@ -226,10 +226,11 @@ class TestResults:
         origin = results["provenance"]
         assert set(origin) == {
             *("code", "libraries", "device", "threads", "ranks", "precision", "deterministic"),
-            *("weights_sha256", "data_sha256"),
+            *("weights_sha256", "model_sha256", "data_sha256"),
         }
         assert (origin["threads"], origin["ranks"], origin["precision"]) == (torch.get_num_threads(), 1, "fp32")
         assert origin["device"].startswith("cpu (") and origin["deterministic"] is False
+        assert origin["model_sha256"] is None  # its own
         assert origin["weights_sha256"] == weights_sha256(tiny_files[1]["vit"])
         assert set(origin["data_sha256"]) == {"train", "val", "test"}
         assert results["cost"]["training_s"] > 0 and results["cost"]["testing_s"] > 0

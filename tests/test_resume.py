@@ -3,6 +3,7 @@
 import logging
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -328,6 +329,14 @@ class TestFiles:
         assert {path: path.read_bytes() for path in folder.rglob("*pth.tar*")} == there
         moved = data.rename(tmp_path / "moved")
         assert train(make(*pairs, "DATASET.ROOT", str(moved)))
+
+    def test_weights_that_have_changed(self, make, tiny_files, tmp_path):
+        path = Path(shutil.copy(tiny_files[1]["vit"], tmp_path / "clip.pt"))
+        folder = self.stopped(make, 3, "MODEL.BACKBONE.NAME", str(path))
+        weights = torch.load(path)
+        torch.save({**weights, "logit_scale": weights["logit_scale"] + 1}, path)
+        with pytest.raises(ValueError, match=f"The weights of {path} are others than when {folder}/{RESUME} was saved"):
+            make("MODEL.BACKBONE.NAME", str(path)).train()
 
     def test_no_state_of_a_run(self, make, tmp_path):
         (tmp_path / "run").mkdir()

@@ -1,6 +1,8 @@
 """Testing and loading through the real trainers; every registered trainer does its work once."""
 
+import hashlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from engine import TRAINER_REGISTRY, load_checkpoint, save_checkpoint
 from engine.checkpoint import BEST
 from engine.config_file import ConfigError, config_digest
 from engine.log import close_logging
+from engine.results import results_of
 from tests.tiny_run import N_ITEMS, build_trainer, tiny_cfg, write_images
 
 
@@ -158,13 +161,43 @@ class TestLoading:
         assert "expected ctx (" in str(error.value)
         assert "another trainer, backbone, context or class list" in str(error.value)
 
-    def test_init_weights_start_the_context_and_nothing_else(self, make, tmp_path):
+    def test_a_context_for_another_position_is_refused(self, make, tmp_path):
+        make("TRAINER.COOP.CLASS_TOKEN_POSITION", "middle").train()
+        trainer = make(folder="eval")
+        with pytest.raises(ValueError, match="CLASS_TOKEN_POSITION is end, expected 'middle', where the class token"):
+            trainer.load_model(tmp_path / "run", epoch=2)
+        make("TRAINER.COOP.CLASS_TOKEN_POSITION", "middle", folder="eval").load_model(tmp_path / "run", epoch=2)
+        saved(tmp_path / "original", ctx=(2, 64))  # which does not say
+        trainer.load_model(tmp_path / "original", epoch=2)
+
+    @pytest.mark.parametrize("method", ["CoOp", "LinearProbe"])
+    def test_weights_of_another_clip_are_doubted(self, make, tiny_files, tmp_path, method):
+        pairs = ("TRAINER.NAME", method, "TRAINER.LINEAR_PROBE.PREC", "fp32")
+        make(*pairs).train()
+        weights = torch.load(tiny_files[1]["vit"])
+        shutil.copy(tiny_files[1]["vit"], tmp_path / "copy.pt")
+        torch.save({**weights, "logit_scale": weights["logit_scale"] + 1}, tmp_path / "other.pt")
+        warnings = {}
+        for name in ("copy.pt", "other.pt"):
+            trainer = make(*pairs, "MODEL.BACKBONE.NAME", str(tmp_path / name), folder="eval")
+            trainer.load_model(tmp_path / "run", epoch=2 if method == "CoOp" else None)
+            trainer.test()
+            warnings[name] = [text for text in results_of(trainer)["warnings"] if "whose weights are others" in text]
+        assert warnings["copy.pt"] == []
+        [warning] = warnings["other.pt"]
+        assert f"trained with '{tiny_files[1]['vit']}' and is tested with {tmp_path}/other.pt" in warning
+
+    def test_init_weights_start_the_context_and_nothing_else(self, make, tmp_path, caplog):
+        caplog.set_level("INFO", logger="engine")
         shapes = {"token_prefix": (3, 1, 64), "token_suffix": (3, 74, 64)}
         state_dict = saved(tmp_path / "old", ctx=(2, 64), **shapes)
         path = tmp_path / "old" / "prompt_learner" / "model.pth.tar-2"
         learner = make("MODEL.INIT_WEIGHTS", str(path)).model.prompt_learner
+        assert f"Start from {path}: ctx; as it starts otherwise: nothing" in caplog.messages
         assert torch.equal(learner.ctx, state_dict["ctx"])
         assert not torch.equal(learner.token_suffix, state_dict["token_suffix"])
+        make("TRAINER.NAME", "CoCoOp", "TRAINER.COCOOP.N_CTX", 2, "MODEL.INIT_WEIGHTS", str(path))
+        assert "otherwise: meta_net.linear1.bias, meta_net.linear1.weight, meta_net.linear2" in caplog.messages[-1]
         with pytest.raises(ValueError, match=r"No entry of .* fits the model: it has ctx \(2, 64\)"):
             make("MODEL.INIT_WEIGHTS", str(path), "TRAINER.COOP.N_CTX", 4)
 
@@ -179,6 +212,46 @@ class TestLoading:
         saved(tmp_path / "run", ctx=(64,))
         with pytest.raises(ValueError, match=r"holds ctx \(64,\), CoOp expected ctx \(2, 64\)"):
             make().load_model(tmp_path / "run", epoch=2)
+
+
+def test_nothing_is_saved_that_is_no_number(make, tmp_path):
+    """The update of the last step, after which no loss is computed."""
+    trainer = make()
+    trainer.save_model(1)
+    there = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.tar-*")}
+    trainer.model.prompt_learner.ctx.data[1, 3] = torch.nan
+    for save in (lambda: trainer.save_model(2), lambda: trainer.keep_place(1, 2) or trainer.save_place()):
+        with pytest.raises(FloatingPointError, match="prompt_learner's ctx holds NaN after epoch 1, batch 1, expected"):
+            save()
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.tar*")} == there
+
+
+def test_a_model_that_was_trained_anew_is_tested_anew(argv, tmp_path, capsys):
+    def call(*pairs, folder, flags=()):
+        assert train.main([*argv(folder, *pairs)[:-4], *flags, *argv(folder, *pairs)[-4:]]) == 0
+        return capsys.readouterr().out
+
+    def test():
+        said = call(folder="eval", flags=["--eval-only", f"--model-dir={tmp_path}/run", "--load-epoch=3"])
+        return said, json.loads((tmp_path / "eval" / "results.json").read_text())
+
+    call(folder="run")
+    _, first = test()
+    said, again = test()
+    assert "Done already" in said and again == first
+    shutil.rmtree(tmp_path / "run")
+    torch_file = tmp_path / "run/prompt_learner/model.pth.tar-3"
+    call(folder="run")
+    said, same = test()  # the same bits
+    digest = hashlib.sha256(hashlib.sha256(torch_file.read_bytes()).hexdigest().encode()).hexdigest()
+    assert same["provenance"]["model_sha256"] == digest
+    ctx = load_checkpoint(torch_file)
+    save_checkpoint({**ctx, "state_dict": {**ctx["state_dict"], "ctx": -ctx["state_dict"]["ctx"]}}, torch_file.parent)
+    said, other = test()
+    assert "is another than the one that was tested: it is tested anew" in said
+    assert other["provenance"]["model_sha256"] not in (first["provenance"]["model_sha256"], digest)
+    torch_file.unlink()
+    assert "Done already" in test()[0]  # what is not there cannot be tested
 
 
 class TestFilesOfARun:

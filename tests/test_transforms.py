@@ -203,13 +203,42 @@ def test_randaugment_and_blur_read_their_keys():
 def test_random_magnitude_augment_applies_n_operations_with_probability_p(monkeypatch, image):
     calls = []
     augment = RandomMagnitudeAugment(2, p=0.6)
-    for magnitude, step in enumerate(augment.augments):
-        monkeypatch.setattr(step, "forward", lambda image, magnitude=magnitude: calls.append(magnitude) or image)
+    monkeypatch.setattr(T.RandAugment, "forward", lambda own, x: calls.append((own.num_ops, own.magnitude)) or x)
     torch.manual_seed(0)
     for _ in range(500):
         augment(image)
     assert 550 <= len(calls) <= 650  # 500 * 2 * 0.6 = 600, standard deviation 15
-    assert set(calls) == set(range(31))
+    assert set(calls) == {(1, magnitude) for magnitude in range(31)}
+
+
+KEYS = {  # of INPUT that a transform reads, as the table in engine/transforms.py has them, and another value
+    "center_crop": {"SIZE": (24, 24), "INTERPOLATION": "bilinear"},
+    "random_translation": {"SIZE": (24, 24), "INTERPOLATION": "bilinear"},
+    "random_crop": {"SIZE": (24, 24), "CROP_PADDING": 2},
+    "random_resized_crop": {"SIZE": (24, 24), "RRCROP_SCALE": (0.5, 1.0), "INTERPOLATION": "bilinear"},
+    "randaugment": {"RANDAUGMENT_N": 3, "RANDAUGMENT_M": 5},
+    "randaugment_fixmatch": {"RANDAUGMENT_N": 3},
+    "randaugment2": {"RANDAUGMENT_N": 3},
+    "colorjitter": {"COLORJITTER_B": 0.1, "COLORJITTER_C": 0.1, "COLORJITTER_S": 0.2, "COLORJITTER_H": 0.3},
+    "randomgrayscale": {"RGS_P": 0.7},
+    "gaussian_blur": {"GB_P": 0.7, "GB_K": 7},
+    "cutout": {"CUTOUT_N": 2, "CUTOUT_LEN": 5},
+    "normalize": {"PIXEL_MEAN": [0.1, 0.2, 0.3], "PIXEL_STD": [0.1, 0.2, 0.3]},
+    "gaussian_noise": {"GN_MEAN": 0.3, "GN_STD": 0.7},
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORM_NAMES)
+def test_a_repr_says_what_decides_the_image(name):
+    """By it a feature is found again: the same in every process, another for every other value."""
+    said = repr(build_transform(make_cfg(name)))
+    assert said == repr(build_transform(make_cfg(name))) and " at 0x" not in said
+    others = [repr(build_transform(make_cfg(name, **{key: value}))) for key, value in KEYS.get(name, {}).items()]
+    assert len({said, *others}) == 1 + len(others)
+
+
+def test_no_two_transforms_have_one_repr():
+    assert len({repr(build_transform(make_cfg(name))) for name in TRANSFORM_NAMES}) == len(TRANSFORM_NAMES)
 
 
 def test_no_transform_resizes_and_normalises(image):

@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.clip import load
+from clip.clip import load, weights_sha256
 from clip.model import CLIP, convert_weights
-from engine import DatasetBase, TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
+from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.distributed import first_on_machine
 from engine.registry import near_name
 from engine.sharing import shared
-from engine.text import printable, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,12 @@ def usable_precision(prec: str, device: torch.device) -> str:
         logger.warning("PREC %s needs a GPU: fp32 is used on the CPU", prec)
         return "fp32"
     return prec
+
+
+def backbone_fields(cfg: CN) -> dict[str, Any]:
+    """Returns which CLIP a checkpoint's values belong to: its name or path, and the digest of its file."""
+    name = cfg.MODEL.BACKBONE.NAME
+    return {"backbone": name, "weights_sha256": weights_sha256(name)}
 
 
 def load_clip_to_cpu(cfg: CN) -> CLIP:
@@ -84,60 +89,6 @@ def frozen_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     return clip_model.requires_grad_(False).to(device).eval()
 
 
-def learned_rows(learned: list[str] | None, dataset: DatasetBase) -> list[int] | None:
-    """Returns which rows of what was learned for each class are those of a data set's classes; None: all, in order.
-
-    Args:
-        learned: The class names of the training, by label; None where a checkpoint does not say.
-        dataset: The data set to classify; its `source_labels` may name the labels there.
-
-    Raises:
-        ValueError: If the data set has other classes, or the checkpoint no names.
-    """
-    asked, labels = dataset.classnames, dataset.source_labels
-    if learned is None or learned == asked:
-        return None
-    if not (isinstance(learned, list) and learned and all(isinstance(name, str) for name in learned)):
-        raise ValueError(
-            f"The checkpoint's `classnames` is {shorten(learned)}, expected the name of each class of the training. "
-            "Name another checkpoint."
-        )
-    if labels is not None and max(labels) < len(learned) and [learned[label] for label in labels] == asked:
-        return list(labels)
-    # Named are the first class, the first that differs, and the last.
-    other = next((i for i, (one, another) in enumerate(zip(learned, asked)) if one != another), 0)
-    shown = [[printable(names[i]) for i in (0, other, -1)] for names in (learned, asked)]
-    there, here = (" ... ".join(dict.fromkeys(names)) for names in shown)
-    raise ValueError(
-        f"The checkpoint was learned for each of {len(learned)} classes ({there}), expected the {len(asked)} of "
-        f"{type(dataset).__name__} ({here}). What is learned for each class knows no other: test it on the classes it "
-        "was trained on, or train what all share (CoOp with CSC False, CoCoOp)."
-    )
-
-
-def take_learned(values: dict[str, Tensor], learned: list[str] | None, dataset: DatasetBase) -> dict[str, Tensor]:
-    """Returns what was learned for each class, a row each, for the classes of a data set alone, in their order.
-
-    Args:
-        values: Tensors by name; the first dimension numbers the classes of the training.
-        learned: Their names, see `learned_rows`.
-        dataset: The data set to classify.
-
-    Raises:
-        ValueError: If there are more names than rows, or fewer; or as `learned_rows`.
-    """
-    rows = learned_rows(learned, dataset)
-    if rows is None:
-        return values
-    for name, value in values.items():
-        if value.shape[:1] != (len(learned),):
-            raise ValueError(
-                f"The checkpoint's `{printable(name)}` is {tuple(value.shape)}, expected a row for each of its "
-                f"{len(learned)} `classnames`. Name another checkpoint."
-            )
-    return {name: value[rows] for name, value in values.items()}
-
-
 class TextEncoder(nn.Module):
     """Embedded prompts to text features by the plain computation: all L places of every prompt.
 
@@ -166,6 +117,30 @@ class TextEncoder(nn.Module):
         return x[torch.arange(len(x)), tokenized_prompts.argmax(dim=-1)] @ self.text_projection
 
 
+class PromptedCLIP(nn.Module):
+    """CLIP whose frozen image tower stays as it is: a method defines `classify`, from an image's feature to logits.
+
+    So each image is encoded once and its feature kept. What reads the pixels in another way defines `forward`.
+
+    Args:
+        clip_model: The frozen CLIP.
+        prompt_learner: What is trained.
+    """
+
+    def __init__(self, clip_model: CLIP, prompt_learner: nn.Module):
+        super().__init__()
+        self.image_encoder, self.logit_scale = clip_model.visual, clip_model.logit_scale
+        self.prompt_learner = prompt_learner
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classifies images (B, 3, H, W), normalised with CLIP's mean and std: (B, C) logits."""
+        return self.classify(self.image_encoder(images).float())
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Classifies images by their features (B, E), float32, not normalised: (B, C) logits."""
+        raise NotImplementedError
+
+
 class PromptTrainer(TrainerX):
     """Trains the `prompt_learner` of a prompted CLIP with the cross entropy; all of CLIP is frozen and in eval mode.
 
@@ -180,7 +155,7 @@ class PromptTrainer(TrainerX):
         return option_errors(cfg, {f"TRAINER.{cls.node}.PREC": PRECISIONS})
 
     def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> nn.Module:
-        """Builds the model from images (B, 3, H, W) to logits (B, C), with a child module `prompt_learner`.
+        """Builds a PromptedCLIP, or any model from images (B, 3, H, W) to logits (B, C) that has a `prompt_learner`.
 
         Args:
             clip_model: The frozen CLIP, on the device, in its final dtype.
@@ -219,8 +194,18 @@ class PromptTrainer(TrainerX):
         self.model_backward_and_update(loss)
         return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
 
+    def image_tower(self) -> nn.Module | None:
+        is_classified_by_feature = getattr(type(self.model), "forward", None) is PromptedCLIP.forward
+        return self.model.image_encoder if is_classified_by_feature else None
+
     def model_inference(self, images: Tensor) -> Tensor:
-        return self.model(images)
+        return self.model(images) if self.image_tower() is None else super().model_inference(images)
+
+    def classify_features(self, features: Tensor) -> Tensor:
+        return self.model.classify(features)
+
+    def backbone_fields(self) -> dict[str, Any]:
+        return backbone_fields(self.cfg)
 
     def result_fields(self) -> dict[str, Any]:
         return {"n_params": count_parameters(self.model.prompt_learner)}

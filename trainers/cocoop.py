@@ -62,12 +62,8 @@ class PromptLearner(ContextLearner):
 class CustomCLIP(ContextCLIP):
     """CLIP with prompts for each image."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classifies images (B, 3, H, W), normalised with CLIP's mean and std: (B, C) logits."""
-        return self.classify(self.encode_images(images))
-
     def classify(self, features: Tensor) -> Tensor:
-        """Classifies images by their features (B, E) from `encode_images`: (B, C) logits, float16 under autocast."""
+        """Classifies images by their features (B, E), float32: (B, C) logits, float16 under autocast."""
         image_features = F.normalize(features, dim=-1)
         text_features = self.encode_prompts(self.prompt_learner.contexts(image_features))
         text_features = F.normalize(text_features.float(), dim=-1)  # (B, C, E)

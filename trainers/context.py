@@ -15,7 +15,8 @@ from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
 from engine.distributed import n_ranks
 
-from .base import PromptTrainer, take_learned
+from .base import PromptedCLIP, PromptTrainer
+from .learned_rows import take_learned
 from .sharded_prompts import ShardedPromptEncoder
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class ContextLearner(nn.Module):
         return columns.gather(1, order[..., None].expand_as(columns))
 
 
-class ContextCLIP(nn.Module):
+class ContextCLIP(PromptedCLIP):
     """CLIP whose text features are those of prompts with a learned context.
 
     Args:
@@ -92,18 +93,11 @@ class ContextCLIP(nn.Module):
     def __init__(
         self, clip_model: CLIP, prompt_learner: ContextLearner, *, chunk_rows: int = 0, shard_classes: bool = False
     ):
-        super().__init__()
-        self.image_encoder = clip_model.visual
-        self.logit_scale = clip_model.logit_scale
-        self.prompt_learner = prompt_learner
+        super().__init__(clip_model, prompt_learner)
         encoder = ShardedPromptEncoder if shard_classes and n_ranks() > 1 else PromptEncoder
         self.encode_prompts = encoder(
             clip_model, prompt_learner.layout, class_specific=prompt_learner.class_specific, chunk_rows=chunk_rows
         )
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Returns the features (B, E) of images (B, 3, H, W): float32, not normalised."""
-        return self.image_encoder(images.type(self.image_encoder.conv1.weight.dtype)).float()
 
 
 class ContextTrainer(PromptTrainer):
@@ -156,18 +150,6 @@ class ContextTrainer(PromptTrainer):
         key, encoder = f"TRAINER.{self.node}.CHUNK_ROWS", self.model.encode_prompts
         n_rows = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows)
         return {key: n_rows // 2, **super().half_at_once()}  # the first changes no result
-
-    def image_tower(self) -> nn.Module:
-        return self.model.image_encoder
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        return self.model.encode_images(images)
-
-    def model_inference(self, images: Tensor) -> Tensor:
-        return self.classify_features(self.encode_images(images))
-
-    def classify_features(self, features: Tensor) -> Tensor:
-        return self.model.classify(features)
 
     def result_fields(self) -> dict[str, Any]:
         return {**super().result_fields(), "n_ctx": self.model.prompt_learner.n_ctx}

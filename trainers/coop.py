@@ -21,6 +21,7 @@ from yacs.config import CfgNode as CN
 from clip.model import CLIP
 from clip.prompt_layout import POSITIONS
 from engine import TRAINER_REGISTRY
+from engine.text import shorten
 
 from .base import TextEncoder, load_clip_to_cpu, option_errors  # noqa: F401  the original's files import them from here
 from .context import ContextCLIP, ContextLearner, ContextTrainer
@@ -41,15 +42,11 @@ class CustomCLIP(ContextCLIP):
         """Returns the features of all classes, (C, E) float32, normalised."""
         return F.normalize(self.encode_prompts(self.prompt_learner.ctx).float(), dim=-1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classifies images (B, 3, H, W), normalised with CLIP's mean and std: (B, C) logits."""
-        return self.classify(self.encode_images(images))
-
     def classify(self, features: Tensor, text_features: Tensor | None = None) -> Tensor:
         """Classifies the features of images.
 
         Args:
-            features: (B, E) from `encode_images`.
+            features: (B, E) float32, not normalised.
             text_features: (C, E) from `text_features`, computed here if None.
 
         Returns:
@@ -88,6 +85,18 @@ class CoOp(ContextTrainer):
         options = {"class_specific": node.CSC, "position": node.CLASS_TOKEN_POSITION, **self.start_options(**changes)}
         learner = PromptLearner(clip_model, classnames, **options)
         return CustomCLIP(clip_model, learner, chunk_rows=node.CHUNK_ROWS, shard_classes=node.SHARD_CLASSES)
+
+    def checkpoint_fields(self) -> dict[str, Any]:
+        return {**super().checkpoint_fields(), "class_token_position": self.cfg.TRAINER.COOP.CLASS_TOKEN_POSITION}
+
+    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
+        super().before_load(name, checkpoint)
+        own = self.cfg.TRAINER.COOP.CLASS_TOKEN_POSITION
+        if (learned := checkpoint.get("class_token_position", own)) != own:
+            raise ValueError(
+                f"TRAINER.COOP.CLASS_TOKEN_POSITION is {own}, expected {shorten(learned)}, where the class token stood "
+                "when the checkpoint's context was learned. Set it so."
+            )
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

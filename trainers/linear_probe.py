@@ -34,7 +34,8 @@ from engine.distributed import on_first_rank
 from engine.interruption import starting_over
 from engine.text import shorten
 
-from .base import count_parameters, load_clip, option_errors, take_learned, usable_precision
+from .base import backbone_fields, count_parameters, load_clip, option_errors, usable_precision
+from .learned_rows import take_learned
 
 logger = logging.getLogger(__name__)
 
@@ -160,11 +161,11 @@ class LinearProbe(TrainerX):
     def image_tower(self) -> nn.Module:
         return self.clip_model.visual
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        return self.clip_model.encode_image(images).float()
-
     def classify_features(self, features: Tensor) -> Tensor:
         return self.classifier(features)
+
+    def backbone_fields(self) -> dict[str, Any]:
+        return backbone_fields(self.cfg)
 
     def checkpoint_fields(self) -> dict[str, Any]:
         return {**super().checkpoint_fields(), "log_c": self.log_c}

@@ -89,9 +89,6 @@ class ZeroshotCLIP(TrainerX):
     def image_tower(self) -> nn.Module:
         return self.clip_model.visual
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        return self.clip_model.encode_image(images).float()
-
     def classify_features(self, features: Tensor) -> Tensor:
         image_features = F.normalize(features, dim=-1)  # (B, E)
         return self.clip_model.logit_scale.exp() * image_features @ self.text_features.t()
