@@ -31,7 +31,8 @@ from engine.jobs import Job
 from engine.run_folder import is_done
 from reports import tables
 
-SCRIPT_VARIABLES = {"TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE"}  # each command line sets its own
+# Each command line sets its own; none is of a plug-in.
+SCRIPT_VARIABLES = {"TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE", "PLUGIN", "PLUGIN_CONFIG"}
 # A script prints $PYTHON in a dry run; a command line that is no script runs it, and so prints itself. Bash reads the
 # words of what was printed: it quotes what its locale cannot print as $'...', which shlex does not know.
 DRY_RUN = r"""set -o pipefail; export DRY_RUN=1 PYTHON=python; python() { printf 'python'; printf ' %q' "$@"; echo; }

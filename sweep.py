@@ -38,6 +38,7 @@ from engine.job_runs import (
     until_interrupted,
 )
 from engine.jobs import Job
+from engine.plugins import plugins
 from engine.run_folder import is_done, resolve_seed
 from reports.experiments import EPOCHS, Experiment, coop, coop_config, transfer_source
 from reports.sweep_table import to_text
@@ -84,6 +85,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=whole, nargs="+", default=[1, 2, 3], help="a run each (default: 1 2 3)")
     parser.add_argument("--cfg", required=True, help="configs/trainers/TRAINER/CFG.yaml")
     parser.add_argument("--trainer", default="CoOp", help="name of the trainer (default: CoOp)")
+    parser.add_argument("--plugin", action="append", default=[], help="as train.py's; repeatable")
+    parser.add_argument("--plugin-config", action="append", default=[], help="as train.py's; repeatable")
     parser.add_argument("--nctx", type=int, help=f"number of context vectors (default: {PROMPT['nctx']})")
     parser.add_argument("--csc", choices=("True", "False"), help="True: a context for each class (default: False)")
     parser.add_argument("--ctp", help="where the class token stands: end (default), middle or front")
@@ -154,15 +157,17 @@ def plan(args: argparse.Namespace) -> Grid:
     Raises:
         ConfigError: With what is wrong in any of them, before anything is run.
     """
-    grid = {}
-    for seed in args.seeds:
-        for shots in sorted(args.shots, reverse=True):
-            argv = call(args, shots, seed)
-            cfg = train.setup_cfg(train.parse_args(argv))
-            resolve_seed(cfg)
-            command = shlex.join(["python", "train.py", *argv])
-            grid[shots, seed] = Job(command, "train", tuple(argv), Path(cfg.OUTPUT_DIR).absolute(), done=is_done(cfg))
-    return grid
+    with plugins(args.plugin, args.plugin_config):
+        places = [(shots, seed) for seed in args.seeds for shots in sorted(args.shots, reverse=True)]
+        return {place: plan_run(call(args, *place)) for place in places}
+
+
+def plan_run(argv: Sequence[str]) -> Job:
+    """Returns one call of train.py as a job."""
+    cfg = train.setup_cfg(train.parse_args(argv))
+    resolve_seed(cfg)
+    command = shlex.join(["python", "train.py", *argv])
+    return Job(command, "train", tuple(argv), Path(cfg.OUTPUT_DIR).absolute(), done=is_done(cfg))
 
 
 def call(args: argparse.Namespace, shots: int, seed: int) -> list[str]:
@@ -183,7 +188,9 @@ def call(args: argparse.Namespace, shots: int, seed: int) -> list[str]:
         "dataset-config-file": f"configs/datasets/{args.dataset}.yaml",
         "config-file": f"configs/trainers/{args.trainer}/{cfg}.yaml",
     }
-    words = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
+    named = [("plugin", name) for name in args.plugin] + [("plugin-config", path) for path in args.plugin_config]
+    given = [(flag, value) for flag, value in flags.items() if value is not None] + named
+    words = [word for flag, value in given for word in (f"--{flag}", str(value))]
     return words + [str(word) for pair in pairs.items() for word in pair] + args.opts
 
 

@@ -37,20 +37,51 @@ def results_of(trainer: TrainerX) -> dict[str, Any]:
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
         "epoch": trainer.epochs_done,
         **trainer.result_fields(),
-        "warnings": [*trainer.doubts, *skip_warnings(trainer.dm.skipped), *chance_warnings(trainer, trained_on)],
+        "warnings": [
+            *trainer.doubts,
+            *skip_warnings(trainer.dm.skipped),
+            *chance_warnings(trainer, trained_on),
+            *choice_warnings(trainer, trained_on),
+        ],
         **skipped_fields(trainer.dm.skipped),
     }
 
 
 def chance_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:
     """Returns a sentence if the accuracy on classes that were trained on is at chance; on other classes it may be."""
-    tested, keys = trainer.cfg.DATASET, ("NAME", "ROOT", "SUBSAMPLE_CLASSES")
-    is_known = trained_on is not None and all(tested[key] == trained_on.DATASET[key] for key in keys)
-    if trainer.cfg.RUN.EVAL_ONLY and not is_known:
+    if trainer.cfg.RUN.EVAL_ONLY and not knows_classes(trainer.cfg, trained_on):
         return []
     if not trainer.results or not hasattr(trainer.evaluator, "chance_warning"):  # nothing was tested, or otherwise
         return []
     return list(filter(None, [trainer.evaluator.chance_warning()]))
+
+
+def choice_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:
+    """Returns a sentence if the epoch was chosen by the accuracy on images that are tested on, as ImageNet's are."""
+    cfg, training = trainer.cfg, trainer.cfg
+    if cfg.RUN.EVAL_ONLY:
+        if cfg.RUN.LOAD_EPOCH >= 0 or not knows_classes(cfg, trained_on):
+            return []
+        training = trained_on
+    if not trainer.results or not trainer.epochs_done or training.TEST.FINAL_MODEL != "best_val":
+        return []  # without epochs, as LinearProbe's, none is chosen
+    tested, chosen_by = (
+        {item.impath for item in getattr(trainer.dm.dataset, split)} for split in (cfg.TEST.SPLIT, "val")
+    )
+    n_both = len(tested & chosen_by)
+    if not n_both:
+        return []
+    return [
+        f"TEST.FINAL_MODEL is best_val and {n_both:,} of the {len(tested):,} images tested on are validation images, "
+        "expected none: they chose the epoch, so on new images the accuracy may be lower. Say so beside the number, or "
+        "train with TEST.FINAL_MODEL last_step."
+    ]
+
+
+def knows_classes(cfg: CN, trained_on: CN | None) -> bool:
+    """Says whether a test is on the data set and the classes of the training."""
+    keys = ("NAME", "ROOT", "SUBSAMPLE_CLASSES")
+    return trained_on is not None and all(cfg.DATASET[key] == trained_on.DATASET[key] for key in keys)
 
 
 def log_doubts(trainer: TrainerX, results: dict[str, Any]) -> None:

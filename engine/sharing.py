@@ -6,7 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any
+
+from torch import nn
 
 STORES: ContextVar[dict[str, OrderedDict] | None] = ContextVar("STORES", default=None)
 
@@ -40,3 +43,10 @@ def shared(kind: str, key: Hashable, make: Callable[[], Any], *, keep: int = 1) 
         store[key] = make()
     store.move_to_end(key)
     return store[key]
+
+
+def common_tensors(module: nn.Module, other: nn.Module) -> list[str]:
+    """Returns the names of the module's parameters and buffers whose memory is also one's of the other module."""
+    theirs = {value.untyped_storage().data_ptr() for value in chain(other.parameters(), other.buffers())}
+    own = chain(module.named_parameters(), module.named_buffers())
+    return [name for name, value in own if value.numel() and value.untyped_storage().data_ptr() in theirs]

@@ -5,9 +5,10 @@
 #   DATA     folder that holds the data sets' folders; unset: the data set's default (`shapes`: data/)
 #   SEEDS    seeds, one run each (default: "1 2 3")
 #   OUTPUT   folder of all runs (default: output)
+#   PLUGIN   a trainer or data set that is not ours: a .py file, or a module; PLUGIN_CONFIG: the YAML of its options
 #   DRY_RUN  1: print the commands instead of running them
 #   PYTHON   the interpreter (default: .venv/bin/python where it is there, else python3)
-# DATA and OUTPUT are relative to the caller's folder; everything else is relative to the repository's root.
+# DATA, OUTPUT and these files are relative to the caller's folder; all else is relative to the repository's root.
 # A run that is done already says so and costs seconds; an unfinished one goes on where it was.
 # Ctrl-C and SIGTERM end the run that goes, which saves where it stands, and then the script, with 130 or 143.
 # shellcheck shell=bash
@@ -23,6 +24,8 @@ SCRIPT=$(absolute "$0")
 DATA=${DATA:+$(absolute "$DATA")}
 OUTPUT=${OUTPUT:+$(absolute "$OUTPUT")}
 OUTPUT=${OUTPUT:-output}
+if [[ ${PLUGIN:-} == *.py ]]; then PLUGIN=$(absolute "$PLUGIN"); fi
+PLUGIN_CONFIG=${PLUGIN_CONFIG:+$(absolute "$PLUGIN_CONFIG")}
 SEEDS=${SEEDS:-1 2 3}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ -z ${PYTHON:-} ]]; then
@@ -82,7 +85,8 @@ run() {
 train() {
   local folder=$1
   shift
-  local command=("$PYTHON" train.py ${DATA:+--root "$DATA"} --output-dir "$folder" "$@")
+  local command=("$PYTHON" train.py ${DATA:+--root "$DATA"} --output-dir "$folder")
+  command+=(${PLUGIN:+--plugin "$PLUGIN"} ${PLUGIN_CONFIG:+--plugin-config "$PLUGIN_CONFIG"} "$@")
   if [[ ${DRY_RUN:-0} == 1 ]]; then
     printf '%q' "${command[0]}"
     printf ' %q' "${command[@]:1}"
@@ -104,6 +108,8 @@ needs_run() {
   elif compgen -G "$folder/*/model*.pth.tar*" >/dev/null; then
     return # the original's runs: checkpoints without config.yaml and results.json
   fi
+  environment+=${PLUGIN:+PLUGIN=$(printf '%q' "$PLUGIN") }
+  environment+=${PLUGIN_CONFIG:+PLUGIN_CONFIG=$(printf '%q' "$PLUGIN_CONFIG") }
   if [[ $OUTPUT != output ]]; then environment+="OUTPUT=$(printf '%q' "$OUTPUT") "; fi
   echo "Error: The run $folder $problem, expected a finished one to test. Train it first: $environment$2" >&2
   FAILED+=("$folder")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_ENVIRONMENT = (
-    "DATA", "SEEDS", "OUTPUT", "TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE", "JOBS", "COOP_DATA",
+    "DATA", "SEEDS", "OUTPUT", "TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE", "JOBS", "PLUGIN",
+    "PLUGIN_CONFIG", "COOP_DATA",
 )  # fmt: skip
 
 

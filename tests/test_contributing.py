@@ -8,10 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from tests.tiny_run import write_clip, write_images
+from clip.clip import tokenize
+from engine.plugins import plugins
+from tests.tiny_run import build_trainer, tiny_cfg, write_clip, write_images
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -67,12 +72,43 @@ def test_add_a_trainer(project, tmp_path):
     [command] = commands_after("Add a trainer")
     data, backbone = write_images(tmp_path / "data"), write_clip(tmp_path / "clip.pt")
     command = command.replace("caltech101.yaml", "folder.yaml").replace("NUM_SHOTS 16", "NUM_SHOTS 2")
-    done = call(f"{command} MODEL.BACKBONE.NAME {backbone} {SMALL}", project, DATA=str(data))
+    command = f"{command} MODEL.BACKBONE.NAME {backbone} INPUT.VIEWS 2 FEATURES.DIR {tmp_path}/features {SMALL}"
+    done = call(command, project, DATA=str(data))
     assert done.returncode == 0, done.stderr
     results = json.loads((project / "output/taskres/results.json").read_text())
     assert results["trainer"] == "TaskRes"
     assert results["total"] == 9
     assert (project / "output/taskres/prompt_learner/model.pth.tar-1").is_file()
+    assert n_features(tmp_path / "features") == 6 + 9  # a view of each training image, and the test images
+
+
+def n_features(folder):
+    """How many a cache holds."""
+    return sum(len(np.load(path)["keys"]) for path in folder.rglob("*.npz"))
+
+
+def test_the_trainer_computes_its_formula_from_features_as_from_images(tiny_files, tmp_path):
+    [text] = re.findall(r"^`trainers/taskres.py`:\n\n```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "taskres.py"
+    path.write_text(text.replace("from .base import", "from trainers.base import"), encoding="utf-8")
+    data, clips = tiny_files
+    with plugins([str(path)]):
+        pairs = ("TRAINER.NAME", "TaskRes", "TRAINER.TASKRES.PREC", "fp32", "FEATURES.DIR", str(tmp_path / "features"))
+        trainer = build_trainer(tiny_cfg(data, clips["vit"], tmp_path / "run", *pairs))
+    images = torch.cat([batch["img"] for batch in trainer.test_loader])
+    with torch.no_grad():
+        residual = trainer.model.prompt_learner.residual.normal_()
+        prompts = tokenize([f"a photo of a {name}." for name in ("face", "leopard", "wine bottle")])
+        texts, features = (
+            trainer.clip_model.encode_text(prompts) + 0.5 * residual,
+            trainer.clip_model.encode_image(images),
+        )
+        cosines = F.cosine_similarity(features[:, None], texts[None], dim=-1)
+        expected = trainer.clip_model.logit_scale.exp() * cosines
+        found = torch.cat([logits for logits, _ in trainer.predictions(trainer.test_loader, "test")])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(trainer.model_inference(images), expected, rtol=1e-5, atol=1e-5)
+    assert len(trainer.features.caches) == 1
 
 
 def write_birds(images):

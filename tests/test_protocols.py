@@ -176,6 +176,7 @@ def test_a_trainer_without_configs_is_refused():
     result = call("cocoop/xd_train.sh", "3", TRAINER="Coop")
     assert (result.returncode, result.stdout) == (1, "")
     assert "TRAINER is Coop, expected one of: CoCoOp CoOp LinearProbe." in result.stderr
+    assert "Another one, as a PLUGIN's, has its YAML in configs/trainers/Coop/." in result.stderr
 
 
 def test_a_method_of_ones_own_names_its_config(tmp_path):

@@ -37,7 +37,7 @@ def at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("SEEDS", "1 2")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for name in ("TRAINER", "SOURCE", "SHOTS"):
+    for name in ("TRAINER", "SOURCE", "SHOTS", "PLUGIN", "PLUGIN_CONFIG"):
         monkeypatch.setenv(name, "of the caller, not of the commands")
 
 

@@ -56,6 +56,30 @@ def test_an_absolute_folder_stays(path):
     assert line[line.index("--root") + 1] == path
 
 
+@pytest.mark.parametrize(
+    ("plugin", "named"), [("my method.py", "{}/my method.py"), ("/a/b.py", "/a/b.py"), ("pack.method", "pack.method")]
+)
+def test_a_plug_in_is_that_of_the_caller(tmp_path, plugin, named):
+    """Its files are found from the caller's folder, a module from the repository's root, in every script."""
+    environment = {"PLUGIN": plugin, "PLUGIN_CONFIG": "my.yaml", "SEEDS": "1", "TRAINER": "CoOp"}
+    flags = ["--plugin", named.format(tmp_path), "--plugin-config", f"{tmp_path}/my.yaml"]
+    calls = ("coop/main.sh", MAIN_ARGUMENTS), ("coop/eval.sh", "dtd rn50"), ("cocoop/base2new_train.sh", "dtd 1")
+    for script, arguments in calls:
+        [line] = commands(call(script, arguments, cwd=tmp_path, **environment))
+        assert (
+            line[4:8] == flags
+            and line[:4] + line[8:] == commands(call(script, arguments, SEEDS="1", TRAINER="CoOp"))[0]
+        )
+
+
+def test_the_remedy_names_the_plug_in(tmp_path):
+    environment = {"PLUGIN": "m.py", "PLUGIN_CONFIG": "o.yaml", "OUTPUT": "out", "SEEDS": "1", "DRY_RUN": "0"}
+    result = call("coop/eval.sh", "shapes rn50", cwd=tmp_path, **environment)
+    assert result.returncode == 1
+    given = f"PLUGIN={tmp_path}/m.py PLUGIN_CONFIG={tmp_path}/o.yaml OUTPUT={tmp_path}/out SEEDS=1 TRAINER=CoOp"
+    assert f"Train it first: {given} bash scripts/coop/main.sh imagenet" in result.stderr
+
+
 @pytest.mark.parametrize("seeds", ["1,2,3", "1 two"])
 def test_seeds_that_are_no_numbers(seeds):
     for script, arguments in (("coop/main.sh", MAIN_ARGUMENTS), ("reproduce.sh", "shapes")):

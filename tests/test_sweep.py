@@ -11,9 +11,11 @@ import torch
 import sweep
 import train
 from engine import jobs
-from engine.config_file import config_digest
+from engine.config_file import ConfigError, config_digest
 from engine.interruption import Interrupted
-from engine.run_folder import is_done
+from engine.plugins import plugins
+from engine.run_folder import is_done, read_results
+from engine.sharing import sharing
 from reports.sweep_table import to_text
 from tests.script_calls import ROOT, call, commands
 from tests.tiny_run import repeatable
@@ -66,6 +68,19 @@ class TestPlan:
         assert identities(job.argv for job in grid.values()) == identities(made)
         assert {str(job.target) for job in grid.values()} == {folder for folder, *_ in identities(made)}
 
+    def test_a_plug_in_goes_on_to_every_run(self, tmp_path):
+        plugin, options = write_plugin(tmp_path)
+        words = f"--dataset dtd --shots 1 --seeds 4 --cfg rn50 --plugin {plugin} --plugin-config {options}"
+        grid = planned(f"{words} --output-dir /runs --views 2 TRAINER.MINE.ALPHA 0.7")
+        environment = {"SEEDS": "4", "OUTPUT": "/runs", "PLUGIN": str(plugin), "PLUGIN_CONFIG": str(options)}
+        pairs = "INPUT.VIEWS 2 TRAINER.MINE.ALPHA 0.7"
+        [made] = commands(call("coop/main.sh", f"dtd rn50 end 16 1 False {pairs}", **environment))
+        with plugins([str(plugin)], [str(options)]):
+            assert identities(job.argv for job in grid.values()) == identities([made[2:]])
+        [job] = grid.values()
+        with pytest.raises(ConfigError, match="TRAINER.MINE.ALPHA is unknown"):
+            identities([job.argv])
+
     def test_seeds_one_after_another_many_shots_first_each_once(self):
         grid = planned("--dataset dtd --shots 1 16 4 1 --seeds 2 1 2 --cfg rn50")
         assert list(grid) == [(16, 2), (4, 2), (1, 2), (16, 1), (4, 1), (1, 1)]
@@ -86,6 +101,19 @@ class TestPlan:
         assert lines[0].startswith("python train.py --output-dir ") and lines[0].endswith("    # done")
         assert [line.rsplit("    # ", 1)[1] for line in lines[:-1]] == ["done", "1 left", "1 left", "1 left"]
         assert lines[-1] == "3 of 4 runs are left."
+
+
+def write_plugin(folder):
+    """Writes a CoOp that goes before ours and an option with its default; returns the paths of both."""
+    plugin, options = folder / "mine.py", folder / "mine.yaml"
+    plugin.write_text(
+        "from engine import TRAINER_REGISTRY\nfrom trainers import coop\n\n"
+        "@TRAINER_REGISTRY.register()\nclass CoOp(coop.CoOp):\n"
+        "    def result_fields(self):\n"
+        "        return {**super().result_fields(), 'alpha': self.cfg.TRAINER.MINE.ALPHA}\n"
+    )
+    options.write_text("TRAINER: {MINE: {ALPHA: 0.5}}\n")
+    return plugin, options
 
 
 def write_as_done(job, accuracy=50.0):
@@ -226,6 +254,25 @@ def test_an_interrupt(monkeypatch, capsys):
     monkeypatch.setattr(sweep, "plan", interrupted)
     assert sweep.main(GRID.split()) == 130
     assert capsys.readouterr().err.startswith("\nInterrupted. What is done is kept")
+
+
+def test_runs_of_a_plug_in_in_one_process(tiny_files, tmp_path, monkeypatch, capsys):
+    data, clips = tiny_files
+
+    def here(left, n_workers):
+        with sharing():
+            for job in left:
+                yield job, jobs.call(job.program, job.argv), 1.0
+
+    monkeypatch.setattr(sweep, "launcher", lambda args: (1, here))
+    plugin, options = write_plugin(tmp_path)
+    words = f"--dataset folder --shots 1 --seeds 1 2 --cfg tiny --plugin {plugin} --plugin-config {options}"
+    words += f" --root {data} --nctx 2 --output-dir {tmp_path}/swept {tiny_pairs(clips['vit'])}"
+    assert sweep.main([*shlex.split(words), "TRAINER.MINE.ALPHA", "0.7"]) == 0
+    results = [read_results(path.parent) for path in (tmp_path / "swept").rglob("results.json")]
+    assert [(result["alpha"], result["total"]) for result in results] == [(0.7, 9), (0.7, 9)]
+    assert sweep.main([*shlex.split(words), "TRAINER.MINE.ALPHA", "0.7"]) == 0
+    assert "0 of 2 runs are left" in capsys.readouterr().out
 
 
 @pytest.mark.slow

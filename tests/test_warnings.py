@@ -12,7 +12,8 @@ import torch
 
 import report
 import train
-from engine import save_checkpoint
+from datasets.folder import Folder
+from engine import DatasetBase, save_checkpoint
 from engine.config import get_cfg_default
 from engine.evaluator import Classification
 from engine.log import close_logging
@@ -31,6 +32,7 @@ CHANCE = re.compile(
     r"and the class names\."
 )
 COOP = coop("shapes", "tiny").folder
+BEST = ("TEST.FINAL_MODEL", "best_val")
 
 
 def warning(labels, predictions):
@@ -116,6 +118,61 @@ class TestRuns:
         assert run("untested", "TEST.NO_TEST", True) == []
 
 
+class TestChoiceOnTheTestImages:
+    """Which results say that the epoch was chosen by images that are tested on."""
+
+    SAID = (
+        "TEST.FINAL_MODEL is best_val and {} of the {} images tested on are validation images, expected none: they "
+        "chose the epoch, so on new images the accuracy may be lower. Say so beside the number, or train with "
+        "TEST.FINAL_MODEL last_step."
+    )
+
+    @pytest.fixture
+    def run(self, tiny_files, tmp_path, monkeypatch):
+        """Trains or tests on a data set whose val items are its test items, as ImageNet's; returns its warnings."""
+        monkeypatch.setattr(Classification, "chance_warning", lambda self: "")
+        monkeypatch.setattr(Folder, "val_is_test", True)
+        probe = ("TRAINER.LINEAR_PROBE.PREC", "fp32", "DATASET.NUM_SHOTS", 2)
+
+        def call(name, *pairs):
+            data, clips = tiny_files
+            try:
+                train.run(tiny_cfg(data, clips["vit"], tmp_path / name, "TRAIN.CHECKPOINT_FREQ", 1, *probe, *pairs))
+            finally:
+                close_logging()
+            return json.loads((tmp_path / name / "results.json").read_text())["warnings"]
+
+        return call
+
+    def test_training_and_a_test_of_the_chosen_epoch(self, run, tmp_path):
+        assert run("best", *BEST) == [self.SAID.format(9, 9)]
+        test = ("RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", str(tmp_path / "best"))
+        assert run("again", *test) == [self.SAID.format(9, 9)]
+        assert run("last", *test, "RUN.LOAD_EPOCH", 2) == []
+        assert run("new classes", *test, "DATASET.SUBSAMPLE_CLASSES", "new") == []
+
+    def test_some_of_the_images(self, run, monkeypatch):
+        load = DatasetBase.__init__
+
+        def with_two_test_items(self, train_x, *, val, test, **others):
+            load(self, train_x, val=[*train_x[:1], *test[4:6]], test=test, **others)
+
+        monkeypatch.setattr(DatasetBase, "__init__", with_two_test_items)
+        assert run("some", *BEST) == [self.SAID.format(2, 9)]
+
+    def test_a_test_on_the_validation_items(self, run, monkeypatch):
+        monkeypatch.setattr(Folder, "val_is_test", False)
+        assert run("val", *BEST, "TEST.SPLIT", "val") == [self.SAID.format(6, 6)]
+        assert run("test", *BEST) == []
+
+    @pytest.mark.parametrize("pairs", [(), ("TEST.FINAL_MODEL", "best_val", "TRAINER.NAME", "LinearProbe")])
+    def test_where_no_epoch_was_chosen(self, run, pairs):
+        assert run("run", *pairs) == []
+
+    def test_without_a_test(self, run):
+        assert run("untested", *BEST, "TEST.NO_TEST", True) == []
+
+
 class TestLossThatIsNoNumber:
     """The run ends with the reason, which stands in its log; whoever reads the runs reads the reason."""
 
@@ -127,7 +184,7 @@ class TestLossThatIsNoNumber:
     @pytest.fixture
     def failed(self, tiny_files, tmp_path, capsys):
         """Two finished runs of CoOp on shapes, a third that starts from what is no number; its exit code and error."""
-        start = {"state_dict": {"ctx": torch.full((2, 64), torch.nan)}, "epoch": 1}
+        start = {"state_dict": {"ctx": torch.full((2, 64), torch.inf)}, "epoch": 1}  # a norm makes NaN of it
         pairs = ("MODEL.INIT_WEIGHTS", str(save_checkpoint(start, tmp_path / "start")))
         write_results(tmp_path, COOP, {1: 70.0, 2: 71.0})
         cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / COOP / "seed3", *pairs)

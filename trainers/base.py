@@ -16,7 +16,7 @@ from clip.model import CLIP, convert_weights
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.distributed import first_on_machine
 from engine.registry import near_name
-from engine.sharing import shared
+from engine.sharing import common_tensors, shared
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def load_clip_to_cpu(cfg: CN) -> CLIP:
 
 
 def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
-    """Loads MODEL.BACKBONE.NAME, frozen and in eval mode, onto the device.
+    """Loads MODEL.BACKBONE.NAME, frozen and in eval mode, onto the device; nobody may change it, see engine/sharing.py.
 
     Raises:
         ValueError: If INPUT.SIZE is not the backbone's resolution.
@@ -181,6 +181,20 @@ class PromptTrainer(TrainerX):
         optim = build_optimizer(learner, self.cfg.OPTIM)
         self.register_model("prompt_learner", learner, optim, build_lr_scheduler(optim, self.cfg.OPTIM))
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
+
+    def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
+        """Registers as TrainerBase does, but nothing of the loaded CLIP.
+
+        Raises:
+            ValueError: If a tensor of the model is also CLIP's.
+        """
+        if model is not None and (names := common_tensors(self.clip_model, model)):
+            raise ValueError(
+                f"{self.cfg.TRAINER.NAME}'s {name} holds {names[0]} of the loaded CLIP ({len(names)} tensor(s)), "
+                "expected none of it: other runs of the process use it too. Let prompted_clip start with "
+                "clip_model = copy.deepcopy(clip_model)."
+            )
+        super().register_model(name, model, optim, sched)
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         with self.autocast:

@@ -1,7 +1,7 @@
 # Sourced after _common.sh by the scripts of this folder: which method is trained or tested, and with which config.
 #
 # Environment, besides that of _common.sh:
-#   TRAINER  the method: CoCoOp (default), CoOp, LinearProbe
+#   TRAINER  the method: CoCoOp (default), CoOp, LinearProbe, or another whose YAML is in configs/trainers/TRAINER/
 #   SHOTS    training images of each class (default: 16)
 # shellcheck shell=bash
 
@@ -31,7 +31,10 @@ needs_training() {
 choose_cfg() {
   local dataset=$1 folder=configs/trainers/$TRAINER
   shift
-  if [[ ! -d $folder ]]; then fail "TRAINER is $TRAINER, expected one of: $(names configs/trainers/*)."; fi
+  if [[ ! -d $folder ]]; then
+    fail "TRAINER is $TRAINER, expected one of: $(names configs/trainers/*).\
+ Another one, as a PLUGIN's, has its YAML in $folder/."
+  fi
   if (($#)) && [[ -f $folder/$1.yaml ]]; then
     CFG=$1
     shift

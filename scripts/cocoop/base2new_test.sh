@@ -7,7 +7,8 @@
 #   DATASET SEED CFG  as in training
 #
 # Run: output/base2new/test_new/DATASET/shots_16/TRAINER/CFG/seedSEED
-# Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh); TRAINER SHOTS, as in training (default: CoCoOp 16);
+# Environment: DATA OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
+#   TRAINER SHOTS, as in training (default: CoCoOp 16);
 #   SUBSAMPLE=all tests on base and new classes together, in base2new/test_all
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"

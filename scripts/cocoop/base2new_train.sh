@@ -11,7 +11,7 @@
 #            on imagenet vit_b16_ep50_ctxv1, vit_b16 of LinearProbe; on shapes tiny)
 #
 # Run: output/base2new/train_base/DATASET/shots_16/TRAINER/CFG/seedSEED
-# Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh); TRAINER SHOTS (default: CoCoOp 16)
+# Environment: DATA OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh); TRAINER SHOTS (default: CoCoOp 16)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 source scripts/cocoop/_protocol.sh

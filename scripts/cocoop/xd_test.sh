@@ -9,7 +9,7 @@
 #   SEED CFG  as in training
 #
 # Run: output/evaluation/TRAINER/CFG_16shots/DATASET/seedSEED
-# Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh); SOURCE TRAINER SHOTS, as in training
+# Environment: DATA OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh); SOURCE TRAINER SHOTS, as in training
 #   (default: imagenet CoCoOp 16)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"

@@ -10,7 +10,8 @@
 #         CoOp, from another source than imagenet vit_b16_ctxv1, vit_b16 of LinearProbe; from shapes tiny)
 #
 # Run: output/SOURCE/TRAINER/CFG_16shots/seedSEED
-# Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh); SOURCE TRAINER SHOTS (default: imagenet CoCoOp 16)
+# Environment: DATA OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
+#   SOURCE TRAINER SHOTS (default: imagenet CoCoOp 16)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 source scripts/cocoop/_protocol.sh

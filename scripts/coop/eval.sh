@@ -8,7 +8,7 @@
 #   CFG      configs/trainers/CoOp/CFG.yaml, as trained; where only CFG with _ep50 was trained, that is used
 #
 # Runs: output/evaluation/CoOp/CFG_16shots/nctx16_cscFalse_ctpend/DATASET/seedSEED
-# Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh); TRAINER (default: CoOp);
+# Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh); TRAINER (default: CoOp);
 #   SOURCE SHOTS NCTX CSC CTP, which run to test (default: imagenet 16 16 False end)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"

@@ -12,7 +12,7 @@
 #   CSC      True: a context for each class; False: one for all
 #
 # Runs: output/DATASET/CoOp/CFG_SHOTSshots/nctxNCTX_cscCSC_ctpCTP/seedSEED
-# Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh); TRAINER (default: CoOp)
+# Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh); TRAINER (default: CoOp)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 

@@ -8,7 +8,7 @@
 #   CFG      configs/trainers/CoOp/CFG.yaml
 #
 # Run: output/ZeroshotCLIP/CFG/DATASET
-# Environment: DATA OUTPUT DRY_RUN PYTHON (scripts/_common.sh);
+# Environment: DATA OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
 #   TRAINER (default: ZeroshotCLIP; ZeroshotCLIP2 averages an ensemble of prompts)
 #   SUBSAMPLE (base or new: only that half of the classes; the run is then output/ZeroshotCLIP/CFG_base/DATASET)
 
