@@ -17,7 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable, record
+from reports.identity import differences
+from reports.runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable, record, seed_of
 
 WIDE = 5.0  # points: three seeds then give a mean to 3.5, std / sqrt(n - 1), and few methods differ by more
 
@@ -128,16 +129,17 @@ def summarise(values: Sequence[float], ci95: bool = False) -> tuple[float, float
 
 
 def warnings_of(runs: Sequence[Run]) -> list[str]:
-    """Returns what makes the summary of finished runs doubtful: what they say themselves, and seeds far apart.
+    """Returns what makes the mean of runs doubtful: what they say themselves, seeds configured otherwise or far apart.
 
     Seeds are far apart if their population standard deviation is over WIDE points and over three times what so few test
     images alone would give, the binomial standard deviation of an accuracy. For scale (COOP.md, docs/SHAPES.md): 0.15
     points in the authors' documentation, 1.72 with one shot of each class of `shapes`, 3.78 on one of its shifted sets.
     """
     found = [f"{printable(run.folder.name)}: {warning}" for run in runs for warning in run.warnings]
-    seeds = [run for run in runs if re.fullmatch(r"seed\d+", run.folder.name)]
+    seeds = [run for run in runs if seed_of(run.folder) is not None]
     if len(seeds) < 2:
         return found
+    found += filter(None, [differences(seeds)])
     mean, std = summarise([run.value for run in seeds])
     total = min((run.total for run in seeds if run.total), default=math.inf)
     limit = max(WIDE, 3 * math.sqrt(max(0.0, mean * (100 - mean)) / total))

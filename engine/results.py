@@ -8,6 +8,7 @@ from typing import Any
 from yacs.config import CfgNode as CN
 
 from .bad_images import log_skipped, skip_warnings, skipped_fields
+from .config_file import identity
 from .run_folder import read_config
 from .trainer import TrainerX
 
@@ -37,6 +38,8 @@ def results_of(trainer: TrainerX) -> dict[str, Any]:
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
         "epoch": trainer.epochs_done,
         **trainer.result_fields(),
+        "settings": settings_of(cfg),
+        "trained_with": trained_on and settings_of(trained_on),
         "warnings": [
             *trainer.doubts,
             *skip_warnings(trainer.dm.skipped),
@@ -45,6 +48,11 @@ def results_of(trainer: TrainerX) -> dict[str, Any]:
         ],
         **skipped_fields(trainer.dm.skipped),
     }
+
+
+def settings_of(cfg: CN) -> dict[str, Any]:
+    """Returns the changed keys that decide what a run computes, but for those in which an experiment's seeds differ."""
+    return {key: value for key, value in identity(cfg).items() if key not in ("SEED", "RUN.MODEL_DIR")}
 
 
 def chance_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from pathlib import Path
 from parse_test_res import summarise, warnings_of
 
 from .experiments import Experiment
-from .runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable
+from .identity import checked, contradiction
+from .runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable, seed_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Result:
 
     def _run(self, folder: Path) -> Run:
         end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
-        return parse_run(folder, keyword=self.keyword, end_signal=end_signal)
+        run = parse_run(folder, keyword=self.keyword, end_signal=end_signal)
+        return checked(run, self.experiment.promised)
 
 
 @dataclass(frozen=True)
@@ -145,15 +146,20 @@ class NearestWord:
 
     def measure(self, output: Path) -> Value:
         paths = [folder / "nearest_words.json" for folder in run_folders(self.experiment, output)]
-        path = next((path for path in paths if path.is_file()), None)
+        found = {path: self._contradiction(path.parent) for path in paths if path.is_file()}
+        problems = tuple(f"{path.parent.relative_to(output)}: {problem}" for path, problem in found.items() if problem)
+        path = next((path for path, problem in found.items() if not problem), None)
         if path is None:
-            return Value()
+            return Value(problems=problems)
         try:
             text = word_text(*nearest_word(json.loads(path.read_text(encoding="utf-8")), self.vector))
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:  # the last: lists in lists
             problem = f"no nearest word of vector {self.vector} ({type(error).__name__}: {error})"
-            return Value(problems=(printable(f"{path.relative_to(output)}: {problem}"),))
-        return Value(text)
+            return Value(problems=(*problems, printable(f"{path.relative_to(output)}: {problem}")))
+        return Value(text, problems=problems)
+
+    def _contradiction(self, folder: Path) -> str:
+        return contradiction(parse_run(folder), self.experiment.promised)
 
 
 Cell = Result | Average | HarmonicMean | NearestWord
@@ -169,8 +175,7 @@ def run_folders(experiment: Experiment, output: Path) -> list[Path]:
 
 def seed_folders(folder: Path) -> list[Path]:
     """Returns the folders seedN in a folder, seed2 before seed10."""
-    folders = [path for path in folder.glob("seed*") if re.fullmatch(r"seed\d+", path.name) and path.is_dir()]
-    return sorted(folders, key=lambda path: int(path.name.removeprefix("seed")))
+    return sorted((path for path in folder.glob("seed*") if seed_of(path) is not None and path.is_dir()), key=seed_of)
 
 
 def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:

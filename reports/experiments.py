@@ -6,8 +6,9 @@ These are the conventions of scripts/, written once for every table; a test comp
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 SHOTS = 16  # of every table but the few-shot ones
 DATASETS = {  # config's name -> name in the tables; the 11 of both papers, in the papers' order
@@ -35,6 +36,13 @@ SHIFTED_SHAPES = {
     "shapes_a": "ShapesA",
     "shapes_r": "ShapesR",
 }
+NAMES = {  # config's name -> DATASET.NAME
+    **DATASETS,
+    "dtd": "DescribableTextures",
+    **SHIFTED,
+    "shapes": "Shapes",
+    **SHIFTED_SHAPES,
+}
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
 EPOCHS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}  # shots -> ending of CoOp's config; none: 200 epochs
 FEW_SHOTS = tuple(EPOCHS)
@@ -49,17 +57,39 @@ class Experiment:
         commands: Bash command lines, training before testing; SEED stands for one seed where a script takes one.
         seeded: Whether something is drawn, so that there is a run for each seed.
         tests_only: Whether the runs only test a model that others trained, or none.
+        promised: What the runs are, as their results.json says it; see `promise`.
     """
 
     folder: str
     commands: tuple[str, ...]
     seeded: bool = True
     tests_only: bool = False
+    promised: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def command_lines(self, seeds: Sequence[str]) -> list[str]:
         """Returns the command lines for these seeds, training before testing."""
         lines = [command.replace("SEED", seed) for command in self.commands for seed in seeds]
         return list(dict.fromkeys(lines))
+
+
+def promise(
+    dataset: str, trainer: str, cfg: str, *, source: str = "", subsample: str = "all", **more: Any
+) -> dict[str, Any]:
+    """Returns what runs are that lie in an experiment's place.
+
+    Args:
+        dataset: Tested on; its config's name, as the source's.
+        trainer: TRAINER.NAME.
+        cfg: The trainer's config.
+        source: Trained on; "": nothing is trained.
+        subsample: The classes tested on: all, base or new.
+        more: Other entries of results.json.
+
+    Returns:
+        Key of results.json -> value; None where the place does not say it.
+    """
+    names = {"dataset": NAMES.get(dataset), "source": NAMES.get(source)}
+    return {**names, "trainer": trainer, "cfg": cfg, "subsample": subsample, "split": "test", **more}
 
 
 def coop_config(backbone: str, dataset: str, *, shots: int = SHOTS, words: bool = False) -> str:
@@ -73,7 +103,8 @@ def zero_shot(dataset: str, cfg: str, *, trainer: str = "ZeroshotCLIP", classes:
     variables = _variables(TRAINER=(trainer, "ZeroshotCLIP"), SUBSAMPLE=(classes, "all"))
     folder = f"{trainer}/{cfg}{'' if classes == 'all' else '_' + classes}/{dataset}"
     command = f"{variables}bash scripts/coop/zeroshot.sh {dataset} {cfg}"
-    return Experiment(folder, (command,), seeded=False, tests_only=True)
+    promised = promise(dataset, trainer, cfg, subsample=classes)
+    return Experiment(folder, (command,), seeded=False, tests_only=True, promised=promised)
 
 
 def coop(
@@ -90,64 +121,73 @@ def coop(
     variables = _variables(TRAINER=(trainer, "CoOp"))
     folder = f"{dataset}/{trainer}/{cfg}_{shots}shots/nctx{n_ctx}_csc{csc}_ctp{position}"
     command = f"{variables}bash scripts/coop/main.sh {dataset} {cfg} {position} {n_ctx} {shots} {csc}"
-    return Experiment(folder, (command,))
+    context = {"n_ctx": n_ctx, "csc": csc, "class_token_position": position}
+    promised = promise(dataset, trainer, cfg, source=dataset, shots=shots, **context)
+    return Experiment(folder, (command,), promised=promised)
 
 
 def coop_shifted(dataset: str, cfg: str, *, source: str, n_ctx: int = 16) -> Experiment:
     """The contexts of `coop(source, cfg)`, tested on another data set."""
     variables = _variables(SOURCE=(source, "imagenet"), NCTX=(n_ctx, 16))
     folder = f"evaluation/CoOp/{cfg}_{SHOTS}shots/nctx{n_ctx}_cscFalse_ctpend/{dataset}"
-    training = coop(source, cfg, n_ctx=n_ctx).commands
-    return Experiment(folder, (*training, f"{variables}bash scripts/coop/eval.sh {dataset} {cfg}"), tests_only=True)
+    training = coop(source, cfg, n_ctx=n_ctx)
+    command = f"{variables}bash scripts/coop/eval.sh {dataset} {cfg}"
+    promised = {**training.promised, "dataset": NAMES[dataset]}
+    return Experiment(folder, (*training.commands, command), tests_only=True, promised=promised)
 
 
 def linear_probe(dataset: str, cfg: str, *, shots: int = SHOTS) -> Experiment:
     """Logistic regression on image features, trained and tested on a data set."""
     folder = f"{dataset}/LinearProbe/{cfg}_{shots}shots"
-    return Experiment(folder, (f"bash scripts/linear_probe/main.sh {dataset} {cfg} {shots}",))
+    promised = promise(dataset, "LinearProbe", cfg, source=dataset, shots=shots)
+    return Experiment(folder, (f"bash scripts/linear_probe/main.sh {dataset} {cfg} {shots}",), promised=promised)
 
 
 def linear_probe_shifted(dataset: str, cfg: str, *, source: str) -> Experiment:
     """The classifier of `linear_probe(source, cfg)`, tested on another data set."""
     variables = _variables(SOURCE=(source, "imagenet"))
     folder = f"evaluation/LinearProbe/{cfg}_{SHOTS}shots/{dataset}"
-    training = linear_probe(source, cfg).commands
-    return Experiment(
-        folder, (*training, f"{variables}bash scripts/linear_probe/eval.sh {dataset} {cfg}"), tests_only=True
-    )
+    training = linear_probe(source, cfg)
+    command = f"{variables}bash scripts/linear_probe/eval.sh {dataset} {cfg}"
+    promised = {**training.promised, "dataset": NAMES[dataset]}
+    return Experiment(folder, (*training.commands, command), tests_only=True, promised=promised)
 
 
 def base_classes(dataset: str, trainer: str, cfg: str) -> Experiment:
     """A prompt learner trained and tested on the first half of the classes."""
     variables = _variables(TRAINER=(trainer, "CoCoOp"))
     folder = f"base2new/train_base/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
-    return Experiment(folder, (f"{variables}bash scripts/cocoop/base2new_train.sh {dataset} SEED {cfg}",))
+    command = f"{variables}bash scripts/cocoop/base2new_train.sh {dataset} SEED {cfg}"
+    promised = promise(dataset, trainer, cfg, source=dataset, subsample="base", shots=SHOTS)
+    return Experiment(folder, (command,), promised=promised)
 
 
 def new_classes(dataset: str, trainer: str, cfg: str, *, classes: str = "new") -> Experiment:
     """What `base_classes` trained, tested on the other half of the classes, or on `all` together."""
     variables = _variables(TRAINER=(trainer, "CoCoOp"), SUBSAMPLE=(classes, "new"))
     folder = f"base2new/test_{classes}/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
-    training = base_classes(dataset, trainer, cfg).commands
+    training = base_classes(dataset, trainer, cfg)
     command = f"{variables}bash scripts/cocoop/base2new_test.sh {dataset} SEED {cfg}"
-    return Experiment(folder, (*training, command), tests_only=True)
+    promised = {**training.promised, "subsample": classes}
+    return Experiment(folder, (*training.commands, command), tests_only=True, promised=promised)
 
 
 def transfer_source(trainer: str, cfg: str, *, source: str, shots: int = SHOTS) -> Experiment:
     """A prompt learner trained on all classes of the source, tested on them."""
     variables = _variables(TRAINER=(trainer, "CoCoOp"), SOURCE=(source, "imagenet"), SHOTS=(shots, SHOTS))
-    return Experiment(
-        f"{source}/{trainer}/{cfg}_{shots}shots", (f"{variables}bash scripts/cocoop/xd_train.sh SEED {cfg}",)
-    )
+    folder = f"{source}/{trainer}/{cfg}_{shots}shots"
+    promised = promise(source, trainer, cfg, source=source, shots=shots)
+    return Experiment(folder, (f"{variables}bash scripts/cocoop/xd_train.sh SEED {cfg}",), promised=promised)
 
 
 def transfer(dataset: str, trainer: str, cfg: str, *, source: str) -> Experiment:
     """What `transfer_source` trained, tested on another data set."""
     variables = _variables(TRAINER=(trainer, "CoCoOp"), SOURCE=(source, "imagenet"))
     folder = f"evaluation/{trainer}/{cfg}_{SHOTS}shots/{dataset}"
-    training = transfer_source(trainer, cfg, source=source).commands
+    training = transfer_source(trainer, cfg, source=source)
     command = f"{variables}bash scripts/cocoop/xd_test.sh {dataset} SEED {cfg}"
-    return Experiment(folder, (*training, command), tests_only=True)
+    promised = {**training.promised, "dataset": NAMES[dataset]}
+    return Experiment(folder, (*training.commands, command), tests_only=True, promised=promised)
 
 
 def nearest_words(dataset: str, cfg: str) -> Experiment:
@@ -158,7 +198,7 @@ def nearest_words(dataset: str, cfg: str) -> Experiment:
         f'"${{PYTHON:-python3}}" interpret_prompt.py "{run}/prompt_learner/model.pth.tar-{max_epoch(cfg)}" 3 '
         f'--json --output "{run}/nearest_words.json"'
     )
-    return Experiment(training.folder, (*training.commands, command))
+    return Experiment(training.folder, (*training.commands, command), promised=training.promised)
 
 
 def max_epoch(cfg: str) -> int:

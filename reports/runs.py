@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,20 @@ RESULT_KEYS = {
     "error": "error_rate",
     "average": "perclass_accuracy",
 }  # keyword in log.txt -> key in results.json, where they differ
+IDENTITY = (  # entries of results.json that say which run it is
+    "trainer",
+    "cfg",
+    "backbone",
+    "n_ctx",
+    "csc",
+    "class_token_position",
+    "source",
+    "shots",
+    "seed",
+    "dataset",
+    "subsample",
+    "split",
+)
 FAILURE = "The run ended with an error: "  # as train.py logs it
 MOST = 10**12  # more than anybody has measured, or images that anybody has tested on
 
@@ -32,6 +47,9 @@ class Run:
         problem: The reason why it has none.
         total: Number of images behind the value; None if the file does not say.
         warnings: Sentences that the run left with its result.
+        identity: Those entries of IDENTITY that results.json has.
+        settings: Config key -> value in JSON of what the run and the training of its model computed, but for seeds and
+            keys at their default; empty where results.json does not say it, as in older runs.
     """
 
     folder: Path
@@ -40,6 +58,8 @@ class Run:
     problem: str = ""
     total: int | None = None
     warnings: tuple[str, ...] = ()
+    identity: Mapping[str, str | float] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> Run:
@@ -69,6 +89,12 @@ def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_
 def record(folder: Path) -> Path | None:
     """Returns the file that says how a run ended; None where there is none."""
     return next((path for path in (folder / "results.json", folder / "log.txt") if path.is_file()), None)
+
+
+def seed_of(folder: Path) -> int | None:
+    """Returns the N of a folder seedN, None of another."""
+    found = re.fullmatch(r"seed(\d+)", folder.name)
+    return int(found[1]) if found else None
 
 
 def printable(text: str) -> str:
@@ -116,4 +142,20 @@ def _read_results(text: str, keyword: str) -> dict[str, Any]:
         "value": float(value),
         "total": total if isinstance(total, int) and 0 < total < MOST else None,
         "warnings": tuple(printable(str(warning)) for warning in said) if isinstance(said, list) else (),
+        "identity": _identity(results),
+        "settings": _settings(results),
     }
+
+
+def _identity(results: dict[str, Any]) -> dict[str, str | float]:
+    known = {key: results[key] for key in IDENTITY if isinstance(results.get(key), (str, int, float))}
+    if "source" in results and "source" not in known:
+        known.pop("shots", None)  # the test's own: those of a model that has no config.yaml are not known
+    return known
+
+
+def _settings(results: dict[str, Any]) -> dict[str, str]:
+    own, training = (results.get(key) for key in ("settings", "trained_with"))
+    found = dict(own) if isinstance(own, dict) else {}
+    found |= {f"the model's {key}": value for key, value in training.items()} if isinstance(training, dict) else {}
+    return {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in found.items()}

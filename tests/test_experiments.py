@@ -6,7 +6,7 @@ import shlex
 import pytest
 import yaml
 
-from reports.experiments import coop, coop_config, coop_shifted, max_epoch, new_classes, transfer, zero_shot
+from reports.experiments import NAMES, coop, coop_config, coop_shifted, max_epoch, new_classes, transfer, zero_shot
 from reports.tables import GROUPS, TABLES, commands, select
 from tests.script_calls import ROOT, call
 
@@ -38,6 +38,11 @@ def test_the_runs_lie_where_the_scripts_put_them(experiment):
     made = [folder for line in lines for folder in dry_run(line, SEEDS="4 7", OUTPUT="/runs")]
     runs = [f"/seed{seed}" for seed in seeds] if experiment.seeded else [""]
     assert made == [f"/runs/{experiment.folder}{run}" for run in runs]
+
+
+def test_the_data_sets_names_are_those_of_their_configs():
+    trees = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "configs/datasets").glob("*.yaml")}
+    assert NAMES == {name: tree["DATASET"]["NAME"] for name, tree in trees.items() if name != "folder"}
 
 
 def last_commands(experiment, seeds):

@@ -11,6 +11,7 @@ import report
 from reports.curves import draw_figure, svg
 from reports.experiments import coop, nearest_words
 from reports.few_shot import find_curves
+from reports.identity import contradiction, differences
 from reports.runs import END_OF_TEST, parse_run
 from tests.made_up_results import LOG, write_results
 
@@ -81,6 +82,28 @@ def test_names_of_folders_forge_no_line(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("* ")] == ["* accuracy: 60.00% +- 0.00%"]
     assert len(lines) == 1 + 5 + 5 and all(map(str.isprintable, lines))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [FORGED, "\x1b[2J\u202e", "\ud800", "w" * 100_000, 10**4_000, float("nan"), [[[FORGED]] * 9] * 9, {FORGED: FORGED}],
+    ids=["forged", "terminal", "surrogate", "long", "digits", "nan", "lists", "dict"],
+)
+def test_what_results_say_of_the_run(tmp_path, value):
+    """Of its place by entries of results.json, of other seeds by settings whose keys are hostile too."""
+    settings = {"settings": {FORGED: value, "w" * 5_000: value}, "trained_with": {FORGED: value}}
+    write_results(tmp_path, "runs", {1: 60.0}, source=value, **settings)
+    write_results(tmp_path, "runs", {2: 60.0}, settings={"LR": 1})
+    runs = [parse_run(tmp_path / "runs" / f"seed{seed}") for seed in (1, 2)]
+    problem, sentence = contradiction(runs[0], {"source": "ImageNet"}), differences([runs[0], runs[1]])
+    assert problem.isprintable() and len(problem) < 1_100 and bool(problem) == isinstance(value, (str, int, float))
+    assert sentence.isprintable() and len(sentence) < 2_000 and "LR is its default in seed1, 1 in seed2" in sentence
+
+
+@pytest.mark.parametrize("said", ["a word", 7, None, [], {}])
+def test_settings_that_are_none(tmp_path, said):
+    write_results(tmp_path, "run", 60.0, settings=said, trained_with=said)
+    assert parse_run(tmp_path / "run").settings == {}
 
 
 class Tags(html.parser.HTMLParser):

@@ -420,6 +420,30 @@ class TestEveryTable:
                 made = [job_of[line] for line in experiment.command_lines(["1"])]
                 assert [job.target for job in made if job.program == "train"][-1] == run, experiment
 
+    def test_the_runs_are_configured_as_the_report_expects_them(self, planned):
+        """What a test says of the training is what its model's run was trained with."""
+        output, _, configs = planned
+        for experiment in dict.fromkeys(
+            experiment for table in tables.TABLES.values() for experiment in table.experiments
+        ):
+            cfg = configs[output / experiment.folder / ("seed1" if experiment.seeded else "")]
+            trained = configs[Path(cfg.RUN.MODEL_DIR)] if cfg.RUN.MODEL_DIR else cfg
+            coop = cfg.TRAINER.COOP
+            says = {
+                "trainer": cfg.TRAINER.NAME,
+                "cfg": cfg.RUN.CFG,
+                "dataset": cfg.DATASET.NAME,
+                "source": trained.DATASET.NAME if experiment.seeded else None,
+                "shots": trained.DATASET.NUM_SHOTS,
+                "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
+                "split": cfg.TEST.SPLIT,
+                "n_ctx": coop.N_CTX,
+                "csc": coop.CSC,
+                "class_token_position": coop.CLASS_TOKEN_POSITION,
+            }
+            assert experiment.promised == {key: says[key] for key in experiment.promised}, experiment
+            assert len(experiment.promised) >= 6
+
     def test_what_a_command_needs_is_made_by_one_before_it(self, planned):
         made = set()
         for command, job in planned[1].items():

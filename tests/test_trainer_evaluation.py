@@ -266,6 +266,8 @@ class TestFilesOfARun:
         accuracy = results["accuracy"]
         del results["accuracy"], results["error_rate"], results["correct"]
         del results["warnings"], results["provenance"], results["cost"]  # test_warnings.py, test_provenance.py
+        settings = results.pop("settings")
+        assert settings["OPTIM.LR"] == 0.02 and not settings.keys() & {"SEED", "RUN.MODEL_DIR", "OUTPUT_DIR", "RUN.CFG"}
         assert results == {
             "total": 9,
             "split": "test",
@@ -282,6 +284,7 @@ class TestFilesOfARun:
             "epoch": 2,
             "class_token_position": "end",
             "subsample": "all",
+            "trained_with": None,
             "config_digest": config_digest(config),
         }
         log = (tmp_path / "run" / "log.txt").read_text()
