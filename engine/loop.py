@@ -12,7 +12,7 @@ import torch
 
 from .checkpoint import MARKER
 from .distributed import any_rank, is_first_rank, n_ranks, sum_over_ranks
-from .features import ViewBatches
+from .feature_reader import ViewBatches
 from .files import missing_path
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
 from .log import AverageMeter, MetricMeter, progress

@@ -13,11 +13,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from engine import features as features_module
-from engine import images
+from engine import feature_reader, features, images
 from engine.data import DataManager
 from engine.feature_cache import FeatureCache, shards_of
-from engine.features import FeatureReader, item_key, weights_digest
+from engine.feature_reader import FeatureReader, item_key, weights_digest
 from engine.image_files import read_image
 from engine.registry import TRAINER_REGISTRY
 from engine.transforms import build_transform
@@ -242,8 +241,8 @@ def test_the_command_says_what_the_cache_holds_and_empties_it(tmp_path, capsys):
     filled(tmp_path, "a")
     filled(tmp_path, "b", space="other")
     (tmp_path / "mine.txt").touch()
-    assert features_module.main(["info", "--dir", str(tmp_path)]) == 0
-    assert features_module.main(["clear", "--dir", str(tmp_path)]) == 0
+    assert features.main(["info", "--dir", str(tmp_path)]) == 0
+    assert features.main(["clear", "--dir", str(tmp_path)]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"{tmp_path} holds 2 file(s) of 2 tower(s) and data sets, 0.00 GB"
     assert second.startswith(f"{tmp_path} held, now removed: 2 file(s)")
@@ -316,7 +315,7 @@ def test_workers_change_no_view(reader, cfg):
 def test_what_was_written_before_a_kill_is_not_encoded_again(reader, cfg, monkeypatch, n_images, n_kept):
     """Pieces of two batches of 4 images: those that are left are encoded as in a reading that nobody ends."""
     first, items = reader
-    monkeypatch.setattr(features_module, "N_BATCHES", 2)
+    monkeypatch.setattr(feature_reader, "N_BATCHES", 2)
     expected = views_of(counting(cfg("FEATURES.DIR", ""), first.tower), items)
     encode = first.encode
 

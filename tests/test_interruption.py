@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 import train
 from engine import job_runs, jobs
-from engine.features import FeatureReader
+from engine.feature_reader import FeatureReader
 from engine.interruption import Interrupted, finishing, interruptible, leave_signals_to_parent, raise_if_asked
 from engine.loop import Loop
 from tests.ranks import run_ranks
