@@ -24,7 +24,7 @@ from reports.runs import printable as printable_without_torch
 from tests.script_calls import ROOT
 from tests.tiny_clip import golden_state_dict
 from tests.tiny_run import build_trainer, tiny_cfg
-from trainers.base import learned_rows
+from trainers.learned_rows import learned_rows
 from trainers.templates import IMAGENET_TEMPLATES_SELECT
 from trainers.zsclip import ensemble_features
 
