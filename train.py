@@ -30,7 +30,7 @@ from engine.random_state import set_random_seed
 from engine.registry import TRAINER_REGISTRY
 from engine.results import log_doubts, results_of
 from engine.resume import remove_resume_files
-from engine.run_folder import is_done, read_results, resolve_seed, write_config, write_results
+from engine.run_folder import is_done, resolve_seed, set_results_aside, write_config, write_results
 from engine.run_lock import locked
 
 logger = logging.getLogger("train")
@@ -134,13 +134,13 @@ def do(cfg: CN, *, no_train: bool = False) -> None:
     if cfg.VERBOSE:
         logger.info("%s\n%s", cfg, environment())
     logger.info("Seed: %d", cfg.SEED)
-    if read_results(cfg.OUTPUT_DIR):
-        logger.info("The model in %s is another than the one that was tested: it is tested anew", cfg.RUN.MODEL_DIR)
     if cfg.RUN.DETERMINISTIC:
         logger.info("Deterministic: every operation repeats its bits, which costs time and memory on a GPU")
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
     if no_train:
         return
+    if is_first_rank() and set_results_aside(cfg.OUTPUT_DIR):
+        logger.info("The results there are of a model or a configuration that has changed: they are made anew")
     if cfg.RUN.EVAL_ONLY:
         trainer.load_model(cfg.RUN.MODEL_DIR, epoch=cfg.RUN.LOAD_EPOCH)
     write_config(cfg)  # from here on the folder is this run's

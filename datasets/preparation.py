@@ -154,7 +154,7 @@ def steps_by_hand(dataset: type, folder: Path) -> list[str]:
     """Returns the steps by which a person fetches what the folder lacks."""
     missing = [file for file in files_beside_images(dataset) if not (folder / file.name).exists()]
     ways = [" and ".join(by_hand(file, place) for file in files) for files, place in ways_to_images(dataset, folder)]
-    return [*(by_hand(file, folder) for file in missing), "; or ".join(ways)]
+    return [*(by_hand(file, folder) for file in missing), *filter(None, ["; or ".join(ways)])]
 
 
 def ways_to_images(dataset: type, folder: Path) -> list[tuple[tuple[RemoteFile, ...], Path]]:

@@ -110,15 +110,14 @@ def newest_whole(paths: Iterable[Path]) -> tuple[Path, dict[str, Any]] | None:
 
 
 def model_sha256(folder: str | Path, epoch: int | None = None) -> str | None:
-    """Returns a sha256 over the files from which the models of a run are loaded; None where there are none.
+    """Returns the sha256 of the file from which a run's model is loaded, of several one after another; None for none.
 
     Args:
         folder: The run's folder.
         epoch: After how many epochs; None or negative: the best model.
     """
     files = sorted(Path(folder).glob(f"*/{file_to_load(epoch)}"))
-    digest = hashlib.sha256("".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files).encode())
-    return digest.hexdigest() if files else None
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -169,6 +169,8 @@ def _check_run(cfg: CN) -> list[str]:
         errors.append(f"--load-epoch is {run.LOAD_EPOCH}, expected --model-dir with it. Name the run to load from.")
     if Path(cfg.OUTPUT_DIR).is_file():
         errors.append(f"--output-dir is {cfg.OUTPUT_DIR}, which is a file, expected a folder. Name another one.")
+    if cfg.INPUT.VIEWS and (n := cfg.DATALOADER.K_TRANSFORMS) > 1:
+        errors.append(f"DATALOADER.K_TRANSFORMS is {n}, expected 1 with INPUT.VIEWS. Leave one of them out.")
     return errors
 
 

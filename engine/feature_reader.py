@@ -23,7 +23,7 @@ from .datum import Datum
 from .distributed import any_rank, gather_rows, local_rank, n_ranks, share
 from .feature_cache import FeatureCache
 from .images import DatasetWrapper, Views
-from .interruption import leave_signals_to_parent
+from .interruption import leave_signals_to_parent, raise_if_asked
 from .log import progress
 from .samplers import mix_seeds
 from .sharing import shared
@@ -81,6 +81,7 @@ class FeatureReader:
         if missing:
             for indices, features in self._encode(dataset, missing):
                 cache.add([keys[index] for index in indices], features, write=local_rank() == 0)
+                raise_if_asked()  # what is encoded is kept
             rows = cache.lookup(keys)
         return torch.from_numpy(np.stack(rows))
 

@@ -14,6 +14,8 @@ from .trainer import TrainerX
 
 logger = logging.getLogger(__name__)
 
+SEEDS_OWN = ("SEED", "RUN.MODEL_DIR", "MODEL.INIT_WEIGHTS")  # keys in which an experiment's seeds differ
+
 
 def results_of(trainer: TrainerX) -> dict[str, Any]:
     """Returns the entries of results.json: what was measured, what identifies the run in a table, what to doubt."""
@@ -52,7 +54,7 @@ def results_of(trainer: TrainerX) -> dict[str, Any]:
 
 def settings_of(cfg: CN) -> dict[str, Any]:
     """Returns the changed keys that decide what a run computes, but for those in which an experiment's seeds differ."""
-    return {key: value for key, value in identity(cfg).items() if key not in ("SEED", "RUN.MODEL_DIR")}
+    return {key: value for key, value in identity(cfg).items() if key not in SEEDS_OWN}
 
 
 def chance_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:

@@ -19,7 +19,7 @@ from .distributed import is_first_rank, on_first_rank
 from .files import write_atomically
 from .plain_yaml import dump_plain_yaml
 
-CONFIG, RESULTS = "config.yaml", "results.json"
+CONFIG, RESULTS, BEFORE = "config.yaml", "results.json", "results-before.json"
 
 
 def read_config(folder: str | Path) -> CN | None:
@@ -66,6 +66,15 @@ def write_results(cfg: CN, results: dict[str, Any]) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
 
+def set_results_aside(folder: str | Path) -> bool:
+    """Renames results that are no longer those of the run in `folder`, so that nothing counts them; says if it did."""
+    path = Path(folder) / RESULTS
+    if not path.is_file():
+        return False
+    path.replace(path.with_name(BEFORE))
+    return True
+
+
 def resolve_seed(cfg: CN) -> None:
     """Replaces a negative SEED, on all ranks: by that of the unfinished run in OUTPUT_DIR, or by a fresh one."""
     if cfg.SEED < 0:
@@ -74,12 +83,10 @@ def resolve_seed(cfg: CN) -> None:
 
 
 def is_done(cfg: CN) -> bool:
-    """Says whether OUTPUT_DIR holds this very run, ended.
+    """Says whether OUTPUT_DIR holds this very run, ended; the test of a model that has changed since is not done.
 
     Raises:
         ConfigError: If it, or RESUME, holds a run of another configuration; the message names the keys that differ.
-
-    A test of a model that has been trained anew since is to be done again.
     """
     stored = {folder: read_config(folder) for folder in (cfg.OUTPUT_DIR, *filter(None, [cfg.RESUME]))}
     for folder, other in stored.items():

@@ -23,8 +23,10 @@ from .trainer_base import TrainerBase
 
 logger = logging.getLogger(__name__)
 
-# What the class that names the image tower answers for; a subclass that redefines one of these means the pixels.
-IN_TESTS, IN_TRAINING = ("model_inference", "parse_batch_test"), ("forward_backward", "parse_batch_train")
+# Methods that see the pixels. Where a subclass of the class that defines image_tower redefines one, features may not
+# stand for them.
+PIXELS_IN_TESTS = ("model_inference", "parse_batch_test")
+PIXELS_IN_TRAINING = ("forward_backward", "parse_batch_train")
 
 
 class Tester(TrainerBase):
@@ -72,19 +74,19 @@ class Tester(TrainerBase):
                 "are kept by that module's weights. Return such a module, or redefine model_inference."
             )
         is_frozen = tower is not None and not any(parameter.requires_grad for parameter in tower.parameters())
-        in_tests = is_frozen and self._answers_for(*IN_TESTS)
-        if n_views and not (in_tests and self._answers_for(*IN_TRAINING) and self._trains_on_one_view()):
+        in_tests = is_frozen and self._keeps(*PIXELS_IN_TESTS)
+        if n_views and not (in_tests and self._keeps(*PIXELS_IN_TRAINING) and self._trains_on_one_view()):
             raise ValueError(
-                f"INPUT.VIEWS is {n_views}, expected 0: {name} computes on images, not on features of a frozen tower. "
-                "Leave INPUT.VIEWS out."
+                f"INPUT.VIEWS is {n_views}, expected 0: {name} looks at images, in a step, a test or a loader of its "
+                "own, or its image tower is not frozen. Leave INPUT.VIEWS out."
             )
         return FeatureReader(self.cfg, tower, self.encode_images) if in_tests else None
 
     def _definer(self, name: str) -> type:
         return next(cls for cls in type(self).__mro__ if name in vars(cls))
 
-    def _answers_for(self, *names: str) -> bool:
-        """Says whether no class below the one that names the image tower redefines one of these methods."""
+    def _keeps(self, *names: str) -> bool:
+        """Says whether no class below the one that defines the image tower redefines one of these methods."""
         return all(issubclass(self._definer("image_tower"), self._definer(name)) for name in names)
 
     def _trains_on_one_view(self) -> bool:

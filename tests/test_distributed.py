@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from engine import distributed, features
+from engine import distributed, feature_reader
 from engine.distributed import any_rank, first_on_machine, gather_rows, n_ranks, on_first_rank, process_group, share
 from engine.run_folder import read_results
 from engine.sharing import sharing
@@ -66,7 +66,7 @@ def do_run(cfg):
 def do_all(tiny_files, folder, rank=0):
     """Does RUNS, and what else several ranks do."""
     data, clips = tiny_files
-    features.N_BATCHES = 1  # so that there are several pieces; this process ends with this function
+    feature_reader.N_BATCHES = 1  # so that there are several pieces; this process ends with this function
     keys = ("FEATURES.DIR", "", "TRAINER.COCOOP.PREC", "fp32", "TRAINER.COCOOP.N_CTX", 2)
     keys += ("TRAINER.LINEAR_PROBE.PREC", "fp32")
     cfg_of = partial(tiny_cfg, data, clips["vit"])

@@ -349,6 +349,11 @@ def test_an_interrupted_run_with_views_goes_on_to_the_same_end(cfg, tmp_path, mo
     assert torch.equal(train(part)["ctx"], whole["ctx"])
 
 
+def test_views_with_several_transforms_are_refused(cfg):
+    with pytest.raises(ValueError, match="DATALOADER.K_TRANSFORMS is 2, expected 1 with INPUT.VIEWS. Leave one of"):
+        cfg("INPUT.VIEWS", 2, "DATALOADER.K_TRANSFORMS", 2)
+
+
 def test_a_negative_number_of_views_is_refused(cfg):
     with pytest.raises(ValueError, match="INPUT.VIEWS is -1, expected at least 0"):
         cfg("INPUT.VIEWS", -1)
@@ -432,23 +437,34 @@ def test_whoever_encodes_in_another_way_returns_another_tower(cfg, monkeypatch):
             return self.tower(images.flip(-1))
 
     class Right(CoOp):
-        def image_tower(self):
-            return Tower(super().image_tower())
+        def prompted_clip(self, clip_model, classnames, **changes):
+            model = super().prompted_clip(clip_model, classnames, **changes)
+            model.image_encoder = Tower(model.image_encoder)
+            return model
 
-    class Wrong(CoOp):
+    class Encodes(CoOp):
         def encode_images(self, images):
             return super().encode_images(images.flip(-1))
 
+    class TestsAnother(CoOp):
+        def image_tower(self):
+            return Tower(super().image_tower())
+
     build_trainer(cfg()).test()
-    use(monkeypatch, Wrong)
+    use(monkeypatch, Encodes)
     with pytest.raises(ValueError, match="CoOp redefines encode_images, expected image_tower to return a module that"):
+        build_trainer(cfg())
+    use(monkeypatch, TestsAnother)
+    with pytest.raises(ValueError, match="CoOp's image_tower is not its model's image_encoder, expected the same"):
         build_trainer(cfg())
     use(monkeypatch, Right)
     trainer = build_trainer(cfg())
     images = next(iter(trainer.test_loader))["img"]
     with torch.no_grad():
         [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
-        torch.testing.assert_close(logits, trainer.model(images.flip(-1)))
+        torch.testing.assert_close(logits, trainer.model.classify(trainer.clip_model.visual(images.flip(-1)).float()))
+    fresh, views = train(cfg(name="fresh")), train(cfg("INPUT.VIEWS", 2, name="views"))
+    torch.testing.assert_close(fresh["ctx"], views["ctx"], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +472,7 @@ def test_whoever_encodes_in_another_way_returns_another_tower(cfg, monkeypatch):
 )
 def test_views_are_refused_where_a_method_computes_on_images(cfg, monkeypatch, method):
     use(monkeypatch, method)
-    with pytest.raises(ValueError, match="INPUT.VIEWS is 2, expected 0: CoOp computes on images"):
+    with pytest.raises(ValueError, match="INPUT.VIEWS is 2, expected 0: CoOp looks at images"):
         build_trainer(cfg("INPUT.VIEWS", 2))
     assert train(cfg())  # without them it does
 

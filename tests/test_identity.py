@@ -75,7 +75,7 @@ class TestPlace:
         [("n_ctx", 4, 16), ("csc", True, False), ("class_token_position", "front", "end")],
     )
     def test_another_kind_of_context(self, tmp_path, key, said, expected):
-        write_results(tmp_path, COOP, {1: 70.0}, **{key: said})
+        write_results(tmp_path, COOP, {1: 70.0}, settings={"SEED": 1}, **{key: said})
         found = cell(tmp_path, "shapes_prompts", "CoOp, M=16", "Shapes")
         assert found.value is None and found.problems[0].endswith(f": {key} is {said!r}, expected {expected!r}")
 
@@ -116,9 +116,15 @@ class TestPlace:
         assert found.value == "own (1.0000)"
         assert found.problems == (f"{folder}/seed1: results.json is of another run: seed is 2, expected 1",)
 
+    @pytest.mark.parametrize("settings", [{"TRAINER.COOP.CTX_INIT": "a photo of a"}, None], ids=["words", "older"])
+    def test_words_to_start_from_decide_the_number_of_vectors(self, tmp_path, settings):
+        """The folder's name says what was asked for."""
+        write_results(tmp_path, COOP, {1: 70.0}, n_ctx=4, settings=settings)
+        assert cell(tmp_path, "shapes_prompts", "CoOp, M=16", "Shapes").value == 70.0
+
     def test_curves(self, tmp_path):
         write_results(tmp_path, COOP, {1: 60.0}, seed=1, shots=16, n_ctx=16, csc=False, dataset="Shapes")
-        write_results(tmp_path, COOP, {2: 90.0}, seed=2, shots=1, n_ctx=4, csc=True, split="val")
+        write_results(tmp_path, COOP, {2: 90.0}, seed=2, shots=1, n_ctx=4, csc=True, split="val", settings={"SEED": 2})
         star = tmp_path / zero_shot("shapes", "tiny").folder
         write_results(tmp_path, star, 99.0, subsample="new")
         curves = find_curves(tmp_path)

@@ -243,12 +243,13 @@ def test_a_model_that_was_trained_anew_is_tested_anew(argv, tmp_path, capsys):
     torch_file = tmp_path / "run/prompt_learner/model.pth.tar-3"
     call(folder="run")
     said, same = test()  # the same bits
-    digest = hashlib.sha256(hashlib.sha256(torch_file.read_bytes()).hexdigest().encode()).hexdigest()
+    digest = hashlib.sha256(torch_file.read_bytes()).hexdigest()
     assert same["provenance"]["model_sha256"] == digest
     ctx = load_checkpoint(torch_file)
     save_checkpoint({**ctx, "state_dict": {**ctx["state_dict"], "ctx": -ctx["state_dict"]["ctx"]}}, torch_file.parent)
     said, other = test()
-    assert "is another than the one that was tested: it is tested anew" in said
+    assert "are of a model or a configuration that has changed: they are made anew" in said
+    assert json.loads((tmp_path / "eval" / "results-before.json").read_text()) == same
     assert other["provenance"]["model_sha256"] not in (first["provenance"]["model_sha256"], digest)
     torch_file.unlink()
     assert "Done already" in test()[0]  # what is not there cannot be tested

@@ -15,6 +15,7 @@ from clip.clip import load, weights_sha256
 from clip.model import CLIP, convert_weights
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.distributed import first_on_machine
+from engine.feature_reader import FeatureReader
 from engine.registry import near_name
 from engine.sharing import common_tensors, shared
 
@@ -149,6 +150,7 @@ class PromptTrainer(TrainerX):
 
     node = ""
     ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
+    clip_model: CLIP | None = None  # as `load_clip` returns it
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
@@ -188,11 +190,11 @@ class PromptTrainer(TrainerX):
         Raises:
             ValueError: If a tensor of the model is also CLIP's.
         """
-        if model is not None and (names := common_tensors(self.clip_model, model)):
+        if None not in (self.clip_model, model) and (names := common_tensors(self.clip_model, model)):
             raise ValueError(
                 f"{self.cfg.TRAINER.NAME}'s {name} holds {names[0]} of the loaded CLIP ({len(names)} tensor(s)), "
-                "expected none of it: other runs of the process use it too. Let prompted_clip start with "
-                "clip_model = copy.deepcopy(clip_model)."
+                "expected none of it: other runs of the process use it too. Clone the tensor, or let prompted_clip "
+                "start with clip_model = copy.deepcopy(clip_model)."
             )
         super().register_model(name, model, optim, sched)
 
@@ -207,6 +209,14 @@ class PromptTrainer(TrainerX):
             loss = F.cross_entropy(logits, labels)
         self.model_backward_and_update(loss)
         return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
+
+    def build_features(self) -> FeatureReader | None:
+        if self.image_tower() not in (None, getattr(self.model, "image_encoder", None)):
+            raise ValueError(
+                f"{self.cfg.TRAINER.NAME}'s image_tower is not its model's image_encoder, expected the same: training "
+                "goes through the model. Set image_encoder in prompted_clip, and leave image_tower as it is."
+            )
+        return super().build_features()
 
     def image_tower(self) -> nn.Module | None:
         is_classified_by_feature = getattr(type(self.model), "forward", None) is PromptedCLIP.forward
