@@ -31,7 +31,7 @@ from .transforms import build_transform
 
 GB = 1e9
 CPU_BATCH = 32  # images encoded at once on a CPU: more take longer each, and the next are read meanwhile
-N_BATCHES = 16  # each rank encodes so many, then they are written: it is what a kill loses
+N_BATCHES = 4  # each rank encodes so many, then they are written: it is what a kill loses
 N_SHARED = 4  # caches that runs in one process share: of training and test transforms, of two data sets
 
 

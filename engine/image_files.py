@@ -39,7 +39,8 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     except Exception as error:  # what a decoder raises on a broken file depends on the format
         raise BrokenImageError(
             f"Image {shown} does not decode ({type(error).__name__}: {error}), expected a whole image file. "
-            "Replace it; `python -m datasets.check NAME --root FOLDER --decode` finds all such files."
+            "Replace it, or go on without such images: INPUT.ON_BAD_IMAGE skip. `python -m datasets.check NAME --root "
+            "FOLDER --decode` finds them all."
         ) from error
 
 

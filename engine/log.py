@@ -7,8 +7,9 @@ import logging
 import os
 import platform
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from tqdm import tqdm
 from .distributed import is_first_rank
 from .files import writing
 from .text import encodable
+
+LINE_EVERY_S = 60  # where there is no terminal
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ def environment() -> str:
 
 
 def progress(batches: Iterable, label: str, *, n_done: int = 0, n: int | None = None) -> Iterable:
-    """Shows a bar on a terminal, nothing elsewhere.
+    """Shows a bar on a terminal, and elsewhere logs a line each minute.
 
     Args:
         batches: What the bar runs over.
@@ -115,8 +118,20 @@ def progress(batches: Iterable, label: str, *, n_done: int = 0, n: int | None = 
         n_done: So much was done before.
         n: How much there is in all; None: the length of `batches`.
     """
-    hidden = not (sys.stderr.isatty() and is_first_rank())
-    return tqdm(batches, desc=label, leave=False, disable=hidden, initial=n_done, total=n)
+    if not is_first_rank():
+        return batches
+    if sys.stderr.isatty():
+        return tqdm(batches, desc=label, leave=False, initial=n_done, total=n)
+    return _with_lines(batches, label, n_done, len(batches) if n is None else n)
+
+
+def _with_lines(batches: Iterable, label: str, n_done: int, n: int) -> Iterator:
+    said_s = time.monotonic()
+    for done, batch in enumerate(batches, start=n_done + 1):
+        yield batch
+        if time.monotonic() - said_s >= LINE_EVERY_S:
+            logger.info(f"{label}: {done:,} of {n:,}")
+            said_s = time.monotonic()
 
 
 class AverageMeter:

@@ -90,7 +90,7 @@ def is_done(cfg: CN) -> bool:
     """
     stored = {folder: read_config(folder) for folder in (cfg.OUTPUT_DIR, *filter(None, [cfg.RESUME]))}
     for folder, other in stored.items():
-        if other is not None:
+        if other is not None and has_begun(folder):
             _refuse_another(cfg, other, folder)
     results = read_results(cfg.OUTPUT_DIR)
     same = results is not None and results.get("config_digest") == config_digest(cfg)
@@ -99,9 +99,14 @@ def is_done(cfg: CN) -> bool:
     if stored[cfg.OUTPUT_DIR] is None and results is not None and not same:
         raise ConfigError(
             f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration, expected the same one or an empty "
-            "folder. Choose another --output-dir, or move the old results away."
+            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old results away."
         )
     return same
+
+
+def has_begun(folder: str | Path) -> bool:
+    """Says whether a run has left something in its folder that another one would spoil: a model, a state, results."""
+    return any(path for pattern in (RESULTS, "*.pth.tar", "*/*.pth.tar*") for path in Path(folder).glob(pattern))
 
 
 def tested_model(cfg: CN) -> str | None:
@@ -130,5 +135,6 @@ def _refuse_another(cfg: CN, stored: CN, folder: str) -> None:
         lines = [f"  - {key} is {values_found[key]!r} there, {values_asked[key]!r} was asked for" for key in differing]
         raise ConfigError(
             f"The folder {folder} holds a run of another configuration, expected the same one or an empty "
-            "folder. Choose another --output-dir, or move the old run away. What differs:\n" + "\n".join(lines)
+            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old run away. What differs:\n"
+            + "\n".join(lines)
         )

@@ -4,10 +4,13 @@ import re
 
 import pytest
 import torch
+from yacs.config import CfgNode as CN
 
 from engine import load_checkpoint, save_checkpoint
+from engine.config_file import full_default
 from tests.tiny_clip import golden_images
 from tests.tiny_run import CLASSES, build_trainer, tiny_cfg
+from trainers.base import PromptTrainer
 
 CSC = ("TRAINER.COOP.CSC", True)
 
@@ -114,3 +117,13 @@ def test_one_context_for_all_goes_anywhere(make, tmp_path):
     trainer.dm.dataset.classnames = ["face", "leopard", "teapot"]
     trainer.save_model(1)
     make().load_model(tmp_path / "run", epoch=1)
+
+
+@pytest.mark.parametrize(("node", "key"), [("", "TRAINER.NODE.PREC"), ("BARE", "TRAINER.BARE.PREC")])
+def test_a_method_without_the_key_of_its_precision_is_told(node, key):
+    cfg = full_default()
+    cfg.TRAINER.BARE = CN({"N": 1})
+    method = type("Bare", (PromptTrainer,), {"node": node})
+    assert method.config_errors(cfg) == [
+        f"Bare has no key {key}, expected one. Define `node`, and the key in `add_config`."
+    ]

@@ -467,6 +467,18 @@ def test_whoever_encodes_in_another_way_returns_another_tower(cfg, monkeypatch):
     torch.testing.assert_close(fresh["ctx"], views["ctx"], rtol=1e-4, atol=1e-6)
 
 
+def test_a_loss_of_a_methods_own_goes_with_views(cfg, monkeypatch):
+    class Smooth(CoOp):
+        def loss(self, logits, labels):
+            return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.5)
+
+    plain = train(cfg(name="plain"))
+    use(monkeypatch, Smooth)
+    fresh, views = train(cfg(name="fresh")), train(cfg("INPUT.VIEWS", 2, name="views"))
+    torch.testing.assert_close(fresh["ctx"], views["ctx"], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(plain["ctx"], fresh["ctx"], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "method", [FlipsInTests, FlipsInBatches, FlipsInTheModel, FlipsWhileTraining, StepsItself, TrainsTheTower]
 )

@@ -4,11 +4,12 @@ import io
 import logging
 import os
 import sys
+import time
 
 import pytest
 import torch
 
-from engine.log import AverageMeter, MetricMeter, close_logging, environment, say, setup_logging
+from engine.log import AverageMeter, MetricMeter, close_logging, environment, progress, say, setup_logging
 
 logger = logging.getLogger("engine.test")
 
@@ -139,3 +140,16 @@ def test_metric_meter_prints_last_value_and_mean():
 def test_environment_names_the_versions():
     assert torch.__version__ in environment()
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in environment()
+
+
+def test_where_there_is_no_terminal_a_line_tells_how_far_it_is(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    now_s = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    seen = []
+    with caplog.at_level(logging.INFO, logger="engine"):
+        for batch in progress([10, 20, 30, 40], "test", n_done=1000, n=1004):
+            seen.append(batch)
+            now_s[0] += 40
+    assert seen == [10, 20, 30, 40]
+    assert caplog.messages == ["test: 1,002 of 1,004", "test: 1,004 of 1,004"]

@@ -100,17 +100,20 @@ class TestRunFolder:
         write_results(cfg, {})
         assert is_done(self.cfg(tmp_path, DATALOADER__NUM_WORKERS=0, DATASET__ROOT="/moved", TRAIN__PRINT_FREQ=5))
 
-    @pytest.mark.parametrize("ended", [True, False])
-    def test_another_configuration_is_refused_with_the_keys(self, tmp_path, ended):
+    @pytest.mark.parametrize(
+        "left", ["results.json", "resume.pth.tar", "one/model.pth.tar-1", "one/model-best.pth.tar"]
+    )
+    def test_another_configuration_is_refused_with_the_keys(self, tmp_path, left):
         cfg = self.cfg(tmp_path, OPTIM__LR=0.002)
         write_config(cfg)
-        if ended:
-            write_results(cfg, {})
+        assert not is_done(self.cfg(tmp_path, SEED=2))  # nothing is there that it would spoil
+        (tmp_path / "run" / left).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / left).touch()
         with pytest.raises(ConfigError) as error:
             is_done(self.cfg(tmp_path, SEED=2))
         assert str(error.value) == (
             f"The folder {tmp_path}/run holds a run of another configuration, expected the same one or an empty "
-            "folder. Choose another --output-dir, or move the old run away. What differs:\n"
+            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old run away. What differs:\n"
             "  - OPTIM.LR is 0.002 there, 0.0003 was asked for\n"
             "  - SEED is 1 there, 2 was asked for"
         )

@@ -154,6 +154,9 @@ class PromptTrainer(TrainerX):
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
+        if "PREC" not in cfg.TRAINER.get(cls.node, {}):
+            key = f"TRAINER.{cls.node or 'NODE'}.PREC"
+            return [f"{cls.__name__} has no key {key}, expected one. Define `node`, and the key in `add_config`."]
         return option_errors(cfg, {f"TRAINER.{cls.node}.PREC": PRECISIONS})
 
     def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> nn.Module:
@@ -206,9 +209,13 @@ class PromptTrainer(TrainerX):
             else:
                 images, labels = self.parse_batch_train(batch)
                 logits = self.model(images)
-            loss = F.cross_entropy(logits, labels)
+            loss = self.loss(logits, labels)
         self.model_backward_and_update(loss)
         return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss, the mean over a batch's logits (B, C) and labels (B,); a method may have its own."""
+        return F.cross_entropy(logits, labels)
 
     def build_features(self) -> FeatureReader | None:
         if self.image_tower() not in (None, getattr(self.model, "image_encoder", None)):
