@@ -6,6 +6,7 @@ import pytest
 
 from datasets.folder import Folder
 from engine import DATASET_REGISTRY, Datum
+from tests.small_copies import small_copy, small_web
 from tests.tiny_run import train_flags, write_clip, write_images
 
 
@@ -46,3 +47,18 @@ def some_classes(monkeypatch, tmp_path):
 
     monkeypatch.setitem(DATASET_REGISTRY._entries, "Some", Some)
     return Some, data
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """A loopback server that stands for all publishers."""
+    with small_web(tmp_path / "web", monkeypatch) as web:
+        yield web
+
+
+@pytest.fixture
+def dtd(web, monkeypatch):
+    """The small copy of DTD, which its publisher, Google Drive and the mirror have."""
+    copy = small_copy("dtd", monkeypatch)
+    web.publish(copy)
+    return copy

@@ -9,13 +9,7 @@ import pytest
 
 from datasets import check, prepare
 from engine import get_cfg_default
-from tests.small_copies import small_copy, small_web
-
-
-@pytest.fixture
-def web(tmp_path, monkeypatch):
-    with small_web(tmp_path / "web", monkeypatch) as web:
-        yield web
+from tests.small_copies import small_copy
 
 
 @pytest.fixture

@@ -10,24 +10,10 @@ import pytest
 from datasets import one_at_a_time, prepare
 from datasets.one_at_a_time import filling
 from engine.run_lock import LOCK
-from tests.small_copies import small_copy, small_web
 from tests.small_disk import filled, read_only, small_disk
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 FORK = multiprocessing.get_context("fork")
-
-
-@pytest.fixture
-def web(tmp_path, monkeypatch):
-    with small_web(tmp_path / "web", monkeypatch) as web:
-        yield web
-
-
-@pytest.fixture
-def dtd(web, monkeypatch):
-    copy = small_copy("dtd", monkeypatch)
-    web.publish(copy)
-    return copy
 
 
 @pytest.fixture

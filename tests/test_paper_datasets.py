@@ -14,7 +14,6 @@ from tests.small_copies import (
     SHIFTED,
     imagenet_archives,
     small_copy,
-    small_web,
     write_files,
 )
 from tests.tiny_run import build_trainer, tiny_cfg
@@ -32,12 +31,6 @@ PROMPTS = {  # of a class of each data set, as the papers write it
     "ucf101": ("Apply_Eye_Makeup", "a photo of a person doing Apply Eye Makeup."),
     **dict.fromkeys(("imagenet", *SHIFTED), ("bald eagle", "a photo of a bald eagle.")),
 }
-
-
-@pytest.fixture
-def web(tmp_path, monkeypatch):
-    with small_web(tmp_path / "web", monkeypatch) as web:
-        yield web
 
 
 def load(name, root, *, shots=-1, subset="all", seed=1):

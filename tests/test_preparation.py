@@ -13,24 +13,10 @@ import pytest
 from datasets import preparation, prepare
 from datasets.check import find_dataset
 from datasets.sources import MIRROR
-from tests.small_copies import CLASSES, MIRROR_FOLDER, jpeg, pack, small_copy, small_web, write_files
+from tests.small_copies import CLASSES, MIRROR_FOLDER, jpeg, pack, small_copy, write_files
 
 DTD_SPLIT = "split_zhou_DescribableTextures.json"
 OWN_SPLIT = "split_seed1_DescribableTextures.json"
-
-
-@pytest.fixture
-def web(tmp_path, monkeypatch):
-    with small_web(tmp_path / "web", monkeypatch) as web:
-        yield web
-
-
-@pytest.fixture
-def dtd(web, monkeypatch):
-    """The small copy of DTD, which its publisher, Google Drive and the mirror have."""
-    copy = small_copy("dtd", monkeypatch)
-    web.publish(copy)
-    return copy
 
 
 @pytest.fixture

@@ -227,21 +227,21 @@ def test_nothing_is_saved_that_is_no_number(make, tmp_path):
 
 
 def test_a_model_that_was_trained_anew_is_tested_anew(argv, tmp_path, capsys):
-    def call(*pairs, folder, flags=()):
-        assert train.main([*argv(folder, *pairs)[:-4], *flags, *argv(folder, *pairs)[-4:]]) == 0
+    def call(folder, *flags):
+        assert train.main([*flags, *argv(folder)]) == 0
         return capsys.readouterr().out
 
     def test():
-        said = call(folder="eval", flags=["--eval-only", f"--model-dir={tmp_path}/run", "--load-epoch=3"])
+        said = call("eval", "--eval-only", f"--model-dir={tmp_path}/run", "--load-epoch=3")
         return said, json.loads((tmp_path / "eval" / "results.json").read_text())
 
-    call(folder="run")
+    call("run")
     _, first = test()
     said, again = test()
     assert "Done already" in said and again == first
     shutil.rmtree(tmp_path / "run")
     torch_file = tmp_path / "run/prompt_learner/model.pth.tar-3"
-    call(folder="run")
+    call("run")
     said, same = test()  # the same bits
     digest = hashlib.sha256(torch_file.read_bytes()).hexdigest()
     assert same["provenance"]["model_sha256"] == digest
