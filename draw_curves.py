@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parse_test_res import check_directory
-from reports.curves import draw_figure, save_figure
 from reports.experiments import FEW_SHOTS
-from reports.few_shot import Curves, find_curves
+from reports.figures.curves import draw_figure, save_figure
+from reports.figures.few_shot import Curves, find_curves
 from reports.runs import printable
 
 SUFFIXES = (".png", ".pdf", ".svg")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from clip.nearest_words import nearest_words, read_embedding, word_of
 from engine.checkpoint import load_checkpoint, newest_checkpoint, saved_epoch
-from engine.config_file import read_yaml
+from engine.config.load import read_yaml
 from engine.files import missing_path, write_atomically
 from engine.registry import near_name
 from engine.text import encodable, printable

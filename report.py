@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.output import write_whole
-from reports.page import to_html
-from reports.render import to_csv, to_latex, to_markdown, to_text
-from reports.table import FilledTable, Table, fill
-from reports.tables import GROUPS, TABLES, select
+from reports.render.output import write_whole
+from reports.render.page import to_html
+from reports.render.text import to_csv, to_latex, to_markdown, to_text
+from reports.tables.catalogue import GROUPS, TABLES, select
+from reports.tables.table import FilledTable, Table, fill
 
 FORMATS = {"text": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
 

@@ -25,11 +25,11 @@ if __name__ == "__main__":  # while the imports below take their seconds, Ctrl-C
 
 import report
 import train
-from engine.config_file import ConfigError
-from engine.job_runs import default_jobs, print_failures, print_left, print_line, print_plan, run, until_interrupted
-from engine.jobs import Job
-from engine.run_folder import is_done
-from reports import tables
+from engine.config.load import ConfigError
+from engine.run.folder import is_done
+from launch.plan import default_jobs, print_failures, print_left, print_line, print_plan, run, until_interrupted
+from launch.workers import Job
+from reports.tables import catalogue as tables
 
 # Each command line sets its own; none is of a plug-in.
 SCRIPT_VARIABLES = {"TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE", "PLUGIN", "PLUGIN_CONFIG"}

@@ -3,7 +3,29 @@
 from setuptools import setup
 
 # Named one by one: `clip` and `datasets` share their names with other projects, so nothing is found by chance.
-PACKAGES = ["benchmarks", "clip", "dassl", "dassl.data", "datasets", "engine", "reports", "tools", "trainers"]
+PACKAGES = [
+    "benchmarks",
+    "clip",
+    "dassl",
+    "dassl.data",
+    "datasets",
+    "datasets.drawing",
+    "datasets.fetch",
+    "datasets.splits",
+    "datasets.verify",
+    "engine",
+    "engine.config",
+    "engine.data",
+    "engine.features",
+    "engine.run",
+    "launch",
+    "reports",
+    "reports.figures",
+    "reports.render",
+    "reports.tables",
+    "tools",
+    "trainers",
+]
 MODULES = ["draw_curves", "interpret_prompt", "parse_test_res", "report", "reproduce", "sweep", "train"]
 
 REQUIREMENTS = [
@@ -32,7 +54,9 @@ EXTRAS = {
         "hypothesis>=6.100",
         "open_clip_torch>=2.24",
         "pytest>=8.0",
+        "pytest-cov>=5.0",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.5",
         "ray>=2.9",
         "requests>=2.31",
         "ruff>=0.6",
@@ -50,7 +74,7 @@ setup(
     py_modules=MODULES,
     package_data={
         "clip": ["VOCABULARY.md", "bpe_simple_vocab_16e6.txt.gz", "shapes.npz"],
-        "reports": ["paper.yaml"],
+        "reports.tables": ["paper.yaml"],
     },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

@@ -23,9 +23,11 @@ if __name__ == "__main__":  # while the imports below take their seconds, Ctrl-C
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import train
-from engine import ray_jobs
-from engine.config_file import ConfigError
-from engine.job_runs import (
+from engine.config.load import ConfigError
+from engine.config.plugins import plugins
+from engine.run.folder import is_done, resolve_seed
+from launch import ray as ray_jobs
+from launch.plan import (
     Finish,
     default_jobs,
     finish_here,
@@ -37,11 +39,9 @@ from engine.job_runs import (
     run,
     until_interrupted,
 )
-from engine.jobs import Job
-from engine.plugins import plugins
-from engine.run_folder import is_done, resolve_seed
+from launch.workers import Job
 from reports.experiments import EPOCHS, Experiment, coop, coop_config, transfer_source
-from reports.sweep_table import to_text
+from reports.tables.sweep import to_text
 
 PROMPT = {"nctx": 16, "csc": "False", "ctp": "end"}  # flags of CoOp and methods like it, and their defaults
 WITHOUT_PROMPT = ("CoCoOp", "LinearProbe")  # their configs say it, or there is none

@@ -18,20 +18,20 @@ from yacs.config import CfgNode as CN
 import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
 from clip.clip import weights_sha256
-from engine.config_file import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
+from engine.config.load import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
+from engine.config.plugins import plugins
 from engine.determinism import deterministic
+from engine.device import keep_freed_memory, memory_advice
 from engine.distributed import is_first_rank, n_ranks, on_first_rank, process_group
 from engine.interruption import Interrupted, finishing, interruptible, starting_over
 from engine.log import close_logging, environment, say, setup_logging
-from engine.memory import keep_freed_memory, memory_advice
-from engine.plugins import plugins
-from engine.provenance import cost, provenance
 from engine.random_state import set_random_seed
 from engine.registry import TRAINER_REGISTRY
-from engine.results import log_doubts, results_of
 from engine.resume import remove_resume_files
-from engine.run_folder import is_done, resolve_seed, set_results_aside, write_config, write_results
-from engine.run_lock import locked
+from engine.run.folder import is_done, resolve_seed, set_results_aside, write_config, write_results
+from engine.run.lock import locked
+from engine.run.provenance import cost, provenance
+from engine.run.results import log_doubts, results_of
 
 logger = logging.getLogger("train")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import train
 from engine import TRAINER_REGISTRY, TrainerX, get_cfg_default, set_random_seed
-from engine.memory import keep_freed_memory
+from engine.device import keep_freed_memory
 
 from .measure import Report, add_arguments, alternate, timed
 from .runs import our_epoch

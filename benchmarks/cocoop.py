@@ -21,7 +21,7 @@ from torch import Tensor
 
 from clip.model import CLIP
 from clip.prompts import PromptEncoder
-from engine.memory import keep_freed_memory
+from engine.device import keep_freed_memory
 from trainers.base import TextEncoder
 from trainers.cocoop import PromptLearner
 

@@ -4,7 +4,7 @@ Run:   python -m benchmarks.loader [--repeats 3] [--images 256] [--json FILE]
 The loader reads JPEG files of 500 x 375 pixels of smooth noise, in this process, and makes a random view of each; the
 naive side decodes them in every epoch, ours has kept them (DATALOADER.CACHE_GB). The towers are RN50's and ViT-B/16's
 with random weights, forward on 32 images in float32; the naive side is a program that takes no care of either, ours
-keeps freed memory (engine/memory.py), uses MODEL.CHANNELS_LAST, or both. As memory is a matter of the whole process,
+keeps freed memory (engine/device.py), uses MODEL.CHANNELS_LAST, or both. As memory is a matter of the whole process,
 each side has one of its own. Times are medians over rounds of all sides in turn.
 """
 
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from clip.model import ModifiedResNet, VisionTransformer
 from engine import Datum, build_transform, get_cfg_default
-from engine.data import build_data_loader
-from engine.memory import keep_freed_memory
+from engine.data.manager import build_data_loader
+from engine.device import keep_freed_memory
 
 from .measure import Report, add_arguments, alternate, device, timed
 from .runs import relative

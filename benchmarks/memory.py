@@ -17,7 +17,7 @@ from functools import partial
 import torch
 
 from clip.model import CLIP
-from engine.memory import keep_freed_memory
+from engine.device import keep_freed_memory
 
 from .measure import Report, add_arguments, add_precision, alternate, count_flops, matmul_rate, peak_memory, timed
 from .runs import relative

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from yacs.config import CfgNode as CN
 
-from engine.data import DataManager
+from engine.data.manager import DataManager
 
 from .measure import Report, alternate, count_flops, matmul_rate, timed
 from .runs import (

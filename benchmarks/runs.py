@@ -23,9 +23,9 @@ import train
 from clip.clip import load
 from clip.model import CLIP, convert_weights
 from engine import TRAINER_REGISTRY, TrainerX, set_random_seed
-from engine.data import build_data_loader
-from engine.memory import keep_freed_memory
-from engine.transforms import build_transform
+from engine.data.manager import build_data_loader
+from engine.data.transforms import build_transform
+from engine.device import keep_freed_memory
 from trainers.base import PRECISIONS, TextEncoder
 
 from .measure import add_arguments, add_precision, timed

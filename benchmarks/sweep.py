@@ -16,8 +16,8 @@ from pathlib import Path
 
 import sweep
 import train
-from engine.data import DataManager
-from engine.sharing import sharing
+from engine.data.manager import DataManager
+from engine.process_cache import sharing
 
 from .measure import Report, timed
 from .parts import Run, measure, run_of

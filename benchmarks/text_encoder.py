@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clip.model import CLIP, convert_weights
 from clip.prompts import PromptEncoder
-from engine.memory import keep_freed_memory
+from engine.device import keep_freed_memory
 from trainers.base import PRECISIONS, TextEncoder
 from trainers.coop import PromptLearner
 

@@ -29,7 +29,7 @@ from yacs.config import CfgNode as CN
 
 import engine
 from engine import TRAINER_REGISTRY
-from engine.plugins import extend
+from engine.config.plugins import extend
 from engine.scalars import ScalarWriter
 
 from .overrides import loading, measuring, refusal, saving

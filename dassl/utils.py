@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import engine
 from engine import load_checkpoint, log, set_random_seed
+from engine.data.image_io import read_image
 from engine.files import write_atomically
-from engine.image_files import read_image
 
 __all__ = [
     "AverageMeter",

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine import DATASET_REGISTRY, DatasetBase, Datum
-from engine.bad_images import SPLITS, splits_that_skip
+from engine.data.bad_images import SPLITS, splits_that_skip
 
-from .checks import require_usable
-from .fewshot_file import read_fewshot
+from .fetch.sources import MIRROR, RemoteFile
 from .files import DatasetFiles
-from .report import Report
-from .sources import MIRROR, RemoteFile
-from .split import (
+from .splits.few_shot import (
     Items,
     draw_few_shots,
     draw_held_out,
@@ -23,7 +20,10 @@ from .split import (
     subsample_classes,
     write_split,
 )
-from .wrong_files import find_unusable
+from .splits.fewshot_file import read_fewshot
+from .verify.copy import require_usable
+from .verify.report import Report
+from .verify.wrong_files import find_unusable
 
 __all__ = [
     "DATASET_REGISTRY",

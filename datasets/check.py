@@ -17,7 +17,7 @@ import yaml
 from engine import DATASET_REGISTRY
 from engine.registry import near_name
 
-from .report import Report, tabulate_reports
+from .verify.report import Report, tabulate_reports
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "datasets"
 ALL = "all"

@@ -6,9 +6,9 @@ https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/
 
 from pathlib import Path
 
-from .annotations import read_lines, read_list
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
-from .listed import join_listed
+from .splits.annotations import read_lines, read_list
+from .splits.entries import join_listed
 
 VARIANTS_FILE = "variants.txt"
 LIST_FILES = ("images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt")

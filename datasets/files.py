@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import ClassVar
 
 from engine import Datum
-from engine.datum import items_digest
+from engine.data.datum import items_digest
 from engine.files import existing_part
 
-from .checks import check_copy
-from .preparation import fill_folder, plan_folder
-from .report import Report
-from .sources import RemoteFile
-from .split import Items, draw_split, list_class_images, read_split
-from .wrong_copies import find_folder, how_to_move
-from .wrong_files import find_unusable, mend_links, require_links
-from .wrong_items import preparing
+from .fetch.fill import fill_folder, plan_folder
+from .fetch.sources import RemoteFile
+from .splits.few_shot import Items, draw_split, list_class_images, read_split
+from .verify.copy import check_copy
+from .verify.report import Report
+from .verify.wrong_copies import find_folder, how_to_move
+from .verify.wrong_files import find_unusable, mend_links, require_links
+from .verify.wrong_items import preparing
 
 OWN_SPLIT_SEED = 1
 

@@ -7,11 +7,11 @@ https://www.image-net.org/
 from pathlib import Path
 
 from .base import DATASET_REGISTRY, Items
-from .classnames import CLASSNAMES_STEP
-from .imagenet_archives import plan_ilsvrc, unpack_ilsvrc
+from .fetch.folder_lock import filling
+from .fetch.ilsvrc import plan_ilsvrc, unpack_ilsvrc
+from .fetch.sources import plan as plan_file
 from .imagenet_files import ImageNetFiles
-from .one_at_a_time import filling
-from .sources import plan as plan_file
+from .splits.classnames import CLASSNAMES_STEP
 
 
 @DATASET_REGISTRY.register()

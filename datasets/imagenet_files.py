@@ -13,11 +13,11 @@ from shlex import quote
 from engine.files import write_atomically
 
 from .base import FewShotDataset, Items, RemoteFile
-from .classnames import CLASSNAMES_FILE, CLASSNAMES_ID, read_classnames, require_same
-from .folder_items import ClassItems, FolderItems
-from .report import name_first
-from .split import is_image
-from .wrong_copies import find_folder, list_folders
+from .splits.classnames import CLASSNAMES_FILE, CLASSNAMES_ID, read_classnames, require_same
+from .splits.few_shot import is_image
+from .splits.folder_items import ClassItems, FolderItems
+from .verify.report import name_first
+from .verify.wrong_copies import find_folder, list_folders
 
 DATASET_DIRS = ("imagenet", "imagenetv2", "imagenet-sketch", "imagenet-adversarial", "imagenet-rendition")
 

@@ -7,8 +7,8 @@ https://www.robots.ox.ac.uk/~vgg/data/flowers/102/
 import json
 from pathlib import Path
 
-from .annotations import read_mat, require_file, wrong_file
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, RemoteFile
+from .splits.annotations import read_mat, require_file, wrong_file
 
 PUBLISHER = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 LABELS_FILE = "imagelabels.mat"

@@ -6,9 +6,9 @@ https://www.robots.ox.ac.uk/~vgg/data/pets/
 
 from pathlib import Path
 
-from .annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
-from .listed import join_listed
+from .splits.annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
+from .splits.entries import join_listed
 
 PUBLISHER = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 ANNOTATIONS = RemoteFile(

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from .check import add_arguments, expand_names, run
-from .fewshot_file import write_fewshot
-from .split import draw_few_shots
+from .splits.few_shot import draw_few_shots
+from .splits.fewshot_file import write_fewshot
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ photographs and are never mixed with the papers'. docs/SHAPES.md describes it.
 from pathlib import Path
 
 from .base import DATASET_REGISTRY, FewShotDataset
-from .shapes_scenes import SPLITS, STYLE, draw_files
+from .drawing.shapes_scenes import SPLITS, STYLE, draw_files
 
 
 @DATASET_REGISTRY.register()

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from .base import DATASET_REGISTRY, FewShotDataset
-from .shapes_drawing import Spec
-from .shapes_masks import SHAPES
-from .shapes_scenes import STYLE, class_specs, draw_files
+from .drawing.shapes_drawing import Spec
+from .drawing.shapes_masks import SHAPES
+from .drawing.shapes_scenes import STYLE, class_specs, draw_files
 
 
 def labels_of(shapes: tuple[str, ...]) -> tuple[int, ...]:

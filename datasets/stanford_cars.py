@@ -8,9 +8,9 @@ from pathlib import Path
 
 from engine.text import shorten
 
-from .annotations import HELD_OUT_RULE, hold_out_val, read_mat, wrong_file
 from .base import DATASET_REGISTRY, MIRROR, Datum, FewShotDataset, Items, RemoteFile
-from .listed import LEADS_OUT
+from .splits.annotations import HELD_OUT_RULE, hold_out_val, read_mat, wrong_file
+from .splits.entries import LEADS_OUT
 
 NAMES_FILE = "devkit/cars_meta.mat"
 LABEL_FILES = {"cars_train": "devkit/cars_train_annos.mat", "cars_test": "cars_test_annos_withlabels.mat"}

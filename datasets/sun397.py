@@ -6,9 +6,9 @@ https://vision.princeton.edu/projects/2010/SUN/ (the archive is gone)
 
 from pathlib import Path
 
-from .annotations import HELD_OUT_RULE, hold_out_val, read_lines, read_list
 from .base import DATASET_REGISTRY, MIRROR, Datum, FewShotDataset, Items, RemoteFile
-from .listed import join_listed
+from .splits.annotations import HELD_OUT_RULE, hold_out_val, read_lines, read_list
+from .splits.entries import join_listed
 
 NAMES_FILE = "ClassName.txt"
 LIST_FILES = ("Training_01.txt", "Testing_01.txt")

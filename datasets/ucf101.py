@@ -7,9 +7,9 @@ https://www.crcv.ucf.edu/data/UCF101.php
 import re
 from pathlib import Path
 
-from .annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
-from .listed import join_listed
+from .splits.annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
+from .splits.entries import join_listed
 
 LISTS = RemoteFile(
     "UCF101TrainTestSplits-RecognitionTask.zip",

@@ -45,7 +45,7 @@ def setup_logging(folder: str | Path) -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
         handler.set_name("run")
         logging.getLogger().addHandler(handler)
-    for name in ("engine", "datasets", "trainers", "clip", "train"):
+    for name in ("engine", "datasets", "trainers", "clip", "launch", "train"):
         logging.getLogger(name).setLevel(logging.INFO)
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 
 from .checkpoint import MARKER
+from .data.samplers import batch_share
 from .distributed import any_rank, is_first_rank, n_ranks, sum_over_ranks
-from .feature_reader import ViewBatches
+from .features.reader import ViewBatches
 from .files import missing_path
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
 from .log import AverageMeter, MetricMeter, progress
 from .random_state import restore_random_state
 from .resume import Resumable, name_place
-from .samplers import batch_share
 from .scalars import ScalarWriter
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """A method's answers and how they are tested: from the pixels, or from the features of a frozen image tower.
 
-Features are computed once and kept (engine/feature_reader.py), so that a test costs little more than reading them.
+Features are computed once and kept (engine/features/reader.py), so that a test costs little more than reading them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from .feature_reader import FeatureReader
-from .images import DatasetWrapper
+from .data.images import DatasetWrapper
+from .data.samplers import whole_batch
+from .features.reader import FeatureReader
 from .interruption import raise_if_asked
 from .log import progress
-from .samplers import whole_batch
 from .trainer_base import TrainerBase
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Any
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode as CN
 
-from .data import DataManager
-from .datum import data_digests
+from .data.datum import data_digests
+from .data.manager import DataManager
 from .distributed import n_ranks
 from .evaluator import build_evaluator
 from .loop import Loop

@@ -6,8 +6,8 @@ import pytest
 
 from datasets.folder import Folder
 from engine import DATASET_REGISTRY, Datum
-from tests.small_copies import small_copy, small_web
-from tests.tiny_run import train_flags, write_clip, write_images
+from tests.support.small_copies import small_copy, small_web
+from tests.support.tiny_run import train_flags, write_clip, write_images
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.shapes_drawing import BACKGROUNDS, COLOURS, LIGHTS, RENDERINGS, Spec, draw
-from datasets.shapes_masks import SHAPES, TEXTURES
-from datasets.shapes_scenes import PAIRS, STYLE
+from datasets.drawing.shapes_drawing import BACKGROUNDS, COLOURS, LIGHTS, RENDERINGS, Spec, draw
+from datasets.drawing.shapes_masks import SHAPES, TEXTURES
+from datasets.drawing.shapes_scenes import PAIRS, STYLE
 from datasets.shapes_shifted import ShapesA, ShapesR, ShapesSketch, ShapesV2
 
 SCALE = 2  # screen pixels to an image's pixel

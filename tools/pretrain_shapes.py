@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from clip import tokenize
 from clip.model import CLIP
-from datasets.shapes_drawing import SIDE
+from datasets.drawing.shapes_drawing import SIDE
 
 from .shapes_captions import attribute_phrases
 from .shapes_web import GROUPS, N_EASY, N_WEB, load_or_draw

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datasets.shapes_drawing import COLOURS, Spec
-from datasets.shapes_masks import SHAPES, TEXTURES
+from datasets.drawing.shapes_drawing import COLOURS, Spec
+from datasets.drawing.shapes_masks import SHAPES, TEXTURES
 
 # The first word of each row is the one that class names use.
 SHAPE_WORDS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.shapes_drawing import BACKGROUNDS, COLOURS, LIGHTS, RENDERINGS, Spec, draw
-from datasets.shapes_masks import SHAPES, TEXTURES
+from datasets.drawing.shapes_drawing import BACKGROUNDS, COLOURS, LIGHTS, RENDERINGS, Spec, draw
+from datasets.drawing.shapes_masks import SHAPES, TEXTURES
 
 from .shapes_captions import caption
 

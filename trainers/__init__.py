@@ -1,4 +1,4 @@
-"""The methods. Every module of this package is imported here, so a new method is one new file."""
+"""The methods. Every module directly in this package is imported here, so a new method is one new file."""
 
 import importlib
 import pkgutil

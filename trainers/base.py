@@ -15,9 +15,9 @@ from clip.clip import load, weights_sha256
 from clip.model import CLIP, convert_weights
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.distributed import first_on_machine
-from engine.feature_reader import FeatureReader
+from engine.features.reader import FeatureReader
+from engine.process_cache import common_tensors, shared
 from engine.registry import near_name
-from engine.sharing import common_tensors, shared
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def load_clip_to_cpu(cfg: CN) -> CLIP:
 
 
 def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
-    """Loads MODEL.BACKBONE.NAME, frozen and in eval mode, onto the device; nobody may change it, see engine/sharing.py.
+    """Loads MODEL.BACKBONE.NAME, frozen and in eval mode, onto the device. Runs share it: nobody may change it.
 
     Raises:
         ValueError: If INPUT.SIZE is not the backbone's resolution.

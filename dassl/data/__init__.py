@@ -1,7 +1,7 @@
 """From the config to batches."""
 
 import engine
-from engine.images import DatasetWrapper
+from engine.data.images import DatasetWrapper
 
 __all__ = ["DataManager", "DatasetWrapper"]
 

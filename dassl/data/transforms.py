@@ -1,5 +1,5 @@
 """Image transforms by name."""
 
-from engine.transforms import INTERPOLATION_MODES, build_transform
+from engine.data.transforms import INTERPOLATION_MODES, build_transform
 
 __all__ = ["INTERPOLATION_MODES", "build_transform"]

@@ -1,0 +1,1 @@
+"""How the images of the `shapes` data sets are drawn."""

@@ -1,0 +1,1 @@
+"""How a data set's folder is filled: sources, downloads, archives."""

@@ -1,0 +1,193 @@
+"""What is not ours: trainers, data sets and evaluators of a --plugin, and options that --plugin-config declares.
+
+Both hold for one run. Their keys are part of what identifies it, at their defaults too: these change while a plug-in is
+being written.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode as CN
+
+from ..files import missing_path
+from ..registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY
+from .load import CONFIG_EXTENSIONS, ConfigError, flatten, full_default, merge, read_yaml, require
+
+logger = logging.getLogger(__name__)
+
+REGISTRIES = (TRAINER_REGISTRY, DATASET_REGISTRY, EVALUATOR_REGISTRY)
+
+
+@contextmanager
+def plugins(names: Sequence[str] = (), config_files: Sequence[str | Path] = ()) -> Iterator[None]:
+    """Within it, the classes of plug-ins are registered and their options are in the default config.
+
+    Args:
+        names: Modules, importable from the current folder too, or paths of .py files. Their classes go before ours of
+            the same name.
+        config_files: YAML files whose values are the defaults of keys that they add.
+
+    Raises:
+        ConfigError: If one is missing, does not import, registers no class, or takes another plug-in's name, or if a
+            key exists with another type.
+    """
+    extensions = tuple(partial(declare, values=_read_options(path), place=str(path)) for path in config_files)
+    search_path, outer = sys.path.copy(), CONFIG_EXTENSIONS.set(extensions)
+    imported: set[str] = set()
+    try:
+        with ExitStack() as overlays:
+            for registry in REGISTRIES:
+                overlays.enter_context(registry.overlay())
+            for index, name in enumerate(names, start=1):
+                imported |= _load(name, f"plugin{index}")
+            _name_the_replaced()
+            full_default()  # raises what is wrong with the options
+            yield
+    finally:
+        CONFIG_EXTENSIONS.reset(outer)
+        sys.path[:] = search_path
+        for module in imported:  # so that a later run in this process registers them again
+            sys.modules.pop(module, None)
+
+
+def declare(cfg: CN, values: dict[str, Any], place: str) -> None:
+    """Adds keys with their defaults; one that is there already gets another default of its type.
+
+    Args:
+        cfg: The default config, changed in place.
+        values: Flat keys and their defaults.
+        place: Where they are declared; names them in the errors.
+
+    Raises:
+        ConfigError: If a key is there with a default of another type, or is a group of keys.
+    """
+    known = flatten(cfg)
+    errors = merge(cfg, {key: value for key, value in values.items() if key in known}, place)
+    for key, value in values.items():
+        if key in known:
+            continue
+        *groups, name = key.split(".")
+        node = cfg
+        for group in groups:
+            node = node.setdefault(group, CN()) if isinstance(node, CN) else node
+        if not isinstance(node, CN) or name in node:
+            errors.append(f"{place}: {key} is declared, expected another name: the config has one that it overlaps.")
+        else:
+            node[name] = value
+    require(errors)
+
+
+def extend(cfg: CN, extend_cfg: Callable[[CN], None], place: str) -> None:
+    """Adds what a plug-in's function `extend_cfg(cfg)` declares; keys of others stay, even in a group that it resets.
+
+    Raises:
+        ConfigError: If the function fails, or as `declare`.
+    """
+    extended, known = cfg.clone(), flatten(cfg)
+    try:
+        extend_cfg(extended)
+    except Exception as error:
+        raise ConfigError(f"{place}: extend_cfg(cfg) raises {_say(error)}, expected declared keys.") from error
+    values = flatten(extended)
+    declare(cfg, {key: value for key, value in values.items() if key not in known or value != known[key]}, place)
+
+
+def _read_options(path: str | Path) -> dict[str, Any]:
+    values = read_yaml(path)
+    require([f"{path}: {key} is empty, expected its default value." for key, value in values.items() if value is None])
+    return {key: _literal(value) for key, value in values.items()}
+
+
+def _literal(value: Any) -> Any:
+    """Reads a text as a Python literal where it is one, as for values that are set: "(224, 224)", "1e-5"."""
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _load(name: str, file_name: str) -> set[str]:
+    """Imports a plug-in, a file as module `file_name_STEM`, and returns the names of the modules that this brought."""
+    path = Path(name).expanduser()
+    is_file = path.suffix == ".py" or os.sep in name
+    if is_file and not path.exists():
+        raise ConfigError(missing_path(path, "The plug-in", "Correct --plugin."))
+    if is_file and (path.suffix != ".py" or path.is_dir()):
+        raise ConfigError(f"--plugin is {name}, expected the path of a .py file, or a module (my_package.my_trainer).")
+    sys.path += [os.getcwd(), *([str(path.absolute().parent)] if is_file else [])]
+    module_name = f"{file_name}_{path.stem}" if is_file else name
+    there, n_registered = set(sys.modules), _count_registered()
+    try:
+        module = _import_file(path, module_name) if is_file else importlib.import_module(name)
+    except Exception as error:
+        raise ConfigError(_not_imported(name, error)) from error
+    finally:
+        package = module_name.split(".")[0]
+        brought = {module for module in set(sys.modules) - there if module.split(".")[0] == package}
+    layers = [layer for registry in REGISTRIES for layer in registry.layers()]
+    own = any(cls.__module__ == module.__name__ for layer in layers for cls in layer.values())
+    if not own and _count_registered() == n_registered:
+        raise ConfigError(
+            f"--plugin is {name}, which registers nothing, expected a trainer with @TRAINER_REGISTRY.register(), or a "
+            "data set or an evaluator with its registry's. Add the decorator."
+        )
+    return brought
+
+
+def _count_registered() -> int:
+    """Returns how many classes plug-ins have registered."""
+    return sum(len(registry.layers()[-1]) for registry in REGISTRIES)
+
+
+def _import_file(path: Path, module_name: str):
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _not_imported(name: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        return (
+            f"--plugin is {name}, which Python does not find from {os.getcwd()}, expected a module "
+            "(my_package.my_trainer) or the path of a .py file. Correct it."
+        )
+    return (
+        f"--plugin is {name}, expected a file that Python imports; it raises {_say(error)}. Correct the file; one that "
+        "imports from its own package is named as a module (my_package.my_trainer)."
+    )
+
+
+def _say(error: Exception) -> str:
+    """The error with its place."""
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+    return f"{type(error).__name__}: {message}{where}"
+
+
+def _name_the_replaced() -> None:
+    for registry in REGISTRIES:
+        *below, own = registry.layers()
+        for name, cls in own.items():
+            for replaced in (layer[name] for layer in below if name in layer):
+                logger.warning(
+                    f"The {registry.name} {name} is that of {cls.__module__}, not that of {replaced.__module__}"
+                )

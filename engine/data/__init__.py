@@ -1,0 +1,1 @@
+"""From the config to batches: items, image files, transforms, samplers, loaders."""

@@ -1,0 +1,139 @@
+"""Images that cannot be read: the first one ends the run, or with ON_BAD_IMAGE skip it goes on without them.
+
+They are looked for when everything is drawn, in one pass that decodes all the images the run will read. So they change
+neither the items that a seed draws nor the classes; and nothing is left out that is not told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
+from typing import Any
+
+from ..distributed import any_rank, share
+from ..files import FAULTS_OF_MACHINE
+from ..log import progress
+from ..text import printable
+from .datum import DatasetBase, Datum
+from .image_io import BrokenImageError, MissingImageError, read_image
+
+logger = logging.getLogger(__name__)
+
+SPLITS = {"train_x": "training", "val": "validation", "test": "test", "selection": "selection"}  # as messages say it
+N_LISTED = 100  # paths of a split in results.json and at the end of log.txt
+
+
+def find_bad(paths: Sequence[str], n_threads: int) -> dict[str, Exception]:
+    """Returns path -> the error, for every image that cannot be read; all are decoded."""
+    with ThreadPool(max(n_threads, 1)) as pool:  # threads: Pillow decodes without holding the interpreter's lock
+        errors = progress(pool.imap(_error_of, paths, chunksize=16), "decoding", n=len(paths))
+        return {path: error for path, error in zip(paths, errors) if error is not None}
+
+
+def splits_that_skip(cfg, val: Sequence[Datum], test: Sequence[Datum]) -> list[str]:
+    """Returns the names of the splits that may lose bad images: the config says so.
+
+    INPUT.ON_BAD_IMAGE is for what a run learns and chooses from, TEST.ON_BAD_IMAGE for what it is measured on: the test
+    items, and validation items where they are tested or are test items too.
+    """
+    measured = cfg.TEST.SPLIT == "val" or not {item.impath for item in val}.isdisjoint(item.impath for item in test)
+    node_of = {"train_x": cfg.INPUT, "val": cfg.TEST if measured else cfg.INPUT, "test": cfg.TEST}
+    node_of["selection"] = cfg.INPUT
+    return [name for name in SPLITS if node_of[name].ON_BAD_IMAGE == "skip"]
+
+
+def leave_out_bad(cfg, dataset: DatasetBase, *, n_threads: int) -> dict[str, list[str]]:
+    """Takes the bad images out of the splits that the run reads, where the config says so; the same on all ranks.
+
+    Args:
+        cfg: The config: ON_BAD_IMAGE of INPUT and TEST, and what decides which splits are read.
+        dataset: Its lists are replaced; its classes stay.
+        n_threads: In which images are decoded.
+
+    Returns:
+        Split -> the paths that were left out of it; splits that lost none are left out, too.
+
+    Raises:
+        ValueError: If no image is left to train on, or to test on.
+        MissingImageError, BrokenImageError: If the fault may be the machine's.
+    """
+    read = set() if cfg.RUN.EVAL_ONLY else {"train_x", "val", "selection"}
+    read |= set() if cfg.TEST.NO_TEST else {cfg.TEST.SPLIT}
+    splits = {name: getattr(dataset, name) for name in splits_that_skip(cfg, dataset.val, dataset.test) if name in read}
+    if not splits:
+        return {}
+    bad = _find_on_all_ranks(list(dict.fromkeys(item.impath for items in splits.values() for item in items)), n_threads)
+    skipped: dict[str, list[str]] = {}
+    told: set[str] = set()
+    for name, items in splits.items():
+        kept = [item for item in items if item.impath not in bad]
+        gone = list(dict.fromkeys(item.impath for item in items if item.impath in bad))
+        setattr(dataset, name, kept)
+        if gone and (name != "selection" or not told.issuperset(gone)):  # mostly it is the validation items
+            skipped[name] = gone
+            _tell(dataset, name, items, kept)
+        told.update(gone)
+    return skipped
+
+
+def log_skipped(skipped: dict[str, list[str]]) -> None:
+    """Lists what was left out of a run, at its end."""
+    for name, paths in skipped.items():
+        more = [f"... and {len(paths) - N_LISTED:,} more"] if len(paths) > N_LISTED else []
+        lines = [f"Skipped {SPLITS[name]} images: {len(paths):,}", *map(printable, paths[:N_LISTED]), *more]
+        logger.info("\n  ".join(lines))
+
+
+def skip_warnings(skipped: dict[str, list[str]]) -> list[str]:
+    """Returns a sentence on each split that lost images."""
+    return [
+        f"{len(paths):,} {SPLITS[name]} image(s) could not be read and were skipped" for name, paths in skipped.items()
+    ]
+
+
+def skipped_fields(skipped: dict[str, list[str]]) -> dict[str, Any]:
+    """Returns the entry of results.json: of each split that lost images, how many and the first of them."""
+    listed = {name: {"number": len(paths), "paths": paths[:N_LISTED]} for name, paths in skipped.items()}
+    return {"skipped_images": listed} if skipped else {}
+
+
+def _find_on_all_ranks(paths: Sequence[str], n_threads: int) -> set[str]:
+    """Returns the paths that cannot be read on any rank, and logs each; every rank decodes its share of them."""
+    own = find_bad(paths[share(len(paths))], n_threads)
+    for error in own.values():
+        if isinstance(error.__cause__, MemoryError) or getattr(error.__cause__, "errno", None) in FAULTS_OF_MACHINE:
+            raise error
+    bad = [path for path, is_bad in zip(paths, any_rank([path in own for path in paths])) if is_bad]
+    for path in bad:
+        error = own.get(path) or _error_of(path)
+        logger.info("Skip: %s", error or f"Image {printable(path)} cannot be read on another rank's machine.")
+    return set(bad)
+
+
+def _error_of(path: str) -> Exception | None:
+    try:
+        read_image(path)
+    except (MissingImageError, BrokenImageError) as error:
+        error.__cause__.__traceback__ = None  # its frames hold what was decoded
+        return error.with_traceback(None)
+    return None
+
+
+def _tell(dataset: DatasetBase, name: str, items: Sequence[Datum], kept: Sequence[Datum]) -> None:
+    """Warns of what a split has lost, and of classes that cannot be learned any more.
+
+    Raises:
+        ValueError: If nothing is left to train on, or to test on.
+    """
+    place, n_bad = type(dataset).__name__, len(items) - len(kept)
+    if not kept and name in ("train_x", "test"):
+        raise ValueError(
+            f"{place} has {len(items):,} {SPLITS[name]} image(s), none of which can be read, expected at least 1 that "
+            "can. Replace them; log.txt says what is wrong with each."
+        )
+    logger.warning(f"{n_bad:,} of {len(items):,} {SPLITS[name]} images of {place} are bad and left out")
+    lost = {item.label for item in items} - {item.label for item in kept} if name == "train_x" else ()
+    if lost:
+        names = ", ".join(printable(dataset.lab2cname[label]) for label in sorted(lost))
+        logger.warning(f"{len(lost):,} class(es) of {place} are left without a training image: {names}")

@@ -1,0 +1,163 @@
+"""From the config to batches: data set -> sampler -> image file -> transform -> dict of tensors.
+
+A batch holds `img` (B, 3, H, W) float32, normalised; `label` (B,) int64; `domain`, `impath` and `index`; with
+DATALOADER.K_TRANSFORMS = k > 1 in training also `img2` ... `imgk`, and with DATALOADER.RETURN_IMG0 also `img0`.
+
+The order of the items depends only on (SEED, epoch), an item's augmentation only on (SEED, epoch, index): not on the
+number of workers, nor on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from tabulate import tabulate
+from torch.utils.data import DataLoader, Dataset
+
+from ..distributed import n_local_ranks, n_ranks
+from ..interruption import leave_signals_to_parent
+from ..registry import DATASET_REGISTRY
+from .bad_images import leave_out_bad
+from .datum import Datum
+from .images import DatasetWrapper
+from .samplers import RankBatchSampler, build_sampler, mix_seeds
+from .transforms import build_transform
+
+logger = logging.getLogger(__name__)
+
+
+class DataManager:
+    """The data set that DATASET.NAME names, and its loaders.
+
+    Args:
+        cfg: The frozen config.
+        custom_tfm_train: Transform in place of INPUT.TRANSFORMS' for training, or a list of them (one view each).
+        custom_tfm_test: The same for validation and test.
+        dataset_wrapper: Class in place of `DatasetWrapper`, called as (cfg, items, transform=..., is_train=...).
+
+    Attributes:
+        train_loader_x: None where the data set has no training items.
+        val_loader: None where it has no validation items.
+        skipped: Split -> the paths of the images that were left out of it.
+
+    Raises:
+        KeyError: If DATASET.NAME is not registered.
+        ValueError: If bad images are skipped, and no other is left to train on, or to test on.
+    """
+
+    def __init__(
+        self,
+        cfg,
+        custom_tfm_train: Callable | Sequence[Callable] | None = None,
+        custom_tfm_test: Callable | Sequence[Callable] | None = None,
+        dataset_wrapper: type[Dataset] | None = None,
+    ):
+        self.dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+        n_workers = count_workers(cfg.DATALOADER.NUM_WORKERS)
+        self.skipped = leave_out_bad(cfg, self.dataset, n_threads=n_workers)
+        tfm_train = custom_tfm_train or build_transform(cfg, is_train=True)
+        tfm_test = custom_tfm_test or build_transform(cfg, is_train=False)
+        wrapper = dataset_wrapper or DatasetWrapper
+        build = partial(build_data_loader, cfg, n_workers=n_workers, dataset_wrapper=wrapper)
+        self.train_loader_x = build(self.dataset.train_x, tfm_train, is_train=True)
+        self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
+        self.test_loader = build(self.dataset.test, tfm_test, is_train=False)
+        self.log_summary(cfg)
+
+    @property
+    def num_classes(self) -> int:
+        return self.dataset.num_classes
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        return self.dataset.lab2cname
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Fixes the order and the augmentation of the training items; call it before every epoch.
+
+        Args:
+            epoch: Counted from 0.
+            first_batch: The one to begin with, where the run was interrupted; of those before it no image is read.
+        """
+        if self.train_loader_x is None:
+            return
+        loader = self.train_loader_x
+        batches = loader.batch_sampler
+        order = batches if isinstance(batches, RankBatchSampler) else loader.sampler
+        order.set_epoch(epoch, first_batch * batches.batch_size)
+        if hasattr(loader.dataset, "set_epoch"):  # a custom dataset_wrapper may have none
+            loader.dataset.set_epoch(epoch)
+
+    def log_summary(self, cfg) -> None:
+        rows = [
+            ("Dataset", cfg.DATASET.NAME),
+            ("# classes", f"{self.num_classes:,}"),
+            ("# train_x", f"{len(self.dataset.train_x):,}"),
+            ("# val", f"{len(self.dataset.val):,}"),
+            ("# test", f"{len(self.dataset.test):,}"),
+        ]
+        logger.info(tabulate(rows, disable_numparse=True))
+
+
+def build_data_loader(
+    cfg,
+    data_source: Sequence[Datum],
+    transform: Callable | Sequence[Callable],
+    *,
+    is_train: bool,
+    n_workers: int | None = None,
+    dataset_wrapper: type[Dataset] = DatasetWrapper,
+) -> DataLoader | None:
+    """Builds the loader of one list of items, after DATALOADER.TRAIN_X in training and DATALOADER.TEST otherwise.
+
+    In training a last, smaller batch is dropped unless it is the only one. None when there are no items.
+
+    Raises:
+        ValueError: If a key of DATALOADER does not fit the items, or names a sampler that is not here.
+    """
+    if not data_source:
+        return None
+    options = cfg.DATALOADER.TRAIN_X if is_train else cfg.DATALOADER.TEST
+    if not is_train and options.SAMPLER == "RandomClassSampler":
+        raise ValueError(
+            "DATALOADER.TEST.SAMPLER is 'RandomClassSampler', expected SequentialSampler or RandomSampler, which visit "
+            "every item once. Change it."
+        )
+    n_ins = options.N_INS if is_train else 1
+    n_workers = count_workers(cfg.DATALOADER.NUM_WORKERS) if n_workers is None else n_workers
+    sampler = build_sampler(options.SAMPLER, data_source, seed=cfg.SEED, batch_size=options.BATCH_SIZE, n_ins=n_ins)
+    batches = {
+        "sampler": sampler,
+        "batch_size": options.BATCH_SIZE,
+        "drop_last": is_train and len(data_source) >= options.BATCH_SIZE,
+    }
+    if n_ranks() > 1:
+        batches = {"batch_sampler": RankBatchSampler(**batches)}
+        if is_train and n_ranks() > options.BATCH_SIZE:
+            logger.info(f"DATALOADER.TRAIN_X.BATCH_SIZE is {options.BATCH_SIZE}: no more ranks have work in a step")
+    return DataLoader(
+        dataset_wrapper(cfg, data_source, transform=transform, is_train=is_train),
+        **batches,
+        num_workers=n_workers,
+        worker_init_fn=leave_signals_to_parent,
+        pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
+        persistent_workers=is_train and n_workers > 0,  # test loaders rarely run twice
+        generator=torch.Generator().manual_seed(mix_seeds(cfg.SEED)),  # so that a loader draws nothing from torch's own
+    )
+
+
+def count_workers(n_asked: int) -> int:
+    """Returns the number of worker processes: what is asked for, at most this rank's part of the CPU cores."""
+    n_most = max(1, n_cores() // n_local_ranks())
+    if n_asked > n_most:
+        logger.info(f"DATALOADER.NUM_WORKERS is {n_asked}, using {n_most}: one for each CPU core")
+    return min(n_asked, n_most)
+
+
+def n_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,186 @@
+"""Features of images by a frozen tower: each image, or each random view of it, is encoded once.
+
+A feature is found again by what decides it: the tower's weights, precision and device, the transform, the file's path,
+size and time of change, and for a random view what seeded it. engine/features/cache.py says how it is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..data.datum import Datum
+from ..data.images import DatasetWrapper, Views
+from ..data.manager import count_workers
+from ..data.samplers import mix_seeds
+from ..data.transforms import build_transform
+from ..distributed import any_rank, gather_rows, local_rank, n_ranks, share
+from ..interruption import leave_signals_to_parent, raise_if_asked
+from ..log import progress
+from ..process_cache import shared
+from .cache import FeatureCache
+
+GB = 1e9
+CPU_BATCH = 32  # images encoded at once on a CPU: more take longer each, and the next are read meanwhile
+N_BATCHES = 4  # each rank encodes so many, then they are written: it is what a kill loses
+N_SHARED = 4  # caches that runs in one process share: of training and test transforms, of two data sets
+
+
+class FeatureReader:
+    """Gives the features of items, from the cache or from the tower.
+
+    Args:
+        cfg: The config: FEATURES, INPUT, DATALOADER, DATASET.NAME and SEED are read.
+        tower: The frozen module whose weights decide the features.
+        encode: Images (B, 3, H, W) on the tower's device -> features (B, E) float32.
+    """
+
+    def __init__(self, cfg, tower: nn.Module, encode: Callable[[Tensor], Tensor]):
+        self.cfg, self.encode = cfg, encode
+        self.device = next(tower.parameters()).device
+        asked = cfg.DATALOADER.TEST.BATCH_SIZE
+        self.batch_size = min(asked, CPU_BATCH) if self.device.type == "cpu" else asked
+        digest = shared("digest", tower, partial(weights_digest, tower))
+        self.space = f"{digest} {self.device.type} {cfg.DATASET.NAME}"
+        self.kept_transforms = {repr(build_transform(cfg, is_train)) for is_train in (True, False)}
+        self.caches: dict[str, FeatureCache] = {}
+
+    def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
+        """Returns the features (N, E) float32 of items, in their order, on the CPU.
+
+        Args:
+            items: The images.
+            transform: PIL image -> (3, H, W); None takes the test transform.
+        """
+        transform = transform or build_transform(self.cfg, is_train=False)
+        keys = [item_key(item) for item in items]
+        return self._read(DatasetWrapper(self.cfg, items, transform=transform), keys)
+
+    def read_views(self, items: Sequence[Datum], transform: Callable, n_views: int) -> Tensor:
+        """Returns the features (N, V, E) float32 of V random views of each item: those of a run's first V epochs."""
+        views = Views(self.cfg, items, transform, n_views=n_views)
+        keys = [item_key(items[index], self.cfg.SEED, view, index) for index, view in views.places]
+        return self._read(views, keys).unflatten(0, (len(items), n_views))
+
+    @torch.no_grad()
+    def _read(self, dataset: DatasetWrapper, keys: Sequence[bytes]) -> Tensor:
+        """Returns the features (N, E) of a data set of N images, which have these keys."""
+        cache = self._open_cache(dataset.transforms[0])
+        rows = cache.lookup(keys)
+        # Machines have caches of their own: what one rank lacks, all ranks encode together.
+        missing = [index for index, lacks in enumerate(any_rank([row is None for row in rows])) if lacks]
+        if missing:
+            for indices, features in self._encode(dataset, missing):
+                cache.add([keys[index] for index in indices], features, write=local_rank() == 0)
+                raise_if_asked()  # what is encoded is kept
+            rows = cache.lookup(keys)
+        return torch.from_numpy(np.stack(rows))
+
+    def _encode(self, dataset: DatasetWrapper, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        """Yields the indices in pieces, each with its features (n, E), of which every rank encodes a share."""
+        n = N_BATCHES * self.batch_size * n_ranks()
+        pieces = [indices[start : start + n] for start in range(0, len(indices), n)]
+        batches_of = [in_batches(piece[share(len(piece))] or piece[:1], self.batch_size) for piece in pieces]
+        images = self._images(dataset, sum(batches_of, []))
+        for piece, batches in zip(pieces, batches_of):
+            features = torch.cat([self.encode(next(images)) for _ in batches])
+            yield piece, gather_rows(features, len(piece)).cpu().numpy()
+
+    def _images(self, dataset: DatasetWrapper, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Yields batches of images (B, 3, H, W) on the tower's device."""
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=count_workers(self.cfg.DATALOADER.NUM_WORKERS),
+            worker_init_fn=leave_signals_to_parent,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # so that it draws nothing from torch's own
+        )
+        for batch in progress(loader, "features"):
+            yield batch["img"].to(self.device, non_blocking=True)
+
+    def _open_cache(self, transform: Callable) -> FeatureCache:
+        """Returns where features under a transform are kept: for good if it is the config's, whose repr says it all."""
+        node = self.cfg.FEATURES
+        max_bytes = int(node.MAX_GB * GB)
+        if repr(transform) not in self.kept_transforms:
+            return FeatureCache(None, "", max_bytes=max_bytes)
+        space = hashlib.sha256(f"{self.space} {transform!r}".encode()).hexdigest()[:32]
+        if space not in self.caches:
+            folder = Path(node.DIR).expanduser() if node.DIR else None
+            make = partial(FeatureCache, folder, space, max_bytes=max_bytes)
+            self.caches[space] = shared("features", (folder, space), make, keep=N_SHARED)
+        return self.caches[space]
+
+
+class ViewBatches:
+    """The batches of a training loader with features in place of images, of VIEWS random views of each item.
+
+    Epoch e takes view e of every item while there are new ones, so a run of at most VIEWS epochs sees what one with
+    fresh views sees; later it takes for each item one of the VIEWS, drawn by (SEED, e, index). All of them are read
+    before the first batch, in one pass: it starts the workers once and decodes each file once.
+
+    Args:
+        reader: Gives the features.
+        loader: The training loader; its sampler decides the order.
+        n_views: INPUT.VIEWS, or the number of epochs if it is smaller.
+    """
+
+    def __init__(self, reader: FeatureReader, loader: DataLoader, n_views: int):
+        self.reader, self.loader, self.n_views = reader, loader, n_views
+        self.items, self.batch_sampler = loader.dataset.data_source, loader.batch_sampler
+        self.labels = torch.tensor([item.label for item in self.items])
+        self.views: Tensor | None = None  # (N, V, E)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self.views is None:
+            self.views = self.reader.read_views(self.items, self.loader.dataset.transforms[0], self.n_views)
+        return self._batches(int(self.loader.dataset.epoch))
+
+    def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
+        seed = self.reader.cfg.SEED
+        for indices in self.batch_sampler:
+            fresh = epoch < self.n_views
+            chosen = [epoch if fresh else mix_seeds(seed, epoch, index) % self.n_views for index in indices]
+            features = self.views[indices, chosen]
+            yield {"features": features, "label": self.labels[indices], "index": torch.tensor(indices)}
+
+
+def item_key(item: Datum, *seeds: int) -> bytes:
+    """Returns what names an image as it is now, and the seeds of its view, as 32 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    status = os.stat(item.impath)
+    parts = (os.path.abspath(item.impath), status.st_size, status.st_mtime_ns, *seeds)
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32].encode()
+
+
+def in_batches(indices: Sequence[int], batch_size: int) -> list[Sequence[int]]:
+    """Returns the indices in batches, the last of which may be smaller."""
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Returns a sha256 over what a module is, and over the name, dtype, shape, strides and bytes of each tensor.
+
+    Strides are the memory format, which decides how the machine computes and so the last digits.
+    """
+    digest = hashlib.sha256(repr(module).encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

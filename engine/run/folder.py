@@ -1,0 +1,140 @@
+"""A run's folder: what it holds, whether the run is done, and that no run is written over by another.
+
+config.yaml is written when a run starts, results.json when it has ended: a run is done if results.json is there and was
+made with the same configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode as CN
+
+from ..checkpoint import model_sha256
+from ..config.load import ConfigError, config_digest, flatten, full_default, identity, merge, read_yaml
+from ..config.plain_yaml import dump_plain_yaml
+from ..distributed import is_first_rank, on_first_rank
+from ..files import write_atomically
+
+CONFIG, RESULTS, BEFORE = "config.yaml", "results.json", "results-before.json"
+
+
+def read_config(folder: str | Path) -> CN | None:
+    """Returns the config of the run in `folder`, None where there is none."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        return None
+    cfg, values = full_default(), read_yaml(path)
+    known = flatten(cfg)
+    merge(cfg, {key: value for key, value in values.items() if key in known}, str(path))
+    return cfg
+
+
+def write_config(cfg: CN) -> None:
+    """Writes the config to its OUTPUT_DIR; of several ranks the first does."""
+    if not is_first_rank():
+        return
+    path = Path(cfg.OUTPUT_DIR) / CONFIG
+    write_atomically(path, lambda temporary: temporary.write_text(dump_plain_yaml(cfg), encoding="utf-8"))
+
+
+def read_results(folder: str | Path) -> dict[str, Any] | None:
+    """Returns the results of the run in `folder`, None where it has not ended."""
+    path = Path(folder) / RESULTS
+    if not path.is_file():
+        return None
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(results, dict):
+            raise ValueError("no entries by name")
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is not JSON ({error}), expected what a run wrote. Delete it to test again."
+        ) from error
+    return results
+
+
+def write_results(cfg: CN, results: dict[str, Any]) -> None:
+    """Writes results.json, the mark of a run that has ended, with the digest of its config; the first rank does."""
+    if not is_first_rank():
+        return
+    text = json.dumps({**results, "config_digest": config_digest(cfg)}, indent=2)
+    path = Path(cfg.OUTPUT_DIR) / RESULTS
+    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def set_results_aside(folder: str | Path) -> bool:
+    """Renames results that are no longer those of the run in `folder`, so that nothing counts them; says if it did."""
+    path = Path(folder) / RESULTS
+    if not path.is_file():
+        return False
+    path.replace(path.with_name(BEFORE))
+    return True
+
+
+def resolve_seed(cfg: CN) -> None:
+    """Replaces a negative SEED, on all ranks: by that of the unfinished run in OUTPUT_DIR, or by a fresh one."""
+    if cfg.SEED < 0:
+        stored = on_first_rank(lambda: read_config(cfg.OUTPUT_DIR))
+        cfg.SEED = stored.SEED if stored is not None else on_first_rank(lambda: secrets.randbelow(2**31))
+
+
+def is_done(cfg: CN) -> bool:
+    """Says whether OUTPUT_DIR holds this very run, ended; the test of a model that has changed since is not done.
+
+    Raises:
+        ConfigError: If it, or RESUME, holds a run of another configuration; the message names the keys that differ.
+    """
+    stored = {folder: read_config(folder) for folder in (cfg.OUTPUT_DIR, *filter(None, [cfg.RESUME]))}
+    for folder, other in stored.items():
+        if other is not None and has_begun(folder):
+            _refuse_another(cfg, other, folder)
+    results = read_results(cfg.OUTPUT_DIR)
+    same = results is not None and results.get("config_digest") == config_digest(cfg)
+    if same and not _tested_what_is_there(cfg, results):
+        return False
+    if stored[cfg.OUTPUT_DIR] is None and results is not None and not same:
+        raise ConfigError(
+            f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration, expected the same one or an empty "
+            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old results away."
+        )
+    return same
+
+
+def has_begun(folder: str | Path) -> bool:
+    """Says whether a run has left something in its folder that another one would spoil: a model, a state, results."""
+    return any(path for pattern in (RESULTS, "*.pth.tar", "*/*.pth.tar*") for path in Path(folder).glob(pattern))
+
+
+def tested_model(cfg: CN) -> str | None:
+    """Returns the digest of the model that RUN.MODEL_DIR holds; None where it holds none, or the run trains its own."""
+    run = cfg.RUN
+    return model_sha256(run.MODEL_DIR, run.LOAD_EPOCH) if run.EVAL_ONLY and run.MODEL_DIR else None
+
+
+def _tested_what_is_there(cfg: CN, results: dict[str, Any]) -> bool:
+    """Says whether results are those of the model that would be tested now: it may have been trained anew since."""
+    provenance = results.get("provenance")
+    tested = provenance.get("model_sha256") if isinstance(provenance, dict) else None  # not in older results
+    now = tested_model(cfg) if tested is not None else None
+    return None in (tested, now) or tested == now
+
+
+def _refuse_another(cfg: CN, stored: CN, folder: str) -> None:
+    found, asked = identity(stored), identity(cfg)
+    values_found, values_asked = flatten(stored), flatten(cfg)
+    differing = sorted(
+        key
+        for key in found.keys() | asked.keys()
+        if found.get(key) != asked.get(key) and values_found[key] != values_asked[key]
+    )
+    if differing:
+        lines = [f"  - {key} is {values_found[key]!r} there, {values_asked[key]!r} was asked for" for key in differing]
+        raise ConfigError(
+            f"The folder {folder} holds a run of another configuration, expected the same one or an empty "
+            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old run away. What differs:\n"
+            + "\n".join(lines)
+        )

@@ -1,0 +1,1 @@
+"""Figures made from the runs below an output folder."""

@@ -1,0 +1,248 @@
+"""Few-shot runs of every method found, by data set and shots, and their average over data sets.
+
+    OUTPUT/DATASET/TRAINER/CFG_SHOTSshots[/nctxM_cscC_ctpP]/seedS      SHOTS images of each class
+    OUTPUT/ZeroshotCLIP/CFG/DATASET                                    none
+
+What is found is of one backbone, the first part of CFG: rn50 for rn50_ep100_ctxv1.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from parse_test_res import summarise, warnings_of
+
+from ..experiments import DATASETS, FEW_SHOTS, coop_config, max_epoch, promise, zero_shot
+from ..identity import checked
+from ..runs import END_OF_TEST, parse_run, printable
+from ..tables.cells import seed_folders, spread_of_averages
+
+NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
+CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_\w+)?)_(?P<shots>\d+)shots")
+EPOCHS = re.compile(r"_ep\d+")
+OPTIONS = re.compile(r"nctx(?P<n_ctx>\d+)_csc(?P<csc>True|False)_ctp(?P<position>\w+)")
+POSITIONS = ("end", "middle", "front")
+
+Seeds = dict[str, float]  # accuracies in percent, by the names of the runs' folders
+Line = dict[int, tuple[float, float]]  # shots -> mean and population standard deviation in percent
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a line shows: a trainer, its CFG without backbone and epochs, the name of its folder of options."""
+
+    trainer: str
+    variant: str = ""
+    options: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name in a legend, such as "CoOp (M=16, end, CSC)"."""
+        options = OPTIONS.fullmatch(self.options)
+        details = [self.options] if self.options else []
+        if options:
+            details = [f"M={options['n_ctx']}", options["position"]] + ["CSC"] * (options["csc"] == "True")
+        details += [self.variant.strip("_").replace("_", " ")] if self.variant else []
+        name = {"LinearProbe": "Linear probe"}.get(self.trainer, self.trainer)
+        return printable(f"{name} ({', '.join(details)})" if details else name)
+
+    @property
+    def position(self) -> str:
+        """Where the class token stands, if the options say so."""
+        options = OPTIONS.fullmatch(self.options)
+        return options["position"] if options else ""
+
+    @property
+    def is_class_specific(self) -> bool:
+        """Whether it learns a context for each class."""
+        return "_cscTrue" in self.options
+
+    @property
+    def rank(self) -> tuple:
+        """Sorts a legend: CoOp, then other trainers, the linear probe last."""
+        options = OPTIONS.fullmatch(self.options)
+        position = POSITIONS.index(self.position) if self.position in POSITIONS else len(POSITIONS)
+        n_ctx = int(options["n_ctx"]) if options else 0
+        trainer = {"CoOp": 0, "LinearProbe": 2}.get(self.trainer, 1)
+        return trainer, self.trainer, self.is_class_specific, self.variant, -n_ctx, position, self.options
+
+
+@dataclass
+class Curves:
+    """The runs of one backbone.
+
+    Attributes:
+        backbone: As in the names of configs, such as rn50.
+        shots: The numbers of shots that a complete curve has.
+        points: Data set -> method -> shots -> its seeds.
+        zero_shot: Data set -> accuracy of zero-shot CLIP in percent.
+        notes: A line for each thing that is left out or uneven.
+    """
+
+    backbone: str
+    shots: tuple[int, ...] = FEW_SHOTS
+    points: dict[str, dict[Method, dict[int, Seeds]]] = field(default_factory=dict)
+    zero_shot: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def methods(self) -> list[Method]:
+        """Every method that has a point, in the order of a legend."""
+        return sorted({method for lines in self.points.values() for method in lines}, key=lambda method: method.rank)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Every data set that has a point, the papers' first and in their order."""
+        order = list(DATASETS)
+        return sorted(self.points, key=lambda name: (order.index(name) if name in DATASETS else len(order), name))
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    folder: Path  # holds seed1, seed2, ...
+    dataset: str
+    backbone: str
+    method: Method
+    shots: int
+    cfg: str
+
+    @property
+    def promised(self) -> dict[str, Any]:
+        """What its runs are, as their results.json says it."""
+        options = OPTIONS.fullmatch(self.method.options)
+        context = {}
+        if options:
+            csc, position = options["csc"] == "True", options["position"]
+            context = {"n_ctx": int(options["n_ctx"]), "csc": csc, "class_token_position": position}
+        trainer = self.method.trainer
+        return promise(self.dataset, trainer, self.cfg, source=self.dataset, shots=self.shots, **context)
+
+
+def find_curves(
+    output: Path, *, backbone: str = "", datasets: Sequence[str] = (), shots: Sequence[int] = FEW_SHOTS
+) -> Curves:
+    """Reads every finished few-shot run below a folder.
+
+    Where one point was trained for several numbers of epochs, the papers' number counts, else the largest.
+
+    Args:
+        output: The folder of all runs.
+        backbone: Its name in configs; "": the one of most experiments.
+        datasets: Names of data sets' folders; none: all there are.
+        shots: Which numbers of shots to read.
+    """
+    found = [e for e in _experiments(output) if e.shots in shots and (not datasets or e.dataset in datasets)]
+    counts = Counter(experiment.backbone for experiment in found).most_common()
+    curves = Curves(backbone or (counts[0][0] if counts else ""), tuple(sorted(set(shots))))
+    for other, n_experiments in counts:
+        if other != curves.backbone:
+            curves.notes.append(f"{other} is another backbone, its experiments ({n_experiments}) are left out")
+    for experiment in _choose_epochs([e for e in found if e.backbone == curves.backbone], curves.notes):
+        runs = [checked(parse_run(folder), experiment.promised) for folder in seed_folders(experiment.folder)]
+        curves.notes += [f"{run.folder} is left out: {run.problem}" for run in runs if run.value is None]
+        finished = [run for run in runs if run.value is not None]
+        curves.notes += [f"{experiment.folder}: {warning.rstrip('.')}" for warning in warnings_of(finished)]
+        seeds = {run.folder.name: run.value for run in finished}
+        if seeds:
+            of_dataset = curves.points.setdefault(experiment.dataset, {})
+            of_dataset.setdefault(experiment.method, {})[experiment.shots] = seeds
+    _find_zero_shot(output, curves)
+    _note_uneven_seeds(curves)
+    return curves
+
+
+def dataset_lines(curves: Curves, dataset: str) -> dict[Method, Line]:
+    """Returns the line of each method on one data set."""
+    of_dataset = curves.points[dataset]
+    return {
+        method: {shots: summarise(list(seeds.values())) for shots, seeds in sorted(of_dataset[method].items())}
+        for method in curves.methods
+        if method in of_dataset
+    }
+
+
+def average_lines(curves: Curves) -> tuple[list[str], dict[Method, Line]]:
+    """Averages over the data sets on which all methods are complete, so that the lines compare.
+
+    A method that is complete on no data set has no line. A point is the mean of the data sets' means; its spread is
+    that of the averages of single seeds, none unless all of these data sets have the same ones.
+
+    Returns:
+        The data sets, and the line of each method.
+    """
+    complete = {
+        method: {name for name, lines in curves.points.items() if set(curves.shots) <= set(lines.get(method, ()))}
+        for method in curves.methods
+    }
+    methods = [method for method in curves.methods if complete[method]]
+    names = sorted(set.intersection(*(complete[method] for method in methods))) if methods else []
+    lines = {
+        method: {shots: _average([curves.points[name][method][shots] for name in names]) for shots in curves.shots}
+        for method in methods
+        if names
+    }
+    return names, lines
+
+
+def _average(datasets: list[Seeds]) -> tuple[float, float]:
+    mean = statistics.fmean(statistics.fmean(seeds.values()) for seeds in datasets)
+    return mean, spread_of_averages(datasets) or 0.0
+
+
+def _experiments(output: Path) -> Iterator[_Experiment]:
+    for folder in sorted(output.glob("*/*/*_*shots")):
+        name, (dataset, trainer) = CFG_SHOTS.fullmatch(folder.name), folder.parts[-3:-1]
+        if name is None or dataset in NOT_DATASETS:
+            continue
+        variant = EPOCHS.sub("", name["rest"] or "")
+        for path in (folder, *sorted(folder.iterdir())):
+            if seed_folders(path):
+                method = Method(trainer, variant, "" if path == folder else path.name)
+                yield _Experiment(path, dataset, name["backbone"], method, int(name["shots"]), name["cfg"])
+
+
+def _choose_epochs(experiments: list[_Experiment], notes: list[str]) -> list[_Experiment]:
+    """Keeps one experiment for each point, and notes the others."""
+    chosen: dict[tuple, _Experiment] = {}
+    for experiment in sorted(experiments, key=_is_papers_then_epochs, reverse=True):
+        key = (experiment.dataset, experiment.method, experiment.shots)
+        if key in chosen:
+            notes.append(f"{experiment.folder} is left out: {chosen[key].cfg} is shown instead")
+        chosen.setdefault(key, experiment)
+    return list(chosen.values())
+
+
+def _is_papers_then_epochs(experiment: _Experiment) -> tuple[bool, int]:
+    cfg, shots = experiment.cfg, experiment.shots
+    papers = coop_config(experiment.backbone, experiment.dataset, shots=shots) if shots in FEW_SHOTS else cfg
+    return max_epoch(papers) == max_epoch(cfg), max_epoch(cfg)
+
+
+def _find_zero_shot(output: Path, curves: Curves) -> None:
+    for name in curves.datasets:
+        experiment = zero_shot(name, curves.backbone)
+        run = checked(parse_run(output / experiment.folder, end_signal=END_OF_TEST), experiment.promised)
+        if run.value is None:
+            curves.notes.append(f"{run.folder} is missing in the curves: {run.problem}")
+        else:
+            curves.zero_shot[name] = run.value
+
+
+def _note_uneven_seeds(curves: Curves) -> None:
+    sizes = {
+        (name, method, shots): len(seeds)
+        for name in curves.datasets
+        for method, points in curves.points[name].items()
+        for shots, seeds in points.items()
+    }
+    usual = max(sizes.values(), default=0)
+    for (name, method, shots), n_seeds in sizes.items():
+        if n_seeds < usual:
+            where = f"{name}, {method.label}, {shots}-shot"
+            curves.notes.append(f"{where}: the mean is over fewer seeds than elsewhere ({n_seeds} of {usual})")

@@ -1,0 +1,1 @@
+"""Tables as text, Markdown, CSV, LaTeX and an HTML page."""

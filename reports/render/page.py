@@ -1,0 +1,211 @@
+"""Writes filled-in tables and the few-shot curves as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+
+from ..experiments import DATASETS
+from ..tables.table import Filled, FilledTable, Row, Table
+from .page_style import STYLE
+from .wording import MINIATURE, MISSING, how_to_get, marks, number_text, remarks, signed, warnings
+
+SECTIONS = {  # group -> heading, what it is, where it is from
+    "coop": ("CoOp", "Learning to Prompt for Vision-Language Models, IJCV 2022", "https://arxiv.org/abs/2109.01134"),
+    "cocoop": (
+        "CoCoOp",
+        "Conditional Prompt Learning for Vision-Language Models, CVPR 2022",
+        "https://arxiv.org/abs/2203.05557",
+    ),
+    "shapes": ("Miniature", MINIATURE, ""),
+}
+CURVES = {"few_shot": ("rn50", tuple(DATASETS)), "shapes_few_shot": ("tiny", ("shapes",))}  # table -> what is drawn
+LEGEND = '<b>measured</b> <span class="std">&plusmn; population standard deviation over seeds</span>'
+PAPER_LEGEND = """ &ensp;<span class="paper">paper</span> &ensp;<span class="up">+ above it</span>
+<span class="down">&minus; below it</span>"""
+
+
+def to_html(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
+    """Returns the page: contents, then each table beside the paper's numbers, then what has no result yet."""
+    groups = [group for group in SECTIONS if any(filled.table.group == group for filled in tables)]
+    sections = [_section(group, [f for f in tables if f.table.group == group], output) for group in groups]
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Prompt learning on CLIP: results</title>
+<style>{STYLE}</style>
+</head>
+<body>
+{_header(tables, output)}
+{_contents(tables, groups)}
+<main>
+{"".join(sections)}{_no_result(empty)}</main>
+</body>
+</html>
+"""
+
+
+def _header(tables: Sequence[FilledTable], output: Path) -> str:
+    seeds = [count for filled in tables for count in filled.n_seeds or ()]
+    few, many = (min(seeds), max(seeds)) if seeds else (0, 0)
+    n_cells = sum(1 for filled in tables for _ in filled.cells())
+    facts = {
+        "Runs read from": str(output.absolute()),
+        "Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "Seeds": "none" if not seeds else f"{many}" if few == many else f"{few} to {many}, unequal",
+        "Values": f"{sum(filled.n_found for filled in tables):,} of {n_cells:,} in the tables below",
+    }
+    items = "".join(f"<div><dt>{name}</dt><dd>{escape(fact)}</dd></div>" for name, fact in facts.items())
+    return f"""<header>
+<h1>Prompt learning on CLIP</h1>
+<p class="lead">{_lead(tables)}</p>
+<dl>{items}</dl>
+</header>"""
+
+
+def _lead(tables: Sequence[FilledTable]) -> str:
+    if all(filled.table.is_miniature for filled in tables):
+        return "What was measured in miniature: accuracy in percent."
+    return "What was measured, beside the papers&rsquo; numbers: accuracy in percent."
+
+
+def _contents(tables: Sequence[FilledTable], groups: Sequence[str]) -> str:
+    columns = []
+    for group in groups:
+        found = (filled.table for filled in tables if filled.table.group == group)
+        links = "".join(f'<li><a href="#{table.name}">{escape(_short(table))}</a></li>' for table in found)
+        columns.append(f"<div><h2>{SECTIONS[group][0]}</h2><ul>{links}</ul></div>")
+    return f'<nav aria-label="Contents">{"".join(columns)}</nav>'
+
+
+def _section(group: str, tables: Sequence[FilledTable], output: Path) -> str:
+    heading, text, url = SECTIONS[group]
+    about = f'<a href="{url}">{escape(text)}</a>' if url else f'<strong class="banner">{escape(text)}</strong>'
+    legend = LEGEND if group == "shapes" else LEGEND + PAPER_LEGEND
+    cards = "".join(_card(filled, output) for filled in tables)
+    return f"""<section id="{group}">
+<h2>{heading}</h2>
+<p class="about">{about}</p>
+<p class="legend">{legend}</p>
+<div class="cards">
+{cards}</div>
+</section>
+"""
+
+
+def _card(filled: FilledTable, output: Path) -> str:
+    table = filled.table
+    notes = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(filled) if remark != MINIATURE)
+    tag = '<span class="tag">miniature</span>' if table.is_miniature else ""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in warnings(filled))
+    opened = " open" if filled.warnings else ""
+    details = f"<details{opened}><summary>{_summary(filled)}</summary><ul>{lines}</ul></details>" if lines else ""
+    return f"""<article id="{table.name}">
+<h3>{escape(_short(table))}{tag}</h3>
+<div class="note">{notes}</div>
+{_figure(table, output)}<div class="scroll"><table>
+{_head(filled)}
+{"".join(_block(filled, group, rows) for group, rows in filled.blocks)}
+</table></div>
+{details}
+</article>
+"""
+
+
+def _summary(filled: FilledTable) -> str:
+    n_missing = sum(1 for _ in filled.cells()) - filled.n_found
+    n_problems, n_warnings = len(filled.problems), len(filled.warnings)
+    counted = [f"{n_missing} of {n_missing + filled.n_found} values missing"] if n_missing else []
+    counted += [f"{n_problems} problem{'s' if n_problems > 1 else ''}"] if n_problems else []
+    counted += [f"{n_warnings} warning{'s' if n_warnings > 1 else ''}"] if n_warnings else []
+    return ", ".join(counted)
+
+
+def _head(filled: FilledTable) -> str:
+    columns, sub, beside = [], [], filled.papers_beside
+    for column, has_paper in zip(filled.table.columns, beside):
+        columns.append(f"<th{' colspan=3' if has_paper else ''} scope=col>{escape(column)}</th>")
+        sub.append("<th>measured</th><th class=paper>paper</th><th class=diff>diff.</th>" if has_paper else "<th></th>")
+    corner = f"<td colspan={1 + _is_grouped(filled)}></td>"
+    second = f"<tr class=sub>{corner}{''.join(sub)}</tr>" if any(beside) else ""
+    return f"<thead><tr>{corner}{''.join(columns)}</tr>{second}</thead>"
+
+
+def _block(filled: FilledTable, group: str, rows: Sequence[tuple[Row, Iterable[Filled | None]]]) -> str:
+    lines = []
+    for i, (row, cells) in enumerate(rows):
+        heading = f"<th class=group rowspan={len(rows)} scope=rowgroup>{escape(group)}</th>" if group and not i else ""
+        texts = (_cell(filled, cell, has_paper) for cell, has_paper in zip(cells, filled.papers_beside))
+        average = ' class="average"' if "Average" in (group or row.label) else ""
+        lines.append(f"<tr{average}>{heading}<th scope=row>{escape(row.label)}</th>{''.join(texts)}</tr>")
+    return f"<tbody>{''.join(lines)}</tbody>"
+
+
+def _cell(filled: FilledTable, cell: Filled | None, has_paper: bool) -> str:
+    if cell is None:
+        return "<td colspan=3></td>" if has_paper else "<td></td>"
+    measured, paper = _measured(filled, cell), escape(number_text(cell.cell.paper))
+    difference = ""
+    if cell.difference is not None:
+        is_count = isinstance(cell.value.value, int)
+        sign = "same" if is_count or not cell.difference else "up" if cell.difference > 0 else "down"
+        difference = f'<span class="{sign}">{signed(cell).replace("-", "&minus;")}</span>'
+    if has_paper:
+        return f"<td>{measured}</td><td class=paper>{paper}</td><td class=diff>{difference}</td>"
+    beside = _beside(filled, cell, difference)
+    below = f'<div class="below"><span class="paper">{paper}</span>{beside}</div>' if paper else ""
+    return f"<td>{measured}{below}</td>"
+
+
+def _measured(filled: FilledTable, cell: Filled) -> str:
+    value = cell.value
+    if value.value is None:
+        return f'<span class="missing">{MISSING}</span>{_beside(filled, cell)}'
+    if isinstance(value.value, str):
+        return escape(value.value)
+    std = "" if value.std is None else f'<span class="std">&plusmn; {value.std:.2f}</span>'
+    below = "".join(f'<div><span class="mark">{escape(mark)}</span></div>' for mark in marks(filled, cell))
+    return f"<b>{escape(number_text(value.value))}</b>{_beside(filled, cell, std)}{below}"
+
+
+def _beside(filled: FilledTable, cell: Filled, text: str = "") -> str:
+    """The place of the spread, as wide in every cell of a column that has one, so that the numbers stand in a line."""
+    return f' <span class="beside">{text}</span>' if text or filled.has_spread(cell.column) else ""
+
+
+def _figure(table: Table, output: Path) -> str:
+    """Draws the curves of a table that has some."""
+    if table.name not in CURVES:
+        return ""
+    from ..figures.curves import draw_figure, svg  # matplotlib takes a second, which a report in text need not wait for
+    from ..figures.few_shot import find_curves
+
+    backbone, datasets = CURVES[table.name]
+    curves = find_curves(output, backbone=backbone, datasets=datasets)
+    for name, lines in list(curves.points.items()):  # a point alone is no curve
+        curves.points[name] = {method: points for method, points in lines.items() if len(points) > 1}
+        if not curves.points[name]:
+            del curves.points[name]
+    return f"<figure>{svg(draw_figure(curves))}</figure>\n" if curves.points else ""
+
+
+def _no_result(tables: Sequence[Table]) -> str:
+    if not tables:
+        return ""
+    lines = (f"<li>{escape(table.title)} <code>{how_to_get(table)}</code></li>" for table in tables)
+    return f'<section id="none"><h2>No result yet</h2><ul class="none">{"".join(lines)}</ul></section>\n'
+
+
+def _short(table: Table) -> str:
+    """The title without the paper's or the miniature's name, which stands above."""
+    heading = SECTIONS[table.group][0]
+    text = table.title.removeprefix(heading).lstrip(",: ")
+    return text[:1].upper() + text[1:]
+
+
+def _is_grouped(filled: FilledTable) -> bool:
+    return any(row.group for row in filled.table.rows)

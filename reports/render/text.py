@@ -1,0 +1,164 @@
+"""Writes filled-in tables as text, Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from ..tables.table import Filled, FilledTable, Row, Table
+from .wording import MISSING, how_to_get, marks, remarks, three_texts, warnings
+
+CSV_COLUMNS = (  # numbers and words apart, so that a column has one type
+    *("table", "row", "column", "paper", "measured", "std", "seeds", "difference"),
+    *("paper_words", "measured_words", "problem"),
+)
+LATEX = str.maketrans(
+    {
+        **{character: "\\" + character for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as strings: the first columns, `n_labels` of them, say what a line is; an empty line parts blocks."""
+
+    header: list[str]
+    lines: list[list[str]]
+    n_labels: int
+
+
+def to_text(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
+    """Returns the tables as they are read in a terminal."""
+    parts = [f"Results in {output}: mean +- population standard deviation over seeds, in percent"]
+    for filled in tables:
+        grid = build_grid(filled)
+        body = _aligned([grid.header, *grid.lines], grid.n_labels)
+        rule = "-" * max(map(len, body))
+        title = f"{filled.table.title}   [{filled.table.name}]"
+        parts.append("\n".join([title, *remarks(filled), *warnings(filled), rule, body[0], rule, *body[1:], rule]))
+    parts += ["\n".join(["No result yet:", *_how_to_get(empty)])] if empty else []
+    return "\n\n".join(parts) + "\n"
+
+
+def to_markdown(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
+    """Returns the tables as Markdown."""
+    parts = [f"Results in `{output}`: mean +- population standard deviation over seeds, in percent."]
+    for filled in tables:
+        grid = build_grid(filled)
+        rule = [":--"] * grid.n_labels + ["--:"] * (len(grid.header) - grid.n_labels)
+        lines = [[cell.replace("|", r"\|") for cell in line] for line in (grid.header, rule, *grid.lines) if line]
+        table = "\n".join(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines)
+        parts += [f"## {filled.table.title}", *remarks(filled), table, *(f"- {line}" for line in warnings(filled))]
+    parts += ["## No result yet", "\n".join(f"- {line.strip()}" for line in _how_to_get(empty))] if empty else []
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
+    """Returns the tables as LaTeX, for the package booktabs; tables without a result are comments."""
+    header = f"% \\usepackage{{booktabs}}; words in other than Latin letters need LuaLaTeX    results in {output}"
+    parts = [header, *map(_latex_table, tables)]
+    parts += ["\n".join(f"% no result yet: {line.strip()}" for line in _how_to_get(empty))] if empty else []
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
+    """Returns one line for each cell; a number that is missing is an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for filled in tables:
+        for cell in filled.cells():
+            value = cell.value
+            missing = MISSING if value.value is None else ""
+            problems = filter(None, (missing, *marks(filled, cell), *value.problems, *value.warnings))
+            seeds = min(value.n_seeds) if value.n_seeds else None
+            numbers = _number(cell.cell.paper), _number(value.value), _number(value.std), seeds, cell.difference
+            words = _words(cell.cell.paper), _words(value.value)
+            writer.writerow([filled.table.name, cell.row.name, cell.column, *numbers, *words, "; ".join(problems)])
+    return text.getvalue()
+
+
+def build_grid(filled: FilledTable) -> Grid:
+    """Lays a table out: paper and difference beside the measured numbers, or in a wide table below them."""
+    grouped = any(row.group for row in filled.table.rows)
+    header = [""] * (1 + grouped)
+    for column, has_paper in zip(filled.table.columns, filled.papers_beside):
+        header += [column, "paper", "diff."] if has_paper else [column]
+    lines = []
+    for group, rows in filled.blocks:
+        block = [line for row, cells in rows for line in _lines_of_row(filled, row, cells)]
+        headings = [[group]] + [[""]] * (len(block) - 1) if grouped else [[]] * len(block)
+        lines += [[]] * bool(lines) + [heading + line for heading, line in zip(headings, block)]
+    return Grid(header, lines, 1 + grouped)
+
+
+def _lines_of_row(filled: FilledTable, row: Row, cells: Sequence[Filled | None]) -> list[list[str]]:
+    triples = [three_texts(filled, cell) for cell in cells]
+    if any(filled.papers_beside):
+        texts = (triple[: 3 if has_paper else 1] for triple, has_paper in zip(triples, filled.papers_beside))
+        return [[row.label, *chain.from_iterable(texts)]]
+    measured, paper, difference = zip(*triples)
+    below = (["  paper", *paper], ["  difference", *difference])
+    return [[row.label, *measured], *(line for line in below if any(line[1:]))]
+
+
+def _how_to_get(tables: Sequence[Table]) -> list[str]:
+    width = max((len(table.title) for table in tables), default=0)
+    return [f"  {table.title:{width}}   {how_to_get(table)}" for table in tables]
+
+
+def _aligned(lines: Sequence[Sequence[str]], n_labels: int) -> list[str]:
+    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
+    justify = [str.ljust] * n_labels + [str.rjust] * (len(widths) - n_labels)
+    return ["  ".join(j(cell, w) for j, cell, w in zip(justify, line, widths)).rstrip() for line in lines]
+
+
+def _latex_table(filled: FilledTable) -> str:
+    grid = build_grid(filled)
+    columns = "l" * grid.n_labels + "r" * (len(grid.header) - grid.n_labels)
+    caption = " ".join([f"{filled.table.title}.", *remarks(filled)])
+    comments = [f"% {line}" for line in warnings(filled)]
+    lines = [f"    {' & '.join(map(_latex, line))} \\\\" if line else r"    \addlinespace" for line in grid.lines]
+    return "\n".join(
+        [
+            *comments,
+            r"\begin{table}",
+            r"  \centering",
+            f"  \\caption{{{_latex(caption)}}}",
+            f"  \\label{{tab:{filled.table.name}}}",
+            f"  \\begin{{tabular}}{{{columns}}}",
+            r"    \toprule",
+            f"    {' & '.join(map(_latex, grid.header))} \\\\",
+            r"    \midrule",
+            *lines,
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex(text: str) -> str:
+    indent = r"\quad " if text.startswith(" ") else ""
+    escaped = re.sub(r'"([^"]*)"', r"``\1''", text.strip().translate(LATEX))
+    return indent + re.sub(r"(?<![\w.])([+-][\d.,]+)", r"$\1$", escaped.replace("+-", r"$\pm$"))
+
+
+def _number(value: float | int | str | None) -> float | int | None:
+    return round(value, 4) if isinstance(value, float) else value if isinstance(value, int) else None
+
+
+def _words(value: float | int | str | None) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,91 @@
+"""How values, and what a reader has to know of them, are put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..tables.table import Filled, FilledTable, Table
+
+MISSING = "missing"
+MINIATURE = "A miniature: drawn images and a small CLIP of their own, to be compared with no number of the papers."
+
+
+def three_texts(filled: FilledTable, cell: Filled | None) -> tuple[str, str, str]:
+    """Returns a cell's measured value, the paper's, and the difference."""
+    if cell is None:
+        return "", "", ""
+    difference = "" if cell.difference is None else signed(cell)
+    return measured_text(filled, cell), number_text(cell.cell.paper), difference
+
+
+def measured_text(filled: FilledTable, cell: Filled) -> str:
+    """Returns what was measured, its spread, and what sets it apart from the rest of the table."""
+    value = cell.value
+    if value.value is None:
+        return MISSING
+    spread = "" if value.std is None else f" +- {value.std:.2f}"
+    found = ", ".join(marks(filled, cell))
+    return f"{number_text(value.value)}{spread}{f' ({found})' if found else ''}"
+
+
+def marks(filled: FilledTable, cell: Filled) -> list[str]:
+    """Returns "2 seeds" where others have more, "over 3 of 11" for an average that is not whole, "warning"."""
+    found = []
+    if cell.value.value is not None and filled.is_short_of_seeds(cell):
+        found.append(seeds_text(cell.value.n_seeds))
+    if cell.value.is_partial:
+        found.append(f"over {sum(cell.value.parts)} of {len(cell.value.parts)}")
+    if cell.value.warnings:
+        found.append("warning")
+    return found
+
+
+def number_text(number: float | int | str | None) -> str:
+    """Returns a percentage with two decimals, a count with commas, words as they are."""
+    if number is None or isinstance(number, str):
+        return number or ""
+    return f"{number:,}" if isinstance(number, int) else f"{number:.2f}"
+
+
+def signed(cell: Filled) -> str:
+    """Returns a difference with its sign; a count's has no decimals."""
+    return f"{cell.difference:+,.0f}" if isinstance(cell.value.value, int) else f"{cell.difference:+.2f}"
+
+
+def seeds_text(n_seeds: tuple[int, int]) -> str:
+    """Returns "1 seed", "3 seeds" or "1-3 seeds"."""
+    few, many = n_seeds
+    return f"{few}-{many} seeds" if few < many else f"{many} seed{'' if many == 1 else 's'}"
+
+
+def remarks(filled: FilledTable) -> list[str]:
+    """Says what a reader has to know of a table: what it is, and the number of seeds."""
+    sentences = [filled.table.note]
+    if filled.n_seeds:
+        few, many = filled.n_seeds
+        unequal = f"Unequal numbers of seeds: {many}, fewer where a cell says so."
+        sentences.append(unequal if few < many else f"{seeds_text(filled.n_seeds).capitalize()}.")
+    if filled.other_seeds:
+        one, other = (" ".join(seeds) for seeds in filled.other_seeds)
+        sentences.append(f"Not the same seeds everywhere: {one} in some cells, {other} in others.")
+    return ([MINIATURE] if filled.table.is_miniature else []) + [" ".join(sentences)]
+
+
+def warnings(filled: FilledTable) -> Iterator[str]:
+    """Says what is missing in a table, which runs were not counted, and what is doubtful of those that were."""
+    n_missing = sum(1 for _ in filled.cells()) - filled.n_found
+    if n_missing:
+        yield f"{n_missing} of {n_missing + filled.n_found} values are missing; {how_to_get(filled.table)} makes them."
+    shown = {group for group, _ in filled.blocks}
+    left_out = dict.fromkeys(row.group for row in filled.table.rows if row.group not in shown)
+    if left_out:
+        yield f"Left out, as there is no result: {', '.join(left_out)}."
+    for problem in filled.problems:
+        yield f"Not counted: {problem}."
+    for warning in filled.warnings:
+        yield f"Warning: {warning}"
+
+
+def how_to_get(table: Table) -> str:
+    """Returns the command that makes a table's numbers."""
+    return f"bash scripts/reproduce.sh {table.name}"

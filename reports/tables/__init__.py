@@ -1,0 +1,1 @@
+"""The papers' tables: which runs they need, and what was measured beside the papers' numbers."""

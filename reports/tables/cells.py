@@ -1,0 +1,209 @@
+"""The cells of a table: each says which experiments it rests on, measures its value, and knows the paper's."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parse_test_res import summarise, warnings_of
+
+from ..experiments import Experiment
+from ..identity import checked, contradiction
+from ..runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable, seed_of
+
+
+@dataclass(frozen=True)
+class Value:
+    """What was measured for a cell.
+
+    Args:
+        value: Percent, a count, or words; None where it is missing.
+        std: Population standard deviation over the seeds; None unless there are two or more.
+        n_seeds: Fewest and most seeds of the results behind it; None where nothing is drawn.
+        by_seed: The result of each seed, by the name of its run's folder; empty for what is worked out from results.
+        parts: For an average, which of the averaged values there are.
+        problems: Why runs were not counted.
+        warnings: What makes it doubtful; sentences.
+    """
+
+    value: float | int | str | None = None
+    std: float | None = None
+    n_seeds: tuple[int, int] | None = None
+    by_seed: Mapping[str, float] = field(default_factory=dict)
+    parts: tuple[bool, ...] = ()
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is an average with values missing."""
+        return not all(self.parts)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The mean of a result of an experiment over its seeds."""
+
+    experiment: Experiment
+    paper: float | None = None
+    keyword: str = "accuracy"
+
+    def experiments(self) -> Iterator[Experiment]:
+        yield self.experiment
+
+    def measure(self, output: Path) -> Value:
+        runs = [self._run(folder) for folder in run_folders(self.experiment, output)]
+        found = {run.folder.name: run.value for run in runs if run.value is not None}
+        problems = tuple(f"{run.folder.relative_to(output)}: {run.problem}" for run in runs if run.value is None)
+        if not found:
+            return Value(problems=problems)
+        mean, std = summarise(list(found.values()))
+        doubts = warnings_of([run for run in runs if run.value is not None])
+        doubts = tuple(f"{self.experiment.folder}: {doubt}" for doubt in doubts)
+        if not self.experiment.seeded:
+            return Value(mean, warnings=doubts)
+        n_seeds = len(found), len(found)
+        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems, warnings=doubts)
+
+    def _run(self, folder: Path) -> Run:
+        end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
+        run = parse_run(folder, keyword=self.keyword, end_signal=end_signal)
+        return checked(run, self.experiment.promised)
+
+
+@dataclass(frozen=True)
+class Parameters(Result):
+    """The number of parameters that an experiment trains; a log does not say it, which is no problem of the run."""
+
+    keyword: str = "n_params"
+
+    def measure(self, output: Path) -> Value:
+        measured = super().measure(output)
+        count = None if measured.value is None else round(measured.value)
+        return Value(count, n_seeds=measured.n_seeds)
+
+
+@dataclass(frozen=True)
+class Average:
+    """The mean over data sets; where values are missing it is one over fewer, and says so.
+
+    Its spread is that of the averages of single seeds, and is there if all data sets have the same ones.
+    """
+
+    cells: tuple[Result, ...]
+    paper: float | None = None
+
+    def experiments(self) -> Iterator[Experiment]:
+        for cell in self.cells:
+            yield from cell.experiments()
+
+    def measure(self, output: Path) -> Value:
+        measured = [cell.measure(output) for cell in self.cells]
+        found = [each.value for each in measured if each.value is not None]
+        if not found:
+            return Value()  # the cells averaged are in the table themselves, and so are their problems
+        parts = tuple(each.value is not None for each in measured)
+        std = spread_of_averages([each.by_seed for each in measured])
+        return Value(statistics.fmean(found), std, _range_of_seeds(measured), parts=parts)
+
+
+@dataclass(frozen=True)
+class HarmonicMean:
+    """2 b n / (b + n) of a base and a new accuracy that are means already: over seeds, or over seeds and data sets."""
+
+    base: Result | Average
+    new: Result | Average
+    paper: float | None = None
+
+    def experiments(self) -> Iterator[Experiment]:
+        yield from self.base.experiments()
+        yield from self.new.experiments()
+
+    def measure(self, output: Path) -> Value:
+        base, new = self.base.measure(output), self.new.measure(output)
+        if base.value is None or new.value is None:
+            return Value()
+        if base.parts != new.parts:
+            return Value(problems=("H of an average: base and new are there for different data sets",))
+        both = base.value + new.value
+        harmonic_mean = 2 * base.value * new.value / both if both else 0.0
+        return Value(harmonic_mean, n_seeds=_range_of_seeds([base, new]), parts=base.parts)
+
+
+@dataclass(frozen=True)
+class NearestWord:
+    """The vocabulary's word nearest to a context vector, and its distance, in the run of the first seed there is."""
+
+    experiment: Experiment
+    vector: int  # from 1
+    paper: str | None = None
+
+    def experiments(self) -> Iterator[Experiment]:
+        yield self.experiment
+
+    def measure(self, output: Path) -> Value:
+        paths = [folder / "nearest_words.json" for folder in run_folders(self.experiment, output)]
+        found = {path: self._contradiction(path.parent) for path in paths if path.is_file()}
+        problems = tuple(f"{path.parent.relative_to(output)}: {problem}" for path, problem in found.items() if problem)
+        path = next((path for path, problem in found.items() if not problem), None)
+        if path is None:
+            return Value(problems=problems)
+        try:
+            text = word_text(*nearest_word(json.loads(path.read_text(encoding="utf-8")), self.vector))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:  # the last: lists in lists
+            problem = f"no nearest word of vector {self.vector} ({type(error).__name__}: {error})"
+            return Value(problems=(*problems, printable(f"{path.relative_to(output)}: {problem}")))
+        return Value(text, problems=problems)
+
+    def _contradiction(self, folder: Path) -> str:
+        return contradiction(parse_run(folder), self.experiment.promised)
+
+
+Cell = Result | Average | HarmonicMean | NearestWord
+
+
+def run_folders(experiment: Experiment, output: Path) -> list[Path]:
+    """Returns the folders of an experiment's runs, seed2 before seed10."""
+    folder = output / experiment.folder
+    if experiment.seeded:
+        return seed_folders(folder)
+    return [folder] if folder.is_dir() else []
+
+
+def seed_folders(folder: Path) -> list[Path]:
+    """Returns the folders seedN in a folder, seed2 before seed10."""
+    return sorted((path for path in folder.glob("seed*") if seed_of(path) is not None and path.is_dir()), key=seed_of)
+
+
+def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
+    """Returns the population standard deviation of the averages that single seeds have over data sets.
+
+    Args:
+        by_seed: For each data set, the result of each seed.
+
+    Returns:
+        None unless all data sets have the same seeds, two or more: else it would be that of other runs than the mean.
+    """
+    seeds = by_seed[0].keys()
+    if len(seeds) < 2 or any(results.keys() != seeds for results in by_seed):
+        return None
+    return summarise([statistics.fmean(results[seed] for results in by_seed) for seed in seeds])[1]
+
+
+def nearest_word(interpretation: dict, vector: int) -> tuple[str, float]:
+    """Returns the word nearest to a context vector (from 1), and its distance, from what interpret_prompt.py wrote."""
+    words = {entry["vector"]: entry["words"] for entry in interpretation["vectors"]}[vector]
+    return words[0]["word"], words[0]["distance"]
+
+
+def word_text(word: str, distance: float) -> str:
+    """Returns a word and its distance as a cell shows them."""
+    return f"{printable(str(word))} ({distance:.4f})"
+
+
+def _range_of_seeds(values: Sequence[Value]) -> tuple[int, int] | None:
+    counts = [count for value in values if value.n_seeds for count in value.n_seeds]
+    return (min(counts), max(counts)) if counts else None

@@ -1,0 +1,157 @@
+"""A table as it is planned, and filled in with what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, groupby
+from pathlib import Path
+
+from ..experiments import Experiment
+from .cells import Cell, Value
+
+MOST_BESIDE = 4  # columns of a table that is not wide
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its method, its cells (None: nothing belongs there), and the heading that it stands under."""
+
+    label: str
+    cells: tuple[Cell | None, ...]
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """The label with the heading in front."""
+        return f"{self.group}, {self.label}" if self.group else self.label
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or a figure of a paper, or of the miniature.
+
+    Args:
+        name: What it is called on the command line.
+        group: `coop`, `cocoop` or `shapes`.
+        title: Where it stands in the paper and what it shows.
+        columns: Their headings.
+        rows: Each with a cell for each column.
+        note: What a reader has to know; sentences.
+    """
+
+    name: str
+    group: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+    @property
+    def is_miniature(self) -> bool:
+        """Whether it is about drawn images, which no number of a paper compares with."""
+        return self.group == "shapes"
+
+    @cached_property
+    def experiments(self) -> list[Experiment]:
+        """All that it needs, each once."""
+        cells = (cell for row in self.rows for cell in row.cells if cell)
+        return list(dict.fromkeys(experiment for cell in cells for experiment in cell.experiments()))
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A planned cell with what was measured for it."""
+
+    row: Row
+    column: str
+    cell: Cell
+    value: Value
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus paper, as printed: in percentage points of two decimals; None where they do not compare."""
+        value, paper = self.value.value, self.cell.paper
+        if paper is None or value is None or isinstance(paper, str) or self.value.is_partial:
+            return None
+        return round(round(value, 2) - paper, 2) + 0.0  # + 0.0: no negative zero
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table with a Filled, or None where nothing belongs, for each row and column."""
+
+    table: Table
+    lines: tuple[tuple[Filled | None, ...], ...]
+
+    def cells(self) -> Iterator[Filled]:
+        """Every cell, line by line."""
+        return (cell for line in self.lines for cell in line if cell)
+
+    @property
+    def n_found(self) -> int:
+        """How many cells have a value."""
+        return sum(cell.value.value is not None for cell in self.cells())
+
+    @property
+    def papers_beside(self) -> tuple[bool, ...]:
+        """For each column whether the paper's numbers stand beside the measured; in a wide table they stand below."""
+        is_narrow = len(self.table.columns) <= MOST_BESIDE
+        return tuple(is_narrow and any(c and c.cell.paper is not None for c in column) for column in zip(*self.lines))
+
+    def has_spread(self, column: str) -> bool:
+        """Whether a value of a column has a standard deviation."""
+        return any(cell.column == column and cell.value.std is not None for cell in self.cells())
+
+    @property
+    def blocks(self) -> list[tuple[str, list[tuple[Row, tuple[Filled | None, ...]]]]]:
+        """The rows with their cells under each heading, without headings under which there is no result."""
+        rows = groupby(zip(self.table.rows, self.lines), key=lambda pair: pair[0].group)
+        blocks = [(group, list(pairs)) for group, pairs in rows]
+        return [(group, pairs) for group, pairs in blocks if any(_has_value(cells) for _, cells in pairs)]
+
+    @property
+    def n_seeds(self) -> tuple[int, int] | None:
+        """Fewest and most seeds behind a cell; None where nothing seeded is there."""
+        counts = [count for cell in self.cells() for count in cell.value.n_seeds or ()]
+        return (min(counts), max(counts)) if counts else None
+
+    def is_short_of_seeds(self, cell: Filled) -> bool:
+        """Whether fewer seeds are behind a cell than behind others of the table."""
+        return bool(cell.value.n_seeds) and min(cell.value.n_seeds) < self.n_seeds[1]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why runs were not counted, each once."""
+        return list(dict.fromkeys(problem for cell in self.cells() for problem in cell.value.problems))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes values doubtful, each once."""
+        return list(dict.fromkeys(warning for cell in self.cells() for warning in cell.value.warnings))
+
+    @property
+    def other_seeds(self) -> tuple[list[str], list[str]] | None:
+        """The seeds behind two cells that have equally many and not the same; None where there are no such cells."""
+        seeds = [list(cell.value.by_seed) for cell in self.cells()]
+        pairs = ((one, other) for one, other in combinations(seeds, 2) if len(one) == len(other) and one != other)
+        return next(pairs, None)
+
+
+def fill(table: Table, output: Path) -> FilledTable:
+    """Measures every cell of a table from the runs below the output folder."""
+    return FilledTable(
+        table,
+        tuple(
+            tuple(
+                cell and Filled(row, column, cell, cell.measure(output))
+                for column, cell in zip(table.columns, row.cells, strict=True)
+            )
+            for row in table.rows
+        ),
+    )
+
+
+def _has_value(cells: Iterable[Filled | None]) -> bool:
+    return any(cell and cell.value.value is not None for cell in cells)

@@ -1,0 +1,334 @@
+"""Both sides of every benchmark compute the same, count what they compute, and are written to the file of --json."""
+
+import argparse
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks import (
+    checkpoints,
+    cocoop,
+    evaluation,
+    loader,
+    measure,
+    memory,
+    parts,
+    runs,
+    sweep,
+    text_encoder,
+    train_run,
+)
+from clip.model import build_model
+from tests.support.naive import naive_features
+from tests.support.tiny_clip import golden_state_dict
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["INPUT.SIZE", "(64, 64)", "DATALOADER.NUM_WORKERS", "0", "USE_CUDA", "False"]
+SMALL += ["DATALOADER.TRAIN_X.BATCH_SIZE", "4", "DATALOADER.TEST.BATCH_SIZE", "4", "OPTIM.MAX_EPOCH", "8"]
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """Small and in this process: importing torch in another takes seconds."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # float32 sums in one order: with more threads it changes from call to call
+    torch.manual_seed(0)
+    monkeypatch.setattr(measure, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
+    monkeypatch.setattr(parts, "import_time", lambda: 2.0)
+    monkeypatch.setitem(measure.MATMUL_SIZE, "cpu", 64)
+    monkeypatch.chdir(ROOT)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture
+def small_tower(monkeypatch):
+    """The golden CLIP in place of the towers of 12 layers."""
+
+    def build_tower(*_, **__):
+        return build_model(golden_state_dict("vit")).requires_grad_(False)
+
+    for module in (text_encoder, cocoop):
+        monkeypatch.setattr(module, "build_text_tower", build_tower)
+
+
+@pytest.fixture
+def run_words(tiny_files, tmp_path):
+    """Arguments of a benchmark of whole runs, on the tiny folder."""
+    data, clips = tiny_files
+    flags = ["--root", data, "--dataset", "folder", "--backbone", clips["rn"], "--repeats", 1, "--test-batches", 2]
+    return [str(word) for word in [*flags, "--json", tmp_path / "all" / "results.json"]]
+
+
+@pytest.fixture
+def run_args(run_words):
+    """The arguments as `train_run` reads them: two shots of three classes in batches of 4."""
+    return train_run.parse_args([*run_words, "DATASET.NUM_SHOTS", "2", *SMALL])
+
+
+def rows_of(words):
+    """What the benchmark called with these words wrote: its content, and the rows that compare two sides."""
+    path = Path(words[words.index("--json") + 1])
+    [line] = path.read_text().splitlines()
+    content = json.loads(line)
+    assert {"benchmark", "date", "processor", "cores", "GPU", "torch", "threads", "settings"} <= content.keys()
+    assert all(row["peak_gb"] > 0 for row in content["rows"] if "peak_gb" in row)
+    return content, [row for row in content["rows"] if "ratios" in row]
+
+
+def check_rows(rows):
+    for row in rows:
+        assert row["difference"] is None or row["difference"] < 1e-5
+        assert row["ratios"] == [naive / ours for naive, ours in zip(row["naive_s"], row["ours_s"], strict=False)]
+    assert any(row["difference"] is not None for row in rows)
+
+
+def test_text_encoder(small_tower, tmp_path, capsys):
+    words = ["--classes", "3", "--many-classes", "5", "--repeats", "2", "--json", str(tmp_path / "results.json")]
+    text_encoder.main(words)
+    content, rows = rows_of(words)
+    check_rows(rows)
+    assert (content["benchmark"], content["settings"]["classes"]) == ("text_encoder", 3)
+    places = {row["case"]: row["places"] for row in rows}
+    # face, leopard, motorbike: a name, a full stop and an end token behind 16 vectors
+    assert places["unified, end"][0] == 3 * 77
+    assert places["class-specific, end"][1] - places["unified, end"][1] == 2 * 16
+    assert rows[-1]["naive_s"] == rows[-1]["ratios"] == []
+    assert len(rows[0]["naive_s"]) == len(rows[0]["ours_s"]) == 2
+    printed = capsys.readouterr().out
+    assert all(row["case"] in printed for row in content["rows"])
+
+
+def test_cocoop(small_tower, tmp_path, capsys):
+    words = ["--classes", "2", "--tested", "5", "--many-classes", "3", "--repeats", "1"]
+    words += ["--json", str(tmp_path / "results.json")]
+    cocoop.main(words)
+    _, rows = rows_of(words)
+    check_rows(rows)
+    assert [row["places"][0] for row in rows] == [2 * 77, 4 * 2 * 77, 5 * 4 * 77]
+    assert rows[2]["note"] == "the naive side extrapolated from 4 images"
+    assert rows[2]["note"] in capsys.readouterr().out
+
+
+def test_checkpoints(tmp_path, capsys):
+    words = [
+        "--shots",
+        "1",
+        "--repeats",
+        "1",
+        "--steps",
+        "20",
+        "--seconds",
+        "10",
+        "--json",
+        str(tmp_path / "results.json"),
+    ]
+    checkpoints.main([*words, "DATALOADER.NUM_WORKERS", "0", "USE_CUDA", "False"])
+    content, [row] = rows_of(words)
+    assert row["note"].startswith("3 steps; a write takes ") and ", one in 10 s is " in row["note"]
+    early, late = content["rows"][1:]
+    assert (early["case"], late["case"]) == ("after 3 steps", "after 21 steps")
+    assert 0 < late["resident_gb"] < early["resident_gb"] + 0.1
+    assert late["case"] in capsys.readouterr().out
+
+
+def test_evaluation(run_words, capsys):
+    evaluation.main([*run_words, *SMALL])
+    _, [first, again] = rows_of(run_words)
+    check_rows([first, again])
+    assert first["images"] == [8, 8] and again["images"] == [8, 0]
+    assert first["places"][0] == 2 * 3 * 77  # two batches
+    assert "all 9 images, extrapolated" in first["note"]
+    assert "images encoded: 8 -> 0" in capsys.readouterr().out
+
+
+def test_train_run(run_words):
+    train_run.main([*run_words, "--views", "3", "OPTIM.WARMUP_EPOCH", "-1", *SMALL])
+    _, rows = rows_of(run_words)
+    check_rows(rows)
+    fresh, views = rows[-2:]
+    assert (fresh["case"], views["case"]) == ("fresh views", "INPUT.VIEWS 3")
+    # three seeds of 8 epochs with one batch of three images, and nine test images in three batches
+    assert fresh["images"] == [3 * (8 * 3 + 9), 3 * 8 * 3 + 9]
+    assert views["images"] == [3 * (8 * 3 + 9), 3 * 3 * 3 + 9]
+    assert fresh["places"][0] == 3 * (8 + 3) * 3 * 77
+
+
+def test_sweep(run_words):
+    sweep.main(["--shots", "1", "4", "--seeds", "1", "2", *run_words, "--views", "3", *SMALL])
+    _, rows = rows_of(run_words)
+    check_rows(rows)
+    # of two seeds each: one batch of three images, three batches of four
+    assert rows[-1]["case"] == "4 runs, INPUT.VIEWS 3"
+    assert rows[-1]["images"] == [2 * 8 * (3 + 12) + 4 * 9, 2 * 3 * (3 + 12) + 9]
+    assert rows[-1]["places"][0] == (2 * 8 * (1 + 3) + 4 * 3) * 3 * 77
+
+
+def test_memory(small_tower, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(memory, "build_text_tower", text_encoder.build_text_tower)
+    words = ["--classes", "30", "--chunks", "60", "30", "--repeats", "1", "--json", str(tmp_path / "results.json")]
+    memory.main(words)
+    content, rows = rows_of(words)
+    check_rows(rows[1:])
+    assert [row["case"] for row in content["rows"][:3]] == ["all at once", "CHUNK_ROWS 60", "CHUNK_ROWS 30"]
+    assert [row["case"] for row in content["rows"][3:]] == ["CHUNK_ROWS 0", "CHUNK_ROWS 60", "CHUNK_ROWS 30"]
+    assert capsys.readouterr().out.count(" times as long") == 2
+
+
+def test_loader(monkeypatch, tmp_path):
+    monkeypatch.setattr(loader, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
+    monkeypatch.setattr(loader, "IMAGE_SIZE", (50, 40))
+    for kind, name in (("rn", "RN50"), ("vit", "ViT-B/16")):
+        monkeypatch.setitem(loader.TOWERS, name, lambda kind=kind: build_model(golden_state_dict(kind)).visual)
+    words = ["--images", "3", "--repeats", "1", "--json", str(tmp_path / "results.json")]
+    loader.main(words)
+    _, rows = rows_of(words)
+    check_rows(rows)
+    assert [row["case"] for row in rows] == [
+        "an epoch of 3 files", "RN50, memory kept", "RN50, channels last", "RN50, both", "ViT-B/16, both",
+    ]  # fmt: skip
+    assert rows[0]["difference"] == 0
+
+
+def test_the_grid_has_the_papers_epochs(run_words, tmp_path):
+    words = ["--shots", "1", "2", "4", "--seeds", "1", *run_words, *SMALL[:-2]]
+    assert {run.n_epochs for run in sweep.grid(sweep.parse_args(words), tmp_path)} == {50, 100}
+
+
+def test_the_naive_run_is_the_formula(run_args, tmp_path):
+    trainer = runs.build_run(run_args, tmp_path)
+    naive, ctx = runs.NaiveRun(trainer), trainer.model.prompt_learner.ctx
+    clip_model = build_model(golden_state_dict("rn"))
+    naive.test()
+    images = torch.cat([batch["img"] for batch in trainer.test_loader])
+    texts = naive_features(clip_model, ctx, trainer.dm.dataset.classnames, "end")
+    expected = (
+        clip_model.logit_scale.exp()
+        * F.normalize(clip_model.encode_image(images), dim=-1)
+        @ F.normalize(texts, dim=-1).t()
+    )
+    torch.testing.assert_close(naive.logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_both_sides_train_to_the_same_context(run_args, tmp_path):
+    run_args.opts += ["OPTIM.WARMUP_EPOCH", "-1", "OPTIM.LR", "0.5"]
+    run_args.repeats = 2
+    sides = parts.Sides(run_args, tmp_path)
+    start = sides.naive.learner.ctx.detach().clone()
+    for _ in range(2):
+        sides.naive.epoch()
+        for trainer in sides.ours:
+            runs.our_epoch(trainer)
+    sides.naive.test()
+    assert runs.relative(sides.naive.learner.ctx, start) > 0.1
+    assert max(sides.differences()) < 1e-5
+    sides.close()
+
+
+def test_the_counts_are_what_passes_the_towers(run_args, tmp_path):
+    """One run, of the smallest size: all of it done, by the naive side and by ours with fresh views and with views."""
+    run_args.opts += ["OPTIM.MAX_EPOCH", "4"]
+    naive = runs.NaiveRun(runs.build_run(run_args, tmp_path / "naive"))
+    fresh, views = (runs.build_run(run_args, tmp_path / str(n), "INPUT.VIEWS", n) for n in (0, 2))
+    images = {}
+    for name, model in (("naive", naive.clip_model), ("fresh", fresh.clip_model), ("views", views.clip_model)):
+        images[name] = count_rows(model.visual, dim=0)
+    texts = count_rows(naive.clip_model.ln_final, dim=(0, 1)), count_rows(fresh.model.encode_prompts.ln_final, dim=1)
+    for _ in range(4):
+        naive.epoch()
+    naive.test()
+    for trainer in (fresh, views):
+        trainer.train()
+    run, nothing = parts.run_of(fresh.cfg, fresh.dm), np.zeros(1)
+    rows = naive.places, fresh.model.encode_prompts.n_rows
+    measured = parts.Parts(*7 * [nothing], 0.0, run, rows, (9, 3))
+    assert measured.all_images([run], views=0) == (sum(images["naive"]), sum(images["fresh"]))
+    assert measured.all_images([run], views=2) == (sum(images["naive"]), sum(images["views"]))
+    assert measured.all_places([run])[0] == sum(texts[0])
+    assert len(texts[1]) == measured.all_places([run])[1] / rows[1]  # ours: passes of all prompts
+
+
+def count_rows(module, *, dim):
+    """A list that receives the number of rows of each call of a module."""
+    seen, dims = [], (dim,) if isinstance(dim, int) else dim
+    module.register_forward_hook(lambda _, args, __: seen.append(int(np.prod([args[0].shape[d] for d in dims]))))
+    return seen
+
+
+def test_what_runs_take_is_added_up_from_their_parts():
+    seconds = [np.array([first, 10.0 * first]) for first in (100.0, 20.0, 21.0, 2.0, 300.0, 200.0, 1.0)]
+    measured = parts.Parts(*seconds, 5.0, parts.Run(50, 3, 96, 100), (7700, 363), (2465, 25))
+    seeds, grid = [measured.run] * 3, [parts.Run(50, 3, 96, 100), parts.Run(200, 6, 192, 220)]
+    assert measured.naive_time(seeds).tolist() == [3 * (5 + 50 * 100 + 300), 3 * (5 + 50 * 1000 + 3000)]
+    assert measured.our_time(seeds, views=0, start_s=15.0)[0] == 15 + 3 * 50 * 20 + 200 + 2 * 1
+    assert measured.our_time(seeds, views=8, start_s=15.0)[0] == 15 + 3 * (8 * 21 + 50 * 2) + 200 + 2 * 1
+    assert measured.our_time(seeds, views=99, start_s=15.0)[0] == 15 + 3 * 50 * (21 + 2) + 200 + 2 * 1
+    assert measured.naive_time(grid)[0] == 2 * (5 + 300) + 50 * 100 + 200 * 2 * 100
+    views_s, epochs_s = 8 * (1 + 2.2) * 21, (50 + 200 * 2) * 2  # by images, by batches
+    assert measured.our_time(grid, views=8, start_s=6.0)[0] == pytest.approx(6 + views_s + epochs_s + 200 + 1)
+    assert measured.all_places(grid) == (7700 * (150 + 1200 + 2 * 25), 363 * (150 + 1200 + 2))
+
+
+def test_operations_are_those_of_the_formula():
+    """Linear layers forward and backward to the input, of the last layer only what the end tokens need."""
+    clip_model, width, n_layers, embed_dim = build_model(golden_state_dict("vit")).requires_grad_(False), 64, 3, 32
+    sides = text_encoder.Sides(clip_model, 6)
+    n_rows = sides.places[1]
+    full_layers = (n_layers - 1) * n_rows * 12 * width**2
+    last_layer = n_rows * 2 * width**2 + 6 * (10 * width**2 + width * embed_dim)
+    expected = 2 * 2 * (full_layers + last_layer)
+    counted = measure.count_flops(sides.our_step)
+    assert expected < counted < 1.1 * expected  # attention's own come on top
+
+
+def test_kept_batches_are_spread_over_the_classes(run_args, tmp_path):
+    trainer = runs.build_run(run_args, tmp_path)
+    runs.keep_batches(trainer, 1)
+    assert [item.label for item in trainer.test_loader.dataset.data_source] == [0, 0, 1, 2]
+    for n in (0, 100):
+        trainer = runs.build_run(run_args, tmp_path)
+        runs.keep_batches(trainer, n)
+        assert len(trainer.test_loader.dataset) == 9
+
+
+def test_measures_are_taken_in_turn():
+    calls = []
+    given = measure.alternate(2, lambda: calls.append("a") or 1.0, lambda: calls.append("b") or 2.0)
+    assert given == [[1.0, 1.0], [2.0, 2.0]] and calls == ["a", "b", "a", "b"]
+
+
+def test_a_report_shows_median_and_spread_and_is_appended(tmp_path, capsys):
+    args = argparse.Namespace(json=tmp_path / "new" / "results.json", repeats=3)
+    for _ in range(2):
+        report = measure.Report("some", args, "Some title")
+        report.compare("a case", [8.0, 9.0, 40.0], [1.0, 3.0, 4.0], flops=6e9, rates=[1e10] * 3, places=(7700, 363))
+        report.write()
+    one, two = (json.loads(line) for line in args.json.read_text().splitlines())
+    assert one["rows"] == two["rows"] and one["rows"][0]["ratios"] == [8, 3, 10]
+    line = capsys.readouterr().out.splitlines()[-1].split()
+    assert line[2:8] == ["9.00", "3.000", "8.0", "3.0", "-", "10.0"]
+    assert line[8:] == ["7,700", "->", "363", "20%", "-"]
+
+
+def test_peak_memory_is_that_of_the_step(monkeypatch):
+    monkeypatch.undo()  # a process of its own
+    peak_gb, _ = measure.peak_memory(partial, torch.ones, 300_000_000)
+    assert 1.2 < peak_gb < 2.8
+
+
+def test_the_page_has_a_command_for_every_benchmark():
+    page = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python -m benchmarks\.(\w+) ?(.*?)(?: +#.*)?$", page, re.MULTILINE)
+    files = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()}
+    assert {name for name, _ in commands} == files
+    for name, words in commands:
+        import_module(f"benchmarks.{name}").parse_args(words.split())

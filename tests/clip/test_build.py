@@ -1,0 +1,94 @@
+"""Building a CLIP from a state dict: OpenAI's nine architectures at their published sizes, and what is refused."""
+
+import pytest
+import torch
+
+from clip.clip import _MODELS
+from clip.model import build_model
+from tests.support.tiny_clip import golden_state_dict
+
+KINDS = ["vit", "rn"]
+
+# Radford et al. 2021, tables 19 and 20: joint width, pixels, blocks and width of the image tower, width and heads of
+# the text tower.
+SIZES = {
+    "RN50": (1024, 224, (3, 4, 6, 3), 64, 512, 8),
+    "RN101": (512, 224, (3, 4, 23, 3), 64, 512, 8),
+    "RN50x4": (640, 288, (4, 6, 10, 6), 80, 640, 10),
+    "RN50x16": (768, 384, (6, 8, 18, 8), 96, 768, 12),
+    "RN50x64": (1024, 448, (3, 15, 36, 10), 128, 1024, 16),
+    "ViT-B/32": (512, 224, 12, 768, 512, 8),
+    "ViT-B/16": (512, 224, 12, 768, 512, 8),
+    "ViT-L/14": (768, 224, 24, 1024, 768, 12),
+    "ViT-L/14@336px": (768, 336, 24, 1024, 768, 12),
+}
+
+
+@pytest.mark.parametrize("name", _MODELS)
+def test_every_architecture_is_inferred_from_its_shapes(name):
+    open_clip = pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    config = open_clip.get_model_config(name.replace("/", "-").replace("@336px", "-336"))
+    with torch.device("meta"):
+        state_dict = open_clip.CLIP(**config).state_dict()
+        model = build_model(state_dict)
+    assert {key: value.shape for key, value in model.state_dict().items()} == {
+        key: value.shape for key, value in state_dict.items()
+    }
+    visual, text = model.visual, model.transformer
+    if name.startswith("RN"):
+        stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        blocks, width = tuple(len(stage) for stage in stages), visual.conv3.out_channels
+        assert visual.attnpool.num_heads == width * 32 // 64
+    else:
+        blocks, width = len(visual.transformer.resblocks), visual.conv1.out_channels
+        assert {block.attn.num_heads for block in visual.transformer.resblocks} == {width // 64}
+        assert visual.conv1.stride == (int(name[6:8]),) * 2
+    (n_heads,) = {block.attn.num_heads for block in text.resblocks}
+    assert (visual.output_dim, visual.input_resolution, blocks, width, text.width, n_heads) == SIZES[name]
+    assert (len(text.resblocks), model.context_length, model.vocab_size) == (12, 77, 49408)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_build_model_gives_eval_mode_and_float32_and_leaves_its_argument_alone(kind):
+    numbers = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77), "vocab_size": torch.tensor(1)}
+    state_dict = {key: value.half() for key, value in golden_state_dict(kind).items()} | numbers
+    n_keys = len(state_dict)
+    model = build_model(state_dict)
+    assert len(state_dict) == n_keys
+    assert not any(module.training for module in model.modules())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32} == {model.dtype}
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, golden_state_dict(kind)[key], atol=0, rtol=0)
+        assert value.data_ptr() != state_dict[key].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("vit", {"text_projection": None}, "has no text_projection, expected OpenAI's CLIP layout"),
+        ("vit", {"visual.ln_post.bias": None}, "has no visual.ln_post.bias, expected"),
+        ("rn", {"visual.layer2.0.bn1.weight": None}, r"has no visual.layer2.0.bn1.weight, expected"),
+        ("vit", {"head.weight": (2, 2)}, "has the unknown key head.weight, expected"),
+        ("vit", {"ln_final.weight": (32,)}, r"has ln_final.weight of shape \(32,\) instead of \(64,\), expected"),
+        ("vit", {"positional_embedding": (64,)}, r"has positional_embedding of shape \(64,\), which has not 2 dim"),
+        ("vit", {"visual.positional_embedding": (4, 64)}, "of 4 rows, which is no square of positions plus one"),
+        ("rn", {"visual.attnpool.positional_embedding": (1, 128)}, "of 1 rows, which is no square of positions"),
+        ("vit", {"positional_embedding": (77, 60)}, "has positional_embedding of a tower that is 60 wide, which is no"),
+        ("vit", {f"mine{i}": () for i in range(9)}, "key mine0; has the unknown key mine1; .* mine2; and 6 more"),
+    ],
+)
+def test_a_state_dict_that_is_no_clip_is_refused(kind, changes, message):
+    state_dict = golden_state_dict(kind)
+    for key, shape in changes.items():
+        if shape is None:
+            del state_dict[key]
+        else:
+            state_dict[key] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=message):
+        build_model(state_dict)
+
+
+def test_a_state_dict_without_blocks_is_refused():
+    state_dict = {key: value for key, value in golden_state_dict("vit").items() if "transformer" not in key}
+    with pytest.raises(ValueError, match="has no visual.transformer.resblocks.0, expected"):
+        build_model(state_dict)

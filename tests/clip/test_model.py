@@ -1,0 +1,178 @@
+"""CLIP's towers against the golden features, open_clip and the formulas."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clip.clip import tokenize
+from clip.model import CLIP, LayerNorm, QuickGELU, build_model, convert_weights
+from tests.support.tiny_clip import golden_images, golden_state_dict
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
+KINDS = ["vit", "rn"]
+TEXTS = ["a photo of a cat.", "x", "", "a very long description of a dog " * 9, "two words"]
+
+
+@lru_cache
+def golden_model(kind: str) -> CLIP:
+    return build_model(golden_state_dict(kind)).requires_grad_(False)
+
+
+# --- features --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_image_features_are_the_golden_ones(kind):
+    expected = torch.tensor(GOLDEN[kind]["image_features"]).view(6, 32)
+    torch.testing.assert_close(golden_model(kind).encode_image(golden_images(kind)), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_features_are_the_golden_ones(kind):
+    tokens = tokenize([f"a photo of a {name.replace('_', ' ')}." for name in GOLDEN["classnames"]])
+    expected = torch.tensor(GOLDEN[kind]["text_features_a_photo_of_a"]).view(9, 32)
+    torch.testing.assert_close(golden_model(kind).encode_text(tokens), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_are_open_clips(kind):
+    open_clip_model = pytest.importorskip("open_clip.model", reason="open_clip_torch is not installed")
+    other = open_clip_model.build_model_from_openai_state_dict(golden_state_dict(kind)).float()
+    images, tokens = 2 * golden_images(kind) + 1, tokenize(TEXTS)
+    with torch.no_grad():
+        image_features, text_features = other.encode_image(images), other.encode_text(tokens)
+    model = golden_model(kind)
+    torch.testing.assert_close(model.encode_image(images), image_features, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.encode_text(tokens), text_features, atol=1e-5, rtol=1e-5)
+
+
+def test_forward_is_scaled_cosine_similarity():
+    model, images, tokens = golden_model("vit"), golden_images("vit"), tokenize(TEXTS)
+    image_features, text_features = model.encode_image(images), model.encode_text(tokens)
+    cosines = F.cosine_similarity(image_features[:, None], text_features[None], dim=-1)
+    per_image, per_text = model(images, tokens)
+    torch.testing.assert_close(per_image, golden_state_dict("vit")["logit_scale"].exp() * cosines)
+    torch.testing.assert_close(per_text, per_image.t())
+
+
+# --- the text tower --------------------------------------------------------------------------------------------------
+
+
+def encode_all_77_positions(model: CLIP, tokens: torch.Tensor) -> torch.Tensor:
+    """Text features by the formula, over every position, with attention written out."""
+    x = model.token_embedding(tokens) + model.positional_embedding  # (C, L, W)
+    hidden = torch.full((77, 77), float("-inf")).triu(1)
+    for block in model.transformer.resblocks:
+        q, k, v = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
+        attention = (q @ k.transpose(1, 2) * 64**-0.5 + hidden).softmax(dim=-1)
+        x = x + block.attn.out_proj(attention @ v)
+        h = block.mlp.c_fc(block.ln_2(x))
+        x = x + block.mlp.c_proj(h * torch.sigmoid(1.702 * h))
+    return (model.ln_final(x) @ model.text_projection)[torch.arange(len(x)), tokens.argmax(dim=-1)]
+
+
+def test_columns_after_the_last_eot_are_skipped_exactly():
+    model, tokens = golden_model("vit"), tokenize(TEXTS)
+    expected = encode_all_77_positions(model, tokens)
+    torch.testing.assert_close(model.encode_text(tokens), expected, atol=1e-5, rtol=1e-5)
+    short = tokens[[0, 1, 4]]
+    torch.testing.assert_close(model.encode_text(short), expected[[0, 1, 4]], atol=1e-5, rtol=1e-5)
+
+
+def test_columns_after_the_last_eot_are_not_computed():
+    model, seen = golden_model("vit"), []
+    hook = model.transformer.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
+    model.encode_text(tokenize(["a photo of a cat.", "x"]))
+    hook.remove()
+    assert seen == [(8, 2, 64)]  # start, six tokens, end
+
+
+def test_later_positions_do_not_change_earlier_ones():
+    torch.manual_seed(0)
+    x = torch.randn(9, 2, 64)
+    changed = torch.cat([x[:5], torch.randn(4, 2, 64)])
+    transformer = golden_model("vit").transformer
+    torch.testing.assert_close(transformer(x)[:5], transformer(changed)[:5])
+    assert not torch.allclose(transformer(x)[5:], transformer(changed)[5:])
+
+
+def test_image_tower_is_not_causal():
+    torch.manual_seed(0)
+    x = torch.randn(5, 2, 64)
+    changed = torch.cat([x[:4], torch.randn(1, 2, 64)])
+    transformer = golden_model("vit").visual.transformer
+    assert not torch.allclose(transformer(x)[0], transformer(changed)[0])
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda model: model.encode_text(torch.ones(2, 78, dtype=torch.int)),
+        lambda model: model.transformer(torch.zeros(78, 2, 64)),
+    ],
+)
+def test_a_sequence_longer_than_the_context_is_refused(encode):
+    with pytest.raises(ValueError, match="78 tokens long, expected at most the text tower's context of 77"):
+        encode(golden_model("vit"))
+
+
+# --- precision -------------------------------------------------------------------------------------------------------
+
+
+def test_layer_norm_computes_in_float32():
+    x = 100 * torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).half()
+    result = LayerNorm(64)(x)
+    assert result.dtype == torch.float16
+    torch.testing.assert_close(result, F.layer_norm(x.float(), (64,)).half(), atol=0, rtol=0)
+
+
+def test_quick_gelu():
+    x = torch.tensor([-2.0, 0.0, 1.0])
+    torch.testing.assert_close(QuickGELU()(x), x / (1 + torch.exp(-1.702 * x)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_convert_weights_leaves_norms_and_embeddings_in_float32(kind):
+    model = build_model(golden_state_dict(kind))
+    convert_weights(model)
+    assert model.dtype == torch.float16
+    for key, value in model.state_dict().items():
+        kept = ("ln_", "bn", "embedding", "logit_scale", "downsample.1.", "num_batches_tracked")
+        expected = golden_state_dict(kind)[key].dtype if any(part in key for part in kept) else torch.float16
+        assert value.dtype == expected, key
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_features_are_close_to_float32(kind):
+    model = build_model(golden_state_dict(kind)).requires_grad_(False)
+    convert_weights(model, torch.bfloat16)
+    images, tokens = golden_images(kind), tokenize(TEXTS)
+    for half, full in (
+        (model.encode_image(images), golden_model(kind).encode_image(images)),
+        (model.encode_text(tokens), golden_model(kind).encode_text(tokens)),
+    ):
+        assert half.dtype == torch.bfloat16
+        assert F.cosine_similarity(half.float(), full).min() > 0.99
+
+
+def test_initial_values_have_openais_deviations():
+    torch.manual_seed(0)
+    model = CLIP(32, 64, (1, 1, 1, 1), 4, None, 77, 1000, 64, 1, 3)
+    block = model.transformer.resblocks[0]
+    for parameter, std in (
+        (model.token_embedding.weight, 0.02),
+        (model.positional_embedding, 0.01),
+        (model.text_projection, 64**-0.5),
+        (block.attn.in_proj_weight, 64**-0.5),
+        (block.attn.out_proj.weight, 64**-0.5 * 6**-0.5),
+        (block.mlp.c_fc.weight, 128**-0.5),
+        (block.mlp.c_proj.weight, 64**-0.5 * 6**-0.5),
+        (model.visual.attnpool.q_proj.weight, 128**-0.5),
+    ):
+        assert parameter.std().item() == pytest.approx(std, rel=0.05)
+    assert model.logit_scale.exp().item() == pytest.approx(1 / 0.07)
+    assert not model.visual.layer3[0].bn3.weight.any()

@@ -1,0 +1,244 @@
+"""The fast text encoder against all 77 places of every prompt: values, gradients, and the rows that it computes."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip import build_model
+from clip.clip import tokenizer
+from clip.model import convert_weights
+from clip.prompt_layout import lay_out
+from clip.prompts import PromptEncoder
+from tests.support.naive import naive_features, naive_prompts
+from tests.support.tiny_clip import golden_state_dict
+from trainers.base import TextEncoder
+from trainers.coop import PromptLearner
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
+ALL_NAMES = tuple(GOLDEN["classnames"])
+NAMES = ("face", "Boeing 737-300", "a", "chairs (folding)", "wine_bottle")  # 1, 8, 1, 4 and 2 tokens
+N_TOKENS = (1, 8, 1, 4, 2)
+FOLLOWS = (2, 2, 2, 1, 2)  # ". [EOT]" after the name; in "chairs (folding)." the end is one token, ")."
+POSITIONS = ("end", "middle", "front")
+
+
+@lru_cache
+def clip_model(dtype=torch.float32):
+    """The golden CLIP; its text tower has three layers."""
+    return build_model(golden_state_dict("vit")).requires_grad_(False).to(dtype)
+
+
+def draw_context(n_ctx, n_batch, n_classes=None):
+    """(M, D), with n_classes (C, M, D), with n_batch (B, ...); float64, but float32 holds every number."""
+    shape = [n for n in (n_batch, n_classes, n_ctx) if n is not None]
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(*shape, 64, generator=generator).mul(0.1).double()
+
+
+def probe(features):
+    """A scalar that weighs every feature differently."""
+    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(4)).to(features.dtype)
+    return (features * weights).sum()
+
+
+@lru_cache
+def oracle(names, position, n_ctx, n_batch, class_specific):
+    """Context, features and the probe's gradient by the plain computation in float64."""
+    ctx = draw_context(n_ctx, n_batch, len(names) if class_specific else None).requires_grad_()
+    contexts = [ctx] if n_batch is None else list(ctx)
+    features = [naive_features(clip_model(torch.float64), context, names, position) for context in contexts]
+    if not features:
+        return ctx.detach(), torch.empty(0, len(names), 32).double(), torch.empty_like(ctx)
+    features = features[0] if n_batch is None else torch.stack(features)
+    probe(features).backward()
+    return ctx.detach(), features.detach(), ctx.grad
+
+
+def assert_close(found, expected, tolerance):
+    """The largest difference, relative to the largest value."""
+    assert found.shape == expected.shape
+    if expected.numel():
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def build_encoder(names, position, n_ctx, class_specific, *, dtype=torch.float32, chunk_rows=0):
+    return PromptEncoder(
+        clip_model(dtype), lay_out(list(names), n_ctx, position), class_specific=class_specific, chunk_rows=chunk_rows
+    )
+
+
+def compare(names, position, class_specific, n_ctx, n_batch, dtype, tolerance, chunk_rows):
+    ctx, features, gradient = oracle(names, position, n_ctx, n_batch, class_specific)
+    encoder = build_encoder(names, position, n_ctx, class_specific, dtype=dtype, chunk_rows=chunk_rows)
+    ctx = ctx.to(dtype, copy=True).requires_grad_()
+    found = encoder(ctx)
+    assert found.dtype == dtype
+    assert_close(found, features, tolerance)
+    probe(found).backward()
+    assert_close(ctx.grad, gradient, tolerance)
+
+
+@pytest.mark.parametrize("chunk_rows", [0, 25], ids=["whole", "chunks"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=["f32", "f64"])
+@pytest.mark.parametrize("n_batch", [None, 0, 1, 3], ids=lambda n: f"B{n}")
+@pytest.mark.parametrize("n_ctx", [16, 4, 1], ids=lambda n: f"M{n}")
+@pytest.mark.parametrize("class_specific", [False, True], ids=["unified", "csc"])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_values_and_gradients(position, class_specific, n_ctx, n_batch, dtype, tolerance, chunk_rows):
+    compare(NAMES, position, class_specific, n_ctx, n_batch, dtype, tolerance, chunk_rows)
+
+
+@pytest.mark.parametrize(
+    "names", [ALL_NAMES, ("face",), ("a", "a"), ("face " * 30,)], ids=["golden", "one", "twins", "long"]
+)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_class_names(names, position):
+    compare(names, position, False, 5, None, torch.float64, 1e-10, 0)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 30, 60, 10**6])
+def test_any_size_of_chunks(chunk_rows):
+    compare(NAMES, "end", False, 4, 3, torch.float64, 1e-10, chunk_rows)
+
+
+def n_rows_of_design(position, class_specific, n_ctx):
+    """The exact minimum; [SOS] is computed once per run and counts nowhere."""
+    own = sum(N_TOKENS) + sum(FOLLOWS)
+    if position == "front":
+        return sum(n_ctx + follows for follows in FOLLOWS)
+    if class_specific:
+        return len(NAMES) * n_ctx + own
+    n_shared = n_ctx if position == "end" else n_ctx // 2
+    if position == "middle" and n_ctx == 1:  # nothing learned in front of the name: it is constant
+        return sum(1 + follows for follows in FOLLOWS)
+    return n_shared + len(NAMES) * (n_ctx - n_shared) + own
+
+
+@pytest.mark.parametrize("n_ctx", [16, 4, 5])
+@pytest.mark.parametrize("class_specific", [False, True], ids=["unified", "csc"])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_only_the_rows_that_differ_are_computed(position, class_specific, n_ctx):
+    assert tuple(len(tokenizer().encode(name.replace("_", " "))) for name in NAMES) == N_TOKENS
+    expected = n_rows_of_design(position, class_specific, n_ctx)
+    encoder = build_encoder(NAMES, position, n_ctx, class_specific)
+    assert encoder.n_rows == expected
+    assert rows_per_layer(encoder, draw_context(n_ctx, 2, len(NAMES) if class_specific else None)) == [
+        (2, expected),
+        (2, expected),
+        (2, len(NAMES)),  # in the last layer only the end tokens ask
+    ]
+
+
+def rows_per_layer(encoder, ctx):
+    """The (B, rows) that enter each layer's MLP, in the order in which they do."""
+    seen = []
+    hooks = [
+        block.mlp.register_forward_hook(lambda module, args, output: seen.append(tuple(args[0].shape[:2])))
+        for block in encoder.transformer.resblocks
+    ]
+    with torch.no_grad():
+        encoder(ctx.float())
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize(("position", "chunk_rows"), [("end", 30), ("front", 12), ("middle", 40)])
+def test_chunks_bound_the_rows(position, chunk_rows):
+    encoder = build_encoder(NAMES, position, 4, False, chunk_rows=chunk_rows)
+    seen = rows_per_layer(encoder, draw_context(4, 3))
+    assert max(n_batch * n_rows for n_batch, n_rows in seen) <= chunk_rows
+    assert len(seen) > 3
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_without_gradients_the_same(mode, position):
+    encoder = build_encoder(NAMES, position, 4, False, chunk_rows=30)
+    ctx = draw_context(4, None).float().requires_grad_()
+    with mode():
+        quiet = encoder(ctx)
+    assert not quiet.requires_grad
+    torch.testing.assert_close(quiet, encoder(ctx).detach(), rtol=0, atol=0)
+
+
+def test_places_after_the_end_do_not_matter():
+    other = build_model(golden_state_dict("vit")).requires_grad_(False)
+    last = max(lay_out(list(NAMES), 4).eot).item()
+    other.positional_embedding[last + 1 :] = 1e3
+    ctx = draw_context(4, None).float()
+    expected = naive_features(clip_model(), ctx, NAMES, "end")
+    assert_close(PromptEncoder(other, lay_out(list(NAMES), 4))(ctx), expected, 1e-5)
+    assert_close(naive_features(other, ctx, NAMES, "end"), expected, 1e-5)
+
+
+def test_bfloat16():
+    model = build_model(golden_state_dict("vit")).requires_grad_(False)
+    convert_weights(model, torch.bfloat16)
+    ctx = draw_context(4, None).float().requires_grad_()
+    features = PromptEncoder(model, lay_out(list(NAMES), 4))(ctx)
+    assert features.dtype == torch.bfloat16
+    assert_close(features.float(), naive_features(clip_model(), ctx.detach(), NAMES, "end"), 0.05)
+    probe(features).backward()
+    assert ctx.grad.dtype == torch.float32 and ctx.grad.isfinite().all()
+
+
+class TestPromptLearner:
+    @pytest.mark.parametrize("n_ctx", [5, 1])
+    @pytest.mark.parametrize("class_specific", [False, True], ids=["unified", "csc"])
+    @pytest.mark.parametrize("position", POSITIONS)
+    def test_prompts_for_the_plain_text_encoder(self, position, class_specific, n_ctx):
+        options = {"n_ctx": n_ctx, "class_specific": class_specific, "position": position}
+        learner = PromptLearner(clip_model(), list(NAMES), **options)
+        prompts, tokens = naive_prompts(clip_model(), learner.ctx, NAMES, position)
+        torch.testing.assert_close(learner(), prompts, rtol=0, atol=0)
+        torch.testing.assert_close(learner.layout.tokens, tokens)
+        features = TextEncoder(clip_model())(learner(), learner.layout.tokens)
+        assert_close(features, naive_features(clip_model(), learner.ctx, NAMES, position), 1e-5)
+
+    def test_random_start(self):
+        torch.manual_seed(0)
+        ctx = PromptLearner(clip_model(), list(NAMES), class_specific=True).ctx
+        assert ctx.shape == (5, 16, 64) and ctx.dtype == torch.float32
+        assert ctx.std().item() == pytest.approx(0.02, rel=0.05) and abs(ctx.mean().item()) < 1e-3
+
+    @pytest.mark.parametrize("class_specific", [False, True], ids=["unified", "csc"])
+    def test_words_give_the_features_of_the_written_prompt(self, class_specific):
+        """As the original computed them with CLIP's own text encoder."""
+        learner = PromptLearner(
+            clip_model(), list(ALL_NAMES), n_ctx=4, ctx_init="a_photo_of_a", class_specific=class_specific
+        )
+        assert learner.ctx.shape == ((9, 4, 64) if class_specific else (4, 64))
+        features = PromptEncoder(clip_model(), learner.layout, class_specific=class_specific)(learner.ctx)
+        expected = torch.tensor(GOLDEN["vit"]["text_features_a_photo_of_a"]).view(9, 32)
+        torch.testing.assert_close(features.detach(), expected, atol=1e-4, rtol=0)
+
+    def test_words_are_counted_in_tokens(self, caplog):
+        learner = PromptLearner(clip_model(), list(NAMES), n_ctx=2, ctx_init="naïve café")
+        assert learner.n_ctx == 4
+        words = clip_model().token_embedding(torch.tensor([1097, 35689, 563, 15304]))  # golden/tokens.json
+        torch.testing.assert_close(learner.ctx.detach(), words, rtol=0, atol=0)
+        [record] = caplog.records
+        assert record.getMessage() == (
+            "N_CTX is 2, but CTX_INIT 'naïve café' has 4 tokens: 4 context vectors are learned"
+        )
+
+
+class TestErrors:
+    def test_name_too_long(self):
+        assert lay_out(["face " * 58], 16).eot.item() == 76  # 1 + 16 + 58 + 1 + 1 = 77 tokens: just fits
+        with pytest.raises(ValueError) as error:
+            lay_out(["a", "face " * 59], 16)
+        assert "has 78 tokens with 16 context vectors, expected at most 77. Shorten the class name" in str(error.value)
+
+    def test_unknown_position(self):
+        with pytest.raises(ValueError, match="position is 'back', expected one of: end, middle, front"):
+            lay_out(["a"], 4, "back")
+
+    @pytest.mark.parametrize("n_ctx", [0, -1])
+    def test_no_context(self, n_ctx):
+        with pytest.raises(ValueError, match=f"number of context vectors is {n_ctx}, expected at least 1"):
+            lay_out(["a"], n_ctx)

@@ -1,0 +1,400 @@
+"""A data set's folder is filled: what is tried in which order; nothing is lost, changed or fetched twice."""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from datasets import prepare
+from datasets.check import find_dataset
+from datasets.fetch import fill as preparation
+from datasets.fetch.sources import MIRROR
+from tests.support.small_copies import CLASSES, MIRROR_FOLDER, jpeg, pack, small_copy, write_files
+
+DTD_SPLIT = "split_zhou_DescribableTextures.json"
+OWN_SPLIT = "split_seed1_DescribableTextures.json"
+
+
+@pytest.fixture
+def run(tmp_path, caplog, capsys):
+    """Calls prepare NAMES, by default dtd, on tmp_path/data; returns exit code and all that was said."""
+
+    def run(*names, options=()):
+        caplog.clear()
+        caplog.set_level("INFO")
+        code = prepare.main([*(names or ["dtd"]), "--root", str(tmp_path / "data"), *options])
+        shown = capsys.readouterr()
+        return code, f"{caplog.text}\n{shown.out}\n{shown.err}"
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data" / "dtd"
+
+
+def asked(web):
+    """The names of the files that were asked for; the hub's list is called by its data set."""
+    return [path.rpartition("/")[2] for path, _ in web.server.asked]
+
+
+def state(folder):
+    """Path -> content and time of the last change of each file."""
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def forget_split(web, copy, *, in_archive=True):
+    """Takes the split file from Google Drive and, if wanted, out of the mirror's archive."""
+    web.drive[copy.dataset.split_id] = None
+    if not in_archive:
+        images = {path: content for path, content in copy.laid_out().items() if path != copy.dataset.split_file}
+        whole = {
+            f"{copy.dataset.dataset_dir}/{path}": content for path, content in {**images, **copy.annotations}.items()
+        }
+        web.write(f"{MIRROR_FOLDER}/{copy.dataset.dataset_dir}.zip", pack("a.zip", whole))
+
+
+class TestImages:
+    def test_the_publisher_goes_first(self, web, dtd, run, folder):
+        assert run()[0] == 0
+        assert asked(web) == ["dtd-r1.0.1.tar.gz"]
+        assert sorted(os.listdir(folder)) == ["dtd-r1.0.1.tar.gz", "images", DTD_SPLIT]
+
+    def test_the_mirror_is_next_and_the_failure_is_told(self, web, dtd, run, folder):
+        web.server.missing.add("dtd-r1.0.1.tar.gz")
+        code, said = run()
+        assert code == 0
+        assert "dtd-r1.0.1.tar.gz is not to be had" in said and "404" in said
+        assert asked(web)[0] == "dtd-r1.0.1.tar.gz" and asked(web)[-1] == "dtd.zip"
+
+    def test_another_file_at_the_publishers_address_is_not_taken(self, web, dtd, run, folder):
+        web.server.replaced["dtd-r1.0.1.tar.gz"] = pack("a.tar.gz", {"dtd/images/banded/other.jpg": b"other"})
+        code, said = run()
+        assert code == 0 and "md5" in said
+        assert not (folder / "dtd-r1.0.1.tar.gz").exists() and not (folder / "images" / "banded" / "other.jpg").exists()
+
+    def test_a_publishers_archive_without_the_images_is_told(self, web, dtd, run, monkeypatch, folder):
+        (archive,) = dtd.dataset.archives
+        monkeypatch.setattr(dtd.dataset, "archives", (replace(archive, md5="", n_bytes=0),))
+        web.server.replaced["dtd-r1.0.1.tar.gz"] = pack("a.tar.gz", {"dtd/labels/train1.txt": b"one"})
+        code, said = run()
+        assert code == 0 and "holds no dtd/images" in said
+
+    def test_where_nothing_is_to_be_had_the_steps_by_hand_are_said(self, web, dtd, run, folder):
+        web.take_down_publishers()
+        shutil.rmtree(web.folder / "hub")
+        code, said = run()
+        assert code == 1 and "DescribableTextures's images are not to be had; what was tried" in said
+        (archive,) = dtd.dataset.archives
+        assert said.count(f"404 Client Error: Not Found for url: {archive.sources[0]}") == 1
+        page = f"{web.server.url}/datasets/{MIRROR.removeprefix('hub:')}"
+        drive, publisher = f"https://drive.google.com/file/d/{dtd.dataset.split_id}", archive.sources[0]
+        save = "with a browser and save it as"
+        assert said.endswith(
+            "By hand, and then this command again, with --from FOLDER for files that are saved elsewhere:\n"
+            f"  1. fetch {drive} or {page} {save} {folder}/{DTD_SPLIT}\n"
+            f"  2. fetch {publisher} {save} {folder}/{archive.name}; or fetch {page} {save} {folder}/mirror/dtd.zip\n"
+        )
+        assert not any(path.is_file() for path in folder.rglob("*"))  # no split of our own of images that are not there
+
+    @pytest.mark.parametrize("place", ["data", "data/dtd", "data/dtd/images"])
+    def test_nothing_is_fetched_where_the_images_lie_nearby(self, web, dtd, tmp_path, place, capsys):
+        """One level too deep in the root, or the root too deep."""
+        dtd.lay_out(tmp_path / "data" / "dtd" if place == "data" else tmp_path / "data")
+        before = state(tmp_path / "data")
+        assert prepare.main(["dtd", "--root", str(tmp_path / place)]) == 1
+        error, deeper = capsys.readouterr().err, tmp_path / "data" / "dtd" / "dtd"
+        assert f"lacks images, expected {tmp_path / place}/dtd/images; none are fetched. " in error
+        remedy = f"--root {tmp_path}/data." if place != "data" else f"It lies at {deeper}/images: run `mv -n "
+        assert remedy in error and web.server.asked == [] and state(tmp_path / "data") == before
+
+    def test_a_full_disk_ends_it(self, web, dtd, run, monkeypatch):
+        def unpack(*_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(preparation, "unpack", unpack)
+        code, said = run()
+        assert code == 1 and "No space left on device" in said
+        assert asked(web) == ["dtd-r1.0.1.tar.gz"]  # the mirror's archive would not fit either
+
+    def test_a_data_set_that_no_command_fetches(self, dtd, run, monkeypatch):
+        monkeypatch.setattr(dtd.dataset, "archives", ())
+        monkeypatch.setattr(dtd.dataset, "mirrored", False)
+        monkeypatch.setattr(dtd.dataset, "by_hand", ("ask the publisher for images/",))
+        code, said = run()
+        assert code == 1
+        assert "images are not all in" in said and "no command fetches them" in said
+        assert "1. ask the publisher for images/" in said
+
+
+class TestSplit:
+    def test_a_file_of_the_mirror_is_next_to_google_drive(self, web, dtd, run, folder):
+        forget_split(web, dtd)
+        web.write(f"{MIRROR_FOLDER}/splits/{DTD_SPLIT}", dtd.beside[DTD_SPLIT])
+        code, _ = run()
+        assert code == 0 and "dtd.zip" not in asked(web)
+        assert (folder / DTD_SPLIT).read_bytes() == dtd.beside[DTD_SPLIT]
+
+    def test_then_the_mirrors_archive_which_has_the_images_too(self, web, dtd, run, folder):
+        forget_split(web, dtd)
+        code, said = run()
+        assert code == 0 and f"Looking for {DTD_SPLIT} in the mirror's archive" in said
+        assert asked(web).count("dtd.zip") == 1 and "dtd-r1.0.1.tar.gz" not in asked(web)
+
+    def test_then_a_split_of_our_own_which_the_check_refuses(self, web, dtd, run, folder):
+        forget_split(web, dtd, in_archive=False)
+        code, said = run()
+        assert code == 1
+        assert f"{OWN_SPLIT} is used: half of each class to train on" in said
+        assert "It is NOT the papers' split" in said and dtd.dataset.split_id in said
+        split = json.loads((folder / OWN_SPLIT).read_text())
+        assert {part: len(items) for part, items in split.items()} == {"train": 18, "val": 6, "test": 12}
+        assert not (folder / DTD_SPLIT).exists()
+
+    def test_the_papers_split_takes_its_place_once_it_is_to_be_had(self, web, dtd, run, folder):
+        forget_split(web, dtd, in_archive=False)
+        assert run()[0] == 1
+        web.drive[dtd.dataset.split_id] = web.folder / "drive" / dtd.dataset.split_id
+        assert run()[0] == 0 and (folder / OWN_SPLIT).exists()
+
+    @pytest.mark.parametrize("name", ["food101", "eurosat", "caltech101"])
+    def test_the_mirrors_archive_may_be_called_as_the_publishers(self, name, web, run, tmp_path, monkeypatch):
+        copy = small_copy(name, monkeypatch)
+        web.publish(copy)
+        assert run(name)[0] == 0
+        folder = tmp_path / "data" / copy.dataset.dataset_dir
+        (folder / copy.dataset.split_file).unlink()
+        forget_split(web, copy)
+        before = state(folder)
+        assert run(name)[0] == 0
+        assert before.items() <= state(folder).items()
+
+    @pytest.mark.parametrize("change", ["other items", "another order", "no split file"])
+    def test_another_split_is_not_put_in_place(self, web, dtd, run, folder, change):
+        split = {part: list(items) for part, items in dtd.items.items()}
+        if change == "other items":
+            split["train"].append(split["test"].pop())
+        split["train"].reverse()
+        other = b"<html>" if change == "no split file" else json.dumps(split).encode()
+        web.write(f"drive/{dtd.dataset.split_id}", other)
+        in_folder = {f"dtd/{path}": content for path, content in {**dtd.laid_out(), DTD_SPLIT: other}.items()}
+        web.write(f"{MIRROR_FOLDER}/dtd.zip", pack("a.zip", in_folder))
+        code, said = run()
+        assert code == 1 and "It is NOT the papers' split" in said
+        assert "expected the papers'" in said or change == "no split file" and "is not readable" in said
+        assert not (folder / DTD_SPLIT).exists()
+
+    @pytest.mark.parametrize("name", [name for name in CLASSES if find_dataset(name).split_file])
+    def test_our_own_split_has_the_papers_classes(self, name, web, run, tmp_path, monkeypatch):
+        copy = small_copy(name, monkeypatch)
+        web.publish(copy)
+        forget_split(web, copy, in_archive=False)
+        code, said = run(name)
+        assert code == 1 and "It is NOT the papers' split" in said and copy.dataset.own_split_rule in said
+        kept = json.loads(copy.dataset.own_split_path(tmp_path / "data" / copy.dataset.dataset_dir).read_text())
+        items = {part: {tuple(item) for item in kept[part]} for part in kept}
+        assert set.union(*items.values()) == {item for listed in copy.items.values() for item in listed}
+        if "publisher's test images" in copy.dataset.own_split_rule:
+            assert items["test"] == set(copy.items["test"])
+            assert [len(items[part]) for part in ("train", "val")] == [3 * 7, 3 * 2]
+        else:
+            assert [len(items[part]) for part in ("train", "val", "test")] == [3 * 6, 3 * 2, 3 * 4]
+
+    def test_no_split_is_drawn_of_images_that_lack_a_class(self, web, dtd, run, folder):
+        forget_split(web, dtd, in_archive=False)
+        for path, content in dtd.laid_out().items():
+            if path != DTD_SPLIT and not path.startswith("images/blotchy"):
+                write_files(folder, {path: content})
+        code, said = run()
+        assert code == 1 and not (folder / OWN_SPLIT).exists()
+        assert f"{folder}/images holds images of 2 classes, expected 3: no split of our own is drawn. Move" in said
+
+
+class TestWhatIsThere:
+    def test_a_second_run_fetches_and_changes_nothing(self, web, dtd, run, folder):
+        run()
+        before = state(folder)
+        web.server.asked.clear()
+        web.drive.clear()
+        assert run()[0] == 0
+        assert asked(web) == [] and state(folder) == before
+
+    def test_archives_that_were_deleted_are_not_fetched_again(self, web, dtd, run, folder):
+        run()
+        (folder / "dtd-r1.0.1.tar.gz").unlink()
+        web.server.asked.clear()
+        assert run()[0] == 0 and asked(web) == []
+
+    def test_missing_images_are_completed_and_nothing_else_is_touched(self, web, dtd, run, folder):
+        dtd.lay_out(folder.parent)
+        mine, gone = folder / "images" / "banded" / "banded_0001.jpg", folder / "images" / "blotchy"
+        mine.write_bytes(b"the user's own")
+        write_files(folder, {"images/banded/note.txt": b"mine", "images/mine/a.jpg": b"mine"})
+        shutil.rmtree(gone)
+        (folder / "images" / "banded" / "banded_0002.jpg").unlink()
+        before = state(folder)
+        run()
+        after = state(folder)
+        assert {path: after[path] for path in before} == before
+        added = {path.relative_to(folder).as_posix() for path in after.keys() - before.keys()}
+        blotchy = {path for path in dtd.laid_out() if path.startswith("images/blotchy/")}
+        assert added == {"dtd-r1.0.1.tar.gz", "images/banded/.directory", "images/banded/banded_0002.jpg", *blotchy}
+        assert all((folder / path).read_bytes() == dtd.laid_out()[path] for path in blotchy)
+
+    def test_a_download_that_was_cut_goes_on_in_the_next_run(self, web, dtd, run, monkeypatch):
+        shutil.rmtree(web.folder / "hub")
+        (archive,) = dtd.dataset.archives
+        images = {f"dtd/images/{path}": content for path, content in dtd.images.items()}
+        large = pack(archive.name, {**images, "dtd/imdb/imdb.mat": random.Random(0).randbytes(2_000_000)})
+        web.write(archive.sources[0].removeprefix(f"{web.server.url}/"), large)
+        monkeypatch.setattr(dtd.dataset, "archives", (replace(archive, md5=hashlib.md5(large).hexdigest()),))
+        web.server.cut[archive.name] = 1_500_000
+        code, said = run()
+        assert code == 1 and "run this command again to go on" in said
+        web.server.asked.clear()
+        assert run()[0] == 0
+        ranges = [part for path, part in web.server.asked if path.endswith(archive.name) and part]
+        assert ranges and all(0 < int(part[len("bytes=") : -1]) <= 1_500_000 for part in ranges)
+
+    def test_what_a_killed_run_left_is_removed(self, web, dtd, run, folder):
+        write_files(folder, {".unpacking-killed/0/images/banded/half.jpg": b"half"})
+        assert run()[0] == 0
+        assert not list(folder.glob(".*")) and not list(folder.rglob("half.jpg"))
+
+    def test_a_run_that_is_killed_while_it_unpacks_goes_on(self, web, dtd, run, folder, monkeypatch):
+        def killed(*_, **__):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("datasets.fetch.archives.merge", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run()
+        assert not (folder / "images").exists()
+        assert run()[0] == 0 and asked(web).count("dtd-r1.0.1.tar.gz") == 1
+
+
+class TestOptions:
+    def test_a_dry_run_touches_nothing_and_asks_nobody(self, web, dtd, run, folder):
+        code, said = run(options=["--dry-run"])
+        assert code == 0
+        assert f"{DTD_SPLIT}: would be fetched from https://drive.google.com/file/d/{dtd.dataset.split_id}" in said
+        publisher, mirror = said.split("or, where these are not to be had:")
+        assert f"dtd-r1.0.1.tar.gz: would be fetched from {dtd.dataset.archives[0].sources[0]}" in publisher
+        assert "dtd.zip: would be fetched from" in mirror
+        assert asked(web) == [] and not folder.parent.exists()
+        run()
+        web.server.asked.clear()
+        code, said = run(options=["--dry-run"])
+        assert code == 0 and "images: there" in said and f"{DTD_SPLIT}: there" in said and asked(web) == []
+
+    def test_a_dry_run_of_what_no_command_fetches_says_so(self, dtd, run, tmp_path, monkeypatch):
+        monkeypatch.setattr(dtd.dataset, "archives", ())
+        monkeypatch.setattr(dtd.dataset, "mirrored", False)
+        monkeypatch.setattr(dtd.dataset, "by_hand", ("ask the publisher for images/",))
+        assert "1. ask the publisher for images/" in run(options=["--dry-run"])[1]
+        assert f"Shapes in {tmp_path}/data/shapes:\n  nothing is fetched\n" in run("shapes", options=["--dry-run"])[1]
+        (tmp_path / "data").mkdir()
+        assert f"Folder in {tmp_path}/data:\n  images: there\n" in run("folder", options=["--dry-run"])[1]
+
+    def test_from_a_folder_only_what_belongs_there_is_copied(self, web, dtd, run, tmp_path, folder):
+        given = tmp_path / "given"
+        shutil.copytree(web.folder / "www.robots.ox.ac.uk", given / "deep")
+        write_files(given, {DTD_SPLIT: dtd.beside[DTD_SPLIT]})
+        before = state(given)
+        for path in (given, *given.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        web.drive.clear()
+        code, said = run(options=["--from", str(given)])
+        assert code == 0, said
+        assert asked(web) == [] and state(given) == before
+        assert sorted(os.listdir(folder)) == ["images", DTD_SPLIT]
+        for path, content in dtd.laid_out().items():
+            assert (folder / path).read_bytes() == content
+
+    @pytest.mark.parametrize("name", ["dtd", "food101", "eurosat", "caltech101"])
+    def test_the_mirrors_archive_in_a_folder_is_enough(self, name, web, run, tmp_path, monkeypatch):
+        """Even where it is called as the publisher's."""
+        copy = small_copy(name, monkeypatch)
+        web.publish(copy)
+        web.drive.clear()
+        given = tmp_path / "given"
+        shutil.copytree(web.folder / MIRROR_FOLDER, given)
+        (web.folder / "hub").rename(tmp_path / "unplugged")
+        code, said = run(name, options=["--from", str(given)])
+        assert code == 0, said
+        assert not any(path.endswith((".gz", ".zip")) for path in asked(web))
+
+    @pytest.mark.parametrize("name", ["food101", "eurosat", "caltech101"])
+    def test_a_publishers_archive_is_not_taken_for_the_mirrors(self, name, web, run, tmp_path, monkeypatch):
+        copy = small_copy(name, monkeypatch)
+        web.publish(copy)
+        web.drive[copy.dataset.split_id] = None
+        given = tmp_path / "given"
+        for path in web.folder.iterdir():
+            if path.name not in ("hub", "drive"):
+                shutil.copytree(path, given / path.name)
+        assert run(name, options=["--from", str(given)])[0] == 0
+
+    def test_from_an_address(self, web, dtd, run, folder):
+        web.take_down_publishers()
+        web.write(f"own/{DTD_SPLIT}", dtd.beside[DTD_SPLIT])
+        shutil.move(web.folder / MIRROR_FOLDER / "dtd.zip", web.folder / "own" / "dtd.zip")
+        code, said = run(options=["--from", f"{web.server.url}/own"])
+        assert code == 0, said
+
+    def test_a_folder_that_is_not_there_is_refused(self, run, dtd, folder):
+        code, said = run(options=["--from", "/no/such/folder"])
+        assert code == 1 and "--from is /no/such/folder, expected a folder that exists" in said
+
+    def test_one_of_several_that_fails_does_not_stop_the_others(self, web, dtd, run, tmp_path, monkeypatch):
+        for name in ("oxford_pets", "eurosat"):
+            web.publish(small_copy(name, monkeypatch))
+        web.server.missing |= {"images.tar.gz", "oxford_pets.zip"}
+        code, said = run("oxford_pets", "dtd", "EuroSAT")
+        assert code == 1 and "OxfordPets's images are not to be had" in said
+        assert (tmp_path / "data" / "dtd" / "images").is_dir() and (tmp_path / "data" / "eurosat" / "2750").is_dir()
+
+    def test_from_is_nothing_to_a_data_set_that_is_not_fetched(self, run, tmp_path):
+        write_files(tmp_path / "data", {f"{name}/{i}.jpg": jpeg(0, i) for name in "ab" for i in range(10)})
+        code, said = run("folder", options=["--from", str(tmp_path)])
+        assert code == 0, said
+
+
+class TestExport:
+    def test_it_says_what_it_wrote(self, web, dtd, run, tmp_path):
+        path = tmp_path / "few.jsonl"
+        code, said = run(options=["--export-fewshot", str(path), "--shots", "2"])
+        assert code == 0 and f"{path}: 6 training and 6 validation items\n" in said
+        assert len(path.read_text().splitlines()) == 12
+
+    def test_nothing_is_written_of_a_wrong_copy(self, web, dtd, run, tmp_path):
+        forget_split(web, dtd, in_archive=False)
+        code, said = run(options=["--export-fewshot", str(tmp_path / "few.jsonl")])
+        assert code == 1 and not (tmp_path / "few.jsonl").exists()
+        assert "few.jsonl is not written. Correct first what is wrong with DescribableTextures" in said
+
+    def test_nor_of_one_without_training_items(self, web, run, tmp_path, monkeypatch):
+        web.publish(small_copy("imagenet_a", monkeypatch))
+        code, said = run("imagenet_a", options=["--export-fewshot", str(tmp_path / "few.jsonl")])
+        assert code == 1 and not (tmp_path / "few.jsonl").exists()
+        assert "ImageNetA has no training items, expected some for --export-fewshot. Name another data set." in said
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["dtd", "eurosat"], "--export-fewshot is few.jsonl, expected one data set with it. Name one."),
+            (["all"], "--export-fewshot is few.jsonl, expected one data set with it. Name one."),
+            (["dtd", "--shots", "0"], "--shots is 0, expected a positive number, or -1 for all items."),
+            (["dtd", "--seed", "-1"], "--seed is -1, expected 0 or more. Change --seed."),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_refused_before_anything_is_fetched(self, web, dtd, argv, message, capsys):
+        with pytest.raises(SystemExit):
+            prepare.main([*argv, "--root", "/no/such/root", "--export-fewshot", "few.jsonl"])
+        assert message in capsys.readouterr().err and asked(web) == []

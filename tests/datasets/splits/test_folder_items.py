@@ -1,0 +1,66 @@
+"""Items of class folders: a sequence that makes an item only when it is asked for."""
+
+import random
+
+import pytest
+
+from datasets.splits.few_shot import draw_few_shots, draw_held_out, group_by_label
+from datasets.splits.folder_items import ClassItems, FolderItems
+from engine import Datum
+
+SIZES = (3, 1, 30, 120, 7)
+
+
+@pytest.fixture
+def both():
+    """The items of five classes as a lazy sequence, and as the list that it stands for."""
+    names = [[f"{label}_{i}.jpg" for i in range(size)] for label, size in enumerate(SIZES)]
+    lazy = FolderItems([ClassItems(f"/in/{label}/", names[label], label, f"class {label}") for label in range(5)])
+    listed = [
+        Datum(f"/in/{label}/{name}", label, classname=f"class {label}") for label in range(5) for name in names[label]
+    ]
+    return lazy, listed
+
+
+def test_it_behaves_as_the_list_of_its_items(both):
+    lazy, listed = both
+    assert len(lazy) == len(listed) == sum(SIZES) and list(lazy) == listed
+    assert [lazy[i] for i in range(-len(listed), len(listed))] == [listed[i] for i in range(-len(listed), len(listed))]
+    assert (lazy[2:40:3], lazy[-2:], lazy[::-1]) == (listed[2:40:3], listed[-2:], listed[::-1])
+    assert (lazy.classes[3][1:3], lazy.classes[3][-1]) == (listed[35:37], listed[153])
+    assert lazy.index(listed[50]) == 50 and listed[50] in lazy
+    for index in (len(listed), -len(listed) - 1):
+        with pytest.raises(IndexError):
+            lazy[index]
+    assert list(FolderItems([])) == [] and len(FolderItems([])) == 0
+
+
+def test_its_groups_are_its_classes(both):
+    lazy, listed = both
+    assert [list(group) for group in group_by_label(lazy)] == group_by_label(listed)
+    paths = {listed[0].impath, listed[2].impath, listed[50].impath}
+    assert [list(group.without(paths)) for group in lazy.classes] == [
+        [item for item in group if item.impath not in paths] for group in group_by_label(listed)
+    ]
+
+
+@pytest.mark.parametrize("shots", [1, 2, 4, 16, -1])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_is_drawn_is_what_a_list_gives(both, shots, seed):
+    lazy, listed = both
+    few = draw_few_shots(lazy, [], shots=shots, seed=seed)
+    assert few == draw_few_shots(listed, [], shots=shots, seed=seed)
+    held_out = draw_held_out(lazy, few[0], shots=shots, seed=seed)
+    assert held_out == draw_held_out(listed, few[0], shots=shots, seed=seed)
+    assert random.Random(seed).sample(lazy, 20) == random.Random(seed).sample(listed, 20)
+
+
+def test_a_draw_makes_few_items(both, monkeypatch):
+    lazy, _ = both
+    made = []
+    monkeypatch.setattr(
+        "datasets.splits.folder_items.Datum", lambda *args, **kwargs: made.append(args) or Datum(*args, **kwargs)
+    )
+    train, _ = draw_few_shots(lazy, [], shots=2, seed=1)
+    held_out = draw_held_out(lazy, train, shots=2, seed=1)
+    assert len(made) <= len(train) + len(held_out) + SIZES[0] + SIZES[1] + SIZES[4]  # sample lists small classes

@@ -1,0 +1,210 @@
+"""Items become batches: the same ones for any number of workers, before and after an interruption."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine import DataManager, DatasetBase, Datum, Registry, build_transform, get_cfg_default
+from engine.data.images import DatasetWrapper
+from engine.data.manager import build_data_loader, count_workers
+
+N_CLASSES, N_ITEMS = 3, 14
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    """14 noise images of 20 x 24 pixels; the label is the index modulo 3."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    made = []
+    for i in range(N_ITEMS):
+        path = folder / f"{i}.png"
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
+        made.append(Datum(str(path), i % N_CLASSES, classname=f"name {i % N_CLASSES}"))
+    return made
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg_default()
+    cfg.SEED = 1
+    cfg.INPUT.SIZE = (16, 16)
+    cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
+    cfg.DATASET.NAME = "Noise"
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 4
+    cfg.DATALOADER.TEST.BATCH_SIZE = 4
+    return cfg
+
+
+@pytest.fixture
+def noise(items, monkeypatch):
+    """Registers a data set of these images for the time of a test."""
+
+    class Noise(DatasetBase):
+        n_train = N_ITEMS
+
+        def __init__(self, cfg):
+            super().__init__(items[: self.n_train], test=items)
+
+    registry = Registry("data set", "")
+    registry.register(Noise)
+    monkeypatch.setattr("engine.data.manager.DATASET_REGISTRY", registry)
+    return Noise
+
+
+def test_random_class_sampler_is_refused_for_testing(cfg, items):
+    cfg.DATALOADER.TEST.SAMPLER = "RandomClassSampler"
+    with pytest.raises(ValueError, match="DATALOADER.TEST.SAMPLER is 'RandomClassSampler'"):
+        build_data_loader(cfg, items, lambda image: 0, is_train=False)
+
+
+def test_test_batches_hold_every_item_in_order_as_the_test_transform_gives_it(cfg, items, noise):
+    batches = list(DataManager(cfg).test_loader)
+    assert [len(batch["label"]) for batch in batches] == [4, 4, 4, 2]
+    assert [path for batch in batches for path in batch["impath"]] == [item.impath for item in items]
+    assert torch.cat([batch["label"] for batch in batches]).tolist() == [item.label for item in items]
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(N_ITEMS))
+    assert set(batches[0]) == {"img", "label", "domain", "impath", "index"}
+    assert batches[0]["img"].dtype == torch.float32 and batches[0]["label"].dtype == torch.int64
+    expected = build_transform(cfg, is_train=False)(Image.open(items[5].impath).convert("RGB"))
+    assert torch.equal(batches[1]["img"][1], expected)
+    assert expected.shape == (3, 16, 16)
+
+
+def epochs_of(cfg, items, n_workers, epochs):
+    """Returns the images and the indices of each epoch, as one tensor and one list."""
+    loader = build_data_loader(cfg, items, build_transform(cfg, is_train=True), is_train=True, n_workers=n_workers)
+    results = []
+    for epoch in epochs:
+        loader.sampler.set_epoch(epoch)
+        loader.dataset.set_epoch(epoch)
+        batches = list(loader)
+        results.append((torch.cat([b["img"] for b in batches]), torch.cat([b["index"] for b in batches]).tolist()))
+    return results
+
+
+def test_workers_do_not_change_what_is_drawn(cfg, items):
+    alone, shared = epochs_of(cfg, items, 0, (0, 1)), epochs_of(cfg, items, 2, (0, 1))
+    for (images, order), (images_2, order_2) in zip(alone, shared):
+        assert order == order_2
+        assert torch.equal(images, images_2)
+
+
+def test_an_interrupted_run_draws_what_an_uninterrupted_one_does(cfg, items):
+    straight, resumed = epochs_of(cfg, items, 0, (0, 1, 2)), epochs_of(cfg, items, 0, (2,))
+    assert straight[2][1] == resumed[0][1]
+    assert torch.equal(straight[2][0], resumed[0][0])
+
+
+def test_augmentation_depends_on_seed_epoch_and_item_alone(cfg, items):
+    wrapper = DatasetWrapper(cfg, items, build_transform(cfg, is_train=True), is_train=True)
+    first = wrapper[3]["img"]
+    wrapper[5], torch.rand(7)
+    assert torch.equal(wrapper[3]["img"], first)
+    wrapper.set_epoch(1)
+    assert not torch.equal(wrapper[3]["img"], first)
+    cfg.SEED = 2
+    assert not torch.equal(
+        DatasetWrapper(cfg, items, build_transform(cfg, is_train=True), is_train=True)[3]["img"], first
+    )
+
+
+def test_two_copies_of_an_image_are_augmented_differently(cfg, items):
+    wrapper = DatasetWrapper(cfg, [items[0], items[0]], build_transform(cfg, is_train=True), is_train=True)
+    assert not torch.equal(wrapper[0]["img"], wrapper[1]["img"])
+
+
+def test_loading_draws_nothing_from_torch(cfg, noise):
+    manager = DataManager(cfg)
+    before = torch.get_rng_state()
+    list(manager.train_loader_x), list(manager.test_loader)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_set_epoch_reaches_order_and_augmentation(cfg, noise):
+    manager = DataManager(cfg)
+    batches = []
+    for epoch in (0, 1, 0):
+        manager.set_epoch(epoch)
+        batches.append(next(iter(manager.train_loader_x)))
+    assert batches[0]["index"].tolist() != batches[1]["index"].tolist()
+    assert torch.equal(batches[0]["img"], batches[2]["img"])
+
+
+@pytest.mark.parametrize(("n_items", "n_batches"), [(3, 1), (4, 1), (7, 1), (8, 2), (14, 3)])
+def test_the_last_training_batch_is_dropped_unless_it_is_the_only_one(cfg, items, n_items, n_batches):
+    loader = build_data_loader(cfg, items[:n_items], build_transform(cfg, is_train=True), is_train=True)
+    assert len(list(loader)) == len(loader) == n_batches
+    loader = build_data_loader(cfg, items[:n_items], build_transform(cfg, is_train=False), is_train=False)
+    assert sum(len(batch["label"]) for batch in loader) == n_items
+
+
+def test_several_views_in_training_only(cfg, noise):
+    cfg.DATALOADER.K_TRANSFORMS = 3
+    manager = DataManager(cfg)
+    batch = next(iter(manager.train_loader_x))
+    assert {"img", "img2", "img3"} < set(batch) and "img4" not in batch
+    assert batch["img2"].shape == (4, 3, 16, 16)
+    assert not torch.equal(batch["img"], batch["img2"])
+    assert not torch.equal(batch["img2"], batch["img3"])
+    assert "img2" not in next(iter(manager.test_loader))
+
+
+def test_less_than_one_view_is_refused(cfg, items):
+    cfg.DATALOADER.K_TRANSFORMS = 0
+    with pytest.raises(ValueError, match="DATALOADER.K_TRANSFORMS is 0, expected 1 or more"):
+        DatasetWrapper(cfg, items, None, is_train=True)
+
+
+def test_img0_is_the_image_without_augmentation(cfg, items, noise):
+    cfg.DATALOADER.RETURN_IMG0 = True
+    batch = next(iter(DataManager(cfg).train_loader_x))
+    plain = build_transform(cfg, is_train=False)
+    expected = [plain(Image.open(path).convert("RGB")) for path in batch["impath"]]
+    assert torch.equal(batch["img0"], torch.stack(expected))
+
+
+def test_custom_transforms_and_wrapper(cfg, noise):
+    class Marked(DatasetWrapper):
+        def __getitem__(self, index):
+            return {**super().__getitem__(index), "mark": 5}
+
+    ones, zeros = (lambda image: torch.ones(1)), (lambda image: torch.zeros(2))
+    manager = DataManager(cfg, custom_tfm_train=[ones, zeros], custom_tfm_test=ones, dataset_wrapper=Marked)
+    batch = next(iter(manager.train_loader_x))
+    assert batch["img"].tolist() == [[1.0]] * 4 and batch["img2"].shape == (4, 2) and batch["mark"].tolist() == [5] * 4
+    assert set(next(iter(manager.test_loader))) == {"img", "label", "domain", "impath", "index", "mark"}
+
+
+def test_no_training_and_no_validation_items(cfg, noise):
+    noise.n_train = 0
+    manager = DataManager(cfg)
+    manager.set_epoch(1)
+    assert manager.train_loader_x is None and manager.val_loader is None
+    assert manager.num_classes == len(manager.lab2cname) == 3
+
+
+def test_the_summary_is_logged(cfg, noise, caplog):
+    with caplog.at_level(logging.INFO, logger="engine"):
+        DataManager(cfg)
+    rows = [line.split() for line in caplog.text.splitlines()]
+    assert ["#", "classes", "3"] in rows and ["#", "train_x", "14"] in rows and ["#", "val", "0"] in rows
+
+
+def test_an_unknown_data_set_is_refused(cfg, noise):
+    cfg.DATASET.NAME = "Nois"
+    with pytest.raises(KeyError, match="Did you mean Noise"):
+        DataManager(cfg)
+
+
+def test_no_more_workers_than_cores(monkeypatch, caplog):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    with caplog.at_level(logging.INFO, logger="engine"):
+        assert (count_workers(0), count_workers(3)) == (0, 3)
+        assert not caplog.records
+        assert count_workers(8) == 3
+    assert caplog.messages == ["DATALOADER.NUM_WORKERS is 8, using 3: one for each CPU core"]

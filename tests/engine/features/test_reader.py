@@ -1,0 +1,541 @@
+"""Cached features are those of the tower, found again by what decides them; views are those of the first epochs."""
+
+import copy
+import errno
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from engine.data import images
+from engine.data.image_io import read_image
+from engine.data.manager import DataManager
+from engine.data.transforms import build_transform
+from engine.features import __main__ as features
+from engine.features import reader as feature_reader
+from engine.features.cache import FeatureCache, shards_of
+from engine.features.reader import FeatureReader, item_key, weights_digest
+from engine.registry import TRAINER_REGISTRY
+from tests.support.tiny_run import build_trainer, tiny_cfg
+from trainers.coop import CoOp, CustomCLIP
+
+METHODS = ("CoOp", "CoCoOp", "ZeroshotCLIP", "LinearProbe")
+
+
+@pytest.fixture
+def cfg(tiny_files, tmp_path):
+    """Returns a function from KEY, VALUE, ... to the config of a tiny run with a cache of its own."""
+    data, clips = tiny_files
+
+    def build(*pairs, kind="vit", name="run"):
+        keys = ("FEATURES.DIR", str(tmp_path / "cache"), "TRAINER.COCOOP.PREC", "fp32", "TRAINER.COCOOP.N_CTX", 2)
+        keys += ("TRAINER.LINEAR_PROBE.PREC", "fp32")
+        return tiny_cfg(data, clips[kind], tmp_path / name, *keys, *pairs, kind=kind)
+
+    return build
+
+
+def options(method):
+    return ("TRAINER.NAME", method, "RUN.EVAL_ONLY", method == "ZeroshotCLIP")
+
+
+def no_images(monkeypatch):
+    def refuse(path):
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr(images, "read_image", refuse)
+
+
+@pytest.mark.parametrize("kind", ["vit", "rn"])
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_from_features_are_those_of_the_pixels(cfg, method, kind, monkeypatch):
+    trainer = build_trainer(cfg(*options(method), kind=kind))
+    with torch.no_grad():
+        pixels = [trainer.model_inference(batch["img"]) for batch in trainer.test_loader]
+        first = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        no_images(monkeypatch)
+        second, labels = zip(*trainer.predictions(trainer.test_loader, "test"))
+    torch.testing.assert_close(torch.cat(first), torch.cat(pixels), rtol=1e-5, atol=1e-5)
+    assert torch.equal(torch.cat(second), torch.cat(first))
+    assert torch.cat(labels).tolist() == [item.label for item in trainer.dm.dataset.test]
+
+
+def test_another_run_and_another_method_read_no_image(cfg, monkeypatch):
+    results = build_trainer(cfg()).test()
+    no_images(monkeypatch)
+    assert build_trainer(cfg(name="again")).test() == results
+    build_trainer(cfg(*options("CoCoOp"))).test()
+    build_trainer(cfg(*options("ZeroshotCLIP"))).test()
+
+
+def test_a_test_set_with_another_batch_size_gives_the_same_result(cfg):
+    trainer = build_trainer(cfg("DATALOADER.TEST.BATCH_SIZE", 2, "FEATURES.DIR", ""))
+    assert trainer.test() == build_trainer(cfg("FEATURES.DIR", "")).test()
+
+
+@pytest.fixture
+def reader(cfg):
+    """A FeatureReader whose `encoded` counts the images that went through the tower, and some items."""
+    config = cfg()
+    trainer = build_trainer(config)
+    return counting(config, trainer.clip_model.visual), trainer.dm.dataset.test
+
+
+def counting(cfg, tower):
+    def encode(batch):
+        reader.encoded += len(batch)
+        return tower(batch).float()
+
+    reader = FeatureReader(cfg, tower, encode)
+    reader.encoded, reader.tower = 0, tower
+    return reader
+
+
+def test_what_decides_a_feature_is_part_of_its_name(reader, cfg, tmp_path):
+    first, items = reader
+    features = first.read(items)
+    assert first.encoded == len(items) == 9
+    tower = first.tower
+
+    again = counting(cfg(), tower)
+    assert torch.equal(again.read(items), features) and again.encoded == 0
+    assert torch.equal(again.read(items[::-1]), features.flip(0)) and again.encoded == 0
+
+    other_transform = counting(cfg("INPUT.INTERPOLATION", "bicubic"), tower)
+    other_transform.read(items)
+    weights = copy.deepcopy(tower)
+    next(weights.parameters()).data.view(-1)[0] += 1e-3
+    other_weights = counting(cfg(), weights)
+    other_weights.read(items)
+    half = counting(cfg(), copy.deepcopy(tower).double())
+    assert half.space != again.space
+    assert other_transform.encoded == other_weights.encoded == len(items)
+
+
+def test_an_image_that_changes_is_encoded_again(reader, cfg, tmp_path):
+    first, items = reader
+    path = tmp_path / "image.png"
+    Image.new("RGB", (40, 36), (200, 10, 10)).save(path)
+    item = copy.copy(items[0])
+    object.__setattr__(item, "impath", str(path))
+    red = first.read([item])
+    Image.new("RGB", (40, 36), (10, 10, 200)).save(path)
+    os.utime(path, ns=(1, 1))
+    assert not torch.allclose(first.read([item]), red)
+    assert first.encoded == 2
+    key = item_key(item)
+    os.utime(path, ns=(2, 2))
+    assert item_key(item) != key
+
+
+def test_a_digest_of_weights_is_that_of_names_and_bytes():
+    layer = torch.nn.Linear(2, 3)
+    same = copy.deepcopy(layer)
+    assert weights_digest(layer) == weights_digest(same)
+    same.bias.data[1] = torch.nextafter(same.bias.data[1], torch.tensor(9.0))
+    assert weights_digest(layer) != weights_digest(same)
+    assert weights_digest(copy.deepcopy(layer).half()) != weights_digest(layer)
+
+
+def keys_of(*names):
+    return [f"{name:0>32}".encode() for name in names]
+
+
+def filled(folder, *names, space="space", max_bytes=10**9):
+    cache = FeatureCache(folder, space, max_bytes=max_bytes)
+    rows = np.array([[float(ord(name)), 0.5] for name in names], dtype=np.float32)
+    cache.add(keys_of(*names), rows)
+    return cache
+
+
+def found(cache, *names):
+    return [None if row is None else row.tolist() for row in cache.lookup(keys_of(*names))]
+
+
+def test_processes_side_by_side_see_what_the_others_have_written(tmp_path):
+    reading = FeatureCache(tmp_path, "space", max_bytes=10**9)
+    assert found(reading, "a") == [None]
+    filled(tmp_path, "a", "b")
+    filled(tmp_path, "b", "c")
+    assert found(reading, "a", "b", "c", "d") == [[97, 0.5], [98, 0.5], [99, 0.5], None]
+    assert found(FeatureCache(tmp_path, "other", max_bytes=10**9), "a") == [None]
+
+
+@pytest.mark.parametrize("how", ["cut", "altered", "empty"])
+def test_a_broken_file_is_removed_and_made_again(tmp_path, how, caplog):
+    filled(tmp_path, "a")
+    [(_, _, shard)] = shards_of(tmp_path)
+    content = shard.read_bytes()
+    shard.write_bytes({"cut": content[:-7], "altered": content[:-7] + b"7654321", "empty": b""}[how])
+    cache = FeatureCache(tmp_path, "space", max_bytes=10**9)
+    assert found(cache, "a") == [None]
+    assert f"The cached features in {shard} are broken: they are removed" in caplog.text and not shard.exists()
+    filled(tmp_path, "a")
+    assert found(cache, "a") == [[97, 0.5]]
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"keys": np.array([{}]), "features": np.zeros((1, 4), np.float32)},  # needs a pickle
+        {"keys": np.zeros(2, "S32"), "features": np.zeros((1, 4), np.float32)},
+        {"keys": np.zeros(1, "S32"), "features": np.zeros(1, np.float32)},
+        {"keys": np.zeros(1, "S32"), "features": np.zeros((1, 4), np.int64)},
+        {"keys": np.zeros(1, int), "features": np.zeros((1, 4), np.float32)},
+        {"keys": np.zeros(1, "S32")},
+    ],
+)
+def test_a_file_of_something_else_is_removed_too(tmp_path, arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    shard = tmp_path / "space" / f"{hashlib.sha256(file.getvalue()).hexdigest()}.npz"
+    shard.parent.mkdir()
+    shard.write_bytes(file.getvalue())
+    assert found(FeatureCache(tmp_path, "space", max_bytes=10**9), "a") == [None]
+    assert not shard.exists()
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path):
+    for number, name in enumerate("abc"):
+        filled(tmp_path, name, space=name)
+        os.utime(next((tmp_path / name).iterdir()), (number, number))
+    size = shards_of(tmp_path)[0][1]
+    found(FeatureCache(tmp_path, "a", max_bytes=10**9), "a")  # used now
+    filled(tmp_path, "d", space="d", max_bytes=3 * size)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c", "d"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_once(cfg, tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    trainer = build_trainer(cfg("FEATURES.DIR", str(tmp_path / "file" / "cache")))
+    with_cache = build_trainer(cfg()).test()
+    assert trainer.test() == trainer.test() == with_cache
+    trainer.test(split="val")
+    assert caplog.text.count("which cannot be written") == 1
+    assert "this run keeps features in memory" in caplog.text
+
+
+def test_a_shard_that_may_not_be_read_is_passed_over(reader, monkeypatch, caplog):
+    """As another user's in a cache that several share."""
+    first, items = reader
+    expected = first.read(items)
+    read_bytes = Path.read_bytes
+
+    def refused(path):
+        if path.suffix == ".npz":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    again = counting(first.cfg, first.tower)
+    assert torch.equal(again.read(items), expected) and again.encoded == len(items)
+    assert torch.equal(again.read(items), expected) and again.encoded == len(items)
+    assert caplog.text.count("cannot be read ([Errno 13] Permission denied") == 1
+
+
+def test_the_command_says_what_the_cache_holds_and_empties_it(tmp_path, capsys):
+    filled(tmp_path, "a")
+    filled(tmp_path, "b", space="other")
+    (tmp_path / "mine.txt").touch()
+    assert features.main(["info", "--dir", str(tmp_path)]) == 0
+    assert features.main(["clear", "--dir", str(tmp_path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{tmp_path} holds 2 file(s) of 2 tower(s) and data sets, 0.00 GB"
+    assert second.startswith(f"{tmp_path} held, now removed: 2 file(s)")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+# Views
+
+
+def train(cfg):
+    trainer = build_trainer(cfg)
+    trainer.train()
+    return trainer.model.prompt_learner.state_dict()
+
+
+@pytest.mark.parametrize("method", ["CoOp", "CoCoOp"])
+def test_as_many_views_as_epochs_are_fresh_views(cfg, method):
+    fresh = train(cfg("TRAINER.NAME", method, name="fresh"))
+    views = train(cfg("TRAINER.NAME", method, "INPUT.VIEWS", 2, name="views"))
+    for name, value in fresh.items():
+        torch.testing.assert_close(views[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_epochs_draw_from_the_views(cfg, monkeypatch):
+    trainer = build_trainer(cfg("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 5))
+    dataset = trainer.train_loader_x.dataset
+    expected = []
+    for view in range(2):
+        dataset.set_epoch(view)
+        expected.append(trainer.encode_images(torch.stack([dataset[index]["img"] for index in range(len(dataset))])))
+    trainer.before_train()
+    seen = set()
+    for epoch in range(5):
+        trainer.dm.set_epoch(epoch)
+        if epoch == 1:
+            no_images(monkeypatch)
+        batches = list(trainer.train_loader_x)
+        assert [batch["index"].tolist() for batch in batches] == list(trainer.dm.train_loader_x.batch_sampler)
+        for batch in batches:
+            for feature, label, index in zip(batch["features"], batch["label"], batch["index"]):
+                fits = [bool(torch.allclose(feature, view[index], atol=1e-5)) for view in expected]
+                assert fits.count(True) == 1 and label == dataset.data_source[index].label
+                if epoch < 2:
+                    assert fits[epoch]
+                else:
+                    seen.add((epoch, int(index), fits.index(True)))
+    by_epoch = [{view for other, _, view in seen if other == epoch} for epoch in range(2, 5)]
+    assert by_epoch == [{0, 1}] * 3  # within an epoch some items show one view, some the other
+    trainer.close_writer()
+
+
+def test_a_run_of_fewer_epochs_encodes_as_many_views(cfg):
+    trainer = build_trainer(cfg("INPUT.VIEWS", 5))
+    trainer.train()
+    assert trainer.train_loader_x.views.shape[:2] == (12, 2)  # images, epochs
+
+
+def views_of(reader, items):
+    return reader.read_views(items, build_transform(reader.cfg, is_train=True), 3)
+
+
+def test_workers_change_no_view(reader, cfg):
+    first, items = reader
+    readers = (counting(cfg("FEATURES.DIR", "", "DATALOADER.NUM_WORKERS", n), first.tower) for n in (0, 2))
+    alone, workers = (views_of(reader, items) for reader in readers)
+    assert alone.shape[:2] == (9, 3) and torch.equal(alone, workers)
+
+
+@pytest.mark.parametrize(("n_images", "n_kept"), [(4, 0), (8, 8), (12, 8), (24, 24)])
+def test_what_was_written_before_a_kill_is_not_encoded_again(reader, cfg, monkeypatch, n_images, n_kept):
+    """Pieces of two batches of 4 images: those that are left are encoded as in a reading that nobody ends."""
+    first, items = reader
+    monkeypatch.setattr(feature_reader, "N_BATCHES", 2)
+    expected = views_of(counting(cfg("FEATURES.DIR", ""), first.tower), items)
+    encode = first.encode
+
+    def killed(images):
+        if first.encoded == n_images:
+            raise KeyboardInterrupt
+        return encode(images)
+
+    first.encode = killed
+    with pytest.raises(KeyboardInterrupt):
+        views_of(first, items)
+    again = counting(cfg(), first.tower)
+    assert torch.equal(views_of(again, items), expected)
+    assert again.encoded == 9 * 3 - n_kept
+
+
+def test_an_interrupted_run_with_views_goes_on_to_the_same_end(cfg, tmp_path, monkeypatch):
+    whole = train(cfg("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 4, name="whole"))
+    part = cfg("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 4, "TRAIN.CHECKPOINT_FREQ", 1, name="part")
+    trainer = build_trainer(part)
+    after_epoch = trainer.after_epoch
+
+    def interrupt():
+        after_epoch()
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+
+    trainer.after_epoch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert torch.equal(train(part)["ctx"], whole["ctx"])
+
+
+def test_views_with_several_transforms_are_refused(cfg):
+    with pytest.raises(ValueError, match="DATALOADER.K_TRANSFORMS is 2, expected 1 with INPUT.VIEWS. Leave one of"):
+        cfg("INPUT.VIEWS", 2, "DATALOADER.K_TRANSFORMS", 2)
+
+
+def test_a_negative_number_of_views_is_refused(cfg):
+    with pytest.raises(ValueError, match="INPUT.VIEWS is -1, expected at least 0"):
+        cfg("INPUT.VIEWS", -1)
+
+
+class Flipping(CustomCLIP):
+    def forward(self, images):
+        return super().forward(images.flip(-1))
+
+
+class FlipsInTests(CoOp):
+    def model_inference(self, images):
+        return super().model_inference(images.flip(-1))
+
+
+class FlipsInBatches(CoOp):
+    def parse_batch_test(self, batch):
+        images, labels = super().parse_batch_test(batch)
+        return images.flip(-1), labels
+
+
+class FlipsInTheModel(CoOp):
+    def prompted_clip(self, clip_model, classnames, **changes):
+        return Flipping(clip_model, super().prompted_clip(clip_model, classnames, **changes).prompt_learner)
+
+
+class FlipsWhileTraining(CoOp):
+    def parse_batch_train(self, batch):
+        images, labels = super().parse_batch_train(batch)
+        return images.flip(-1), labels
+
+
+class StepsItself(CoOp):
+    def forward_backward(self, batch):
+        images, labels = self.parse_batch_train(batch)
+        loss = torch.nn.functional.cross_entropy(self.model(images), labels)
+        self.model_backward_and_update(loss)
+        return {"loss": loss.detach()}
+
+
+class TrainsTheTower(CoOp):
+    def build_learner(self, **changes):
+        super().build_learner(**changes)
+        self.model.image_encoder.conv1.requires_grad_(True)
+
+
+def use(monkeypatch, trainer):
+    monkeypatch.setitem(TRAINER_REGISTRY._entries, "CoOp", trainer)
+
+
+@pytest.mark.parametrize("method", [FlipsInTests, FlipsInBatches, FlipsInTheModel])
+def test_what_reads_the_pixels_in_its_own_way_gets_them(cfg, monkeypatch, method):
+    build_trainer(cfg()).test()  # whose features are kept
+    use(monkeypatch, method)
+    trainer = build_trainer(cfg())
+    with torch.no_grad():
+        [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        flipped = next(iter(trainer.test_loader))["img"].flip(-1)
+        expected = trainer.model.classify(trainer.clip_model.encode_image(flipped).float())
+    torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("change", [1.0, 2.0])
+def test_features_of_a_tower_that_changes_are_not_kept(cfg, monkeypatch, change):
+    use(monkeypatch, TrainsTheTower)
+    trainer = build_trainer(cfg())
+    trainer.model.image_encoder.conv1.weight.data *= change
+    with torch.no_grad():
+        [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        torch.testing.assert_close(logits, trainer.model(next(iter(trainer.test_loader))["img"]))
+    assert not list(Path(cfg().FEATURES.DIR).rglob("*.npz"))
+
+
+def test_whoever_encodes_in_another_way_returns_another_tower(cfg, monkeypatch):
+    class Tower(torch.nn.Module):
+        def __init__(self, tower):
+            super().__init__()
+            self.tower = tower
+
+        def forward(self, images):
+            return self.tower(images.flip(-1))
+
+    class Right(CoOp):
+        def prompted_clip(self, clip_model, classnames, **changes):
+            model = super().prompted_clip(clip_model, classnames, **changes)
+            model.image_encoder = Tower(model.image_encoder)
+            return model
+
+    class Encodes(CoOp):
+        def encode_images(self, images):
+            return super().encode_images(images.flip(-1))
+
+    class TestsAnother(CoOp):
+        def image_tower(self):
+            return Tower(super().image_tower())
+
+    build_trainer(cfg()).test()
+    use(monkeypatch, Encodes)
+    with pytest.raises(ValueError, match="CoOp redefines encode_images, expected image_tower to return a module that"):
+        build_trainer(cfg())
+    use(monkeypatch, TestsAnother)
+    with pytest.raises(ValueError, match="CoOp's image_tower is not its model's image_encoder, expected the same"):
+        build_trainer(cfg())
+    use(monkeypatch, Right)
+    trainer = build_trainer(cfg())
+    images = next(iter(trainer.test_loader))["img"]
+    with torch.no_grad():
+        [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        torch.testing.assert_close(logits, trainer.model.classify(trainer.clip_model.visual(images.flip(-1)).float()))
+    fresh, views = train(cfg(name="fresh")), train(cfg("INPUT.VIEWS", 2, name="views"))
+    torch.testing.assert_close(fresh["ctx"], views["ctx"], rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_of_a_methods_own_goes_with_views(cfg, monkeypatch):
+    class Smooth(CoOp):
+        def loss(self, logits, labels):
+            return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.5)
+
+    plain = train(cfg(name="plain"))
+    use(monkeypatch, Smooth)
+    fresh, views = train(cfg(name="fresh")), train(cfg("INPUT.VIEWS", 2, name="views"))
+    torch.testing.assert_close(fresh["ctx"], views["ctx"], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(plain["ctx"], fresh["ctx"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method", [FlipsInTests, FlipsInBatches, FlipsInTheModel, FlipsWhileTraining, StepsItself, TrainsTheTower]
+)
+def test_views_are_refused_where_a_method_computes_on_images(cfg, monkeypatch, method):
+    use(monkeypatch, method)
+    with pytest.raises(ValueError, match="INPUT.VIEWS is 2, expected 0: CoOp looks at images"):
+        build_trainer(cfg("INPUT.VIEWS", 2))
+    assert train(cfg())  # without them it does
+
+
+def test_views_are_those_of_the_transform_that_the_loader_has(cfg, monkeypatch):
+    class OwnTransform(CoOp):
+        def build_data_loader(self):
+            super().build_data_loader()
+            tfm_train = transforms.Compose([build_transform(self.cfg, is_train=False), lambda image: 0.5 * image])
+            self.dm = DataManager(self.cfg, custom_tfm_train=tfm_train)
+            self.train_loader_x = self.dm.train_loader_x
+
+    build_trainer(cfg("INPUT.VIEWS", 1)).train()
+    use(monkeypatch, OwnTransform)
+    trainer = build_trainer(cfg("INPUT.VIEWS", 1))
+    dataset = trainer.train_loader_x.dataset
+    trainer.before_train()
+    with torch.no_grad():
+        expected = trainer.encode_images(torch.stack([dataset[index]["img"] for index in range(len(dataset))]))
+    for batch in trainer.train_loader_x:
+        torch.testing.assert_close(batch["features"], expected[batch["index"]], rtol=1e-4, atol=1e-5)
+    trainer.close_writer()
+
+
+def test_a_transform_that_does_not_say_what_it_is_is_not_kept(cfg):
+    class Brighter:  # its repr is an address, or says nothing of the factor
+        def __init__(self, factor):
+            self.factor = factor
+
+        def __call__(self, image):
+            return image * self.factor
+
+    class Silent(torch.nn.Module, Brighter):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        forward = Brighter.__call__
+
+    for kind in (Brighter, Silent):
+        trainer = build_trainer(cfg())
+        plain = build_transform(trainer.cfg, is_train=False)
+        items = trainer.dm.dataset.test
+        for factor in (1.5, 2.0):
+            transform = transforms.Compose([plain, kind(factor)])
+            expected = trainer.encode_images(torch.stack([transform(read_image(item.impath)) for item in items]))
+            features = trainer.features.read(items, transform=transform)
+            torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_cache_is_off_the_users_folder_in_tests():
+    assert Path(os.environ["COOP_FEATURES"]).is_dir()

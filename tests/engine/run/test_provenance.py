@@ -1,0 +1,254 @@
+"""engine/run/provenance.py and what results.json says of its origin, against git, sha256, the system's own counts."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import clip.clip
+import train
+from clip.clip import weights_sha256
+from clip.download import sha256
+from engine import DatasetBase, Datum, get_cfg_default
+from engine.data.datum import data_digests
+from engine.log import close_logging
+from engine.run import provenance
+from engine.trainer_base import TrainerBase
+from tests.support.tiny_run import CLASSES, tiny_cfg
+
+CPU = torch.device("cpu")
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+
+
+def git(folder, *words):
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(folder), "-c", "user.name=A", "-c", "user.email=a@b.c", *words]
+    return subprocess.run(command, env=own, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A git clone with one commit, one file, and one pattern of ignored files."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    (folder / "train.py").write_text("pass\n")
+    (folder / ".gitignore").write_text("output/\n")
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "one")
+    return folder
+
+
+@needs_git
+class TestCode:
+    def test_a_clean_clone(self, clone):
+        (clone / "output").mkdir()
+        (clone / "output" / "log.txt").write_text("ignored")
+        version = provenance.code_version(clone)
+        assert (version["commit"], version["changed"]) == (git(clone, "rev-parse", "HEAD"), False)
+
+    @pytest.mark.parametrize("name", ["train.py", "trainers/mine.py"], ids=["changed", "new"])
+    def test_what_differs_from_the_commit_counts(self, clone, name):
+        (clone / name).parent.mkdir(exist_ok=True)
+        (clone / name).write_text("print()\n")
+        version = provenance.code_version(clone)
+        assert (version["commit"], version["changed"]) == (git(clone, "rev-parse", "HEAD"), True)
+
+    def test_an_installed_copy_in_somebodys_repository_has_no_commit(self, clone):
+        (clone / "site-packages").mkdir()
+        version = provenance.code_version(clone / "site-packages")
+        assert (version["commit"], version["changed"]) == (None, None)
+
+    def test_variables_of_a_hook_lead_nowhere_else(self, clone, monkeypatch, tmp_path):
+        monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
+        assert provenance.code_version(clone)["commit"] == git(clone, "rev-parse", "HEAD")
+
+    def test_the_clone_is_only_read(self, clone):
+        """Git would write what it finds to the index, and lock out whoever commits meanwhile."""
+        os.utime(clone / "train.py", (0, 0))
+        before = (clone / ".git" / "index").read_bytes()
+        assert provenance.code_version(clone)["changed"] is False
+        assert (clone / ".git" / "index").read_bytes() == before
+
+    def test_without_git_nothing_is_known(self, clone, monkeypatch):
+        monkeypatch.setenv("PATH", "")
+        assert provenance.code_version(clone)["commit"] is None
+
+
+def test_the_version_is_the_installed_packages(monkeypatch):
+    monkeypatch.setattr(provenance.metadata, "version", {provenance.PACKAGE: "1.2.3"}.__getitem__)
+    assert provenance.code_version()["version"] == "1.2.3"
+
+
+def test_no_version_where_nothing_is_installed(monkeypatch):
+    monkeypatch.setattr(provenance, "PACKAGE", "a package that nobody has")
+    assert provenance.code_version()["version"] is None
+
+
+def test_versions_are_those_that_are_installed():
+    found = provenance.library_versions(CPU)
+    assert found.pop("python") == ".".join(map(str, os.sys.version_info[:3]))
+    assert set(found) == {"torch", "torchvision", "numpy", "pillow", "scikit-learn"}
+    assert all(found[name].split("+")[0] == metadata.version(name).split("+")[0] for name in found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
+def test_peak_memory_is_the_systems_count():
+    block = np.ones(20_000_000)  # 160 MB
+    found = provenance.peak_memory_gb(CPU)
+    del block
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    assert found == {
+        "peak_memory_gb": pytest.approx(int(line.split()[1]) * 1024 / 1e9, rel=0.02),
+        "peak_gpu_memory_gb": None,
+    }
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu():
+    device = torch.device("cuda")
+    torch.cuda.reset_peak_memory_stats()
+    block = torch.ones(50_000_000, device=device)  # 200 MB
+    assert provenance.peak_memory_gb(device)["peak_gpu_memory_gb"] >= 0.2
+    del block
+    assert provenance.device_name(device) == torch.cuda.get_device_properties(0).name
+    assert {"cuda", "cudnn"} <= provenance.library_versions(device).keys()
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """Returns the seconds of training and of tests that are said of a trainer, ten seconds after its start."""
+
+    def seconds_of(*, eval_only=False, **attributes):
+        cfg = get_cfg_default()
+        cfg.RUN.EVAL_ONLY, cfg.USE_CUDA = eval_only, False
+        trainer = TrainerBase(cfg)
+        vars(trainer).update(attributes)
+        monkeypatch.setattr(time, "monotonic", lambda: trainer.time_start_s + 10.0)
+        found = provenance.cost(trainer)
+        return found["training_s"], found["testing_s"]
+
+    return seconds_of
+
+
+class TestCost:
+    def test_training_is_what_is_not_testing(self, seconds):
+        assert seconds(testing_s=2.0) == (8.0, 2.0)
+
+    def test_the_parts_of_an_interrupted_run_add_up(self, seconds):
+        assert seconds(earlier_s=30.0, testing_s=5.0) == (35.0, 5.0)
+
+    def test_what_trains_nothing_has_no_time_of_training(self, seconds):
+        assert seconds(eval_only=True, testing_s=2.0) == (None, 2.0)
+
+
+class TestData:
+    def dataset(self, root, names=CLASSES):
+        items = {s: [Datum(f"{root}/{s}/{n}/0.png", c, classname=n) for c, n in enumerate(names)] for s in ("a", "b")}
+        return DatasetBase(items["a"], test=items["b"])
+
+    def test_by_hand(self):
+        content = '[[["face/0.png",0,"face"],["leopard/0.png",1,"leopard"],["wine_bottle/0.png",2,"wine_bottle"]]]'
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        assert data_digests(self.dataset("/images")) == {"train": digest, "test": digest}
+
+    def test_the_same_in_another_place(self):
+        assert data_digests(self.dataset("/a")) == data_digests(self.dataset("b/c"))
+
+    @pytest.mark.parametrize(
+        "change",
+        [lambda items: items[::-1], lambda items: items[:2], lambda items: [*items[:2], items[1]]],
+        ids=["order", "fewer", "twice"],
+    )
+    def test_another_list_has_another_digest(self, change):
+        one, other = self.dataset("/images"), self.dataset("/images")
+        other.test = change(other.test)
+        one, other = data_digests(one), data_digests(other)
+        assert one["train"] == other["train"] and one["test"] != other["test"]
+
+    def test_another_name_of_a_class(self):
+        one, other = self.dataset("/images"), self.dataset("/images", ("face", "Leopard", "wine_bottle"))
+        assert data_digests(one, ["test"]) != data_digests(other, ["test"])
+
+    def test_a_single_item(self):
+        content = '[[["0.png",0,"face"]]]'
+        dataset = DatasetBase(test=[Datum("/images/face/0.png", 0, classname="face")])
+        assert data_digests(dataset) == {"test": hashlib.sha256(content.encode()).hexdigest()}
+
+
+class TestWeights:
+    def test_of_a_path(self, tiny_files):
+        path = tiny_files[1]["vit"]
+        assert weights_sha256(str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def test_the_same_file_is_read_once_in_a_process_and_again_when_it_has_changed(self, tmp_path, monkeypatch):
+        path, read = tmp_path / "weights.pt", []
+        monkeypatch.setattr(clip.clip, "sha256", lambda path: read.append(path) or sha256(path))
+        for content in (b"one", b"other"):
+            path.write_bytes(content)
+            for _ in range(2):
+                assert weights_sha256(str(path)) == hashlib.sha256(content).hexdigest()
+        os.utime(path, (0, 0))
+        assert weights_sha256(str(path)) == hashlib.sha256(b"other").hexdigest()
+        assert len(read) == 3
+
+    def test_of_a_published_model(self):
+        assert weights_sha256("RN50") == "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
+
+    def test_of_the_model_that_comes_along(self):
+        path = Path(__file__).parents[3] / "clip" / "shapes.npz"
+        assert weights_sha256("ViT-T/8-shapes") == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def test_of_nothing(self):
+        assert weights_sha256("no/such/file.pt") is None
+
+
+def results_of_run(tiny_files, folder, *pairs):
+    data, clips = tiny_files
+    try:
+        train.run(tiny_cfg(data, clips["vit"], folder, "OPTIM.MAX_EPOCH", 1, *pairs))
+    finally:
+        close_logging()
+    return json.loads((folder / "results.json").read_text())
+
+
+class TestResults:
+    def test_a_run_says_where_it_comes_from_and_what_it_cost(self, tiny_files, tmp_path):
+        results = results_of_run(tiny_files, tmp_path / "run")
+        origin = results["provenance"]
+        assert set(origin) == {
+            *("code", "libraries", "device", "threads", "ranks", "precision", "deterministic"),
+            *("weights_sha256", "model_sha256", "data_sha256"),
+        }
+        assert (origin["threads"], origin["ranks"], origin["precision"]) == (torch.get_num_threads(), 1, "fp32")
+        assert origin["device"].startswith("cpu (") and origin["deterministic"] is False
+        assert origin["model_sha256"] is None  # its own
+        assert origin["weights_sha256"] == weights_sha256(tiny_files[1]["vit"])
+        assert set(origin["data_sha256"]) == {"train", "val", "test"}
+        assert results["cost"]["training_s"] > 0 and results["cost"]["testing_s"] > 0
+        assert set(results["cost"]) == {"training_s", "testing_s", "peak_memory_gb", "peak_gpu_memory_gb"}
+
+    def test_no_path_of_the_machine(self, tiny_files, tmp_path):
+        results = results_of_run(tiny_files, tmp_path / "run")
+        text = json.dumps([results["provenance"], results["cost"]])
+        assert str(tiny_files[0].parent) not in text and str(tmp_path) not in text and str(Path.home()) not in text
+
+    def test_only_the_cost_differs_between_two_runs(self, tiny_files, tmp_path):
+        one, other = (results_of_run(tiny_files, tmp_path / name) for name in ("one", "other"))
+        assert one.pop("cost") and other.pop("cost")
+        assert one == other
+
+    def test_only_what_is_tested_on_counts_where_nothing_is_trained(self, tiny_files, tmp_path):
+        pairs = ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True)
+        results = results_of_run(tiny_files, tmp_path / "run", *pairs)
+        assert set(results["provenance"]["data_sha256"]) == {"test"}
+        assert results["provenance"]["precision"] == "fp32" and results["cost"]["training_s"] is None

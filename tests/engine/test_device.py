@@ -1,0 +1,129 @@
+"""Memory: freed blocks are used again, chunks bound what a step keeps, a full GPU names what to lower."""
+
+import platform
+import resource
+
+import pytest
+import torch
+
+import train
+from clip import prompts
+from clip.model import build_model
+from clip.prompt_layout import lay_out
+from clip.prompts import PromptEncoder
+from engine.device import keep_freed_memory, memory_advice
+from tests.support.naive import naive_features
+from tests.support.tiny_clip import golden_state_dict
+
+FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB."
+NAMES = [f"{name} {number}" for name in ("face", "wine bottle") for number in range(20)]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_a_large_block_is_used_again():
+    assert keep_freed_memory()
+
+    def faults_of_a_block():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**26, dtype=torch.uint8)  # 64 MB, 16,384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    for _ in range(3):  # until the heap has a place for it
+        faults_of_a_block()
+    assert faults_of_a_block() < 1000
+
+
+def test_another_c_library_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert not keep_freed_memory()
+
+
+class TestChunks:
+    def encode(self, chunk_rows, monkeypatch, n_contexts=2):
+        """Features and gradient, bytes that wait for the backward pass, and runs of the tower forward and backward."""
+        clip_model = build_model(golden_state_dict("vit")).double().requires_grad_(False)
+        encoder = PromptEncoder(clip_model, lay_out(NAMES, 4), chunk_rows=chunk_rows)
+        torch.manual_seed(0)
+        ctx = torch.randn(n_contexts, 4, clip_model.transformer.width, dtype=torch.float64, requires_grad=True)
+        runs, kept, run_tower = [], {}, prompts.run_tower
+        monkeypatch.setattr(
+            prompts, "run_tower", lambda *args, **options: (runs.append(1), run_tower(*args, **options))[1]
+        )
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features = encoder(ctx)
+        n_forward = len(runs)
+        weights = torch.randn_like(features)
+        [gradient] = torch.autograd.grad((features * weights).sum(), ctx)
+        naive = torch.stack([naive_features(clip_model, one, NAMES, "end") for one in ctx])
+        [expected] = torch.autograd.grad((naive * weights).sum(), ctx)
+        torch.testing.assert_close(features, naive, rtol=0, atol=1e-10)
+        torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-10)
+        return sum(kept.values()), n_forward, len(runs) - n_forward
+
+    @pytest.mark.parametrize("chunk_rows", [40, 80])
+    def test_all_but_the_last_are_computed_again(self, monkeypatch, chunk_rows):
+        _, n_forward, n_again = self.encode(chunk_rows, monkeypatch)
+        assert n_forward > 2 and n_again == n_forward - 1
+
+    def test_one_is_computed_once(self, monkeypatch):
+        assert self.encode(0, monkeypatch)[1:] == (1, 0)
+
+    def test_they_bound_what_waits_for_the_backward_pass(self, monkeypatch):
+        whole, half, eighth = (self.encode(n, monkeypatch)[0] for n in (0, 160, 40))
+        assert eighth < half < whole
+        assert eighth < whole / 3
+
+
+class TestFullGpu:
+    """The error is raised by a stand-in: torch raises it as this class where a GPU is full."""
+
+    @pytest.fixture
+    def fail(self, tiny_files, tmp_path, monkeypatch, capsys):
+        """Calls train.py with a method that fills the GPU; returns what it prints to standard error."""
+
+        def full(*_, **__):
+            raise torch.cuda.OutOfMemoryError(FULL)
+
+        def call(trainer, method, *pairs, extra=()):
+            owner = train.TRAINER_REGISTRY.get(trainer)
+            monkeypatch.setattr(owner, method, full)
+            flags = {"root": tiny_files[0], "output_dir": tmp_path / "run", "seed": 1, "trainer": trainer}
+            words = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+            config = {"MODEL.BACKBONE.NAME": tiny_files[1]["vit"], "DATASET.NAME": "Folder", "INPUT.SIZE": "(32, 32)"}
+            config |= {"DATALOADER.NUM_WORKERS": 0, "USE_CUDA": False, "VERBOSE": False} | dict(pairs)
+            assert train.main([*words, *extra, *(str(word) for pair in config.items() for word in pair)]) == 1
+            return capsys.readouterr().err
+
+        return call
+
+    def test_training_names_the_rows_and_the_batches(self, fail):
+        pairs = [("TRAINER.COOP.CHUNK_ROWS", 10), ("DATALOADER.TRAIN_X.BATCH_SIZE", 4)]
+        assert fail("CoOp", "forward_backward", *pairs, ("TRAINER.COOP.N_CTX", 2)) == (
+            "Error: The GPU's memory is full (CUDA out of memory), expected that the run fits into it. Compute half as "
+            "much at once: add TRAINER.COOP.CHUNK_ROWS 5 or DATALOADER.TEST.BATCH_SIZE 16 or "
+            "DATALOADER.TRAIN_X.BATCH_SIZE 2.\n"
+        )
+
+    @pytest.mark.parametrize("chunk_rows", [0, 10**6])
+    def test_more_rows_than_there_are_count_as_all(self, fail, chunk_rows):
+        pairs = [("TRAINER.COCOOP.CHUNK_ROWS", chunk_rows), ("TRAINER.COCOOP.N_CTX", 2)]
+        # 2 context vectors, and "face . [EOT]", "leopard . [EOT]", "wine bottle . [EOT]": 2 + 3 + 3 + 4 rows
+        assert "add TRAINER.COCOOP.CHUNK_ROWS 6 or" in fail("CoCoOp", "forward_backward", *pairs)
+
+    def test_a_test_names_its_batches_alone(self, fail):
+        found = fail("ZeroshotCLIP", "test", extra=["--eval-only"])
+        assert "add DATALOADER.TEST.BATCH_SIZE 16.\n" in found and "TRAIN_X" not in found
+
+    def test_where_nothing_can_be_lowered(self):
+        with pytest.raises(MemoryError, match=r"Run it on a larger one, or on the CPU\.$"), memory_advice(dict):
+            raise torch.cuda.OutOfMemoryError(FULL)
+
+    def test_other_errors_pass(self):
+        with pytest.raises(RuntimeError, match="^shapes differ$"), memory_advice(dict):
+            raise RuntimeError("shapes differ")

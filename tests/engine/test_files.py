@@ -1,0 +1,181 @@
+"""Files are written whole or not at all, and what a disk does not take is told with what to do."""
+
+import errno
+import os
+import shutil
+
+import pytest
+
+from engine.files import UNFINISHED, remove_unfinished, write_atomically
+from reports.render.output import write_whole
+from tests.robustness.small_disk import filled, read_only, small_disk
+
+
+def write(path, text="new", **options):
+    write_atomically(path, lambda temporary: temporary.write_text(text), **options)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file that is there already, alone in its folder."""
+    path = tmp_path / "folder" / "file"
+    path.parent.mkdir()
+    path.write_text("old")
+    return path
+
+
+@pytest.fixture(params=[write_atomically, write_whole], ids=lambda function: function.__name__)
+def write_to(request):
+    """Of the engine and of the reports."""
+    return request.param
+
+
+def is_as_it_was(path):
+    return path.read_text() == "old" and os.listdir(path.parent) == [path.name]
+
+
+class TestWriting:
+    def test_the_new_file_takes_the_place_of_the_old_one(self, path):
+        write(path)
+        assert path.read_text() == "new" and os.listdir(path.parent) == ["file"]
+
+    def test_its_folders_are_made(self, tmp_path):
+        write(tmp_path / "a" / "b" / "file")
+        assert (tmp_path / "a" / "b" / "file").read_text() == "new"
+
+    def test_an_interrupted_write_leaves_the_old_file(self, path):
+        def interrupted(temporary):
+            temporary.write_text("ne")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(path, interrupted)
+        assert is_as_it_was(path)
+
+    @pytest.mark.parametrize("durable", [True, False])
+    def test_it_is_on_the_disk_before_it_takes_the_place(self, path, monkeypatch, durable):
+        """A power cut must not leave the new name with nothing behind it."""
+        steps, replace = [], os.replace
+        monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append(os.fstat(descriptor)))
+        monkeypatch.setattr(os, "replace", lambda *paths: [steps.append("replace"), replace(*paths)])
+        write(path, durable=durable)
+        if not durable:
+            assert steps == ["replace"]
+            return
+        (file, replaced, folder), names = steps, (path, path.parent)
+        assert replaced == "replace"
+        assert [status.st_ino for status in (file, folder)] == [name.stat().st_ino for name in names]
+
+    def test_a_file_system_that_cannot_be_asked_to_sync(self, path, monkeypatch):
+        monkeypatch.setattr(os, "fsync", failing(errno.EINVAL))
+        write(path)
+        assert path.read_text() == "new"
+
+    @pytest.mark.parametrize("target", ["file", "new"])
+    def test_a_link_stays_one(self, path, write_to, target):
+        path.with_name("link").symlink_to(target)
+        write_to(path.with_name("link"), lambda temporary: temporary.write_text("new"))
+        assert path.with_name("link").is_symlink() and path.with_name(target).read_text() == "new"
+
+    def test_what_is_no_file_is_written_to_as_it_is(self, tmp_path, write_to):
+        """A device or a pipe, which root's rename would put an end to."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reads = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        write_to(pipe, lambda path: path.write_text("new"))
+        assert os.read(reads, 10) == b"new" and pipe.is_fifo()
+        os.close(reads)
+
+    def test_what_killed_processes_left_is_removed_from_a_runs_folder(self, tmp_path):
+        left = [tmp_path / f".a.1.2{UNFINISHED}", tmp_path / "model" / f".b.1.2{UNFINISHED}"]
+        others = [tmp_path / "a", tmp_path / "model" / ".b", tmp_path / "run" / "model" / f".c.1.2{UNFINISHED}"]
+        for path in (*left, *others):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        remove_unfinished(tmp_path)
+        assert not any(map(os.path.exists, left)) and all(map(os.path.exists, others))
+
+
+def failing(number, **about):
+    def fail(*_):
+        raise OSError(number, os.strerror(number), *about.values())
+
+    return fail
+
+
+class TestFaults:
+    """Simulated, for every kind of fault; below on real disks, where the user may mount them."""
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+    @pytest.mark.parametrize("step", ["fsync", "replace"])
+    def test_a_full_disk(self, path, monkeypatch, number, step):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, failing(number))
+            with pytest.raises(OSError) as caught:
+                write(path)
+        message = rf"^{path} could not be written \({os.strerror(number)}\), expected room for it, where [\d,]+\.\d MB "
+        assert caught.match(message + r"are free\. Free some room; the same command goes on\.$")
+        assert caught.value.errno == number
+        assert is_as_it_was(path)
+        write(path)
+        assert path.read_text() == "new"
+
+    @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+    def test_a_folder_that_may_not_be_written_to(self, path, monkeypatch, number):
+        monkeypatch.setattr(os, "replace", failing(number))
+        with pytest.raises(OSError) as caught:
+            write(path)
+        assert str(caught.value) == (
+            f"{path} could not be written ({os.strerror(number)}), expected a folder that may be written to. "
+            "Mend its rights, or choose another one; the same command goes on."
+        )
+        assert type(caught.value) is type(OSError(number, ""))
+        assert is_as_it_was(path)
+
+    def test_another_fault_is_told_as_it_is(self, path, monkeypatch):
+        monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+        with pytest.raises(OSError, match=r"^\[Errno 5\] Input/output error$"):
+            write(path)
+        assert is_as_it_was(path)
+
+    def test_so_is_that_of_a_file_which_is_read(self, path, tmp_path, monkeypatch):
+        source = tmp_path / "elsewhere" / "source"
+        monkeypatch.setattr(shutil, "copyfile", failing(errno.EACCES, filename=str(source)))
+        with pytest.raises(PermissionError, match=f"Permission denied: '{source}'"):
+            write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))
+
+    def test_one_that_was_made_clear_already_stays(self, path, monkeypatch):
+        monkeypatch.setattr(os, "replace", failing(errno.ENOSPC))
+        with pytest.raises(OSError, match=f"^{path} could not be written"):
+            write_atomically(path.with_name("outer"), lambda temporary: write(path))
+
+
+class TestDisks:
+    def test_a_full_disk(self):
+        with small_disk("64k") as disk:
+            path = disk / "file"
+            path.write_text("old")
+            with filled(disk), pytest.raises(OSError, match=r"\(No space left on device\), .* where 0\.0 MB are free"):
+                write(path, "new" * 10_000)
+            assert is_as_it_was(path)
+            write(path)
+            assert path.read_text() == "new"
+
+    def test_a_read_only_disk(self):
+        with small_disk("64k") as disk:
+            path = disk / "file"
+            path.write_text("old")
+            with read_only(disk):
+                with pytest.raises(OSError, match=r"file could not be written \(Read-only file system\)"):
+                    write(path)
+                with pytest.raises(OSError, match=r"new/file could not be written \(Read-only file system\)"):
+                    write(disk / "new" / "file")
+            assert is_as_it_was(path)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_folder_without_the_right_to_write(self, path):
+        path.parent.chmod(0o555)
+        with pytest.raises(PermissionError, match=r"file could not be written \(Permission denied\)"):
+            write(path)
+        path.parent.chmod(0o755)
+        assert is_as_it_was(path)

@@ -1,0 +1,252 @@
+"""The training loop through the real CoOp trainer: what is trained, saved, resumed, tested and written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import load_checkpoint
+from tests.support.tiny_run import build_trainer, tiny_cfg
+
+LR_CASES = json.loads((Path(__file__).parents[1] / "golden" / "lr.json").read_text())
+
+
+@pytest.fixture
+def make(tiny_files, tmp_path):
+    """Builds a trainer whose folder is tmp_path/run; KEY, VALUE, ... change its config."""
+
+    def build(*pairs, kind="vit", folder="run"):
+        data, clips = tiny_files
+        return build_trainer(tiny_cfg(data, clips[kind], tmp_path / folder, *pairs, kind=kind))
+
+    return build
+
+
+def record_losses(trainer):
+    """The losses of every step that the trainer does from now on."""
+    losses, step = [], trainer.forward_backward
+
+    def recorded(batch):
+        losses.append(step(batch)["loss"])
+        return {"loss": losses[-1]}
+
+    trainer.forward_backward = recorded
+    return losses
+
+
+def watch(trainer, look):
+    """Calls look(batch) before every step."""
+    step = trainer.forward_backward
+
+    def watched(batch):
+        look(batch)
+        return step(batch)
+
+    trainer.forward_backward = watched
+
+
+def train_until(trainer, epoch):
+    """Trains and is killed before this epoch begins."""
+    before = trainer.before_epoch
+
+    def stop():
+        if trainer.epoch == epoch:
+            raise KeyboardInterrupt
+        before()
+
+    trainer.before_epoch = stop
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+
+
+def checkpoints(tmp_path, folder="run"):
+    return sorted(path.name for path in (tmp_path / folder / "prompt_learner").glob("model*"))
+
+
+class TestWhatIsTrained:
+    @pytest.mark.parametrize("kind", ["vit", "rn"])
+    def test_exactly_the_prompt_learner(self, make, kind):
+        """All of CLIP stays as it is, the statistics of its batch norms too, and in eval mode."""
+        trainer = make(kind=kind)
+        trainable = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+        assert trainable == {"prompt_learner.ctx"}
+        assert trainer.optims["prompt_learner"].param_groups[0]["params"] == [trainer.model.prompt_learner.ctx]
+        before = {name: value.clone() for name, value in trainer.clip_model.state_dict().items()}
+        ctx = trainer.model.prompt_learner.ctx.detach().clone()
+        modes = set()
+
+        def look(batch):
+            modes.update(module.training for module in trainer.clip_model.modules())
+            modes.update(module.training for module in trainer.model.encode_prompts.modules())
+            assert trainer.model.prompt_learner.training
+
+        watch(trainer, look)
+        trainer.train()
+        assert modes == {False}
+        assert not torch.equal(ctx, trainer.model.prompt_learner.ctx)
+        for name, value in trainer.clip_model.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        assert all(parameter.grad is None for parameter in trainer.clip_model.parameters())
+
+    def test_the_loss_falls(self, make):
+        trainer = make("OPTIM.MAX_EPOCH", 6)
+        losses = record_losses(trainer)
+        trainer.train()
+        assert len(losses) == 6 * 3
+        assert sum(losses[-3:]) < sum(losses[:3])
+
+    @pytest.mark.parametrize("case", [LR_CASES[1], LR_CASES[3]], ids=lambda case: case["warmup_type"])
+    def test_learning_rate_of_each_epoch(self, make, case):
+        trainer = make(
+            *("OPTIM.MAX_EPOCH", case["max_epoch"], "OPTIM.LR", case["lr"], "OPTIM.WARMUP_EPOCH", case["warmup_epoch"]),
+            *("OPTIM.WARMUP_TYPE", case["warmup_type"], "TEST.NO_TEST", True, "TRAINER.COOP.N_CTX", 1),
+            *("DATALOADER.TRAIN_X.BATCH_SIZE", 12),
+        )
+        rates = []
+        watch(trainer, lambda batch: rates.append(trainer.get_current_lr()))
+        trainer.train()
+        assert rates == pytest.approx(case["lrs"], rel=1e-9)
+
+
+class TestSeed:
+    def test_it_decides_the_start_whatever_was_drawn_before(self, make):
+        first = make().model.prompt_learner.ctx
+        torch.rand(100)
+        torch.testing.assert_close(make(kind="rn").model.prompt_learner.ctx, first, rtol=0, atol=0)
+        assert not torch.equal(make("SEED", 2).model.prompt_learner.ctx, first)
+
+    def test_every_epoch_has_its_own_order(self, make):
+        trainer = make("OPTIM.MAX_EPOCH", 2, "TEST.NO_TEST", True)
+        seen = []
+        watch(trainer, lambda batch: seen.extend(batch["index"].tolist()))
+        trainer.train()
+        assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
+        assert seen[:12] != seen[12:]
+
+    def test_two_runs_are_the_same(self, make):
+        runs = []
+        for folder in ("a", "b"):
+            trainer = make(folder=folder)
+            runs.append(record_losses(trainer))
+            trainer.train()
+        assert runs[0] == runs[1]
+
+
+class TestResume:
+    @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+    def test_interrupted_equals_uninterrupted(self, make, optimiser):
+        options = ("OPTIM.MAX_EPOCH", 4, "OPTIM.NAME", optimiser, "OPTIM.WARMUP_EPOCH", 1, "OPTIM.LR", 0.01)
+        whole = make(*options, folder="whole")
+        losses = record_losses(whole)
+        whole.train()
+
+        options = (*options, "TRAIN.CHECKPOINT_FREQ", 1)
+        first = make(*options)
+        losses_first = record_losses(first)
+        train_until(first, 2)
+        second = make(*options)
+        losses_second = record_losses(second)
+        second.train()
+        assert losses_first + losses_second == losses
+        assert torch.equal(second.model.prompt_learner.ctx, whole.model.prompt_learner.ctx)
+        assert second.get_current_lr() == whole.get_current_lr()
+        assert second.results == whole.results
+
+    def test_from_another_folder(self, make, tmp_path):
+        options = ("OPTIM.MAX_EPOCH", 3)
+        train_until(make(*options, "TRAIN.CHECKPOINT_FREQ", 1), 2)
+        trainer = make(*options, "RESUME", str(tmp_path / "run"), folder="other")
+        losses = record_losses(trainer)
+        trainer.train()
+        assert len(losses) == 3
+        assert checkpoints(tmp_path, "other") == ["model.pth.tar-3"]
+
+    def test_from_a_folder_without_checkpoint(self, make, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"empty/prompt_learner/checkpoint does not exist .*--resume"):
+            make("RESUME", str(tmp_path / "empty")).train()
+
+    def test_a_run_that_has_ended_is_only_tested(self, make):
+        make().train()
+        trainer = make()
+        losses = record_losses(trainer)
+        trainer.train()
+        assert losses == [] and trainer.results["total"] == 9
+
+    def test_from_a_checkpoint_that_is_cut_short_it_starts_over(self, make, tmp_path, caplog):
+        make().train()
+        path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-2"
+        path.write_bytes(path.read_bytes()[:1000])
+        trainer = make()
+        losses = record_losses(trainer)
+        trainer.train()
+        assert len(losses) == 6
+        assert "model.pth.tar-2 cannot be read" in caplog.text
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize(("frequency", "kept"), [(0, [5]), (2, [2, 4, 5]), (5, [5])])
+    @pytest.mark.parametrize("every_s", [60.0, 1e-9])
+    def test_which_are_kept(self, make, tmp_path, frequency, every_s, kept):
+        """Whatever is written in the meantime for an interrupted run."""
+        make(
+            *("OPTIM.MAX_EPOCH", 5, "TRAIN.CHECKPOINT_FREQ", frequency, "TRAIN.RESUME_EVERY_S", every_s),
+            *("TEST.NO_TEST", True, "TRAINER.COOP.N_CTX", 1, "DATALOADER.TRAIN_X.BATCH_SIZE", 12),
+        ).train()
+        assert checkpoints(tmp_path) == [f"model.pth.tar-{epoch}" for epoch in kept]
+        assert (tmp_path / "run" / "prompt_learner" / "checkpoint").read_text() == "model.pth.tar-5\n"
+
+    def test_what_one_holds(self, make, tmp_path):
+        make().train()
+        found = load_checkpoint(tmp_path / "run" / "prompt_learner" / "model.pth.tar-2")
+        assert {"state_dict", "epoch", "optimizer", "scheduler", "val_result"} <= set(found)
+        shapes = {name: tuple(value.shape) for name, value in found["state_dict"].items()}
+        assert shapes == {"ctx": (2, 64), "token_prefix": (3, 1, 64), "token_suffix": (3, 74, 64)}
+
+
+class TestBestOnVal:
+    def test_the_best_epoch_is_deployed(self, make, tmp_path, monkeypatch):
+        trainer = make("OPTIM.MAX_EPOCH", 4, "TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 1)
+        accuracies, test = iter([30.0, 50.0, 50.0, 40.0]), trainer.test
+        monkeypatch.setattr(trainer, "test", lambda split=None: next(accuracies) if split == "val" else test(split))
+        trainer.train()
+        best = load_checkpoint(tmp_path / "run" / "prompt_learner" / "model-best.pth.tar")
+        assert (best["epoch"], best["val_result"]) == (2, 50.0)
+        assert trainer.epochs_done == 2
+        assert torch.equal(trainer.model.prompt_learner.ctx, best["state_dict"]["ctx"])
+        assert trainer.results["total"] == 9
+
+    @pytest.mark.parametrize("folder", ["run", "elsewhere"])
+    def test_a_resumed_run_remembers_the_best(self, make, tmp_path, monkeypatch, folder):
+        options = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 1)
+        first = make(*options)
+        accuracies = iter([60.0, 50.0])
+        monkeypatch.setattr(first, "test", lambda split: next(accuracies))
+        train_until(first, 2)
+        second = make(*options, "RESUME", str(tmp_path / "run"), folder=folder)
+        second.before_train()
+        assert second.best_result == 60.0
+        assert load_checkpoint(tmp_path / folder / "prompt_learner" / "model-best.pth.tar")["val_result"] == 60.0
+
+    def test_a_result_without_its_model_is_not_the_best(self, make, tmp_path):
+        options = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 1)
+        train_until(make(*options), 2)
+        (tmp_path / "run" / "prompt_learner" / "model-best.pth.tar").unlink()
+        second = make(*options)
+        second.before_train()
+        assert second.best_result == -1.0
+
+
+def test_a_checkpoint_without_scaler_and_result_resumes(make, tmp_path):
+    """As one of the original's, whose `checkpoint` may name the best model, or one from a CPU that goes on on a GPU."""
+    train_until(make("OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1), 1)
+    folder = tmp_path / "run" / "prompt_learner"
+    checkpoint = load_checkpoint(folder / "model.pth.tar-1")
+    del checkpoint["scaler"], checkpoint["val_result"]
+    torch.save(checkpoint, folder / "model-best.pth.tar")
+    (folder / "checkpoint").write_text("model-best.pth.tar\n")
+    trainer = make("OPTIM.MAX_EPOCH", 3)
+    trainer.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    trainer.train()
+    assert trainer.epochs_done == 3
+    assert (folder / "model-best.pth.tar").is_file()

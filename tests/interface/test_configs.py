@@ -1,0 +1,168 @@
+"""Every config file: it loads, names things that exist, and is what its name says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import train
+from clip import available_models
+from engine import DATASET_REGISTRY, TRAINER_REGISTRY
+from engine.config.load import read_yaml
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+TRAINER_FILES = sorted((CONFIGS / "trainers").glob("*/*.yaml"))
+COOP_FILES = [path for path in TRAINER_FILES if path.parent.name == "CoOp"]
+COCOOP_FILES = [path for path in TRAINER_FILES if path.parent.name == "CoCoOp"]
+DATASET_FILES = sorted((CONFIGS / "datasets").glob("*.yaml"))
+FAMILIES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
+
+# As a config file of the original is written: tuples and 1e-5 are strings to YAML.
+ORIGINAL_STYLE = """
+DATALOADER:
+  TRAIN_X:
+    BATCH_SIZE: 32
+  NUM_WORKERS: 8
+
+INPUT:
+  SIZE: (224, 224)
+  INTERPOLATION: "bicubic"
+  PIXEL_MEAN: [0.48145466, 0.4578275, 0.40821073]
+  TRANSFORMS: ["random_resized_crop", "random_flip", "normalize"]
+
+OPTIM:
+  NAME: "sgd"
+  LR: 0.002
+  WARMUP_CONS_LR: 1e-5
+  WARMUP_TYPE: "constant"
+
+MODEL:
+  BACKBONE:
+    NAME: "RN50"
+"""
+
+
+def file_name(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def setup(trainer_file, dataset_file=CONFIGS / "datasets" / "caltech101.yaml", *words, trainer=None):
+    trainer = trainer or trainer_file.parent.name
+    argv = ["--trainer", trainer, "--config-file", str(trainer_file), "--dataset-config-file", str(dataset_file)]
+    return train.setup_cfg(train.parse_args([*argv, *words]))
+
+
+@pytest.mark.parametrize("trainer_file", TRAINER_FILES, ids=file_name)
+def test_every_config_loads_with_every_data_set_and_names_things_that_exist(trainer_file):
+    for dataset_file in DATASET_FILES:
+        cfg = setup(trainer_file, dataset_file)
+        assert cfg.MODEL.BACKBONE.NAME in available_models()
+        assert cfg.TRAINER.NAME in TRAINER_REGISTRY
+        assert cfg.DATASET.NAME in DATASET_REGISTRY
+        assert trainer_file.stem == cfg.RUN.CFG
+
+
+def test_every_data_set_has_a_config():
+    named = {read_yaml(path)["DATASET.NAME"] for path in DATASET_FILES}
+    names = DATASET_REGISTRY.registered_names()
+    ours = {name for name in names if DATASET_REGISTRY.get(name).__module__.startswith("datasets.")}
+    assert named == ours
+
+
+@pytest.mark.parametrize("path", TRAINER_FILES, ids=file_name)
+def test_images_are_normalised_as_clip_expects(path):
+    cfg = setup(path)
+    assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
+    assert cfg.INPUT.PIXEL_STD == [0.26862954, 0.26130258, 0.27577711]
+    assert cfg.INPUT.INTERPOLATION == "bicubic"
+    assert cfg.INPUT.SIZE == ((48, 48) if path.stem.startswith("tiny") else (224, 224))
+
+
+@pytest.mark.parametrize("name", ["caltech101", "folder", "shapes", "shapes_a"])
+def test_zero_shot_runs_on_the_configs_of_coop(name):
+    dataset_file = CONFIGS / "datasets" / f"{name}.yaml"
+    cfg = setup(CONFIGS / "trainers/CoOp/rn50.yaml", dataset_file, "--eval-only", trainer="ZeroshotCLIP")
+    assert (cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME) == ("ZeroshotCLIP", "RN50")
+
+
+def test_coop_has_the_full_grid():
+    grid = {
+        f"{family}{epochs}{ctx}" for family in FAMILIES for epochs in ("", "_ep50", "_ep100") for ctx in ("", "_ctxv1")
+    }
+    others = {"rn50_val", "vit_b16_ep50_ctx60", "tiny", "tiny_ctxv1", "tiny_ctx60"}
+    assert {path.stem for path in COOP_FILES} == grid | others
+    complete = {path.stem for path in COOP_FILES if "_BASE_" not in path.read_text(encoding="utf-8")}
+    assert complete == {*FAMILIES, "tiny"}
+
+
+@pytest.mark.parametrize("path", COOP_FILES, ids=file_name)
+def test_a_config_of_coop_is_what_its_name_says(path):
+    cfg = setup(path)
+    assert_trains_as_the_papers(cfg)
+    assert cfg.TRAIN.PRINT_FREQ == 5
+    family, epochs, ctx, val = re.fullmatch(r"(.+?)(?:_ep(\d+))?(_ctxv1|_ctx60)?(_val)?", path.stem).groups()
+    assert cfg.TRAINER.COOP.CTX_INIT == ("a photo of a" if ctx == "_ctxv1" else "")
+    assert cfg.TRAINER.COOP.N_CTX == {None: 16, "_ctxv1": 4, "_ctx60": 60}[ctx]
+    if family == "tiny":
+        assert_is_tiny(cfg)
+        return
+    assert cfg.MODEL.BACKBONE.NAME == FAMILIES[family]
+    assert int(epochs or 200) == cfg.OPTIM.MAX_EPOCH
+    assert (cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.DATALOADER.TEST.BATCH_SIZE) == ((200, 200) if val else (32, 100))
+
+
+def assert_trains_as_the_papers(cfg):
+    assert (cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.LR_SCHEDULER) == ("sgd", 0.002, "cosine")
+    assert (cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_TYPE, cfg.OPTIM.WARMUP_CONS_LR) == (1, "constant", 1e-5)
+    assert list(cfg.INPUT.TRANSFORMS) == ["random_resized_crop", "random_flip", "normalize"]
+
+
+def assert_is_tiny(cfg):
+    assert cfg.MODEL.BACKBONE.NAME == "ViT-T/8-shapes"
+    assert cfg.TRAINER.COOP.PREC == "fp32" or cfg.TRAINER.COCOOP.PREC == "fp32"
+
+
+@pytest.mark.parametrize("path", COCOOP_FILES, ids=file_name)
+def test_a_config_of_cocoop_is_what_its_name_says(path):
+    cfg = setup(path)
+    assert_trains_as_the_papers(cfg)
+    assert cfg.TRAIN.PRINT_FREQ == 20
+    if path.stem.startswith("tiny"):
+        assert_is_tiny(cfg)
+        assert cfg.TRAINER.COCOOP.CTX_INIT == ("" if path.stem == "tiny_c4" else "a photo of a")
+        return
+    n_ctx, epochs, batch, ctx = re.fullmatch(r"vit_b16_c(\d+)_ep(\d+)_batch(\d+)(_ctxv1)?", path.stem).groups()
+    assert cfg.MODEL.BACKBONE.NAME == "ViT-B/16"
+    assert cfg.TRAINER.COCOOP.N_CTX == int(n_ctx)
+    assert cfg.TRAINER.COCOOP.CTX_INIT == ("a photo of a" if ctx else "")
+    assert int(epochs) == cfg.OPTIM.MAX_EPOCH
+    assert cfg.DATALOADER.TRAIN_X.BATCH_SIZE == int(batch)
+    assert cfg.DATALOADER.TEST.BATCH_SIZE == 100
+
+
+@pytest.mark.parametrize("path", TRAINER_FILES, ids=file_name)
+def test_a_file_is_complete_with_its_header_or_only_what_differs(path):
+    text = path.read_text(encoding="utf-8")
+    if "_BASE_" in text:
+        assert len(text.splitlines()) <= 12
+    else:
+        assert all(word in text.split("DATALOADER:")[0] for word in ("# ", "Run:", "bash scripts/", "Cost:"))
+
+
+def test_a_family_states_accuracies_that_the_papers_print():
+    paper = (CONFIGS.parent / "reports" / "paper.yaml").read_text(encoding="utf-8")
+    for path in TRAINER_FILES:
+        header = path.read_text(encoding="utf-8").split("\n\n")[0]
+        accuracies = re.findall(r"\b\d\d\.\d\d\b", header)
+        assert bool(accuracies) == ("_BASE_" not in header and path.stem != "tiny"), path
+        assert [accuracy for accuracy in accuracies if accuracy not in paper] == [], path
+
+
+def test_a_file_of_the_original_loads_unchanged(tmp_path):
+    path = tmp_path / "rn50_original.yaml"
+    path.write_text(ORIGINAL_STYLE)
+    cfg = setup(path, trainer="CoOp")
+    assert cfg.INPUT.SIZE == (224, 224)
+    assert isinstance(cfg.OPTIM.WARMUP_CONS_LR, float)
+    assert cfg.OPTIM.WARMUP_CONS_LR == 0.00001
+    assert list(cfg.INPUT.TRANSFORMS) == ["random_resized_crop", "random_flip", "normalize"]

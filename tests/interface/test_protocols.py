@@ -1,0 +1,220 @@
+"""The scripts of base-to-new and cross-data-set transfer: their commands, their default configs, and wrong calls."""
+
+import pytest
+
+import train
+from engine.config.load import read_yaml
+from tests.support.script_calls import ROOT, call, commands, fake_python, words
+
+COCOOP = "vit_b16_c4_ep10_batch1_ctxv1"
+TINY_EPOCHS = {
+    name: read_yaml(ROOT / f"configs/trainers/{name}/tiny.yaml")["OPTIM.MAX_EPOCH"] for name in ("CoCoOp", "CoOp")
+}
+DEFAULTS = [  # TRAINER, what it is trained on, CFG, the epoch that a test loads
+    ("CoCoOp", "caltech101", COCOOP, 10),
+    ("CoCoOp", "imagenet", COCOOP, 10),
+    ("CoCoOp", "shapes", "tiny", TINY_EPOCHS["CoCoOp"]),
+    ("CoOp", "caltech101", "vit_b16_ctxv1", 200),
+    ("CoOp", "imagenet", "vit_b16_ep50_ctxv1", 50),
+    ("CoOp", "shapes", "tiny", TINY_EPOCHS["CoOp"]),
+    ("LinearProbe", "imagenet", "vit_b16", None),
+    ("LinearProbe", "shapes", "tiny", None),
+]
+METHOD = """--seed 3 --trainer {trainer} --dataset-config-file configs/datasets/{dataset}.yaml
+    --config-file configs/trainers/{trainer}/{cfg}.yaml"""
+BASE2NEW = "output/base2new/{half}/{dataset}/shots_16/{trainer}/{cfg}/seed3"
+XD_MODEL = "output/{source}/{trainer}/{cfg}_16shots/seed3"
+COMMANDS = {
+    "base2new_train": f"""train.py --output-dir {BASE2NEW.replace("{half}", "train_base")} {METHOD}
+        DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base""",
+    "base2new_test": f"""train.py --output-dir {BASE2NEW.replace("{half}", "test_new")} {METHOD}
+        --model-dir {BASE2NEW.replace("{half}", "train_base")} --load-epoch EPOCH --eval-only
+        DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES new""",
+    "xd_train": f"train.py --output-dir {XD_MODEL} {METHOD} DATASET.NUM_SHOTS 16",
+    "xd_test": f"""train.py --output-dir output/evaluation/{{trainer}}/{{cfg}}_16shots/{{dataset}}/seed3 {METHOD}
+        --model-dir {XD_MODEL} --load-epoch EPOCH --eval-only""",
+}
+
+
+def expected(script, *more, epoch=None, **values):
+    """The command of a script with SEED 3; without the epoch that is loaded, where there is none."""
+    line = words(COMMANDS[script], *more, **values)
+    if "EPOCH" in line:
+        at = line.index("EPOCH")
+        line[at - 1 : at + 1] = [] if epoch is None else ["--load-epoch", str(epoch)]
+    return line
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize(("trainer", "dataset", "cfg", "epoch"), DEFAULTS)
+def test_base_to_new_with_the_default_config(trainer, dataset, cfg, epoch):
+    values = {"trainer": trainer, "dataset": dataset, "cfg": cfg, "epoch": epoch}
+    for script in ("base2new_train", "base2new_test"):
+        result = call(f"cocoop/{script}.sh", f"{dataset} 3", TRAINER=trainer)
+        assert commands(result) == [expected(script, **values)]
+
+
+def test_base_and_new_classes_together():
+    [line] = commands(call("cocoop/base2new_test.sh", "dtd 3", SUBSAMPLE="all"))
+    wanted = expected("base2new_test", trainer="CoCoOp", cfg=COCOOP, epoch=10, dataset="dtd")
+    wanted[wanted.index("--output-dir") + 1] = wanted[wanted.index("--output-dir") + 1].replace("test_new", "test_all")
+    assert line == [*wanted[:-1], "all"]
+
+
+@pytest.mark.parametrize(("trainer", "source", "cfg", "epoch"), DEFAULTS)
+def test_transfer_with_the_default_config_of_the_source(trainer, source, cfg, epoch):
+    values = {"trainer": trainer, "source": source, "cfg": cfg, "epoch": epoch}
+    result = call("cocoop/xd_train.sh", "3", TRAINER=trainer, SOURCE=source)
+    assert commands(result) == [expected("xd_train", **values, dataset=source)]
+    result = call("cocoop/xd_test.sh", "shapes_r 3", TRAINER=trainer, SOURCE=source)
+    assert commands(result) == [expected("xd_test", **values, dataset="shapes_r")]
+
+
+def test_the_environment_may_be_empty():
+    values = {"trainer": "CoCoOp", "cfg": COCOOP, "epoch": 10}
+    assert commands(call("cocoop/base2new_test.sh", "dtd 3")) == [expected("base2new_test", **values, dataset="dtd")]
+    expected_test = expected("xd_test", **values, source="imagenet", dataset="dtd")
+    assert commands(call("cocoop/xd_test.sh", "dtd 3")) == [expected_test]
+
+
+@pytest.mark.parametrize(("script", "arguments"), [(s, "dtd 3" if s != "xd_train" else "3") for s in COMMANDS])
+def test_config_shots_data_and_pairs_from_the_caller(tmp_path, script, arguments):
+    pairs = ["INPUT.SIZE", "(32, 32)", "USE_CUDA", "False"]
+    environment = {"TRAINER": "CoOp", "SHOTS": "4", "DATA": "my data", "OUTPUT": "runs", "SOURCE": "dtd"}
+    for cfg in ([], ["rn50"]):
+        words_given = f"{arguments} {' '.join(cfg)} INPUT.SIZE '(32, 32)' USE_CUDA False"
+        [line] = commands(call(f"cocoop/{script}.sh", words_given, cwd=tmp_path, **environment))
+        values = {"trainer": "CoOp", "cfg": (cfg or ["vit_b16_ctxv1"])[0], "dataset": "dtd", "source": "dtd"}
+        wanted = " ".join(expected(script, *pairs, epoch=200, **values)[2:]).replace("output/", f"{tmp_path}/runs/")
+        wanted = wanted.replace("shots_16", "shots_4").replace("_16shots", "_4shots").replace("SHOTS 16", "SHOTS 4")
+        assert line[2:4] == ["--root", f"{tmp_path}/my data"]
+        assert " ".join(line[4:]) == wanted
+
+
+def test_a_test_loads_the_last_epoch_of_the_run_itself(tmp_path):
+    folders = {
+        "base2new_test": tmp_path / "base2new/train_base/dtd/shots_16/CoOp/rn50/seed3",
+        "xd_test": tmp_path / "imagenet/CoOp/rn50_16shots/seed3",
+    }
+    for script, folder in folders.items():
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("OPTIM:\n  MAX_EPOCH: 7\n")
+        [line] = commands(call(f"cocoop/{script}.sh", "dtd 3 rn50", TRAINER="CoOp", OUTPUT=str(tmp_path)))
+        assert line[line.index("--model-dir") + 1 : line.index("--eval-only")] == [str(folder), "--load-epoch", "7"]
+
+
+@pytest.mark.parametrize("state", ["does not exist", "was begun and is not finished"])
+@pytest.mark.parametrize(
+    ("script", "folder", "training"),
+    [
+        (
+            "base2new_test",
+            "base2new/train_base/dtd/shots_8/CoOp/rn50/seed3",
+            "TRAINER=CoOp SHOTS=8 bash scripts/cocoop/base2new_train.sh dtd 3 rn50",
+        ),
+        (
+            "xd_test",
+            "food101/CoOp/rn50_8shots/seed3",
+            "SOURCE=food101 TRAINER=CoOp SHOTS=8 bash scripts/cocoop/xd_train.sh 3 rn50",
+        ),
+    ],
+)
+def test_without_a_finished_run_the_training_command_is_named(tmp_path, state, script, folder, training):
+    if "begun" in state:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.yaml").write_text("OPTIM:\n  MAX_EPOCH: 7\n")
+    environment = {"TRAINER": "CoOp", "SHOTS": "8", "SOURCE": "food101", "OUTPUT": str(tmp_path), "DATA": "/my data"}
+    python = fake_python(tmp_path, "echo called")
+    result = call(f"cocoop/{script}.sh", "dtd 3 rn50", python=python, **environment, DRY_RUN="0")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"Error: The run {tmp_path}/{folder} {state}, expected a finished one to test. "
+        f"Train it first: DATA=/my\\ data OUTPUT={tmp_path} {training}\n"
+    )
+
+
+def test_a_failed_run_is_named(tmp_path):
+    python = fake_python(tmp_path, "exit 1")
+    result = call("cocoop/xd_train.sh", "3 rn50", python=python, TRAINER="CoOp", OUTPUT=str(tmp_path), DRY_RUN="0")
+    assert result.returncode == 1
+    assert f"Failed: {tmp_path}/imagenet/CoOp/rn50_16shots/seed3\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("base2new_train", "", "there are 0 arguments, expected DATASET SEED, then [CFG] [KEY VALUE ...]"),
+        ("base2new_test", "dtd", "there are 1 arguments, expected DATASET SEED, then"),
+        ("xd_train", "", "there are 0 arguments, expected SEED, then [CFG]"),
+        ("xd_test", "3", "there are 1 arguments, expected DATASET SEED, then"),
+        ("base2new_train", "3 dtd", "SEED is dtd, expected a whole number."),
+        ("xd_train", "rn50 3", "SEED is rn50, expected a whole number."),
+        ("xd_train", "3 OPTIM.LR", "OPTIM.LR has no value, expected KEY VALUE pairs after CFG vit_b16_ep50_ctxv1."),
+        ("xd_test", "dtd 3 rn50 OPTIM.LR 1 SEED", "SEED has no value, expected KEY VALUE pairs after CFG rn50."),
+    ],
+)
+def test_a_wrong_call_is_answered_with_the_usage(script, arguments, message):
+    result = call(f"cocoop/{script}.sh", arguments, cwd=ROOT / "tests", TRAINER="CoOp")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"Error: {message}" in result.stderr
+    assert f"  bash scripts/cocoop/{script}.sh" in result.stderr
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_a_word_that_is_neither_a_config_nor_a_key(script):
+    result = call(f"cocoop/{script}.sh", "3 rn51" if script == "xd_train" else "dtd 3 rn51", TRAINER="CoOp")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "CFG is rn51, expected one of configs/trainers/CoOp/ or KEY VALUE pairs. There are: rn101 " in result.stderr
+    assert " vit_b16_ctxv1 " in result.stderr
+
+
+def test_a_trainer_without_configs_is_refused():
+    result = call("cocoop/xd_train.sh", "3", TRAINER="Coop")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "TRAINER is Coop, expected one of: CoCoOp CoOp LinearProbe." in result.stderr
+    assert "Another one, as a PLUGIN's, has its YAML in configs/trainers/Coop/." in result.stderr
+
+
+def test_a_method_of_ones_own_names_its_config(tmp_path):
+    own = tmp_path / "configs/trainers/Own"
+    own.mkdir(parents=True)
+    (own / "rn50.yaml").write_text("OPTIM: {}\n")
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    script = tmp_path / "scripts/cocoop/xd_train.sh"
+    result = call(script, "3", cwd=tmp_path, TRAINER="Own")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "CFG is not given and Own has no default, expected one of: rn50." in result.stderr
+    [line] = commands(call(script, "3 rn50", cwd=tmp_path, TRAINER="Own"))
+    assert "configs/trainers/Own/rn50.yaml" in line
+
+
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2"])
+@pytest.mark.parametrize(
+    ("script", "arguments", "remedy"),
+    [
+        ("base2new_train", "dtd 3", "SUBSAMPLE=base bash scripts/coop/zeroshot.sh dtd vit_b16"),
+        ("base2new_test", "shapes 3", "SUBSAMPLE=new bash scripts/coop/zeroshot.sh shapes tiny"),
+        ("xd_train", "3", "bash scripts/coop/zeroshot.sh imagenet vit_b16"),
+        ("xd_test", "shapes_r 3", "bash scripts/coop/zeroshot.sh shapes_r tiny"),
+    ],
+)
+def test_zero_shot_clip_is_sent_to_its_own_script(trainer, script, arguments, remedy):
+    result = call(f"cocoop/{script}.sh", arguments, TRAINER=trainer)
+    assert (result.returncode, result.stdout) == (1, "")
+    environment = "TRAINER=ZeroshotCLIP2 " if trainer == "ZeroshotCLIP2" else ""
+    assert result.stderr == (
+        f"Error: TRAINER is {trainer}, which learns nothing, expected a method that does. "
+        f"Test it without training: {environment}{remedy}\n"
+    )
+
+
+@pytest.mark.parametrize("trainer", ["CoCoOp", "CoOp"])
+def test_the_commands_are_ones_that_train_understands(trainer):
+    for script in COMMANDS:
+        arguments = f"{'' if script == 'xd_train' else 'shapes'} 3 OPTIM.MAX_EPOCH 1"
+        [line] = commands(call(f"cocoop/{script}.sh", arguments, TRAINER=trainer, SOURCE="shapes"))
+        assert train.setup_cfg(train.parse_args(line[2:])).OPTIM.MAX_EPOCH == 1

@@ -1,0 +1,285 @@
+"""The scripts: the exact commands they start, from any folder; wrong calls; failures that are not hidden."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.support.script_calls import ROOT, call, commands, fake_python, words
+
+SCRIPTS = sorted([*(ROOT / "scripts").rglob("*.sh"), ROOT / ".ci" / "run"])
+
+MAIN = """train.py --output-dir output/caltech101/CoOp/rn50_ep50_1shots/nctx16_cscFalse_ctpend/seed{seed} --seed {seed}
+    --trainer CoOp --dataset-config-file configs/datasets/caltech101.yaml
+    --config-file configs/trainers/CoOp/rn50_ep50.yaml
+    TRAINER.COOP.N_CTX 16 TRAINER.COOP.CSC False TRAINER.COOP.CLASS_TOKEN_POSITION end DATASET.NUM_SHOTS 1"""
+MAIN_ARGUMENTS = "caltech101 rn50_ep50 end 16 1 False"
+EVAL = """train.py --output-dir {out}/evaluation/CoOp/{cfg}_16shots/nctx16_cscFalse_ctpend/shapes/seed{seed}
+    --seed {seed} --trainer CoOp --dataset-config-file configs/datasets/shapes.yaml
+    --config-file configs/trainers/CoOp/{cfg}.yaml
+    --model-dir {out}/imagenet/CoOp/{cfg}_16shots/nctx16_cscFalse_ctpend/seed{seed} --load-epoch {epoch} --eval-only
+    TRAINER.COOP.N_CTX 16 TRAINER.COOP.CSC False TRAINER.COOP.CLASS_TOKEN_POSITION end"""
+ZEROSHOT = """train.py --output-dir output/{trainer}/rn50/caltech101 --seed 1 --trainer {trainer}
+    --dataset-config-file configs/datasets/caltech101.yaml --config-file configs/trainers/CoOp/rn50.yaml --eval-only"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_syntax_is_right(script):
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    if not script.name.startswith("_"):
+        assert script.read_text().startswith("#!/usr/bin/env bash\n# ")
+        assert os.access(script, os.X_OK)
+
+
+def test_main_trains_every_seed():
+    assert commands(call("coop/main.sh", MAIN_ARGUMENTS)) == [words(MAIN, seed=seed) for seed in (1, 2, 3)]
+
+
+def test_main_takes_seeds_data_and_pairs_from_the_caller(tmp_path):
+    arguments = f"{MAIN_ARGUMENTS} INPUT.SIZE '(48, 48)' OPTIM.MAX_EPOCH 1"
+    result = call("coop/main.sh", arguments, cwd=tmp_path, DATA="my data", SEEDS="7 0", OUTPUT="runs")
+    expected = []
+    for seed in (7, 0):
+        line = words(MAIN, "INPUT.SIZE", "(48, 48)", "OPTIM.MAX_EPOCH", "1", seed=seed)
+        line[line.index("--output-dir") + 1] = f"{tmp_path}/runs/{line[line.index('--output-dir') + 1][7:]}"
+        expected.append([*line[:2], "--root", f"{tmp_path}/my data", *line[2:]])
+    assert commands(result) == expected
+
+
+@pytest.mark.parametrize("path", ["/data/sets", "~/sets"])
+def test_an_absolute_folder_stays(path):
+    line = commands(call("coop/main.sh", MAIN_ARGUMENTS, DATA=path, SEEDS="1"))[0]
+    assert line[line.index("--root") + 1] == path
+
+
+@pytest.mark.parametrize(
+    ("plugin", "named"), [("my method.py", "{}/my method.py"), ("/a/b.py", "/a/b.py"), ("pack.method", "pack.method")]
+)
+def test_a_plug_in_is_that_of_the_caller(tmp_path, plugin, named):
+    """Its files are found from the caller's folder, a module from the repository's root, in every script."""
+    environment = {"PLUGIN": plugin, "PLUGIN_CONFIG": "my.yaml", "SEEDS": "1", "TRAINER": "CoOp"}
+    flags = ["--plugin", named.format(tmp_path), "--plugin-config", f"{tmp_path}/my.yaml"]
+    calls = ("coop/main.sh", MAIN_ARGUMENTS), ("coop/eval.sh", "dtd rn50"), ("cocoop/base2new_train.sh", "dtd 1")
+    for script, arguments in calls:
+        [line] = commands(call(script, arguments, cwd=tmp_path, **environment))
+        assert (
+            line[4:8] == flags
+            and line[:4] + line[8:] == commands(call(script, arguments, SEEDS="1", TRAINER="CoOp"))[0]
+        )
+
+
+def test_the_remedy_names_the_plug_in(tmp_path):
+    environment = {"PLUGIN": "m.py", "PLUGIN_CONFIG": "o.yaml", "OUTPUT": "out", "SEEDS": "1", "DRY_RUN": "0"}
+    result = call("coop/eval.sh", "shapes rn50", cwd=tmp_path, **environment)
+    assert result.returncode == 1
+    given = f"PLUGIN={tmp_path}/m.py PLUGIN_CONFIG={tmp_path}/o.yaml OUTPUT={tmp_path}/out SEEDS=1 TRAINER=CoOp"
+    assert f"Train it first: {given} bash scripts/coop/main.sh imagenet" in result.stderr
+
+
+@pytest.mark.parametrize("seeds", ["1,2,3", "1 two"])
+def test_seeds_that_are_no_numbers(seeds):
+    for script, arguments in (("coop/main.sh", MAIN_ARGUMENTS), ("reproduce.sh", "shapes")):
+        result = call(script, arguments, SEEDS=seeds)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == f'Error: SEEDS is {seeds}, expected whole numbers such as SEEDS="1 2 3".\n'
+
+
+@pytest.mark.parametrize(("trainer", "cfg"), [("CoCoOp", "tiny"), ("LinearProbe", "rn50")])
+def test_main_sends_methods_without_its_options_to_their_script(trainer, cfg):
+    result = call("coop/main.sh", f"dtd {cfg} end 16 4 False", TRAINER=trainer)
+    assert (result.returncode, result.stdout) == (1, "")
+    message, remedy = result.stderr.strip().split(" Train it with: ")
+    assert message == f"Error: TRAINER is {trainer}, which has no CTP, NCTX and CSC, expected CoOp or a method like it."
+    assert remedy == f"TRAINER={trainer} SOURCE=dtd SHOTS=4 bash scripts/cocoop/xd_train.sh SEED {cfg}"
+    [line] = commands(call("cocoop/xd_train.sh", f"3 {cfg}", TRAINER=trainer, SOURCE="dtd", SHOTS="4"))
+    assert line[3] == f"output/dtd/{trainer}/{cfg}_4shots/seed3"
+
+
+def test_the_commands_are_ones_that_train_understands():
+    for script, arguments in (("main", MAIN_ARGUMENTS), ("eval", "shapes tiny"), ("zeroshot", "shapes tiny")):
+        for line in commands(call(f"coop/{script}.sh", f"{arguments} OPTIM.MAX_EPOCH 1")):
+            assert train.setup_cfg(train.parse_args(line[2:])).OPTIM.MAX_EPOCH == 1
+
+
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2"])
+def test_zeroshot(trainer):
+    environment = {} if trainer == "ZeroshotCLIP" else {"TRAINER": trainer}
+    assert commands(call("coop/zeroshot.sh", "caltech101 rn50", **environment)) == [words(ZEROSHOT, trainer=trainer)]
+
+
+@pytest.mark.parametrize("subsample", ["base", "new"])
+def test_zeroshot_on_half_of_the_classes(subsample):
+    expected = words(ZEROSHOT, "DATASET.SUBSAMPLE_CLASSES", subsample, trainer="ZeroshotCLIP")
+    expected[3] = f"output/ZeroshotCLIP/rn50_{subsample}/caltech101"
+    assert commands(call("coop/zeroshot.sh", "caltech101 rn50", SUBSAMPLE=subsample)) == [expected]
+
+
+def test_zeroshot_refuses_another_part_of_the_classes():
+    result = call("coop/zeroshot.sh", "caltech101 rn50", SUBSAMPLE="bass")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "SUBSAMPLE is bass, expected base, new or nothing." in result.stderr
+
+
+@pytest.mark.parametrize(("cfg", "epoch"), [("rn50", 200), ("rn50_ep50", 50), ("vit_b16_ep100_ctxv1", 100)])
+def test_eval_loads_the_last_epoch_of_the_config(tmp_path, cfg, epoch):
+    result = call("coop/eval.sh", f"shapes {cfg}", OUTPUT=str(tmp_path))
+    assert commands(result) == [words(EVAL, cfg=cfg, epoch=epoch, seed=seed, out=tmp_path) for seed in (1, 2, 3)]
+
+
+def test_eval_loads_the_last_epoch_of_the_run_itself(tmp_path):
+    folder = tmp_path / "imagenet/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed1"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("OPTIM:\n  MAX_EPOCH: 7\n")
+    result = call("coop/eval.sh", "shapes rn50 USE_CUDA False", OUTPUT=str(tmp_path), SEEDS="1")
+    assert commands(result) == [words(EVAL, "USE_CUDA", "False", cfg="rn50", epoch=7, seed=1, out=tmp_path)]
+
+
+@pytest.mark.parametrize(("cfg", "trained"), [("rn50", "rn50_ep50"), ("vit_b16_ctxv1", "vit_b16_ep50_ctxv1")])
+def test_eval_names_and_uses_the_50_epochs_where_only_they_were_trained(tmp_path, cfg, trained):
+    (tmp_path / f"imagenet/CoOp/{trained}_16shots/nctx16_cscFalse_ctpend/seed1").mkdir(parents=True)
+    result = call("coop/eval.sh", f"shapes {cfg}", OUTPUT=str(tmp_path), SEEDS="1")
+    assert commands(result) == [words(EVAL, cfg=trained, epoch=50, seed=1, out=tmp_path)]
+    assert f"{trained} is tested instead of {cfg}" in result.stderr
+
+
+def test_eval_tests_the_run_that_the_environment_names():
+    environment = {"SOURCE": "shapes", "SHOTS": "4", "NCTX": "8", "CSC": "True", "CTP": "middle", "SEEDS": "5"}
+    line = commands(call("coop/eval.sh", "caltech101 tiny", **environment))[0]
+    name = "CoOp/tiny_4shots/nctx8_cscTrue_ctpmiddle"
+    assert line[line.index("--model-dir") + 1] == f"output/shapes/{name}/seed5"
+    assert line[line.index("--output-dir") + 1] == f"output/evaluation/{name}/caltech101/seed5"
+    assert line[-6:] == "TRAINER.COOP.N_CTX 8 TRAINER.COOP.CSC True TRAINER.COOP.CLASS_TOKEN_POSITION middle".split()
+
+
+def test_eval_tests_the_seeds_that_were_trained_and_says_how_to_train_the_others(tmp_path):
+    folder = tmp_path / "imagenet/CoOp/rn50_16shots/nctx16_cscFalse_ctpend"
+    for seed, file in ((1, "config.yaml"), (2, "results.json"), (4, "prompt_learner/model.pth.tar-200")):
+        path = folder / f"seed{seed}" / file  # not finished; finished; of the original, which wrote neither of these
+        path.parent.mkdir(parents=True)
+        path.touch()
+    python = fake_python(tmp_path, "echo $5")
+    result = call("coop/eval.sh", "shapes rn50", python=python, DRY_RUN="0", OUTPUT=str(tmp_path), SEEDS="1 2 3 4")
+    assert (result.returncode, result.stdout.split()) == (1, ["2", "4"])
+    remedy = f"OUTPUT={tmp_path} SEEDS={{}} TRAINER=CoOp bash scripts/coop/main.sh imagenet rn50 end 16 16 False\n"
+    begun = f"The run {folder}/seed1 was begun and is not finished, expected a finished one to test. Train it first: "
+    assert begun + remedy.format(1) in result.stderr
+    missing = f"The run {folder}/seed3 does not exist, expected a finished one to test. Train it first: "
+    assert missing + remedy.format(3) in result.stderr
+    assert result.stderr.count("Error: ") == 2
+
+
+def test_quickstart_is_zero_shot_then_three_seeds_of_coop(tmp_path):
+    copy = copy_of_the_scripts(tmp_path)
+    (copy / ".venv/bin").mkdir(parents=True)
+    (copy / ".venv/bin/python").symlink_to(sys.executable)
+    shutil.copy(ROOT / "setup.py", copy / ".venv/setup.py")  # as installed
+    lines = commands(call(copy / "scripts/quickstart.sh", cwd=tmp_path))
+    assert [line[0] for line in lines] == [".venv/bin/python"] * 4
+    assert [line[3] for line in lines] == [
+        "output/ZeroshotCLIP/tiny/shapes",
+        *(f"output/shapes/CoOp/tiny_16shots/nctx16_cscFalse_ctpend/seed{seed}" for seed in (1, 2, 3)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("coop/main.sh", "", "there are 0 arguments, expected 6 and then KEY VALUE pairs"),
+        ("coop/main.sh", "shapes tiny end 16 1", "there are 5 arguments, expected 6"),
+        ("coop/main.sh", f"{MAIN_ARGUMENTS} OPTIM.MAX_EPOCH", "there are 7 arguments, expected 6"),
+        ("coop/eval.sh", "shapes", "there are 1 arguments, expected 2"),
+        ("coop/zeroshot.sh", "shapes tiny x", "there are 3 arguments, expected 2"),
+        ("quickstart.sh", "shapes", "there are 1 arguments, expected 0"),
+    ],
+)
+def test_a_wrong_number_of_arguments_is_answered_with_the_usage(script, arguments, message):
+    result = call(script, arguments, cwd=ROOT / "tests")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert f"  bash scripts/{script}" in result.stderr
+
+
+def copy_of_the_scripts(tmp_path):
+    """A repository with the real scripts and nothing behind them."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "scripts", copy / "scripts")
+    shutil.copy(ROOT / "setup.py", copy)
+    return copy
+
+
+def test_a_failed_seed_is_named_and_the_others_still_run(tmp_path):
+    fails_at_2 = fake_python(tmp_path, 'mkdir -p "$3"; touch "$3/config.yaml"; echo "$5"; [[ $5 != 2 ]]')
+    result = call("coop/main.sh", MAIN_ARGUMENTS, python=fails_at_2, DRY_RUN="0", OUTPUT=str(tmp_path))
+    assert (result.returncode, result.stdout.split()) == (1, ["1", "2", "3"])
+    assert f"Failed: {tmp_path}/caltech101/CoOp/rn50_ep50_1shots/nctx16_cscFalse_ctpend/seed2\n" in result.stderr
+    assert "seed1" not in result.stderr
+    assert "seed3" not in result.stderr
+
+
+def test_what_fails_before_it_starts_is_not_tried_with_every_seed(tmp_path):
+    result = call("coop/main.sh", MAIN_ARGUMENTS, python=fake_python(tmp_path, "echo called; exit 1"), DRY_RUN="0")
+    assert (result.returncode, result.stdout.split()) == (1, ["called"])
+    assert "seed1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('[[ $1 == --version ]] && echo "Python 3.8.1"', "is Python 3.8.1, expected Python 3.10 or newer"),
+        ('[[ $1 == --version || $2 != *ensurepip* ]] && echo "Python 3.11.2"', "sudo apt install python3-venv"),
+    ],
+)
+def test_a_python_that_cannot_make_an_environment(tmp_path, body, message):
+    copy = copy_of_the_scripts(tmp_path)
+    environment = {**os.environ, "PYTHON": fake_python(tmp_path, body)}
+    for script in ("quickstart.sh", "test.sh"):
+        command = ["bash", copy / "scripts" / script]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert result.returncode == 1
+        assert message in result.stderr
+        assert not (copy / ".venv").exists()
+
+
+def test_an_environment_without_pip_is_left_alone(tmp_path):
+    copy = copy_of_the_scripts(tmp_path)
+    (copy / ".venv/bin").mkdir(parents=True)
+    shutil.copy(fake_python(tmp_path, "exit 1"), copy / ".venv/bin/python")
+    result = subprocess.run(["bash", copy / "scripts/test.sh"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert f"Error: {copy}/.venv has no pip, expected one. Delete .venv, then call this script again." in result.stderr
+
+
+@pytest.mark.parametrize("fails", ["", "ruff", "pytest"])
+def test_the_test_script_lints_then_tests_and_passes_failures_on(tmp_path, fails):
+    copy = copy_of_the_scripts(tmp_path)
+    (copy / ".venv/bin").mkdir(parents=True)
+    shutil.copy(fake_python(tmp_path, f'echo "$@"; [[ $2 != "{fails}" ]]'), copy / ".venv/bin/python")
+    shutil.copy(ROOT / "setup.py", copy / ".venv/setup.py[test]")  # as installed
+    (copy / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", copy / ".ci/run")
+    result = subprocess.run([copy / ".ci/run", "quick", "-k", "coop"], capture_output=True, text=True, timeout=60)
+    lines = [
+        "-m ruff check .",
+        "-m ruff format --check .",
+        "-m pytest -m not slow and not real_data -k coop",
+    ]
+    assert result.stdout.splitlines() == (lines[:1] if fails == "ruff" else lines)
+    assert result.returncode == (1 if fails else 0)
+
+
+def test_continuous_integration_tests_on_real_data_where_they_lie_beside_the_checkout(tmp_path):
+    (tmp_path / "repository/.ci").mkdir(parents=True)
+    (tmp_path / "repository/scripts").mkdir()
+    shutil.copy(ROOT / ".ci/run", tmp_path / "repository/.ci")
+    (tmp_path / "repository/scripts/test.sh").write_text('echo "data: ${COOP_DATA:-}"; exit 3')
+    environment = {name: value for name, value in os.environ.items() if name != "COOP_DATA"}
+    for data in ("", f"{tmp_path}/shared/data"):
+        Path(data or tmp_path).mkdir(parents=True, exist_ok=True)
+        result = subprocess.run(
+            [tmp_path / "repository/.ci/run"], env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert (result.returncode, result.stdout) == (3, f"data: {data}\n")

@@ -1,0 +1,310 @@
+"""sweep.py: its runs are those of the scripts and of train.py, in one process; the table, failures, what it refuses."""
+
+import re
+import shlex
+import signal
+from math import ceil
+
+import pytest
+import torch
+
+import sweep
+import train
+from engine.config.load import ConfigError, config_digest
+from engine.config.plugins import plugins
+from engine.interruption import Interrupted
+from engine.process_cache import sharing
+from engine.run.folder import is_done, read_results
+from launch import workers as jobs
+from reports.tables.sweep import to_text
+from tests.support.script_calls import ROOT, call, commands
+from tests.support.tiny_run import repeatable
+
+GRID = "--dataset folder --shots 1 2 --seeds 1 2 --cfg tiny"
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def planned(words):
+    """The runs of a command line, by shots and seed."""
+    return sweep.plan(sweep.parse_args(shlex.split(words)))
+
+
+def identities(calls):
+    """The folder, its config's digest and name, of each call of train.py."""
+    cfgs = [train.setup_cfg(train.parse_args(list(argv))) for argv in calls]
+    return {(cfg.OUTPUT_DIR, config_digest(cfg), cfg.RUN.CFG, cfg.DATASET.ROOT) for cfg in cfgs}
+
+
+class TestPlan:
+    @pytest.mark.parametrize(
+        "words, scripts",
+        [
+            (
+                "--cfg rn50 --nctx 4 --csc True --ctp middle --views 3",
+                ["coop/main.sh dtd rn50 middle 4 {} True INPUT.VIEWS 3"],
+            ),
+            ("--cfg rn50", ["coop/main.sh dtd rn50 end 16 {} False"]),
+            (
+                "--cfg vit_b16_c4_ep10_batch1 --trainer CoCoOp",
+                [f"cocoop/xd_train.sh {seed} vit_b16_c4_ep10_batch1" for seed in (5, 7)],
+            ),
+            ("--cfg rn101 --trainer LinearProbe", ["linear_probe/main.sh dtd rn101 {}"]),
+        ],
+        ids=["CoOp", "CoOp's defaults", "CoCoOp", "LinearProbe"],
+    )
+    def test_the_runs_are_those_of_the_scripts(self, words, scripts):
+        pairs = "OPTIM.LR 0.01 TRAINER.COOP.CTX_INIT 'a photo'"
+        grid = planned(f"--dataset dtd --shots 2 16 --seeds 5 7 --root /data --output-dir /runs {words} {pairs}")
+        environment = {"SEEDS": "5 7", "DATA": "/data", "OUTPUT": "/runs", "SOURCE": "dtd"}
+        lines = [(script.format(shots), shots) for script in scripts for shots in (2, 16)]
+        printed = [call(*f"{line} {pairs}".split(" ", 1), **environment, SHOTS=str(shots)) for line, shots in lines]
+        made = [command[2:] for result in printed for command in commands(result)]
+        assert len(made) == 4
+        assert identities(job.argv for job in grid.values()) == identities(made)
+        assert {str(job.target) for job in grid.values()} == {folder for folder, *_ in identities(made)}
+
+    def test_a_plug_in_goes_on_to_every_run(self, tmp_path):
+        plugin, options = write_plugin(tmp_path)
+        words = f"--dataset dtd --shots 1 --seeds 4 --cfg rn50 --plugin {plugin} --plugin-config {options}"
+        grid = planned(f"{words} --output-dir /runs --views 2 TRAINER.MINE.ALPHA 0.7")
+        environment = {"SEEDS": "4", "OUTPUT": "/runs", "PLUGIN": str(plugin), "PLUGIN_CONFIG": str(options)}
+        pairs = "INPUT.VIEWS 2 TRAINER.MINE.ALPHA 0.7"
+        [made] = commands(call("coop/main.sh", f"dtd rn50 end 16 1 False {pairs}", **environment))
+        with plugins([str(plugin)], [str(options)]):
+            assert identities(job.argv for job in grid.values()) == identities([made[2:]])
+        [job] = grid.values()
+        with pytest.raises(ConfigError, match="TRAINER.MINE.ALPHA is unknown"):
+            identities([job.argv])
+
+    def test_seeds_one_after_another_many_shots_first_each_once(self):
+        grid = planned("--dataset dtd --shots 1 16 4 1 --seeds 2 1 2 --cfg rn50")
+        assert list(grid) == [(16, 2), (4, 2), (1, 2), (16, 1), (4, 1), (1, 1)]
+
+    @pytest.mark.parametrize("cfg, words", [("rn50", ""), ("vit_b16_ctxv1", "_ctxv1")])
+    def test_the_papers_epochs(self, cfg, words):
+        grid = planned(f"--dataset dtd --shots 1 2 4 8 16 --seeds 1 --paper-epochs --cfg {cfg}")
+        backbone = cfg.removesuffix("_ctxv1")
+        for shots, epochs in ((1, "_ep50"), (2, "_ep100"), (4, "_ep100"), (8, ""), (16, "")):
+            assert grid[shots, 1].target.parent.parent.name == f"{backbone}{epochs}{words}_{shots}shots"
+
+    def test_a_dry_run_lists_the_calls_and_counts_what_is_left(self, tmp_path, capsys):
+        words = f"{GRID} --output-dir {tmp_path} --dry-run"
+        grid = planned(words)
+        write_as_done(grid[2, 1])
+        assert sweep.main(words.split()) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("python train.py --output-dir ") and lines[0].endswith("    # done")
+        assert [line.rsplit("    # ", 1)[1] for line in lines[:-1]] == ["done", "1 left", "1 left", "1 left"]
+        assert lines[-1] == "3 of 4 runs are left."
+
+
+def write_plugin(folder):
+    """Writes a CoOp that goes before ours and an option with its default; returns the paths of both."""
+    plugin, options = folder / "mine.py", folder / "mine.yaml"
+    plugin.write_text(
+        "from engine import TRAINER_REGISTRY\nfrom trainers import coop\n\n"
+        "@TRAINER_REGISTRY.register()\nclass CoOp(coop.CoOp):\n"
+        "    def result_fields(self):\n"
+        "        return {**super().result_fields(), 'alpha': self.cfg.TRAINER.MINE.ALPHA}\n"
+    )
+    options.write_text("TRAINER: {MINE: {ALPHA: 0.5}}\n")
+    return plugin, options
+
+
+def write_as_done(job, accuracy=50.0):
+    """Writes what a run leaves in its folder."""
+    cfg = train.setup_cfg(train.parse_args(list(job.argv)))
+    assert not is_done(cfg)
+    train.write_config(cfg)
+    train.write_results(cfg, {"accuracy": accuracy})
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "words, message",
+        [
+            ("--dataset dtdd --shots 1 --cfg rn50", r"dtdd.yaml does not exist .* Did you mean dtd.yaml\?"),
+            ("--dataset dtd --shots 1 --cfg rn51", r"rn51.yaml does not exist .* Did you mean rn50.yaml\?"),
+            ("--dataset dtd --shots 1 --cfg rn50 --trainer CoOpp", r"configs/trainers/CoOpp/rn50.yaml does not exist"),
+            ("--dataset dtd --shots 1 --cfg rn50 --ctp begin", "CLASS_TOKEN_POSITION is 'begin', expected one of"),
+            ("--dataset dtd --shots 1 --cfg rn50 --views -1", "INPUT.VIEWS is -1, expected at least 0"),
+            ("--dataset dtd --shots 1 --cfg rn50 OPTIM.LRR 1", r"OPTIM.LRR is unknown. Did you mean OPTIM.LR\?"),
+        ],
+    )
+    def test_by_train_before_anything_runs(self, words, message, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(sweep, "run", None)
+        assert sweep.main(f"--output-dir {tmp_path} {words}".split()) == 1
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.startswith("Error: The config has 1 error:\n")
+        assert re.search(message, captured.err)
+        assert not any(tmp_path.iterdir())
+
+    def test_a_folder_with_another_run(self, tmp_path, capsys):
+        words = f"{GRID} --output-dir {tmp_path}"
+        write_as_done(planned(words)[1, 2])
+        assert sweep.main([*words.split(), "--views", "4"]) == 1
+        error = capsys.readouterr().err
+        assert "holds a run of another configuration" in error and "INPUT.VIEWS is 0 there, 4 was asked for" in error
+
+    @pytest.mark.parametrize(
+        "words, message",
+        [
+            ("--shots 1 0", "--shots is 0, expected positive numbers, or -1 for all items."),
+            ("--shots -2", "--shots is -2, expected positive numbers, or -1 for all items."),
+            ("--jobs 0", "--jobs is 0, expected at least 1."),
+            ("--gpus-per-run 2", "--gpus-per-run is 2.0, expected over 0 and at most 1."),
+            ("--gpus-per-run 0", "--gpus-per-run is 0.0, expected over 0 and at most 1."),
+            ("--views 2 SEED 3", "SEED is given as KEY VALUE, expected --seeds, which sets it."),
+            ("--views 2 OPTIM.LR 1 OUTPUT_DIR x", "OUTPUT_DIR is given as KEY VALUE, expected --output-dir"),
+            ("--trainer CoCoOp --csc False", "--csc is given, expected none with --trainer CoCoOp."),
+            ("--trainer LinearProbe --paper-epochs", "--trainer LinearProbe --cfg tiny, expected CoOp and a CFG that"),
+            ("--cfg rn50_ep50 --paper-epochs", "--trainer CoOp --cfg rn50_ep50, expected CoOp and a CFG that leaves"),
+            ("--shots 1 3 --paper-epochs", "--shots is 1 3, expected some of 1 2 4 8 16 with --paper-epochs."),
+            ("--seeds 1 OPTIM.LR 1", "there is OPTIM.LR, expected whole numbers. KEY VALUE pairs stand behind another"),
+        ],
+    )
+    def test_flags(self, words, message, capsys):
+        with pytest.raises(SystemExit):
+            sweep.parse_args(f"{GRID} {words}".split())
+        assert message in " ".join(capsys.readouterr().err.split())
+
+    def test_pairs_may_stand_behind_the_sign_for_them(self):
+        assert sweep.parse_args([*GRID.split(), "--seeds", "4", "--", "OPTIM.LR", "1"]).opts == ["OPTIM.LR", "1"]
+
+
+class TestTable:
+    def test_means_and_words(self):
+        cells = {(1, 1): 50.0, (1, 2): 53.0, (1, 3): 56.0, (2, 1): 60.0, (2, 2): "failed", (4, 3): "done"}
+        lines = to_text(cells, [1, 2, 4, 8], [1, 2, 3]).splitlines()
+        assert [line.split() for line in (lines[0], *lines[2:])] == [
+            ["shots", "seed", "1", "seed", "2", "seed", "3", "mean", "+-", "std"],
+            ["1", "50.00", "53.00", "56.00", "53.00", "+-", "2.45"],  # sqrt((9 + 0 + 9) / 3)
+            ["2", "60.00", "failed", "60.00", "+-", "0.00", "(1", "of", "3", "seeds)"],
+            ["4", "done"],
+            ["8"],
+        ]
+
+    @pytest.fixture
+    def swept(self, tmp_path, monkeypatch):
+        """Sweeps with runs that only pretend: 50 % and the seed; with 2 shots the second seed fails."""
+
+        def finish(left, n_workers):
+            for job in left:
+                shots, seed = (job.argv[job.argv.index(word) + 1] for word in ("DATASET.NUM_SHOTS", "--seed"))
+                failed = shots == seed == "2"
+                if not failed:
+                    write_as_done(job, 50.0 + int(seed))
+                yield job, "Error: it fails." if failed else "", 1.0
+
+        monkeypatch.setattr(sweep, "launcher", lambda args: (1, finish))
+        return lambda: sweep.main([*GRID.split(), "--output-dir", str(tmp_path)])
+
+    def test_a_line_for_each_run_then_the_table(self, swept, tmp_path, capsys):
+        assert swept() == 1
+        out, err = capsys.readouterr()
+        lines = out.splitlines()
+        assert lines[:3] == [
+            "4 of 4 runs are left; 1 side by side.",
+            " 51.00 %      1 s     3 left   folder/CoOp/tiny_2shots/nctx16_cscFalse_ctpend/seed1",
+            " 51.00 %      1 s     2 left   folder/CoOp/tiny_1shots/nctx16_cscFalse_ctpend/seed1",
+        ]
+        assert lines[3].startswith("  failed ") and lines[5] == ""
+        assert lines[8].split() == ["1", "51.00", "52.00", "51.50", "+-", "0.50"]
+        assert lines[9].split() == ["2", "51.00", "failed", "51.00", "+-", "0.00", "(1", "of", "2", "seeds)"]
+        assert err.splitlines() == [
+            "",
+            "Error: it fails.",
+            f"Failed: {tmp_path}/folder/CoOp/tiny_2shots/nctx16_cscFalse_ctpend/seed2",
+            "Finished runs are kept: the same command does only what is left.",
+        ]
+        assert swept() == 1
+        assert capsys.readouterr().out.startswith("1 of 4 runs are left")
+
+    def test_a_terminal_shows_the_table_from_the_start_in_one_place(self, swept, capsys, monkeypatch):
+        monkeypatch.setattr(sweep.sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "80")
+        swept()
+        first, *tables = capsys.readouterr().out.split("\033[5F\033[J")
+        assert first.startswith("4 of 4 runs are left; 1 side by side.\n\n  shots ")
+        assert [table.count("51.00") + table.count("52.00") for table in tables[:2]] == [2, 4]
+        assert len(tables) == 5 and tables[4] == tables[3]
+        assert all(table.count("\n") == 5 for table in tables)
+
+    def test_a_narrow_terminal_folds_wide_lines(self, swept, capsys, monkeypatch):
+        monkeypatch.setattr(sweep.sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "20")
+        swept()
+        out = capsys.readouterr().out
+        assert out.startswith("4 of 4 runs are left; 1 side by side.\n\n  shots ")
+        tables = re.split("\033\\[\\d+F\033\\[J", out.split("side by side.\n")[1])
+        heights = [sum(max(1, ceil(len(line) / 20)) for line in table.splitlines()) for table in tables]
+        assert [int(n) for n in re.findall("\033\\[(\\d+)F", out)] == heights[:-1]
+        assert heights[0] > 5
+
+
+def test_an_interrupt(monkeypatch, capsys):
+    def interrupted(args):
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(sweep, "plan", interrupted)
+    assert sweep.main(GRID.split()) == 130
+    assert capsys.readouterr().err.startswith("\nInterrupted. What is done is kept")
+
+
+def test_runs_of_a_plug_in_in_one_process(tiny_files, tmp_path, monkeypatch, capsys):
+    data, clips = tiny_files
+
+    def here(left, n_workers):
+        with sharing():
+            for job in left:
+                yield job, jobs.call(job.program, job.argv), 1.0
+
+    monkeypatch.setattr(sweep, "launcher", lambda args: (1, here))
+    plugin, options = write_plugin(tmp_path)
+    words = f"--dataset folder --shots 1 --seeds 1 2 --cfg tiny --plugin {plugin} --plugin-config {options}"
+    words += f" --root {data} --nctx 2 --output-dir {tmp_path}/swept {tiny_pairs(clips['vit'])}"
+    assert sweep.main([*shlex.split(words), "TRAINER.MINE.ALPHA", "0.7"]) == 0
+    results = [read_results(path.parent) for path in (tmp_path / "swept").rglob("results.json")]
+    assert [(result["alpha"], result["total"]) for result in results] == [(0.7, 9), (0.7, 9)]
+    assert sweep.main([*shlex.split(words), "TRAINER.MINE.ALPHA", "0.7"]) == 0
+    assert "0 of 2 runs are left" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", ["", "--views 2"])
+def test_runs_in_one_process_are_those_of_train(tiny_files, tmp_path, flags, monkeypatch):
+    data, clips = tiny_files
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # the worker's; another number, other last bits
+    started, start = [], jobs.Worker.start
+    monkeypatch.setattr(jobs.Worker, "start", lambda worker, job: started.append(worker) or start(worker, job))
+    words = f"{GRID} --root {data} --nctx 2 {flags} --output-dir {tmp_path}/swept --jobs 1 {tiny_pairs(clips['vit'])}"
+    assert sweep.main(shlex.split(words)) == 0
+    assert len(started) == 4 and len({worker.process.pid for worker in started}) == 1
+
+    swept, alone = planned(words), planned(words.replace("/swept", "/alone"))
+    contexts = []
+    for place, job in alone.items():
+        assert train.main(list(job.argv)) == 0
+        assert repeatable(swept[place].target) == repeatable(job.target)
+        ctx, same = (context(run.target) for run in (job, swept[place]))
+        # With views, a run may find some that another has encoded, beside other images: the last bits differ.
+        torch.testing.assert_close(same, ctx, **({"rtol": 1e-4, "atol": 1e-6} if flags else {"rtol": 0, "atol": 0}))
+        contexts.append(ctx)
+    assert not any(torch.allclose(contexts[0], ctx, rtol=1e-2) for ctx in contexts[1:])
+    assert all(job.done for job in swept.values())
+
+
+def tiny_pairs(clip):
+    """KEY VALUE pairs of a tiny run with a CLIP's file; it shares nothing through files."""
+    pairs = "INPUT.SIZE (32,32) OPTIM.MAX_EPOCH 3 OPTIM.LR 0.1 OPTIM.WARMUP_EPOCH 0 DATALOADER.TRAIN_X.BATCH_SIZE 2"
+    return f"MODEL.BACKBONE.NAME {clip} {pairs} USE_CUDA False FEATURES.DIR '' DATALOADER.NUM_WORKERS 0"
+
+
+def context(run):
+    """What a tiny run has learned."""
+    return torch.load(run / "prompt_learner/model.pth.tar-3")["state_dict"]["ctx"]

@@ -1,0 +1,139 @@
+"""reports/experiments.py against the scripts and the configs that it speaks of."""
+
+import re
+import shlex
+
+import pytest
+import yaml
+
+from reports.experiments import NAMES, coop, coop_config, coop_shifted, max_epoch, new_classes, transfer, zero_shot
+from reports.tables.catalogue import GROUPS, TABLES, commands, select
+from tests.support.script_calls import ROOT, call
+
+EXPERIMENTS = list(dict.fromkeys(experiment for table in TABLES.values() for experiment in table.experiments))
+
+
+def kinds():
+    """One experiment for each script and set of variables that is called."""
+    found = {
+        re.sub(r"\.sh .*", ".sh", e.commands[-1]): e for e in EXPERIMENTS if "interpret_prompt" not in e.commands[-1]
+    }
+    return [pytest.param(experiment, id=kind) for kind, experiment in found.items()]
+
+
+def dry_run(line, **environment):
+    """The folders of the runs that a command line would make."""
+    parts = shlex.split(line)
+    variables = dict(word.split("=") for word in parts[: parts.index("bash")])
+    script, *arguments = parts[parts.index("bash") + 1 :]
+    result = call(script.removeprefix("scripts/"), shlex.join(arguments), **environment, **variables)
+    assert result.returncode == 0, result.stderr
+    return re.findall(r"--output-dir (\S+)", result.stdout)
+
+
+@pytest.mark.parametrize("experiment", kinds())
+def test_the_runs_lie_where_the_scripts_put_them(experiment):
+    seeds = ["4", "7"] if experiment.seeded else ["1"]
+    lines = [line for line in experiment.command_lines(seeds) if line in last_commands(experiment, seeds)]
+    made = [folder for line in lines for folder in dry_run(line, SEEDS="4 7", OUTPUT="/runs")]
+    runs = [f"/seed{seed}" for seed in seeds] if experiment.seeded else [""]
+    assert made == [f"/runs/{experiment.folder}{run}" for run in runs]
+
+
+def test_the_data_sets_names_are_those_of_their_configs():
+    trees = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "configs/datasets").glob("*.yaml")}
+    assert NAMES == {name: tree["DATASET"]["NAME"] for name, tree in trees.items() if name != "folder"}
+
+
+def last_commands(experiment, seeds):
+    return [experiment.commands[-1].replace("SEED", seed) for seed in seeds]
+
+
+def test_folders_and_commands_by_hand():
+    assert coop("dtd", "rn50", csc=True).folder == "dtd/CoOp/rn50_16shots/nctx16_cscTrue_ctpend"
+    assert coop("dtd", "rn50_ep50", shots=1).commands == ("bash scripts/coop/main.sh dtd rn50_ep50 end 16 1 False",)
+    shifted = coop_shifted("imagenet_a", "rn50_ep50", source="imagenet", n_ctx=4)
+    assert shifted.folder == "evaluation/CoOp/rn50_ep50_16shots/nctx4_cscFalse_ctpend/imagenet_a"
+    assert shifted.commands == (
+        "bash scripts/coop/main.sh imagenet rn50_ep50 end 4 16 False",
+        "NCTX=4 bash scripts/coop/eval.sh imagenet_a rn50_ep50",
+    )
+    assert zero_shot("dtd", "vit_b16", classes="new").folder == "ZeroshotCLIP/vit_b16_new/dtd"
+    assert new_classes("dtd", "CoOp", "vit_b16_ctxv1").command_lines(["1", "2"]) == [
+        "TRAINER=CoOp bash scripts/cocoop/base2new_train.sh dtd 1 vit_b16_ctxv1",
+        "TRAINER=CoOp bash scripts/cocoop/base2new_train.sh dtd 2 vit_b16_ctxv1",
+        "TRAINER=CoOp bash scripts/cocoop/base2new_test.sh dtd 1 vit_b16_ctxv1",
+        "TRAINER=CoOp bash scripts/cocoop/base2new_test.sh dtd 2 vit_b16_ctxv1",
+    ]
+    there = transfer("shapes_v2", "CoCoOp", "tiny", source="shapes")
+    assert there.folder == "evaluation/CoCoOp/tiny_16shots/shapes_v2"
+    assert there.commands == (
+        "SOURCE=shapes bash scripts/cocoop/xd_train.sh SEED tiny",
+        "SOURCE=shapes bash scripts/cocoop/xd_test.sh shapes_v2 SEED tiny",
+    )
+
+
+def test_epochs_are_the_papers():
+    by_shots = {shots: coop_config("rn50", "dtd", shots=shots) for shots in (1, 2, 4, 8, 16)}
+    assert by_shots == {1: "rn50_ep50", 2: "rn50_ep100", 4: "rn50_ep100", 8: "rn50", 16: "rn50"}
+    assert {coop_config("rn50", "imagenet", shots=shots) for shots in (1, 2, 4, 8, 16)} == {"rn50_ep50"}
+    assert coop_config("vit_b16", "imagenet", words=True) == "vit_b16_ep50_ctxv1"
+    assert coop_config("tiny", "shapes", shots=1) == "tiny"
+
+
+@pytest.mark.parametrize("cfg", ["rn50", "rn50_ep50", "rn50_ep100", "tiny"])
+def test_the_last_epoch_is_the_configs(cfg):
+    def read(name):
+        tree = yaml.safe_load((ROOT / "configs" / "trainers" / "CoOp" / f"{name}.yaml").read_text())
+        return tree.get("OPTIM", {}).get("MAX_EPOCH") or read(tree["_BASE_"].removesuffix(".yaml"))
+
+    assert max_epoch(cfg) == read(cfg)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_config_that_is_named_exists(group):
+    arguments = [line.split(".sh ")[1].split() for line in commands(group) if "interpret_prompt" not in line]
+    names = {
+        word for words in arguments for word in words if not re.fullmatch(r"\d+|True|False|end|middle|front", word)
+    }
+    assert names <= {path.stem for path in (ROOT / "configs").rglob("*.yaml")}
+
+
+def test_commands_of_a_table_come_once_and_train_before_they_test(monkeypatch):
+    monkeypatch.setenv("SEEDS", "5")
+    assert commands("shapes_base_to_new") == [
+        "SUBSAMPLE=base bash scripts/coop/zeroshot.sh shapes tiny",
+        "SUBSAMPLE=new bash scripts/coop/zeroshot.sh shapes tiny",
+        "TRAINER=CoOp bash scripts/cocoop/base2new_train.sh shapes 5 tiny_ctxv1",
+        "TRAINER=CoOp bash scripts/cocoop/base2new_test.sh shapes 5 tiny_ctxv1",
+        "bash scripts/cocoop/base2new_train.sh shapes 5 tiny",
+        "bash scripts/cocoop/base2new_test.sh shapes 5 tiny",
+    ]
+    lines = commands("shapes")
+    assert len(lines) == len(set(lines))
+    place = {line: i for i, line in enumerate(lines)}
+    for experiment in (experiment for table in select(["shapes"]) for experiment in table.experiments):
+        places = [place[line] for line in experiment.command_lines(["5"])]
+        assert places == sorted(places)
+
+
+def test_seeds_default_to_the_papers(monkeypatch):
+    monkeypatch.delenv("SEEDS", raising=False)
+    line = "TRAINER=CoOp bash scripts/cocoop/base2new_train.sh shapes {} tiny_ctx60"
+    assert {line.format(seed) for seed in (1, 2, 3)} <= set(commands("shapes_bigger_coop"))
+
+
+def test_nearest_words_are_asked_of_the_last_checkpoint(monkeypatch):
+    monkeypatch.setenv("SEEDS", "1")
+    run = "${OUTPUT:-output}/food101/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed1"
+    assert (
+        f'"${{PYTHON:-python3}}" interpret_prompt.py "{run}/prompt_learner/model.pth.tar-200" 3 '
+        f'--json --output "{run}/nearest_words.json"'
+    ) in commands("nearest_words")
+
+
+def test_an_unknown_table_is_named_with_the_nearest():
+    with pytest.raises(KeyError, match=r"The table is 'base2new', expected one of: coop, cocoop, shapes, few_shot.*"):
+        commands("base2new")
+    with pytest.raises(KeyError, match=r"Did you mean cross_dataset\?"):
+        commands("crossdataset")

@@ -1,0 +1,398 @@
+"""Hostile files: each asks, when it is read, for code to be run, or for what lies outside of its folder.
+
+All would make a file, the canary, if they had their way; most do where they are trusted, which `trust` shows.
+
+Run: python -m tests.robustness.hostile_files      has the project read each of them, and prints what it says
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import io
+import logging
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+import clip
+from clip.clip import _MODELS
+from clip.weights import read_state_dict
+from datasets.fetch.archives import unpack
+from datasets.splits.few_shot import read_split
+from datasets.splits.fewshot_file import read_fewshot
+from engine import load_checkpoint
+from engine.checkpoint import newest_checkpoint, newest_whole
+from engine.config.load import read_yaml
+from engine.features.cache import read_shard
+from engine.run.folder import read_config
+from interpret_prompt import interpret
+
+Write = Callable[[Path, Path], Path]  # folder, canary -> the file
+UNREACHABLE = "http://127.0.0.1:9"  # no server is there
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """A kind of hostile file.
+
+    Args:
+        write: Writes it into a folder, so that it would make the canary, and returns its path.
+        read: How the project reads it.
+        says: What the project says of it, a regular expression; None: nothing, since it is not read at all.
+        trust: How one reads it who trusts it; None: it has no way to make the canary by itself.
+    """
+
+    write: Write
+    read: Callable[[Path], Any]
+    says: str | None
+    trust: Callable[[Path], Any] | None = None
+
+
+class Call:
+    """A call that takes place where this is unpickled; of a function, or of what another call gives."""
+
+    def __init__(self, function, *args):
+        self.reduced = function, args
+
+    def __reduce__(self):
+        return self.reduced
+
+    def __call__(self):  # pickle wants what it calls to look callable
+        raise NotImplementedError
+
+
+class Trap:
+    """A class that does something when its state is set."""
+
+    def __init__(self, canary):
+        self.canary = str(canary)
+
+    def __setstate__(self, state):
+        Path(state["canary"]).touch()
+
+
+def hidden_in_a_schedule(canary):
+    """In the state of an object which checkpoints of the original hold."""
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([torch.zeros(1)], lr=1.0), 3)
+    schedule.eta_min = Call(os.mkdir, canary)
+    return schedule
+
+
+PAYLOADS = {  # what asks for code in a pickle, and the name that is refused
+    "os.system": (lambda canary: Call(os.system, f"touch {canary}"), r"posix\.system"),
+    "os.mkdir": (lambda canary: Call(os.mkdir, canary), r"posix\.mkdir"),
+    "eval": (lambda canary: Call(eval, f"open({canary!r}, 'w')"), "eval"),
+    "exec": (lambda canary: Call(exec, f"open({canary!r}, 'w')"), "exec"),
+    "subprocess": (
+        lambda canary: Call(subprocess.call, ["touch", canary]),
+        r"\S+\.call",
+    ),  # torch.save writes Python 2's names
+    "import": (lambda canary: Call(Call(getattr, Call(importlib.import_module, "os"), "mkdir"), canary), "getattr"),
+    "partial": (lambda canary: Call(functools.partial(os.mkdir, canary)), r"functools\.partial"),
+    "pickle": (lambda canary: Call(pickle.loads, pickle.dumps(Call(os.mkdir, canary))), r"\S*pickle\.loads"),
+    "torch.load": (
+        lambda canary: Call(torch.storage._load_from_bytes, pickle.dumps(Call(os.mkdir, canary))),
+        r"torch\.storage\._load_from_bytes",
+    ),
+    "objects in numpy": (lambda canary: np.array([Call(os.mkdir, canary)]), r"numpy\.\S+\._reconstruct"),
+    "setstate": (Trap, r"\S+\.Trap"),
+    "a schedule": (hidden_in_a_schedule, r"posix\.mkdir"),
+}
+
+
+def in_checkpoint(payload, **options) -> Write:
+    """Writes a checkpoint that holds a payload beside its tensors."""
+
+    def write(folder, canary):
+        content = {"state_dict": {"ctx": torch.zeros(2, 3)}, "epoch": 1, "scheduler": payload(str(canary))}
+        torch.save(content, folder / "model.pth.tar-1", **options)
+        return folder / "model.pth.tar-1"
+
+    return write
+
+
+def pickles(*before) -> Write:
+    """Writes a row of bare pickles, the last of them a call."""
+
+    def write(folder, canary):
+        path = folder / "model.pth.tar-1"
+        path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (*before, Call(os.mkdir, str(canary)))))
+        return path
+
+    return write
+
+
+def tar_of_pickles(folder, canary):
+    """As torch wrote in its first year."""
+    path = folder / "model.pth.tar-1"
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            content = pickle.dumps(Call(os.mkdir, str(canary)), 2)
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+class Program(torch.nn.Module):
+    """What a TorchScript archive may do when it is opened."""
+
+    def __init__(self, canary: str):
+        super().__init__()
+        self.canary = canary
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.canary, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]):
+        self.canary, self.training = state
+        torch.save(torch.zeros(1), self.canary)
+
+    def forward(self, x):
+        return x
+
+
+def torchscript(name: str) -> Write:
+    def write(folder, canary):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated
+            torch.jit.script(Program(str(canary))).save(str(folder / name))
+        return folder / name
+
+    return write
+
+
+def run_that_names_a_program(folder, canary):
+    """A run's folder, as one sends it to a colleague: its config.yaml names the CLIP that lies beside it."""
+    program = torchscript("clip.pt")(folder, canary)
+    (folder / "config.yaml").write_text(f"MODEL: {{BACKBONE: {{NAME: '{program}'}}}}\n")
+    torch.save({"state_dict": {"ctx": torch.zeros(2, 64)}, "epoch": 1}, folder / "model.pth.tar-1")
+    return program
+
+
+def load_from_cache(path):
+    """Loads the CLIP of a name whose file is in the cache."""
+    url, _MODELS["RN50"] = _MODELS["RN50"], f"{UNREACHABLE}/{'0' * 64}/RN50.pt"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            clip.load("RN50", "cpu", download_root=path.parent)
+    finally:
+        _MODELS["RN50"] = url
+
+
+def bomb(folder, canary):
+    """A checkpoint of some kilobytes, of which 64 MB come out."""
+    path = folder / "model.pth.tar-1"
+    torch.save({"state_dict": {"ctx": torch.zeros(2**24)}, "epoch": 1}, folder / "plain")
+    with zipfile.ZipFile(folder / "plain") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    return path
+
+
+def object_arrays(name: str) -> Write:
+    def write(folder, canary):
+        np.savez(folder / name, keys=np.array([Call(os.mkdir, str(canary))]), features=np.zeros((1, 2)))
+        return folder / name
+
+    return write
+
+
+def shard(folder, canary):
+    """Cached features, under the name that fits their content."""
+    path = object_arrays("features.npz")(folder, canary)
+    return path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.npz"))
+
+
+def text(name: str, content: str) -> Write:
+    """Writes a text file in which CANARY stands for the canary."""
+
+    def write(folder, canary):
+        (folder / name).write_text(content.replace("CANARY", str(canary)))
+        return folder / name
+
+    return write
+
+
+def marker(folder, canary):
+    """A text file `checkpoint` that names a file elsewhere."""
+    (folder / "elsewhere").mkdir()
+    in_checkpoint(lambda canary: None)(folder / "elsewhere", canary)
+    (folder / "run").mkdir()
+    (folder / "run" / "checkpoint").write_text("../elsewhere/model.pth.tar-1\n")
+    return folder / "run"
+
+
+def device(folder, canary):
+    """A checkpoint that never ends."""
+    (folder / "model.pth.tar-1").symlink_to("/dev/zero")
+    return folder / "model.pth.tar-1"
+
+
+def zip_that_leads_out(folder, canary):
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        archive.writestr(f"images/../../{canary.name}", "")
+    return folder / "images.zip"
+
+
+def tar_that_leads_out(folder, canary):
+    with tarfile.open(folder / "images.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo(f"images/../../{canary.name}"), io.BytesIO())
+    return folder / "images.tar"
+
+
+def unpack_images(path):
+    unpack(path, path.parent / "set", {"images": "images"})
+
+
+def refusing(function: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """Reads what is passed over with a warning, or without a word, and is not used; raises where it is."""
+
+    def read(path):
+        assert not function(path), f"{path} was used"
+
+    return read
+
+
+trusting = functools.partial(torch.load, weights_only=False)
+YAML = "MODEL: !!python/object/apply:os.mkdir ['CANARY']\n"
+MAGIC = (0x1950A86A20F9469CFC6C, 1001)  # how a file of torch.save before 1.6 begins
+FILES = {
+    **{
+        f"a checkpoint, {name}": Hostile(
+            in_checkpoint(payload), load_checkpoint, f"asks for {asked}, expected tensors and plain", trusting
+        )
+        for name, (payload, asked) in PAYLOADS.items()
+    },
+    **{
+        f"a checkpoint before torch 1.6, {name}": Hostile(
+            in_checkpoint(PAYLOADS[name][0], _use_new_zipfile_serialization=False),
+            load_checkpoint,
+            f"asks for {PAYLOADS[name][1]}, expected tensors and plain",
+            trusting,
+        )
+        for name in ("os.system", "eval", "setstate", "a schedule")
+    },
+    "a checkpoint, pickle protocol 4": Hostile(
+        in_checkpoint(PAYLOADS["os.mkdir"][0], pickle_protocol=4), load_checkpoint, "cannot be read", trusting
+    ),
+    "a pickle": Hostile(
+        pickles(), load_checkpoint, r"asks for posix\.mkdir", lambda path: pickle.load(path.open("rb"))
+    ),
+    "a pickle in the head": Hostile(pickles(*MAGIC), load_checkpoint, r"asks for posix\.mkdir", trusting),
+    "a tar of pickles": Hostile(tar_of_pickles, load_checkpoint, "cannot be read", trusting),
+    "a program as a checkpoint": Hostile(torchscript("model.pth.tar-1"), load_checkpoint, "cannot be read", trusting),
+    "a bomb": Hostile(bomb, load_checkpoint, "its records are larger than the file"),
+    "a device": Hostile(device, load_checkpoint, "does not exist"),
+    "a checkpoint to resume from": Hostile(
+        in_checkpoint(PAYLOADS["eval"][0]), refusing(lambda path: newest_whole([path])), None, trusting
+    ),
+    "a name that leads to another folder": Hostile(marker, refusing(newest_checkpoint), None),
+    "weights, a pickle": Hostile(
+        in_checkpoint(PAYLOADS["eval"][0]), read_state_dict, "cannot be read .*eval", trusting
+    ),
+    "weights, objects in arrays": Hostile(
+        object_arrays("clip.npz"),
+        read_state_dict,
+        "cannot be read .*allow_pickle",
+        lambda path: np.load(path, allow_pickle=True)["keys"],
+    ),
+    "a program in the cache": Hostile(
+        torchscript("RN50.pt"), load_from_cache, "could not be fetched", lambda path: torch.jit.load(path)
+    ),
+    "a program that a run names": Hostile(
+        run_that_names_a_program,
+        lambda path: interpret(path.parent, 1),
+        "is a TorchScript archive, expected a state dict",
+        lambda path: torch.jit.load(path),
+    ),
+    "cached features": Hostile(
+        shard, refusing(read_shard), None, lambda path: np.load(path, allow_pickle=True)["keys"]
+    ),
+    "a config": Hostile(
+        text("tiny.yaml", YAML), read_yaml, "tiny.yaml", lambda path: yaml.unsafe_load(path.read_text())
+    ),
+    "a run's config": Hostile(
+        text("config.yaml", YAML),
+        lambda path: read_config(path.parent),
+        "config.yaml",
+        lambda path: yaml.unsafe_load(path.read_text()),
+    ),
+    "a config in Python": Hostile(
+        text("tiny.py", "open('CANARY', 'w')"), read_yaml, "tiny.py", lambda path: exec(path.read_text())
+    ),
+    "a split file": Hostile(
+        text("split.json", '{"train": [["../CANARY", 0, "face"]], "val": [], "test": []}'),
+        lambda path: read_split(path, path.parent / "images"),
+        "split.json",
+    ),
+    "a few-shot list": Hostile(
+        text("few.jsonl", '{"split": "train", "impath": "../CANARY", "label": 0, "classname": "face"}\n'),
+        lambda path: read_fewshot(path, path.parent / "images", [], []),
+        "few.jsonl",
+    ),
+    "a zip that leads out": Hostile(zip_that_leads_out, unpack_images, "leads out"),
+    "a tar that leads out": Hostile(tar_that_leads_out, unpack_images, "leads out"),
+}
+
+
+def meet(hostile: Hostile, folder: Path) -> tuple[str, bool, bool]:
+    """Has the project read a file; returns what it said, whether the canary was made, and whether trust makes it."""
+    (folder / "files").mkdir(parents=True)
+    canary = folder / "canary"
+    path = hostile.write(folder / "files", canary)
+    try:
+        hostile.read(path)
+        said = ""
+    except (ValueError, OSError) as error:
+        said = str(error)
+    was_made = canary.exists()
+    if hostile.trust:
+        (folder / "again").mkdir()  # what was read may be removed
+        with contextlib.suppress(Exception):  # the canary is made, and what follows is of no use
+            hostile.trust(hostile.write(folder / "again", canary))
+    return said, was_made, canary.exists()
+
+
+def is_refused(hostile: Hostile, said: str, was_made: bool) -> bool:
+    """Says whether the file did nothing and the project said what it should."""
+    return not was_made and (not said if hostile.says is None else re.search(hostile.says, said) is not None)
+
+
+def main() -> int:
+    """Prints a line for each file; returns the exit code: 0 if all are refused."""
+    warnings.simplefilter("ignore")
+    logging.disable()
+    n_refused = 0
+    for name, hostile in FILES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            said, was_made, is_live = meet(hostile, Path(folder))
+            refused = is_refused(hostile, said, was_made)
+            n_refused += refused
+            live = "runs where it is trusted" if is_live else "has no code"
+            said = said.replace(folder, "...").partition("\n")[0] or "it is passed over"
+        print(f"{'refused' if refused else 'NOT REFUSED'}: {name} ({live}): {said}")
+    print(f"{n_refused} of {len(FILES)} hostile files are refused.")
+    return int(n_refused < len(FILES))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The short form of `python -m tests.robustness.fuzz`, and that it tells what is wrong where something is."""
+
+import random
+import time
+
+import pytest
+
+from tests.robustness import fuzz
+from tests.robustness.broken_files import break_file
+
+N_INPUTS = 400  # of each parser
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about the pickles' versions
+@pytest.mark.parametrize("name", fuzz.build_parsers())
+def test_broken_files_give_documented_errors_that_name_the_file(name, tmp_path):
+    outcomes, findings = fuzz.fuzz(name, range(N_INPUTS), seed=0, kept=tmp_path)
+    assert findings == []
+    assert outcomes.total() == N_INPUTS
+
+
+def test_an_input_depends_on_its_number_alone():
+    valid = [b"some text", b"another"]
+    first, again, other = (break_file(valid, random.Random(f"1 name {i}")) for i in (5, 5, 6))
+    assert first == again != other
+
+
+def fail(path, error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("read", "finding"),
+    [
+        (lambda path: fail(path, KeyError("x")), "some: NOT DOCUMENTED: KeyError: KeyError('x') ("),
+        (lambda path: fail(path, ValueError("too short")), "some: ValueError: the message does not name the file: too"),
+        (lambda path: fail(path, ValueError(f"{path} \x1b")), "some: ValueError: the message does not print: "),
+        (lambda path: fail(path, ValueError(f"{path}" * 9_999)), "some: ValueError: the message has "),
+        (lambda path: time.sleep(60), "some: hang: more than 0.01 s ("),
+    ],
+)
+def test_findings(read, finding, tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz, "HANG_S", 0.01)
+    parser = fuzz.Parser("some.txt", [b"text"], read, (ValueError,))
+    monkeypatch.setattr(fuzz, "_parsers", lambda: {"some": parser})
+    _, [found] = fuzz.fuzz("some", range(1), seed=0, kept=tmp_path)
+    assert found.startswith(finding)
+    assert (tmp_path / "0-some.txt").is_file()

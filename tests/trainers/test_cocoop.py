@@ -1,0 +1,179 @@
+"""CoCoOp: the plain computation, a batch against its single images, precisions, checkpoints against CoOp's."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clip import build_model
+from clip.model import convert_weights
+from tests.support.naive import naive_features
+from tests.support.tiny_clip import golden_images, golden_state_dict
+from tests.support.tiny_run import CLASSES, N_ITEMS, build_trainer, tiny_cfg
+from tests.trainers.test_golden_cocoop import GOLDEN
+from tests.trainers.test_precision import DTYPES, check_near_float32, needs_gpu
+from trainers.base import TextEncoder
+from trainers.cocoop import CustomCLIP, PromptLearner
+
+NAMES = GOLDEN["classnames"]
+TRAINER = ("TRAINER.NAME", "CoCoOp", "TRAINER.COCOOP.PREC", "fp32", "TRAINER.COCOOP.N_CTX", 2)
+
+
+@pytest.fixture(scope="module")
+def clip_model():
+    return build_model(golden_state_dict("vit")).requires_grad_(False).eval()
+
+
+@pytest.fixture
+def learner(clip_model):
+    torch.manual_seed(3)
+    return with_visible_shifts(PromptLearner(clip_model, NAMES, n_ctx=4))
+
+
+def with_visible_shifts(learner):
+    """Draws a Meta-Net whose output differs visibly from image to image."""
+    for parameter in learner.meta_net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return learner
+
+
+def naive_logits(clip_model, learner, images):
+    """The formula, image by image and place by place."""
+    rows = []
+    for image in images:
+        feature = F.normalize(clip_model.encode_image(image[None]), dim=-1)[0]
+        net = learner.meta_net
+        hidden = (net.linear1.weight @ feature + net.linear1.bias).clamp(min=0)
+        context = learner.ctx + (net.linear2.weight @ hidden + net.linear2.bias)
+        texts = F.normalize(naive_features(clip_model, context, NAMES, "end"), dim=-1)
+        rows.append(clip_model.logit_scale.exp() * texts @ feature)
+    return torch.stack(rows)
+
+
+def gradients(model, images, labels):
+    loss = F.cross_entropy(model(images), labels)
+    return [loss.detach(), *torch.autograd.grad(loss, list(model.prompt_learner.parameters()))]
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= tolerance * other.norm()
+
+
+class TestFormula:
+    def test_logits(self, clip_model, learner):
+        images = golden_images("vit")
+        expected = naive_logits(clip_model, learner, images)
+        found = CustomCLIP(clip_model, learner)(images)
+        assert found.shape == (6, 9) and found.dtype == torch.float32
+        assert_close([found], [expected])
+        assert not torch.allclose(expected[0], expected[1], atol=0.1)
+
+    def test_prompts_for_a_text_encoder(self, clip_model, learner):
+        features = F.normalize(clip_model.encode_image(golden_images("vit")), dim=-1)
+        prompts = learner(features)
+        assert prompts.shape == (6, 9, 77, 64)
+        encode = TextEncoder(clip_model)
+        expected = [naive_features(clip_model, context, NAMES, "end") for context in learner.contexts(features)]
+        assert_close([encode(prompt, learner.layout.tokens) for prompt in prompts], expected)
+
+    @pytest.mark.parametrize("chunk_rows", [0, 60, 7], ids=["whole", "few images", "few classes"])
+    def test_a_batch_is_the_mean_of_its_images(self, clip_model, learner, chunk_rows):
+        images, labels = golden_images("vit"), torch.tensor(GOLDEN["labels"])
+        model = CustomCLIP(clip_model, learner, chunk_rows=chunk_rows)
+        single = CustomCLIP(clip_model, learner)
+        each = [gradients(single, images[i : i + 1], labels[i : i + 1]) for i in range(len(images))]
+        mean = [torch.stack(column).mean(dim=0) for column in zip(*each, strict=True)]
+        assert_close(gradients(model, images, labels), mean)
+
+    def test_size_of_the_meta_net(self, clip_model):
+        shapes = {name: tuple(p.shape) for name, p in PromptLearner(clip_model, NAMES).named_parameters()}
+        assert shapes == {
+            "ctx": (4, 64),
+            "meta_net.linear1.weight": (2, 32),
+            "meta_net.linear1.bias": (2,),
+            "meta_net.linear2.weight": (64, 2),
+            "meta_net.linear2.bias": (64,),
+        }
+
+
+def one_step(kind, prec, device="cpu"):
+    """Loss, logits and gradient of all that is learned, in chunks, from one start."""
+    clip_model = build_model(golden_state_dict(kind)).requires_grad_(False)
+    if prec in ("fp16", "bf16"):
+        convert_weights(clip_model, DTYPES[prec])
+    torch.manual_seed(3)
+    learner = with_visible_shifts(PromptLearner(clip_model, NAMES, n_ctx=4))
+    model = CustomCLIP(clip_model, learner, chunk_rows=60).to(device)
+    with torch.autocast(device, torch.float16, enabled=prec == "amp"):
+        logits = model(golden_images(kind).to(device))
+        loss = F.cross_entropy(logits, torch.tensor(GOLDEN["labels"], device=device))
+    loss.backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in learner.parameters()])
+    return loss.item(), logits.detach().float().cpu(), gradient.cpu()
+
+
+@pytest.mark.parametrize("prec", ["fp16", "bf16", "amp"])
+@pytest.mark.parametrize("kind", ["vit", "rn"])
+class TestPrecision:
+    def test_half_precision_is_near_float32(self, kind, prec):
+        check_near_float32(prec, one_step(kind, prec), one_step(kind, "fp32"))
+
+    @pytest.mark.gpu
+    @needs_gpu
+    def test_on_a_gpu(self, kind, prec):
+        check_near_float32(prec, one_step(kind, prec, "cuda"), one_step(kind, "fp32"))
+
+
+@pytest.fixture
+def make(tiny_files, tmp_path):
+    data, clips = tiny_files
+    return lambda *pairs: build_trainer(tiny_cfg(data, clips["vit"], tmp_path / "run", *pairs))
+
+
+class TestTrainer:
+    def test_only_the_learner_is_trained(self, make):
+        trainer = make(*TRAINER)
+        before = copy.deepcopy(trainer.model.state_dict())
+        trainer.train()
+        changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed == {f"prompt_learner.{name}" for name, _ in trainer.model.prompt_learner.named_parameters()}
+        assert trainer.results["total"] == len(CLASSES) * N_ITEMS["test"]
+        # ctx 2 x 64; linear1 2 x 32 + 2; linear2 64 x 2 + 64
+        assert trainer.result_fields() == {"n_params": 128 + 66 + 192, "n_ctx": 2}
+
+    def test_what_it_trained_is_what_it_tests(self, make, tmp_path):
+        trainer = make(*TRAINER)
+        trainer.train()
+        other = make(*TRAINER, "SEED", 2)
+        other.load_model(tmp_path / "run", epoch=2)
+        images = golden_images("vit")
+        torch.testing.assert_close(other.model(images), trainer.model(images), rtol=0, atol=0)
+
+    @pytest.mark.parametrize("saved, loaded", [("CoOp", "CoCoOp"), ("CoCoOp", "CoOp")])
+    def test_checkpoints_of_the_one_are_refused_by_the_other(self, make, tmp_path, saved, loaded):
+        options = {"CoOp": ("TRAINER.NAME", "CoOp"), "CoCoOp": TRAINER}
+        trainer = make(*options[saved])
+        trainer.save_model(1)
+        with pytest.raises(ValueError) as error:
+            make(*options[loaded]).load_model(tmp_path / "run", epoch=1)
+        message = str(error.value)
+        assert f"model.pth.tar-1 of {saved} holds ctx (2, 64)" in message
+        assert f"{loaded} expected ctx (2, 64)" in message
+        assert "meta_net.linear1.bias (2,)" in message
+        assert "give the --trainer and the config it was trained with" in message
+
+    @pytest.mark.parametrize(
+        "pairs, message",
+        [
+            (("TRAINER.COCOOP.N_CTX", 0), "TRAINER.COCOOP.N_CTX is 0, expected at least 1."),
+            (("TRAINER.COCOOP.CTX_INIT", " "), "TRAINER.COCOOP.CTX_INIT is ' ', expected words"),
+            (("TRAINER.COCOOP.CHUNK_ROWS", -1), "TRAINER.COCOOP.CHUNK_ROWS is -1, expected 0"),
+            (("TRAINER.COCOOP.PREC", "fp8"), "TRAINER.COCOOP.PREC is 'fp8', expected one of: fp32, fp16, amp, bf16"),
+        ],
+    )
+    def test_wrong_options(self, make, pairs, message):
+        with pytest.raises(ValueError, match="The config has 1 error") as error:
+            make(*TRAINER, *pairs)
+        assert message in str(error.value)
