@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from tabulate import tabulate
@@ -22,7 +22,7 @@ from ..distributed import n_local_ranks, n_ranks
 from ..interruption import leave_signals_to_parent
 from ..registry import DATASET_REGISTRY
 from .bad_images import leave_out_bad
-from .datum import Datum
+from .datum import Datum, data_digests
 from .images import DatasetWrapper
 from .samplers import RankBatchSampler, build_sampler, mix_seeds
 from .transforms import build_transform
@@ -66,6 +66,7 @@ class DataManager:
         self.train_loader_x = build(self.dataset.train_x, tfm_train, is_train=True)
         self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
         self.test_loader = build(self.dataset.test, tfm_test, is_train=False)
+        self.chooses_epoch = cfg.TEST.FINAL_MODEL == "best_val"
         self.log_summary(cfg)
 
     @property
@@ -75,6 +76,11 @@ class DataManager:
     @property
     def lab2cname(self) -> dict[int, str]:
         return self.dataset.lab2cname
+
+    @cached_property
+    def learned_from(self) -> dict[str, str]:
+        """The digests of the items that a run learns from, and of those by which it chooses an epoch."""
+        return data_digests(self.dataset, ["train", "val"] if self.chooses_epoch else ["train"])
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Fixes the order and the augmentation of the training items; call it before every epoch.
@@ -148,6 +154,35 @@ def build_data_loader(
         persistent_workers=is_train and n_workers > 0,  # test loaders rarely run twice
         generator=torch.Generator().manual_seed(mix_seeds(cfg.SEED)),  # so that a loader draws nothing from torch's own
     )
+
+
+def check_splits(cfg, *, train: DataLoader | None, val: DataLoader | None, test: DataLoader | None) -> None:
+    """Raises ValueError for what the config asks for and the data set does not have; None: no such items."""
+    name, wanted = cfg.DATASET.NAME, cfg.TEST.SPLIT
+    tested = val if wanted == "val" else test
+    if not cfg.TEST.NO_TEST:
+        if tested is None:
+            raise ValueError(f"TEST.SPLIT is {wanted}, but the data set {name} has no such items. Set TEST.SPLIT.")
+        _check_ranks(tested, f"{wanted} items of {name}")
+    if cfg.RUN.EVAL_ONLY:
+        return
+    if train is None:
+        raise ValueError(
+            f"The data set {name} has no training items. It is for testing: give --eval-only with --model-dir."
+        )
+    if cfg.TEST.FINAL_MODEL == "best_val" and val is None:
+        raise ValueError(
+            f"TEST.FINAL_MODEL is best_val, but the data set {name} has no validation items. Set it to last_step."
+        )
+    _check_ranks(train, f"training items of {name}")
+
+
+def _check_ranks(loader: DataLoader, items: str) -> None:
+    if n_ranks() > 1 and n_ranks() > len(loader.dataset):
+        raise ValueError(
+            f"The number of ranks is {n_ranks()}, but there are {len(loader.dataset)} {items}. Lower torchrun's "
+            "--nproc_per_node or --nnodes."
+        )
 
 
 def count_workers(n_asked: int) -> int:

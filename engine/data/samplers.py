@@ -172,7 +172,7 @@ def batch_share(loader: DataLoader) -> float:
     return (own.stop - own.start) / sampler.n_items(0)
 
 
-def whole_batch(loader: DataLoader, i: int, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def gather_batch(loader: DataLoader, i: int, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Returns for each tensor of this rank's rows of the loader's batch i the rows of the whole batch, in order."""
     sampler = loader.batch_sampler
     return tuple(gather_rows(r, sampler.n_items(i)) for r in rows) if isinstance(sampler, RankBatchSampler) else rows

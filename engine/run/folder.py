@@ -51,9 +51,7 @@ def read_results(folder: str | Path) -> dict[str, Any] | None:
         if not isinstance(results, dict):
             raise ValueError("no entries by name")
     except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is not JSON ({error}), expected what a run wrote. Delete it to test again."
-        ) from error
+        raise ConfigError(f"{path} is not JSON as a run writes it ({error}). Delete it to test again.") from error
     return results
 
 
@@ -66,7 +64,7 @@ def write_results(cfg: CN, results: dict[str, Any]) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
 
-def set_results_aside(folder: str | Path) -> bool:
+def retire_results(folder: str | Path) -> bool:
     """Renames results that are no longer those of the run in `folder`, so that nothing counts them; says if it did."""
     path = Path(folder) / RESULTS
     if not path.is_file():
@@ -98,8 +96,8 @@ def is_done(cfg: CN) -> bool:
         return False
     if stored[cfg.OUTPUT_DIR] is None and results is not None and not same:
         raise ConfigError(
-            f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration, expected the same one or an empty "
-            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old results away."
+            f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration. Choose another "
+            "--output-dir (OUTPUT for the scripts), or move the old results away."
         )
     return same
 
@@ -134,7 +132,6 @@ def _refuse_another(cfg: CN, stored: CN, folder: str) -> None:
     if differing:
         lines = [f"  - {key} is {values_found[key]!r} there, {values_asked[key]!r} was asked for" for key in differing]
         raise ConfigError(
-            f"The folder {folder} holds a run of another configuration, expected the same one or an empty "
-            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old run away. What differs:\n"
-            + "\n".join(lines)
+            f"The folder {folder} holds a run of another configuration. Choose another --output-dir (OUTPUT for the "
+            "scripts), or move the old run away. What differs:\n" + "\n".join(lines)
         )

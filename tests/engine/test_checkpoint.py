@@ -16,8 +16,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine import load_checkpoint, load_pretrained_weights, save_checkpoint
-from engine.checkpoint import BEST, newest_checkpoint, newest_whole, saved_checkpoints, saved_epoch
-from engine.torch_files import Dropped
+from engine.checkpoint import BEST, Dropped, newest_checkpoint, newest_whole, saved_checkpoints, saved_epoch
 
 
 def state(epoch=3, **more):

@@ -7,7 +7,7 @@ import torch
 
 import train
 from engine.config.load import config_digest
-from engine.determinism import deterministic
+from engine.device import deterministic
 from engine.log import close_logging
 from tests.support.tiny_run import build_trainer, tiny_cfg
 

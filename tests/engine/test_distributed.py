@@ -8,14 +8,25 @@ from contextlib import contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import engine.trainer
 import train
 from engine import distributed
-from engine.distributed import any_rank, first_on_machine, gather_rows, n_ranks, on_first_rank, process_group, share
+from engine.distributed import (
+    any_rank,
+    first_on_machine,
+    gather_rows,
+    mean_over_ranks,
+    n_ranks,
+    on_first_rank,
+    process_group,
+    share,
+)
 from engine.features import reader as feature_reader
 from engine.process_cache import sharing
 from engine.run.folder import read_results
@@ -48,18 +59,19 @@ def do_run(cfg):
     """Trains, or only tests; returns what should not depend on the number of ranks."""
     trainer = build_trainer(cfg)
     losses, logits = [], []
-    over_all_ranks, process = trainer.over_all_ranks, trainer.evaluator.process
+    process = trainer.evaluator.process
 
-    def record(values):
-        losses.append({name: float(value) for name, value in over_all_ranks(values).items()})
+    def record(values, *share):
+        losses.append({name: float(value) for name, value in mean_over_ranks(values, *share).items()})
         return losses[-1]
 
     def record_logits(*batch):
         logits.append(batch[0].clone())
         process(*batch)
 
-    trainer.over_all_ranks, trainer.evaluator.process = record, record_logits
-    trainer.test() if cfg.RUN.EVAL_ONLY else trainer.train()
+    trainer.evaluator.process = record_logits
+    with patch.object(engine.trainer, "mean_over_ranks", record):
+        trainer.test() if cfg.RUN.EVAL_ONLY else trainer.train()
     learned = {name: model.state_dict() for name, model in trainer.models.items()}
     return {"losses": losses, "logits": logits, "learned": learned, "results": trainer.results}
 

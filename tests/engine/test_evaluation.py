@@ -14,6 +14,7 @@ from engine.checkpoint import BEST
 from engine.config.load import ConfigError, config_digest
 from engine.log import close_logging
 from engine.run.results import results_of
+from tests.resume.stopping import save_at
 from tests.support.tiny_run import N_ITEMS, build_trainer, tiny_cfg, write_images
 
 
@@ -220,7 +221,7 @@ def test_nothing_is_saved_that_is_no_number(make, tmp_path):
     trainer.save_model(1)
     there = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.tar-*")}
     trainer.model.prompt_learner.ctx.data[1, 3] = torch.nan
-    for save in (lambda: trainer.save_model(2), lambda: trainer.keep_place(1, 2) or trainer.save_place()):
+    for save in (lambda: trainer.save_model(2), lambda: save_at(trainer, 1, 2)):
         with pytest.raises(FloatingPointError, match="prompt_learner's ctx holds NaN after epoch 1, batch 1, expected"):
             save()
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.tar*")} == there

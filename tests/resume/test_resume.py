@@ -14,7 +14,7 @@ import engine.resume
 from engine import TRAINER_REGISTRY, load_checkpoint
 from engine.process_cache import sharing
 from engine.resume import BEFORE, RESUME, newest_state, remove_resume_files
-from tests.resume.stopping import assert_same, before_step, ended, kill, terminate, train
+from tests.resume.stopping import assert_same, before_step, ended, kill, save_at, terminate, train
 from tests.support.tiny_run import build_trainer, tiny_cfg
 from trainers.coop import CoOp
 
@@ -389,8 +389,7 @@ class TestStrangers:
     def test_are_refused_with_the_file_and_the_entry(self, make, tmp_path, file, entry, value, reason):
         trainer, path = make(), tmp_path / "run" / file
         trainer.save_model(1)
-        trainer.keep_place(0, 2)
-        trainer.save_place()
+        save_at(trainer, 0, 2)
         if file == RESUME:
             (tmp_path / "run/prompt_learner/model.pth.tar-1").unlink()
         state = torch.load(path, weights_only=True)
@@ -444,8 +443,7 @@ def test_seconds_of_both_parts_count(make):
     assert not train(trainer)
     again = make()
     again.before_train()
-    assert again.earlier_s > 0
-    assert again.times()["time_s"] > again.earlier_s
+    assert again.clock.times()["time_s"] > again.clock.earlier_s > 0
 
 
 def test_load_checkpoint_refuses_no_epoch_of_it(make):

@@ -17,14 +17,13 @@ import train
 from datasets.splits.few_shot import write_split
 from datasets.splits.fewshot_file import write_fewshot
 from engine import Datum, load_checkpoint, save_checkpoint
+from engine.checkpoint import write_torch_file
 from engine.features.cache import KEY, FeatureCache
 from engine.files import UNFINISHED
-from engine.log import close_logging, setup_logging
+from engine.log import ScalarWriter, close_logging, setup_logging
 from engine.resume import RESUME
 from engine.run.folder import write_config, write_results
 from engine.run.lock import locked
-from engine.scalars import ScalarWriter
-from engine.torch_files import write_torch_file
 from tests.engine.run.test_folder import valid_cfg
 from tests.robustness.small_disk import filled, read_only, small_disk
 from tests.support.tiny_run import tiny_cfg

@@ -293,7 +293,7 @@ def test_epochs_draw_from_the_views(cfg, monkeypatch):
                     seen.add((epoch, int(index), fits.index(True)))
     by_epoch = [{view for other, _, view in seen if other == epoch} for epoch in range(2, 5)]
     assert by_epoch == [{0, 1}] * 3  # within an epoch some items show one view, some the other
-    trainer.close_writer()
+    trainer.writer.close()
 
 
 def test_a_run_of_fewer_epochs_encodes_as_many_views(cfg):
@@ -508,7 +508,7 @@ def test_views_are_those_of_the_transform_that_the_loader_has(cfg, monkeypatch):
         expected = trainer.encode_images(torch.stack([dataset[index]["img"] for index in range(len(dataset))]))
     for batch in trainer.train_loader_x:
         torch.testing.assert_close(batch["features"], expected[batch["index"]], rtol=1e-4, atol=1e-5)
-    trainer.close_writer()
+    trainer.writer.close()
 
 
 def test_a_transform_that_does_not_say_what_it_is_is_not_kept(cfg):
