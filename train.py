@@ -6,13 +6,13 @@ import logging
 import signal
 import sys
 
+if __name__ == "__main__":  # Ctrl-C leaves no traceback while the imports below take their seconds
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from engine.config.flags import parse_args, setup_cfg
 
-if __name__ == "__main__":
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # while the imports below take their seconds, Ctrl-C leaves no traceback
-    parse_args()  # --help, and a flag that does not exist, are answered without them
+if __name__ == "__main__":  # --help, and a flag that does not exist, are answered before torch is imported
+    parse_args()
 
 from yacs.config import CfgNode as CN
 

@@ -126,6 +126,11 @@ def saved_checkpoints(folder: str | Path) -> list[Path]:
     return [named, *(path for path in paths if path != named)]
 
 
+def newest_checkpoint(folder: str | Path) -> Path | None:
+    """Returns the newest checkpoint in `folder` that one can resume from, None if there is none."""
+    return next(iter(saved_checkpoints(folder)), None)
+
+
 def newest_whole(paths: Iterable[Path]) -> tuple[Path, dict[str, Any]] | None:
     """Returns the first of `paths` that is whole and what it holds, None if none is.
 

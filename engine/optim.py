@@ -176,7 +176,9 @@ class TrainedModels:
             if self.scheds[name] is not None:
                 self.scheds[name].step()
 
-    def step(self, loss: Tensor, names: str | list[str] | None, scaler: torch.amp.GradScaler, *, when: str) -> None:
+    def step(
+        self, loss: Tensor, names: str | list[str] | None, scaler: torch.amp.GradScaler, *, when: str, check: bool
+    ) -> None:
         """Does one optimisation step.
 
         Args:
@@ -184,13 +186,14 @@ class TrainedModels:
             names: The models that are stepped; None: all.
             scaler: Scales the loss where gradients are small in float16.
             when: Where in the run, for messages.
+            check: Whether the losses are checked now; on a GPU every step would wait for it.
 
         Raises:
-            FloatingPointError: On a CPU, if the loss is infinite or not a number; see `check_losses`.
+            FloatingPointError: If the loss is infinite or not a number, here or in a later `check_losses`.
         """
         optims = [self.optims[name] for name in self.names(names) if self.optims[name] is not None]
         self.unread_losses.append((when, sum_over_ranks(loss.detach())))
-        if loss.device.type == "cpu":  # elsewhere every step would wait for the GPU
+        if check:
             self.check_losses()
         for optim in optims:
             optim.zero_grad()

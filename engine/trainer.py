@@ -142,8 +142,8 @@ class TrainerX:
 
     def model_backward_and_update(self, loss: Tensor, names: str | list[str] | None = None) -> None:
         """Does one optimisation step on `loss` (a scalar, the mean over this rank's items), which must be finite."""
-        when = f"{self.when()}, at learning rate {self.trained.lr():.4e}"
-        self.trained.step(loss * self.batch_share, names, self.scaler, when=when)
+        when, on_cpu = f"{self.when()}, at learning rate {self.trained.lr():.4e}", self.device.type == "cpu"
+        self.trained.step(loss * self.batch_share, names, self.scaler, when=when, check=on_cpu)
 
     # What stands around the steps
 

@@ -269,7 +269,7 @@ class TestErrors:
     def test_a_step_without_the_other_ranks(self, together):
         for given in together[0]:
             assert given["own step"].startswith(
-                f"CoOp steps its optimiser by itself on {len(together[0])} ranks, expected"
+                f"CoOp steps its optimiser by itself on {len(together[0])} ranks. It has to"
             )
 
     def test_a_loss_that_is_infinite_on_one_rank_stops_all(self, together):
@@ -279,11 +279,11 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("pairs", "n", "message"),
         [
-            ((), 10, "The number of ranks is 10, expected at most 9, the test items of Folder. Lower"),
+            ((), 10, "The number of ranks is 10, but there are 9 test items of Folder. Lower"),
             (
                 ("TEST.NO_TEST", True),
                 13,
-                "The number of ranks is 13, expected at most 12, the training items",
+                "The number of ranks is 13, but there are 12 training items",
             ),
         ],
     )
@@ -295,7 +295,7 @@ class TestErrors:
     def test_more_ranks_than_classes(self, tiny_files, tmp_path, monkeypatch):
         for module in ("context", "sharded_prompts"):
             monkeypatch.setattr(f"trainers.{module}.n_ranks", lambda: 4)
-        with pytest.raises(ValueError, match="SHARD_CLASSES is True for 3 classes on 4 ranks, expected a class"):
+        with pytest.raises(ValueError, match="SHARD_CLASSES is True, but 3 classes cannot be shared out among 4 ranks"):
             build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *SHARDED))
 
     def test_more_ranks_than_gpus(self, monkeypatch):
@@ -311,7 +311,7 @@ class TestErrors:
             monkeypatch.setenv(name, str(value))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        with pytest.raises(ValueError, match="--nproc_per_node is 4, expected at most 2, the GPUs of this machine"):
+        with pytest.raises(ValueError, match="--nproc_per_node is 4, but this machine has 2 GPUs"):
             process_group(use_cuda=True).__enter__()
 
 

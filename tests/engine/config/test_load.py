@@ -189,10 +189,10 @@ class TestChecks:
             ("DATASET__NAME", "Caltech", "The data set is 'Caltech', expected one of: .* Did you mean Caltech101?"),
             ("TEST__EVALUATOR", "Segmentation", "The evaluator is 'Segmentation', expected one of: Classification"),
             ("INPUT__TRANSFORMS", ("random_flop",), "random_flop.* Did you mean random_flip?"),
-            ("TRAINER__COOP__CLASS_TOKEN_POSITION", "back", "'back', expected one of: end, middle, front."),
-            ("TRAINER__COOP__PREC", "fp61", "'fp61', expected one of: fp32, fp16, amp, bf16. Did you mean fp16?"),
-            ("TRAINER__COOP__N_CTX", 0, "TRAINER.COOP.N_CTX is 0, expected at least 1."),
-            ("TRAINER__COOP__CHUNK_ROWS", -1, "TRAINER.COOP.CHUNK_ROWS is -1, expected 0"),
+            ("TRAINER__COOP__CLASS_TOKEN_POSITION", "back", "'back'; it must be one of: end, middle, front."),
+            ("TRAINER__COOP__PREC", "fp61", "'fp61'; it must be one of: fp32, fp16, amp, bf16. Did you mean fp16?"),
+            ("TRAINER__COOP__N_CTX", 0, "TRAINER.COOP.N_CTX is 0; it must be at least 1."),
+            ("TRAINER__COOP__CHUNK_ROWS", -1, "TRAINER.COOP.CHUNK_ROWS is -1; it must be 0"),
         ],
     )
     def test_names_and_the_trainers_own_keys(self, key, value, message):

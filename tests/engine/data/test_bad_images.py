@@ -180,7 +180,7 @@ class TestSkip:
 
     def test_but_not_for_a_linear_probe(self, data, cfg):
         break_images(*(data / "train" / "leopard").iterdir())
-        message = r"Folder has 1 class\(es\) without a training image, expected one of each: .* Replace"
+        message = r"Folder has 1 class\(es\) without a training image, which a linear probe .* Replace"
         with pytest.raises(ValueError, match=message):
             build_trainer(cfg(*METHODS["LinearProbe"], *SKIP))
 

@@ -112,8 +112,8 @@ class TestRunFolder:
         with pytest.raises(ConfigError) as error:
             is_done(self.cfg(tmp_path, SEED=2))
         assert str(error.value) == (
-            f"The folder {tmp_path}/run holds a run of another configuration, expected the same one or an empty "
-            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old run away. What differs:\n"
+            f"The folder {tmp_path}/run holds a run of another configuration. Choose another "
+            "--output-dir (OUTPUT for the scripts), or move the old run away. What differs:\n"
             "  - OPTIM.LR is 0.002 there, 0.0003 was asked for\n"
             "  - SEED is 1 there, 2 was asked for"
         )
