@@ -10,7 +10,8 @@ import torch
 
 import sweep
 import train
-from engine.config.load import ConfigError, config_digest
+from engine.config.identity import config_digest
+from engine.config.load import ConfigError
 from engine.config.plugins import plugins
 from engine.interruption import Interrupted
 from engine.process_cache import sharing

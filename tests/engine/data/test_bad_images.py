@@ -9,7 +9,7 @@ import torch
 
 import train
 from engine import DatasetBase, Datum, load_checkpoint
-from engine.config.load import config_digest
+from engine.config.identity import config_digest
 from engine.data import bad_images
 from engine.data.bad_images import find_bad, leave_out_bad, log_skipped, skipped_fields
 from engine.data.image_io import BrokenImageError
