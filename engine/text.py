@@ -25,8 +25,5 @@ def encodable(text: str, encoding: str | None) -> str:
 
 def shorten(value: Any) -> str:
     """Returns the beginning of the repr of any value."""
-    try:
-        text = f"{value!r:.100}"
-    except ValueError:
-        return "a number with too many digits to show"
+    text = f"{value!r:.100}"
     return text if len(text) < 100 else f"{text}..."

@@ -20,6 +20,7 @@ from ..text import printable, shorten
 from .defaults import AT_LEAST, OPTIONS, PATHS, REFUSED, get_cfg_default
 
 MAX_BYTES = 100_000  # of a config file; reading it takes seconds
+MAX_LENGTH = 3000  # characters of a value; a path may be long, and Python writes numbers of up to 4,300 digits
 
 # What plug-ins add to the default config: functions that are called with it, in this order.
 CONFIG_EXTENSIONS: ContextVar[tuple[Callable[[CN], None], ...]] = ContextVar("CONFIG_EXTENSIONS", default=())
@@ -84,9 +85,12 @@ class _PlainLoader(yaml.SafeLoader):
     """No tag builds an object, and no alias is followed: a few lines of aliases stand for billions of values."""
 
     def compose_node(self, parent, index):
-        event = self.peek_event()
+        event, problem = self.peek_event(), None
         if isinstance(event, yaml.AliasEvent):
             problem = f"there is the alias *{event.anchor}; write its value out"
+        elif isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_LENGTH:
+            problem = f"a value has {len(event.value):,} characters; at most {MAX_LENGTH:,} are allowed"
+        if problem:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
@@ -126,6 +130,9 @@ def merge(cfg: CN, values: dict[str, Any], source: str) -> list[str]:
     for key, value in values.items():
         if key not in known:
             errors.append(f"{source}: the key {printable(key)} is unknown.{near_name(key, known)}")
+            continue
+        if isinstance(known[key], str) and isinstance(value, str) and len(value) > MAX_LENGTH:
+            errors.append(f"{source}: {key} has {len(value):,} characters; at most {MAX_LENGTH:,} are allowed.")
             continue
         try:
             cfg.merge_from_list([key, _prepare(value, known[key])])
@@ -178,7 +185,7 @@ def check_cfg(cfg: CN) -> list[str]:
     for key, options in OPTIONS.items():
         if values[key] not in options:
             hint = near_name(str(values[key]), options)
-            errors.append(f"{key} is {values[key]!r}, expected one of: {', '.join(options)}.{hint}")
+            errors.append(f"{key} is {shorten(values[key])}, expected one of: {', '.join(options)}.{hint}")
     errors += [
         f"{key} is {shorten(values[key])}, expected at least {least}."
         for key, least in AT_LEAST.items()

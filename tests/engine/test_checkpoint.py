@@ -69,7 +69,7 @@ class TestSaving:
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match=rf"model.pth.tar-2 could not be written \({os.strerror(number)}\), expected"):
+        with pytest.raises(OSError, match=rf"model.pth.tar-2 could not be written \({os.strerror(number)}\)\. "):
             save_checkpoint(state(2), tmp_path)
         assert load_checkpoint(newest_checkpoint(tmp_path))["epoch"] == 1
         assert sorted(os.listdir(tmp_path)) == ["checkpoint", "model.pth.tar-1"]
