@@ -41,8 +41,6 @@ class DatasetWrapper(Dataset):
         self.images = ImageCache(cfg.DATALOADER.CACHE_GB * GB / n_local_ranks() if is_train else 0)
         transforms = list(transform) if isinstance(transform, (list, tuple)) else [transform]
         n_views = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
-        if n_views < 1:
-            raise ValueError(f"DATALOADER.K_TRANSFORMS is {n_views}, expected at least 1.")
         self.transforms = [transform for transform in transforms for _ in range(n_views)]
         # Differs from the original: img0 keeps the aspect ratio, as in testing; there it is squeezed to SIZE.
         self.img0_transform = build_transform(cfg, is_train=False) if cfg.DATALOADER.RETURN_IMG0 else None
