@@ -128,30 +128,22 @@ def _load(name: str, file_name: str) -> set[str]:
         raise ConfigError(f"--plugin is {name}; it must be a .py file or a module (my_package.my_trainer).")
     sys.path += [os.getcwd(), *([str(path.absolute().parent)] if is_file else [])]
     module_name = f"{file_name}_{path.stem}" if is_file else name
-    there, n_registered = set(sys.modules), _count_registered()
+    before = set(sys.modules)
     try:
-        module = _import_file(path, module_name) if is_file else importlib.import_module(name)
+        _import_file(path, module_name) if is_file else importlib.import_module(name)
     except Exception as error:
         raise ConfigError(_not_imported(name, error)) from error
-    finally:
-        package = module_name.split(".")[0]
-        brought = {module for module in set(sys.modules) - there if module.split(".")[0] == package}
+    imported = set(sys.modules) - before
     layers = [layer for registry in REGISTRIES for layer in registry.layers()]
-    own = any(cls.__module__ == module.__name__ for layer in layers for cls in layer.values())
-    if not own and _count_registered() == n_registered:
+    if not any(cls.__module__ in imported | {module_name} for layer in layers for cls in layer.values()):
         raise ConfigError(
             f"--plugin is {name}, which registers nothing. Add @TRAINER_REGISTRY.register() to its trainer, or the "
             "decorator of the other registries to its data set or evaluator."
         )
-    return brought
+    return {module for module in imported if module.split(".")[0] == module_name.split(".")[0]}
 
 
-def _count_registered() -> int:
-    """Returns how many classes plug-ins have registered."""
-    return sum(len(registry.layers()[-1]) for registry in REGISTRIES)
-
-
-def _import_file(path: Path, module_name: str):
+def _import_file(path: Path, module_name: str) -> None:
     spec = importlib.util.spec_from_file_location(module_name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
@@ -160,7 +152,6 @@ def _import_file(path: Path, module_name: str):
     except BaseException:
         del sys.modules[module_name]
         raise
-    return module
 
 
 def _not_imported(name: str, error: Exception) -> str:

@@ -11,8 +11,6 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from ..distributed import gather_rows, n_ranks, share
 from .datum import Datum
 
-DOMAIN_SAMPLERS = ("RandomDomainSampler", "SeqDomainSampler")
-
 
 def mix_seeds(*numbers: int) -> int:
     """Returns a seed in [0, 2^63) that depends on every number and on their order.
@@ -46,9 +44,8 @@ def build_sampler(
             return RandomSampler(data_source, seed)
         case "RandomClassSampler":
             return RandomClassSampler(data_source, seed, batch_size=batch_size, n_ins=n_ins)
-    reason = " Domain labels are not used." if name in DOMAIN_SAMPLERS else ""
     raise ValueError(
-        f"The sampler is {name!r}, expected one of: RandomSampler, SequentialSampler, RandomClassSampler.{reason} "
+        f"The sampler is {name!r}, expected one of: RandomSampler, SequentialSampler, RandomClassSampler. "
         "Change DATALOADER.TRAIN_X.SAMPLER or DATALOADER.TEST.SAMPLER."
     )
 

@@ -134,38 +134,31 @@ def check_transforms(names: Iterable[str]) -> list[str]:
 
 def check_input(node) -> list[str]:
     """Returns an error for every value of `node`, cfg.INPUT, that its transforms cannot use."""
-    names = node.TRANSFORMS
-    rules = {
-        "INTERPOLATION": (
-            node.INTERPOLATION in INTERPOLATION_MODES,
-            f"one of: {', '.join(INTERPOLATION_MODES)}",
-        ),
-        "SIZE": (
+    names, scale = node.TRANSFORMS, node.RRCROP_SCALE
+    is_magnitude = node.RANDAUGMENT_M in range(N_MAGNITUDES)
+    rules = [
+        ("INTERPOLATION", node.INTERPOLATION in INTERPOLATION_MODES, f"one of: {', '.join(INTERPOLATION_MODES)}"),
+        (
+            "SIZE",
             _are_numbers(node.SIZE, 2, int) and min(node.SIZE) > 0,
-            "(height, width), two whole numbers above 0, such as (224, 224)",
+            "(height, width) in pixels, such as (224, 224)",
         ),
-        "RRCROP_SCALE": (
-            _are_numbers(node.RRCROP_SCALE, 2) and 0 < node.RRCROP_SCALE[0] <= node.RRCROP_SCALE[1] <= 1,
-            "(smallest, largest), two shares of the area above 0 and at most 1, such as (0.08, 1.0)",
+        (
+            "RRCROP_SCALE",
+            _are_numbers(scale, 2) and 0 < scale[0] <= scale[1] <= 1,
+            "(smallest, largest) share of the area, above 0 and at most 1, such as (0.08, 1.0)",
         ),
-        "PIXEL_MEAN": (_are_numbers(node.PIXEL_MEAN, 3), "three numbers, of R, G and B"),
-        "PIXEL_STD": (
+        ("PIXEL_MEAN", _are_numbers(node.PIXEL_MEAN, 3), "three numbers, of R, G and B"),
+        (
+            "PIXEL_STD",
             _are_numbers(node.PIXEL_STD, 3) and min(node.PIXEL_STD) > 0,
             "three numbers above 0, of R, G and B",
         ),
-        "RANDAUGMENT_M": (
-            "randaugment" not in names or node.RANDAUGMENT_M in range(N_MAGNITUDES),
-            f"a whole number from 0 to {N_MAGNITUDES - 1}",
-        ),
-        "GB_K": (
-            "gaussian_blur" not in names or (node.GB_K > 0 and node.GB_K % 2 == 1),
-            "an odd number of pixels above 0",
-        ),
-    }
+        ("RANDAUGMENT_M", "randaugment" not in names or is_magnitude, f"a whole number from 0 to {N_MAGNITUDES - 1}"),
+        ("GB_K", "gaussian_blur" not in names or (node.GB_K > 0 and node.GB_K % 2), "an odd number of pixels above 0"),
+    ]
     wrong = [
-        f"INPUT.{key} is {shorten(node[key])}; it must be {rule}."
-        for key, (is_right, rule) in rules.items()
-        if not is_right
+        f"INPUT.{key} is {shorten(node[key])}; it must be {rule}." for key, is_right, rule in rules if not is_right
     ]
     return check_transforms(names) + wrong
 

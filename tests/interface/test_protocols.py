@@ -132,8 +132,7 @@ def test_without_a_finished_run_the_training_command_is_named(tmp_path, state, s
     result = call(f"cocoop/{script}.sh", "dtd 3 rn50", python=python, **environment, DRY_RUN="0")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"Error: The run {tmp_path}/{folder} {state}. "
-        f"Train it first: DATA=/my\\ data OUTPUT={tmp_path} {training}\n"
+        f"Error: The run {tmp_path}/{folder} {state}. Train it first: DATA=/my\\ data OUTPUT={tmp_path} {training}\n"
     )
 
 
@@ -207,8 +206,7 @@ def test_zero_shot_clip_is_sent_to_its_own_script(trainer, script, arguments, re
     assert (result.returncode, result.stdout) == (1, "")
     environment = "TRAINER=ZeroshotCLIP2 " if trainer == "ZeroshotCLIP2" else ""
     assert result.stderr == (
-        f"Error: TRAINER is {trainer}, which learns nothing. "
-        f"Test it without training: {environment}{remedy}\n"
+        f"Error: TRAINER is {trainer}, which learns nothing. Test it without training: {environment}{remedy}\n"
     )
 
 

@@ -59,8 +59,6 @@ def test_random_class_sampler_fills_batches_with_a_few_images_of_a_few_classes()
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("RandomDomainSampler", {}, "'RandomDomainSampler', expected .* Domain labels are not used"),
-        ("SeqDomainSampler", {}, "Domain labels are not used"),
         (
             "Sampler",
             {},

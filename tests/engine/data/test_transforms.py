@@ -242,9 +242,9 @@ def test_unknown_names_are_refused_together():
     "key, value, expected",
     [
         ("INTERPOLATION", "cubic", "one of: bilinear, bicubic, nearest"),
-        *(("SIZE", size, "(height, width), two whole numbers above 0") for size in ((0, 32), (32,), (32, 1.5))),
+        *(("SIZE", size, "(height, width) in pixels, such as (224, 224).") for size in ((0, 32), (32,), (32, 1.5))),
         *(
-            ("RRCROP_SCALE", scale, "(smallest, largest), two shares of the area above 0 and at most 1")
+            ("RRCROP_SCALE", scale, "(smallest, largest) share of the area, above 0 and at most 1")
             for scale in ((0.5,), ("a", 1.0), (1.0, 0.5), (0, 1), (0.5, 2))
         ),
         *(("PIXEL_MEAN", mean, "three numbers, of R, G and B") for mean in ([0.5], [0.5, 0.5, "b"])),
