@@ -46,31 +46,23 @@ def refused(*names, configs=()):
 
 
 class TestNames:
-    def test_a_file_a_module_and_a_module_of_a_package(self, write):
+    def test_a_file_a_module_a_package_and_a_module_of_it(self, write):
         path = write("mine.py", "import beside\n" + TRAINER.format(name="A"))
         write("beside.py", "")
         write("single.py", TRAINER.format(name="B"))
         write("pack/__init__.py", "")
         write("pack/part.py", "NAME = 'x'\n")
         write("pack/method.py", "from .part import NAME\n" + TRAINER.format(name="C"))
+        write("many/__init__.py", "from . import method\n")
+        write("many/method.py", TRAINER.format(name="D"))
         for _ in range(2):  # a later run in the same process registers them again
-            with plugins([path, "single", "pack.method"]):
-                assert {"A", "B", "C", "CoOp"} <= set(TRAINER_REGISTRY.registered_names())
+            with plugins([path, "single", "pack.method", "many", "trainers.coop"]):
+                assert {"A", "B", "C", "D", "CoOp"} <= set(TRAINER_REGISTRY.registered_names())
                 assert full_default().TRAINER.MINE.ALPHA == 0.5
-            assert not {"A", "B", "C"} & set(TRAINER_REGISTRY.registered_names())
+            assert not {"A", "B", "C", "D"} & set(TRAINER_REGISTRY.registered_names())
             assert "MINE" not in full_default().TRAINER
 
-    def test_a_package_whose_modules_register(self, write):
-        write("many/__init__.py", "from . import method\n")
-        write("many/method.py", TRAINER.format(name="A"))
-        with plugins(["many"]):
-            assert "A" in TRAINER_REGISTRY
-
-    def test_a_trainer_of_ours_may_be_named(self):
-        with plugins(["trainers.coop"]):
-            assert "CoOp" in TRAINER_REGISTRY
-
-    def test_one_of_our_name_goes_before_ours(self, write, caplog):
+    def test_one_of_our_name_replaces_ours(self, write, caplog):
         path = write("coop.py", TRAINER.format(name="CoOp"))
         ours = TRAINER_REGISTRY.get("CoOp")
         with plugins([path]):
