@@ -82,7 +82,7 @@ def _load_plain_yaml(path: Path) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """No tag builds an object, and no alias is followed: a few lines of aliases stand for billions of values."""
+    """Plain values only: no tag builds an object. Aliases are refused: a few lines can stand for billions of values."""
 
     def compose_node(self, parent, index):
         event, problem = self.peek_event(), None

@@ -55,7 +55,7 @@ class DatasetWrapper(Dataset):
         return self.in_epoch(index, int(self.epoch))
 
     def in_epoch(self, index: int, epoch: int) -> dict:
-        """Returns an item's part of a batch in a certain epoch."""
+        """Returns the part of a batch that an item has in `epoch`."""
         item = self.data_source[index]
         image = self.images.read(item.impath)
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": index}
