@@ -56,7 +56,7 @@ class TrainerX(engine.TrainerX):
         """Declares what `extend_cfg(cfg)` does, if the method's file has that function."""
         extend_cfg = getattr(sys.modules.get(cls.__module__), "extend_cfg", None)
         if extend_cfg is not None:
-            extend(cfg, extend_cfg, place=cls.__module__)
+            extend(cfg, extend_cfg, source=cls.__module__)
 
     def __init__(self, cfg: CN):
         self.time_start = time.time()

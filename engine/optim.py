@@ -29,7 +29,7 @@ def build_optimizer(
     Args:
         model: A module, or parameters.
         optim_cfg: The node cfg.OPTIM.
-        param_groups: Groups in torch's form; they replace those made from `model`.
+        param_groups: Groups in torch's form, used instead of those made from `model`.
     """
     if param_groups is None:
         param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else [{"params": _trainable(model)}]
@@ -58,7 +58,7 @@ def build_optimizer(
                 param_groups, lr=lr, momentum=optim_cfg.MOMENTUM, weight_decay=decay, alpha=optim_cfg.RMSPROP_ALPHA
             )
         case name:
-            raise ValueError(f"OPTIM.NAME is {name!r}, expected sgd, adam, amsgrad, adamw, radam or rmsprop.")
+            raise ValueError(f"OPTIM.NAME is {name!r}, expected one of: sgd, adam, amsgrad, adamw, radam, rmsprop.")
 
 
 def _trainable(model: nn.Module | Iterable[nn.Parameter]) -> list[nn.Parameter]:
@@ -73,7 +73,7 @@ def _staged_groups(model: nn.Module, optim_cfg: CN) -> list[dict]:
     if unknown or not optim_cfg.NEW_LAYERS:
         raise ValueError(
             f"OPTIM.NEW_LAYERS is {tuple(optim_cfg.NEW_LAYERS)}, expected some of: {', '.join(children) or 'none'}. "
-            "Set it, or leave OPTIM.STAGED_LR off."
+            "Set it, or set OPTIM.STAGED_LR to False."
         )
     new = {id(p) for name in optim_cfg.NEW_LAYERS for p in children[name].parameters()}
     trainable = _trainable(model)
@@ -84,7 +84,7 @@ def _staged_groups(model: nn.Module, optim_cfg: CN) -> list[dict]:
 
 
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: CN) -> LRScheduler:
-    """Builds the schedule that OPTIM describes; `step()` is called once per epoch, epoch 0's rate is set at once."""
+    """Builds the schedule that OPTIM describes and sets the rate of epoch 0; call `step()` after every epoch."""
     decay, warmup = _decay(optim_cfg), max(optim_cfg.WARMUP_EPOCH, 0)
 
     def rate(epoch: int, lr: float) -> float:
@@ -108,7 +108,7 @@ class ClosedFormLR(LRScheduler):
         return [self.rate(self.last_epoch, lr) for lr in self.base_lrs]
 
     def state_dict(self) -> dict:
-        """Returns all but the rate, a function that the config makes again and that cannot be saved."""
+        """Returns the state without `rate`, a function, which cannot be saved; the config makes it again."""
         return {name: value for name, value in super().state_dict().items() if name != "rate"}
 
 
@@ -130,7 +130,7 @@ def _decay(optim_cfg: CN) -> Callable[[int], float]:
         case "multi_step":
             return lambda epoch: gamma ** sum(milestone <= epoch for milestone in optim_cfg.STEPSIZE)
         case name:
-            raise ValueError(f"OPTIM.LR_SCHEDULER is {name!r}, expected cosine, single_step or multi_step.")
+            raise ValueError(f"OPTIM.LR_SCHEDULER is {name!r}, expected one of: cosine, single_step, multi_step.")
 
 
 class TrainedModels:

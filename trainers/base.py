@@ -36,9 +36,7 @@ def option_errors(cfg: CN, options: dict[str, Any]) -> list[str]:
         for part in key.split("."):
             value = value[part]
         if value not in allowed:
-            errors.append(
-                f"{key} is {value!r}; it must be one of: {', '.join(allowed)}.{near_name(str(value), allowed)}"
-            )
+            errors.append(f"{key} is {value!r}, expected one of: {', '.join(allowed)}.{near_name(str(value), allowed)}")
     return errors
 
 

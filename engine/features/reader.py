@@ -85,7 +85,7 @@ class FeatureReader:
     def read_views(self, items: Sequence[Datum], transform: Callable, n_views: int) -> Tensor:
         """Returns the features (N, V, E) float32 of V random views of each item: those of a run's first V epochs."""
         views = Views(self.cfg, items, transform, n_views=n_views)
-        keys = [item_key(items[index], self.cfg.SEED, view, index) for index, view in views.places]
+        keys = [item_key(items[index], self.cfg.SEED, view, index) for index, view in views.index_and_epoch]
         return self._read(views, keys).unflatten(0, (len(items), n_views))
 
     @torch.no_grad()

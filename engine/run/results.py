@@ -6,7 +6,7 @@ from typing import Any
 
 from yacs.config import CfgNode as CN
 
-from ..config.load import identity
+from ..config.identity import identity
 from ..data.bad_images import skip_warnings, skipped_fields
 from .folder import read_config
 

@@ -270,7 +270,7 @@ class TestMessages:
         assert "TRAINER.NAME is 'PlainCoOp' there, 'CoOp' was asked for" in err
         err = self.refused(call, "OPTIM.MAX_EPOCH", 1, plugin=None, options=None)
         assert "The trainer is 'PlainCoOp', expected one of:" in err
-        assert "One outside trainers/ is named by --plugin." in err
+        assert "Name a trainer outside trainers/ with --plugin." in err
 
     def test_the_key_is_the_flags(self, call):
         err = self.refused(call, "RUN.PLUGINS", "('a.py',)", trainer="CoOp", plugin=None)

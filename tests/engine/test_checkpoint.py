@@ -68,7 +68,7 @@ class TestSaving:
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match=rf"model.pth.tar-2 could not be written \({os.strerror(number)}\), expected"):
+        with pytest.raises(OSError, match=rf"model.pth.tar-2 could not be written \({os.strerror(number)}\)\. "):
             save_checkpoint(state(2), tmp_path)
         assert load_checkpoint(saved_checkpoints(tmp_path)[0])["epoch"] == 1
         assert sorted(os.listdir(tmp_path)) == ["checkpoint", "model.pth.tar-1"]

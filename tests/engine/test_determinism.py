@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import train
-from engine.config.load import config_digest
+from engine.config.identity import config_digest
 from engine.device import deterministic
 from engine.log import close_logging
 from tests.support.tiny_run import build_trainer, tiny_cfg

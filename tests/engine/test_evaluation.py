@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from engine import TRAINER_REGISTRY, load_checkpoint, save_checkpoint
 from engine.checkpoint import BEST
-from engine.config.load import ConfigError, config_digest
+from engine.config.identity import config_digest
+from engine.config.load import ConfigError
 from engine.log import close_logging
 from engine.run.results import results_of
 from tests.resume.stopping import save_at

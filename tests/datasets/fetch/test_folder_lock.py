@@ -107,9 +107,7 @@ def test_an_incomplete_one_on_a_disk_that_may_only_be_read_is_told(dtd, is_there
             shutil.rmtree(dtd.lay_out(disk / "data") / "images")
         with read_only(disk):
             assert prepare.main(["dtd", "--root", str(disk / "data")]) == 1
-        message = (
-            f"{disk}/data/dtd could not be written (Read-only file system), expected a folder that may be written to"
-        )
+        message = f"{disk}/data/dtd could not be written (Read-only file system). Change the permissions of its folder"
         assert capsys.readouterr().err.startswith(message)
 
 

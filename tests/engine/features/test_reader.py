@@ -352,12 +352,12 @@ def test_an_interrupted_run_with_views_goes_on_to_the_same_end(cfg, tmp_path, mo
 
 
 def test_views_with_several_transforms_are_refused(cfg):
-    with pytest.raises(ValueError, match="DATALOADER.K_TRANSFORMS is 2, expected 1 with INPUT.VIEWS. Leave one of"):
+    with pytest.raises(ValueError, match="DATALOADER.K_TRANSFORMS is 2; with INPUT.VIEWS it must be 1. Leave one of"):
         cfg("INPUT.VIEWS", 2, "DATALOADER.K_TRANSFORMS", 2)
 
 
 def test_a_negative_number_of_views_is_refused(cfg):
-    with pytest.raises(ValueError, match="INPUT.VIEWS is -1, expected at least 0"):
+    with pytest.raises(ValueError, match="INPUT.VIEWS is -1; it must be at least 0"):
         cfg("INPUT.VIEWS", -1)
 
 
