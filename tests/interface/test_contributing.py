@@ -30,7 +30,7 @@ def project(tmp_path_factory):
     copy = tmp_path_factory.mktemp("project")
     for name in ("clip", "configs", "datasets", "engine", "reports", "scripts", "trainers"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "tests" / "interface").mkdir(parents=True)
+    (copy / "tests").mkdir()
     for name in ("train.py", "pyproject.toml", "tests/__init__.py", *RULES):
         shutil.copy(ROOT / name, copy / name)
     files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
