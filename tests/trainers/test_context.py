@@ -81,7 +81,7 @@ class TestSomeOfTheClasses:
     def test_wrong_labels_are_refused(self, make, make_some, some_classes, tmp_path, labels):
         make(*CSC).save_model(1)
         some_classes[0].source_labels = labels
-        with pytest.raises(ValueError, match=r"the 2 of Some \(wine_bottle ... face\).*knows no other: test it on the"):
+        with pytest.raises(ValueError, match=r"Some has 2 \(wine_bottle ... face\).*knows no other: test it on the"):
             make_some().load_model(tmp_path / "run", epoch=1)
 
     @pytest.mark.parametrize("n_rows", [1, 2, 4])
