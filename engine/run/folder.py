@@ -18,8 +18,9 @@ from ..config.load import ConfigError, config_digest, flatten, full_default, ide
 from ..config.plain_yaml import dump_plain_yaml
 from ..distributed import is_first_rank, on_first_rank
 from ..files import write_atomically
+from .names import CONFIG, RESULTS
 
-CONFIG, RESULTS, BEFORE = "config.yaml", "results.json", "results-before.json"
+BEFORE = "results-before.json"
 
 
 def read_config(folder: str | Path) -> CN | None:

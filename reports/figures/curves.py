@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from engine.files import write_atomically
+from engine.text import printable
+
 from ..experiments import DATASETS
-from ..render.output import write_whole
-from ..runs import printable
 from .few_shot import Curves, Line, Method, average_lines, dataset_lines
 
 LOOKS = {  # trainer, class-token position -> colour, marker
@@ -90,7 +91,7 @@ def draw_figure(curves: Curves) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure in the format of the path's suffix."""
     with matplotlib.rc_context(STYLE):
-        write_whole(path, lambda temporary: figure.savefig(temporary, dpi=200, format=path.suffix[1:]))
+        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=200, format=path.suffix[1:]))
 
 
 def svg(figure: Figure) -> str:

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parse_test_res import summarise, warnings_of
+from engine.text import printable
 
-from ..experiments import DATASETS, FEW_SHOTS, coop_config, max_epoch, promise, zero_shot
+from ..experiments import DATASETS, FEW_SHOTS, coop_config, expected_results, max_epoch, zero_shot
 from ..identity import checked
-from ..runs import END_OF_TEST, parse_run, printable
-from ..tables.cells import seed_folders, spread_of_averages
+from ..runs import END_OF_TEST, parse_run, seed_folders
+from ..statistics import spread_of_averages, summarise, warnings_of
 
 NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
 CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_\w+)?)_(?P<shots>\d+)shots")
@@ -113,15 +113,15 @@ class _Experiment:
     cfg: str
 
     @property
-    def promised(self) -> dict[str, Any]:
-        """What its runs are, as their results.json says it."""
+    def expected(self) -> dict[str, Any]:
+        """What belongs into its runs' results.json."""
         options = OPTIONS.fullmatch(self.method.options)
         context = {}
         if options:
             csc, position = options["csc"] == "True", options["position"]
             context = {"n_ctx": int(options["n_ctx"]), "csc": csc, "class_token_position": position}
         trainer = self.method.trainer
-        return promise(self.dataset, trainer, self.cfg, source=self.dataset, shots=self.shots, **context)
+        return expected_results(self.dataset, trainer, self.cfg, source=self.dataset, shots=self.shots, **context)
 
 
 def find_curves(
@@ -144,7 +144,7 @@ def find_curves(
         if other != curves.backbone:
             curves.notes.append(f"{other} is another backbone, its experiments ({n_experiments}) are left out")
     for experiment in _choose_epochs([e for e in found if e.backbone == curves.backbone], curves.notes):
-        runs = [checked(parse_run(folder), experiment.promised) for folder in seed_folders(experiment.folder)]
+        runs = [checked(parse_run(folder), experiment.expected) for folder in seed_folders(experiment.folder)]
         curves.notes += [f"{run.folder} is left out: {run.problem}" for run in runs if run.value is None]
         finished = [run for run in runs if run.value is not None]
         curves.notes += [f"{experiment.folder}: {warning.rstrip('.')}" for warning in warnings_of(finished)]
@@ -227,7 +227,7 @@ def _is_papers_then_epochs(experiment: _Experiment) -> tuple[bool, int]:
 def _find_zero_shot(output: Path, curves: Curves) -> None:
     for name in curves.datasets:
         experiment = zero_shot(name, curves.backbone)
-        run = checked(parse_run(output / experiment.folder, end_signal=END_OF_TEST), experiment.promised)
+        run = checked(parse_run(output / experiment.folder, end_signal=END_OF_TEST), experiment.expected)
         if run.value is None:
             curves.notes.append(f"{run.folder} is missing in the curves: {run.problem}")
         else:

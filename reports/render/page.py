@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..experiments import DATASETS
 from ..tables.table import Filled, FilledTable, Row, Table
-from .page_style import STYLE
 from .wording import MINIATURE, MISSING, how_to_get, marks, number_text, remarks, signed, warnings
 
 SECTIONS = {  # group -> heading, what it is, where it is from
@@ -29,6 +28,7 @@ PAPER_LEGEND = """ &ensp;<span class="paper">paper</span> &ensp;<span class="up"
 
 def to_html(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
     """Returns the page: contents, then each table beside the paper's numbers, then what has no result yet."""
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     groups = [group for group in SECTIONS if any(filled.table.group == group for filled in tables)]
     sections = [_section(group, [f for f in tables if f.table.group == group], output) for group in groups]
     return f"""<!doctype html>
@@ -37,7 +37,8 @@ def to_html(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path)
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Prompt learning on CLIP: results</title>
-<style>{STYLE}</style>
+<style>
+{style}</style>
 </head>
 <body>
 {_header(tables, output)}
@@ -173,7 +174,7 @@ def _measured(filled: FilledTable, cell: Filled) -> str:
 
 
 def _beside(filled: FilledTable, cell: Filled, text: str = "") -> str:
-    """The place of the spread, as wide in every cell of a column that has one, so that the numbers stand in a line."""
+    """Text beside a number: as wide in every cell of a column with spreads, so that the numbers are aligned."""
     return f' <span class="beside">{text}</span>' if text or filled.has_spread(cell.column) else ""
 
 
@@ -181,13 +182,13 @@ def _figure(table: Table, output: Path) -> str:
     """Draws the curves of a table that has some."""
     if table.name not in CURVES:
         return ""
-    from ..figures.curves import draw_figure, svg  # matplotlib takes a second, which a report in text need not wait for
+    from ..figures.curves import draw_figure, svg  # imports matplotlib, which a report in text does not need
     from ..figures.few_shot import find_curves
 
     backbone, datasets = CURVES[table.name]
     curves = find_curves(output, backbone=backbone, datasets=datasets)
-    for name, lines in list(curves.points.items()):  # a point alone is no curve
-        curves.points[name] = {method: points for method, points in lines.items() if len(points) > 1}
+    for name, lines in list(curves.points.items()):
+        curves.points[name] = {method: points for method, points in lines.items() if len(points) > 1}  # one is no curve
         if not curves.points[name]:
             del curves.points[name]
     return f"<figure>{svg(draw_figure(curves))}</figure>\n" if curves.points else ""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 
+from engine.registry import near_name
+
 from .cocoop import cocoop_tables
 from .coop import coop_tables
-from .miniature import miniature_tables
+from .shapes import shapes_tables
 from .table import Table
 
-TABLES: dict[str, Table] = {table.name: table for table in (*coop_tables(), *cocoop_tables(), *miniature_tables())}
+TABLES: dict[str, Table] = {table.name: table for table in (*coop_tables(), *cocoop_tables(), *shapes_tables())}
 GROUPS = ("coop", "cocoop", "shapes")  # all tables of a paper, or of the miniature
 
 
@@ -44,6 +45,4 @@ def commands(name: str) -> list[str]:
 
 def _unknown(name: str) -> str:
     options = [*GROUPS, *TABLES]
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"The table is {name!r}, expected one of: {', '.join(options)}.{hint}"
+    return f"The table is {name!r}, expected one of: {', '.join(options)}.{near_name(name, options)}"

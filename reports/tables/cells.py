@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parse_test_res import summarise, warnings_of
+from engine.text import printable
 
 from ..experiments import Experiment
-from ..identity import checked, contradiction
-from ..runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable, seed_of
+from ..identity import checked, mismatch
+from ..runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, seed_folders
+from ..statistics import spread_of_averages, summarise, warnings_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Value:
         by_seed: The result of each seed, by the name of its run's folder; empty for what is worked out from results.
         parts: For an average, which of the averaged values there are.
         problems: Why runs were not counted.
-        warnings: What makes it doubtful; sentences.
+        warnings: Sentences on what makes it doubtful.
     """
 
     value: float | int | str | None = None
@@ -61,22 +62,22 @@ class Result:
         if not found:
             return Value(problems=problems)
         mean, std = summarise(list(found.values()))
-        doubts = warnings_of([run for run in runs if run.value is not None])
-        doubts = tuple(f"{self.experiment.folder}: {doubt}" for doubt in doubts)
+        warnings = warnings_of([run for run in runs if run.value is not None])
+        warnings = tuple(f"{self.experiment.folder}: {warning}" for warning in warnings)
         if not self.experiment.seeded:
-            return Value(mean, warnings=doubts)
+            return Value(mean, warnings=warnings)
         n_seeds = len(found), len(found)
-        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems, warnings=doubts)
+        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems, warnings=warnings)
 
     def _run(self, folder: Path) -> Run:
         end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
         run = parse_run(folder, keyword=self.keyword, end_signal=end_signal)
-        return checked(run, self.experiment.promised)
+        return checked(run, self.experiment.expected)
 
 
 @dataclass(frozen=True)
 class Parameters(Result):
-    """The number of parameters that an experiment trains; a log does not say it, which is no problem of the run."""
+    """The number of parameters that an experiment trains. A log does not say it, and the run counts all the same."""
 
     keyword: str = "n_params"
 
@@ -90,7 +91,7 @@ class Parameters(Result):
 class Average:
     """The mean over data sets; where values are missing it is one over fewer, and says so.
 
-    Its spread is that of the averages of single seeds, and is there if all data sets have the same ones.
+    Its spread is that of the averages of single seeds. There is none unless all data sets have the same seeds.
     """
 
     cells: tuple[Result, ...]
@@ -112,7 +113,7 @@ class Average:
 
 @dataclass(frozen=True)
 class HarmonicMean:
-    """2 b n / (b + n) of a base and a new accuracy that are means already: over seeds, or over seeds and data sets."""
+    """2 b n / (b + n) of a base and a new accuracy, which are means already: over seeds, or over seeds and data sets."""
 
     base: Result | Average
     new: Result | Average
@@ -146,7 +147,9 @@ class NearestWord:
 
     def measure(self, output: Path) -> Value:
         paths = [folder / "nearest_words.json" for folder in run_folders(self.experiment, output)]
-        found = {path: self._contradiction(path.parent) for path in paths if path.is_file()}
+        found = {
+            path: mismatch(parse_run(path.parent), self.experiment.expected) for path in paths if path.is_file()
+        }
         problems = tuple(f"{path.parent.relative_to(output)}: {problem}" for path, problem in found.items() if problem)
         path = next((path for path, problem in found.items() if not problem), None)
         if path is None:
@@ -158,9 +161,6 @@ class NearestWord:
             return Value(problems=(*problems, printable(f"{path.relative_to(output)}: {problem}")))
         return Value(text, problems=problems)
 
-    def _contradiction(self, folder: Path) -> str:
-        return contradiction(parse_run(folder), self.experiment.promised)
-
 
 Cell = Result | Average | HarmonicMean | NearestWord
 
@@ -171,26 +171,6 @@ def run_folders(experiment: Experiment, output: Path) -> list[Path]:
     if experiment.seeded:
         return seed_folders(folder)
     return [folder] if folder.is_dir() else []
-
-
-def seed_folders(folder: Path) -> list[Path]:
-    """Returns the folders seedN in a folder, seed2 before seed10."""
-    return sorted((path for path in folder.glob("seed*") if seed_of(path) is not None and path.is_dir()), key=seed_of)
-
-
-def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
-    """Returns the population standard deviation of the averages that single seeds have over data sets.
-
-    Args:
-        by_seed: For each data set, the result of each seed.
-
-    Returns:
-        None unless all data sets have the same seeds, two or more: else it would be that of other runs than the mean.
-    """
-    seeds = by_seed[0].keys()
-    if len(seeds) < 2 or any(results.keys() != seeds for results in by_seed):
-        return None
-    return summarise([statistics.fmean(results[seed] for results in by_seed) for seed in seeds])[1]
 
 
 def nearest_word(interpretation: dict, vector: int) -> tuple[str, float]:

@@ -20,13 +20,15 @@ from ..experiments import (
     transfer_source,
     zero_shot,
 )
-from .cells import Average, HarmonicMean, NearestWord, Parameters, Result, word_text
+from .cells import Average, Cell, HarmonicMean, NearestWord, Parameters, Result, word_text
 from .table import Row
 
 FEW_SHOT_COLUMNS = ("0 shots", "1 shot", *(f"{shots} shots" for shots in FEW_SHOTS[1:]))
 BASE_NEW = ("Base", "New", "H")
 H_NOTE = "H: harmonic mean of the two accuracies beside it."
 N_VECTORS = 16  # of the context whose nearest words are shown
+
+Cells = tuple[Cell | None, ...]  # of a row, one for each column
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,17 @@ def dataset_rows(
     return tuple(rows)
 
 
+def with_average(blocks: dict[str, dict[str, Cells]]) -> dict[str, dict[str, Cells]]:
+    """Puts the block of the averages before the blocks of several data sets; blocks: heading -> label -> cells."""
+    if len(blocks) < 2:
+        return blocks
+    average = {}
+    for label in next(iter(blocks.values())):
+        columns = zip(*(block[label] for block in blocks.values()))
+        average[label] = tuple(Average(cells) if cells[0] else None for cells in columns)
+    return {"Average": average, **blocks}
+
+
 def few_shot_rows(
     datasets: Mapping[str, str], backbone: str, variants: Mapping[str, dict], papers: Mapping[tuple, float]
 ) -> tuple[Row, ...]:
@@ -103,14 +116,9 @@ def few_shot_rows(
         for label, experiments in runs.items():
             numbers = [papers.get((dataset, label, shots)) for shots in FEW_SHOTS]
             blocks[heading][label] = (None, *map(Result, experiments, numbers))
-    if len(blocks) > 1:
-        labels = list(next(iter(blocks.values())))
-        columns = {label: zip(*(block[label] for block in blocks.values())) for label in labels}
-        average = {label: tuple(Average(c) if c[0] else None for c in columns[label]) for label in labels}
-        blocks = {"Average": average, **blocks}
     return tuple(
         Row(label, cells, heading if len(blocks) > 1 else "")
-        for heading, block in blocks.items()
+        for heading, block in with_average(blocks).items()
         for label, cells in block.items()
     )
 
@@ -179,19 +187,13 @@ def base_new_rows(
         methods: One row each, under every heading.
         papers: Heading -> method's label -> the paper's base, new and H.
     """
-    blocks = {heading: [method.base_new(name) for method in methods] for name, heading in datasets.items()}
-    if len(blocks) > 1:
-        by_method = [zip(*both) for both in zip(*blocks.values())]  # for each method its base cells, its new cells
-        blocks = {"Average": [tuple(Average(cells) for cells in both) for both in by_method], **blocks}
-    return tuple(
-        Row(
-            method.label,
-            with_harmonic_mean(*both, papers.get(heading, {}).get(method.label, ())),
-            heading if len(blocks) > 1 else "",
-        )
-        for heading, block in blocks.items()
-        for method, both in zip(methods, block)
-    )
+    blocks = {heading: {m.label: m.base_new(name) for m in methods} for name, heading in datasets.items()}
+    rows = []
+    for heading, block in with_average(blocks).items():
+        for label, (base, new) in block.items():
+            cells = with_harmonic_mean(base, new, papers.get(heading, {}).get(label, ()))
+            rows.append(Row(label, cells, heading if len(blocks) > 1 else ""))
+    return tuple(rows)
 
 
 def bigger_coop_rows(dataset: str, methods: Sequence[Method], papers: Mapping[str, Sequence[float]]) -> tuple[Row, ...]:

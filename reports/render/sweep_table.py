@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from parse_test_res import summarise
+from ..statistics import summarise
 
-Cells = Mapping[
-    tuple[int, int], float | str
-]  # by shots and seed: an accuracy in percent, or a word; none: not known yet
+Cells = Mapping[tuple[int, int], float | str]  # by shots and seed: accuracy in percent, or a word
 
 
-def to_text(cells: Cells, shots: Sequence[int], seeds: Sequence[int]) -> str:
-    """Returns the table, with means and population standard deviations of the accuracies there are."""
+def sweep_table(cells: Cells, shots: Sequence[int], seeds: Sequence[int]) -> str:
+    """Returns the table as text, with means and population standard deviations of the accuracies there are."""
     header = ["shots", *(f"seed {seed}" for seed in seeds), "mean +- std"]
     rows = []
     for number in shots:

@@ -29,7 +29,7 @@ COCOOP = Method("CoCoOp", "CoCoOp", CFG)
 METHODS = (Method("zero-shot CLIP", "", CFG), Method("CoOp", "CoOp", f"{CFG}_ctxv1"), COCOOP)
 
 
-def miniature_tables() -> list[Table]:
+def shapes_tables() -> list[Table]:
     """Builds the tables of the miniature."""
     return [
         few_shot(),
