@@ -6,7 +6,7 @@ Run: python parse_test_res.py output/caltech101/CoOp/rn50_ep50_16shots/nctx16_cs
 DIRECTORY holds one folder for each run (seed1, seed2, ...). The results.json of a finished run is read. Without one, as
 in the original's runs, log.txt is: the last `* accuracy: 92.01%` after the line `Finish training` (--test-log:
 `=> result`) counts, unless the log goes on after it with another epoch or another start.
-Differs from the original: a run without a result is named and left out. The original stopped, or counted an earlier one.
+Differs from the original: a run without a result is named and left out. The original stopped or counted an earlier one.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description="Prints the mean and the spread of finished runs.")
     parser.add_argument("directory", type=Path, help="folder that holds one folder for each run, such as seed1")
-    parser.add_argument("--ci95", action="store_true", help="print 1.96 std / sqrt(n) instead of the standard deviation")
+    parser.add_argument("--ci95", action="store_true", help="print 1.96 std / sqrt(n) instead of the std")
     parser.add_argument("--test-log", action="store_true", help="the logs are of tests alone (--eval-only)")
     parser.add_argument("--multi-exp", action="store_true", help="the directory holds several experiments")
     parser.add_argument("--keyword", default="accuracy", help="result to read: accuracy, error, macro_f1, ...")

@@ -22,6 +22,8 @@ from pathlib import Path
 if __name__ == "__main__":  # while the imports below take their seconds, Ctrl-C leaves no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from reports.tables.sweep import to_text
+
 import train
 from engine.config.load import ConfigError
 from engine.config.plugins import plugins
@@ -41,7 +43,6 @@ from launch.plan import (
 )
 from launch.workers import Job
 from reports.experiments import EPOCHS, Experiment, coop, coop_config, transfer_source
-from reports.tables.sweep import to_text
 
 PROMPT = {"nctx": 16, "csc": "False", "ctp": "end"}  # flags of CoOp and methods like it, and their defaults
 WITHOUT_PROMPT = ("CoCoOp", "LinearProbe")  # their configs say it, or there is none

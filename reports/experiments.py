@@ -129,8 +129,7 @@ def coop_shifted(dataset: str, cfg: str, *, source: str, n_ctx: int = 16) -> Exp
     folder = f"evaluation/CoOp/{cfg}_{SHOTS}shots/nctx{n_ctx}_cscFalse_ctpend/{dataset}"
     training = coop(source, cfg, n_ctx=n_ctx)
     command = f"{variables}bash scripts/coop/eval.sh {dataset} {cfg}"
-    expected = {**training.expected, "dataset": NAMES[dataset]}
-    return Experiment(folder, (*training.commands, command), tests_only=True, expected=expected)
+    return _test_of(training, folder, command, dataset=NAMES[dataset])
 
 
 def linear_probe(dataset: str, cfg: str, *, shots: int = SHOTS) -> Experiment:
@@ -146,8 +145,7 @@ def linear_probe_shifted(dataset: str, cfg: str, *, source: str) -> Experiment:
     folder = f"evaluation/LinearProbe/{cfg}_{SHOTS}shots/{dataset}"
     training = linear_probe(source, cfg)
     command = f"{variables}bash scripts/linear_probe/eval.sh {dataset} {cfg}"
-    expected = {**training.expected, "dataset": NAMES[dataset]}
-    return Experiment(folder, (*training.commands, command), tests_only=True, expected=expected)
+    return _test_of(training, folder, command, dataset=NAMES[dataset])
 
 
 def base_classes(dataset: str, trainer: str, cfg: str) -> Experiment:
@@ -165,8 +163,7 @@ def new_classes(dataset: str, trainer: str, cfg: str, *, classes: str = "new") -
     folder = f"base2new/test_{classes}/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
     training = base_classes(dataset, trainer, cfg)
     command = f"{variables}bash scripts/cocoop/base2new_test.sh {dataset} SEED {cfg}"
-    expected = {**training.expected, "subsample": classes}
-    return Experiment(folder, (*training.commands, command), tests_only=True, expected=expected)
+    return _test_of(training, folder, command, subsample=classes)
 
 
 def transfer_source(trainer: str, cfg: str, *, source: str, shots: int = SHOTS) -> Experiment:
@@ -183,8 +180,7 @@ def transfer(dataset: str, trainer: str, cfg: str, *, source: str) -> Experiment
     folder = f"evaluation/{trainer}/{cfg}_{SHOTS}shots/{dataset}"
     training = transfer_source(trainer, cfg, source=source)
     command = f"{variables}bash scripts/cocoop/xd_test.sh {dataset} SEED {cfg}"
-    expected = {**training.expected, "dataset": NAMES[dataset]}
-    return Experiment(folder, (*training.commands, command), tests_only=True, expected=expected)
+    return _test_of(training, folder, command, dataset=NAMES[dataset])
 
 
 def nearest_words(dataset: str, cfg: str) -> Experiment:
@@ -202,6 +198,12 @@ def max_epoch(cfg: str) -> int:
     """Returns the number of epochs that a config of CoOp trains."""
     found = re.search(r"_ep(\d+)", cfg)
     return int(found[1]) if found else 12 if cfg.startswith("tiny") else 200
+
+
+def _test_of(training: Experiment, folder: str, command: str, **expected: Any) -> Experiment:
+    """Returns the test of what `training` trained: its folder, its command, and where its results.json differs."""
+    commands = (*training.commands, command)
+    return Experiment(folder, commands, tests_only=True, expected={**training.expected, **expected})
 
 
 def _variables(**values: tuple[object, object]) -> str:

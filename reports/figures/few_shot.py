@@ -26,7 +26,7 @@ from ..statistics import spread_of_averages, summarise, warnings_of
 NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
 CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_\w+)?)_(?P<shots>\d+)shots")
 EPOCHS = re.compile(r"_ep\d+")
-OPTIONS = re.compile(r"nctx(?P<n_ctx>\d+)_csc(?P<csc>True|False)_ctp(?P<position>\w+)")
+OPTIONS = re.compile(r"nctx(\d+)_csc(True|False)_ctp(\w+)")  # names of folders
 POSITIONS = ("end", "middle", "front")
 
 Seeds = dict[str, float]  # accuracies in percent, by the names of the runs' folders
@@ -42,12 +42,20 @@ class Method:
     options: str = ""
 
     @property
+    def context(self) -> dict[str, Any]:
+        """What the options say of the context vectors, by keys of results.json; empty if they are other options."""
+        found = OPTIONS.fullmatch(self.options)
+        if found is None:
+            return {}
+        n_ctx, csc, position = found.groups()
+        return {"n_ctx": int(n_ctx), "csc": csc == "True", "class_token_position": position}
+
+    @property
     def label(self) -> str:
         """Its name in a legend, such as "CoOp (M=16, end, CSC)"."""
-        options = OPTIONS.fullmatch(self.options)
         details = [self.options] if self.options else []
-        if options:
-            details = [f"M={options['n_ctx']}", options["position"]] + ["CSC"] * (options["csc"] == "True")
+        if self.context:
+            details = [f"M={self.context['n_ctx']}", self.position] + ["CSC"] * self.is_class_specific
         details += [self.variant.strip("_").replace("_", " ")] if self.variant else []
         name = {"LinearProbe": "Linear probe"}.get(self.trainer, self.trainer)
         return printable(f"{name} ({', '.join(details)})" if details else name)
@@ -55,8 +63,7 @@ class Method:
     @property
     def position(self) -> str:
         """Where the class token stands, if the options say so."""
-        options = OPTIONS.fullmatch(self.options)
-        return options["position"] if options else ""
+        return self.context.get("class_token_position", "")
 
     @property
     def is_class_specific(self) -> bool:
@@ -66,10 +73,9 @@ class Method:
     @property
     def rank(self) -> tuple:
         """Sorts a legend: CoOp, then other trainers, the linear probe last."""
-        options = OPTIONS.fullmatch(self.options)
         position = POSITIONS.index(self.position) if self.position in POSITIONS else len(POSITIONS)
-        n_ctx = int(options["n_ctx"]) if options else 0
         trainer = {"CoOp": 0, "LinearProbe": 2}.get(self.trainer, 1)
+        n_ctx = self.context.get("n_ctx", 0)
         return trainer, self.trainer, self.is_class_specific, self.variant, -n_ctx, position, self.options
 
 
@@ -115,12 +121,7 @@ class _Experiment:
     @property
     def expected(self) -> dict[str, Any]:
         """What belongs into its runs' results.json."""
-        options = OPTIONS.fullmatch(self.method.options)
-        context = {}
-        if options:
-            csc, position = options["csc"] == "True", options["position"]
-            context = {"n_ctx": int(options["n_ctx"]), "csc": csc, "class_token_position": position}
-        trainer = self.method.trainer
+        trainer, context = self.method.trainer, self.method.context
         return expected_results(self.dataset, trainer, self.cfg, source=self.dataset, shots=self.shots, **context)
 
 

@@ -60,18 +60,14 @@ def _header(tables: Sequence[FilledTable], output: Path) -> str:
         "Seeds": "none" if not seeds else f"{many}" if few == many else f"{few} to {many}, unequal",
         "Values": f"{sum(filled.n_found for filled in tables):,} of {n_cells:,} in the tables below",
     }
+    is_miniature = all(filled.table.is_miniature for filled in tables)
+    beside = " in miniature" if is_miniature else ", beside the papers&rsquo; numbers"
     items = "".join(f"<div><dt>{name}</dt><dd>{escape(fact)}</dd></div>" for name, fact in facts.items())
     return f"""<header>
 <h1>Prompt learning on CLIP</h1>
-<p class="lead">{_lead(tables)}</p>
+<p class="lead">What was measured{beside}: accuracy in percent.</p>
 <dl>{items}</dl>
 </header>"""
-
-
-def _lead(tables: Sequence[FilledTable]) -> str:
-    if all(filled.table.is_miniature for filled in tables):
-        return "What was measured in miniature: accuracy in percent."
-    return "What was measured, beside the papers&rsquo; numbers: accuracy in percent."
 
 
 def _contents(tables: Sequence[FilledTable], groups: Sequence[str]) -> str:
@@ -131,7 +127,7 @@ def _head(filled: FilledTable) -> str:
     for column, has_paper in zip(filled.table.columns, beside):
         columns.append(f"<th{' colspan=3' if has_paper else ''} scope=col>{escape(column)}</th>")
         sub.append("<th>measured</th><th class=paper>paper</th><th class=diff>diff.</th>" if has_paper else "<th></th>")
-    corner = f"<td colspan={1 + _is_grouped(filled)}></td>"
+    corner = f"<td colspan={filled.table.n_labels}></td>"
     second = f"<tr class=sub>{corner}{''.join(sub)}</tr>" if any(beside) else ""
     return f"<thead><tr>{corner}{''.join(columns)}</tr>{second}</thead>"
 
@@ -206,7 +202,3 @@ def _short(table: Table) -> str:
     heading = SECTIONS[table.group][0]
     text = table.title.removeprefix(heading).lstrip(",: ")
     return text[:1].upper() + text[1:]
-
-
-def _is_grouped(filled: FilledTable) -> bool:
-    return any(row.group for row in filled.table.rows)

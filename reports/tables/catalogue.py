@@ -25,7 +25,9 @@ def select(names: Iterable[str]) -> list[Table]:
     chosen = {}
     for name in names:
         if name not in TABLES and name not in GROUPS:
-            raise KeyError(_unknown(name))
+            options = [*GROUPS, *TABLES]
+            near = near_name(name, options)
+            raise KeyError(f"There is no table {name!r}. Tables and groups of them: {', '.join(options)}.{near}")
         chosen |= {table.name: table for table in TABLES.values() if name in (table.name, table.group)}
     return list(chosen.values())
 
@@ -41,8 +43,3 @@ def commands(name: str) -> list[str]:
     seeds = (os.environ.get("SEEDS") or "1 2 3").split()
     experiments = (experiment for table in select([name]) for experiment in table.experiments)
     return list(dict.fromkeys(line for experiment in experiments for line in experiment.command_lines(seeds)))
-
-
-def _unknown(name: str) -> str:
-    options = [*GROUPS, *TABLES]
-    return f"The table is {name!r}, expected one of: {', '.join(options)}.{near_name(name, options)}"

@@ -113,7 +113,7 @@ class Average:
 
 @dataclass(frozen=True)
 class HarmonicMean:
-    """2 b n / (b + n) of a base and a new accuracy, which are means already: over seeds, or over seeds and data sets."""
+    """2 b n / (b + n) of a base and a new accuracy that are means already: over seeds, or over seeds and data sets."""
 
     base: Result | Average
     new: Result | Average
@@ -136,7 +136,10 @@ class HarmonicMean:
 
 @dataclass(frozen=True)
 class NearestWord:
-    """The vocabulary's word nearest to a context vector, and its distance, in the run of the first seed there is."""
+    """The vocabulary's word nearest to a context vector, and its distance, in the run of the first seed there is.
+
+    They are read from nearest_words.json, which interpret_prompt.py writes beside the run's log.
+    """
 
     experiment: Experiment
     vector: int  # from 1
@@ -147,15 +150,15 @@ class NearestWord:
 
     def measure(self, output: Path) -> Value:
         paths = [folder / "nearest_words.json" for folder in run_folders(self.experiment, output)]
-        found = {
-            path: mismatch(parse_run(path.parent), self.experiment.expected) for path in paths if path.is_file()
-        }
+        found = {path: mismatch(parse_run(path.parent), self.experiment.expected) for path in paths if path.is_file()}
         problems = tuple(f"{path.parent.relative_to(output)}: {problem}" for path, problem in found.items() if problem)
         path = next((path for path, problem in found.items() if not problem), None)
         if path is None:
             return Value(problems=problems)
         try:
-            text = word_text(*nearest_word(json.loads(path.read_text(encoding="utf-8")), self.vector))
+            vectors = json.loads(path.read_text(encoding="utf-8"))["vectors"]
+            nearest = {entry["vector"]: entry["words"] for entry in vectors}[self.vector][0]
+            text = word_text(nearest["word"], nearest["distance"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:  # the last: lists in lists
             problem = f"no nearest word of vector {self.vector} ({type(error).__name__}: {error})"
             return Value(problems=(*problems, printable(f"{path.relative_to(output)}: {problem}")))
@@ -171,12 +174,6 @@ def run_folders(experiment: Experiment, output: Path) -> list[Path]:
     if experiment.seeded:
         return seed_folders(folder)
     return [folder] if folder.is_dir() else []
-
-
-def nearest_word(interpretation: dict, vector: int) -> tuple[str, float]:
-    """Returns the word nearest to a context vector (from 1), and its distance, from what interpret_prompt.py wrote."""
-    words = {entry["vector"]: entry["words"] for entry in interpretation["vectors"]}[vector]
-    return words[0]["word"], words[0]["distance"]
 
 
 def word_text(word: str, distance: float) -> str:

@@ -31,17 +31,8 @@ METHODS = (Method("zero-shot CLIP", "", CFG), Method("CoOp", "CoOp", f"{CFG}_ctx
 
 def shapes_tables() -> list[Table]:
     """Builds the tables of the miniature."""
-    return [
-        few_shot(),
-        variants(),
-        shift(),
-        prompts(),
-        initialisation(),
-        base_to_new(),
-        all_classes(),
-        bigger_coop(),
-        nearest_words(),
-    ]
+    of_coop = few_shot, variants, shift, prompts, initialisation
+    return [table() for table in (*of_coop, base_to_new, all_classes, bigger_coop, nearest_words)]
 
 
 def few_shot() -> Table:

@@ -16,7 +16,7 @@ MOST_BESIDE = 4  # columns of a table that is not wide
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its method, its cells (None: nothing belongs there), and the heading that it stands under."""
+    """A line of a table: its label, a cell for each column (None: nothing belongs there), the heading above it."""
 
     label: str
     cells: tuple[Cell | None, ...]
@@ -24,7 +24,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The label with the heading in front."""
+        """The label behind the heading."""
         return f"{self.group}, {self.label}" if self.group else self.label
 
 
@@ -52,6 +52,11 @@ class Table:
     def is_miniature(self) -> bool:
         """Whether it is about drawn images, which no number of a paper compares with."""
         return self.group == "shapes"
+
+    @property
+    def n_labels(self) -> int:
+        """How many columns say what a row is: its label, and its heading where rows have one."""
+        return 1 + any(row.group for row in self.rows)
 
     @cached_property
     def experiments(self) -> list[Experiment]:
@@ -141,16 +146,11 @@ class FilledTable:
 
 def fill(table: Table, output: Path) -> FilledTable:
     """Measures every cell of a table from the runs below the output folder."""
-    return FilledTable(
-        table,
-        tuple(
-            tuple(
-                cell and Filled(row, column, cell, cell.measure(output))
-                for column, cell in zip(table.columns, row.cells, strict=True)
-            )
-            for row in table.rows
-        ),
-    )
+    lines = []
+    for row in table.rows:
+        cells = zip(table.columns, row.cells, strict=True)
+        lines.append(tuple(cell and Filled(row, column, cell, cell.measure(output)) for column, cell in cells))
+    return FilledTable(table, tuple(lines))
 
 
 def _has_value(cells: Iterable[Filled | None]) -> bool:

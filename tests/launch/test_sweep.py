@@ -7,6 +7,7 @@ from math import ceil
 
 import pytest
 import torch
+from reports.tables.sweep import to_text
 
 import sweep
 import train
@@ -16,7 +17,6 @@ from engine.interruption import Interrupted
 from engine.process_cache import sharing
 from engine.run.folder import is_done, read_results
 from launch import workers as jobs
-from reports.tables.sweep import to_text
 from tests.support.script_calls import ROOT, call, commands
 from tests.support.tiny_run import repeatable
 
