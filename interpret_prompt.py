@@ -61,9 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="JSON instead of text")
     parser.add_argument("--output", type=Path, metavar="FILE", help="file to write instead of printing")
     parser.add_argument("--backbone", default="", metavar="NAME", help="CLIP used in training (default: the run's)")
-    parser.add_argument(
-        "--class", dest="classname", default="", metavar="NAME", help="one class-specific context alone"
-    )
+    parser.add_argument("--class", dest="classname", default="", metavar="NAME", help="the context of this class alone")
     return parser.parse_args(argv)
 
 
@@ -97,13 +95,13 @@ def interpret(fpath: Path, topk: int, *, backbone: str = "", classname: str = ""
             f"{embedding.shape[1]} wide. Name the CLIP that they were trained with: --backbone NAME."
         )
     distances, tokens = nearest_words(ctx, embedding, topk)
-    names = [(classname, m) for classname, vectors in contexts for m in range(1, 1 + len(vectors))]
+    labels = [(name, m) for name, vectors in contexts for m in range(1, 1 + len(vectors))]
     report = {"checkpoint": str(path), "backbone": backbone, "epoch": saved_epoch(checkpoint, path)}
     if any(key.startswith("meta_net.") for key in checkpoint["state_dict"]):
         report["note"] = "CoCoOp: the context without the shift that its Meta-Net adds for each image"
     report["vectors"] = [
-        {**({} if classname is None else {"class": classname}), "vector": m, "words": _words(*row)}
-        for (classname, m), row in zip(names, zip(distances.tolist(), tokens.tolist()), strict=True)
+        {**({} if name is None else {"class": name}), "vector": m, "words": _words(*row)}
+        for (name, m), row in zip(labels, zip(distances.tolist(), tokens.tolist()), strict=True)
     ]
     return report
 

@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from engine.files import UNFINISHED, remove_unfinished, write_atomically
-from reports.render.output import write_whole
 from tests.robustness.small_disk import filled, read_only, small_disk
 
 
@@ -24,7 +23,7 @@ def path(tmp_path):
     return path
 
 
-@pytest.fixture(params=[write_atomically, write_whole], ids=lambda function: function.__name__)
+@pytest.fixture(params=[write_atomically], ids=lambda function: function.__name__)
 def write_to(request):
     """Of the engine and of the reports."""
     return request.param
