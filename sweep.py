@@ -15,12 +15,14 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # Ctrl-C during the imports leaves no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from tabulate import tabulate
 
 from engine.config.load import ConfigError
 from engine.config.plugins import plugins
@@ -39,7 +41,7 @@ from launch.plan import (
 )
 from launch.workers import Job
 from reports.experiments import EPOCHS, Experiment, coop, coop_config, transfer_source
-from reports.render.sweep_table import sweep_table
+from reports.statistics import summarise
 
 PROMPT = {"nctx": 16, "csc": "False", "ctp": "end"}  # flags of CoOp and methods like it, and their defaults
 WITHOUT_PROMPT = ("CoCoOp", "LinearProbe")  # trainers that take none of these flags
@@ -47,6 +49,7 @@ SET_BY_FLAGS = {"SEED": "--seeds", "DATASET.NUM_SHOTS": "--shots", "OUTPUT_DIR":
 REDRAW = "\033[{}F\033[J"  # moves up so many lines and clears what follows
 
 Grid = dict[tuple[int, int], Job]  # by shots and seed
+Cells = Mapping[tuple[int, int], float | str]  # by shots and seed: accuracy in percent, or a word
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -234,11 +237,25 @@ class Table:
         """Prints the table, in a terminal over the one before."""
         if self.n_lines:
             print(REDRAW.format(self.n_lines), end="")
-        text = "\n" + sweep_table(self.cells, self.args.shots, self.args.seeds)
+        text = "\n" + table_text(self.cells, self.args.shots, self.args.seeds)
         if self.is_live:
             width = shutil.get_terminal_size().columns
             self.n_lines = sum(max(1, -(-len(line) // width)) for line in text.split("\n"))  # wide ones are folded
         print(text, flush=True)
+
+
+def table_text(cells: Cells, shots: Sequence[int], seeds: Sequence[int]) -> str:
+    """Returns a table, with means and population standard deviations of the accuracies there are."""
+    rows = []
+    for number in shots:
+        line = [cells.get((number, seed), "") for seed in seeds]
+        values = [cell for cell in line if isinstance(cell, float)]
+        texts = [f"{cell:.2f}" if isinstance(cell, float) else cell for cell in line]
+        summary = "{:.2f} +- {:.2f}".format(*summarise(values)) if values else ""
+        missing = f" ({len(values)} of {len(line)} seeds)" if 0 < len(values) < len(line) else ""
+        rows.append([str(number), *texts, summary + missing])
+    header = ["shots", *(f"seed {seed}" for seed in seeds), "mean +- std"]
+    return tabulate(rows, header, disable_numparse=True, stralign="right")
 
 
 if __name__ == "__main__":

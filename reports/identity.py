@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.text import printable
+from engine.text import printable, shorten
 
 from .runs import Run, seed_of
 
 MOST_NAMED = 5  # keys
-LONGEST_VALUE = 100  # characters of a key or a value
 DEFAULT = "its default"
 
 
@@ -32,7 +31,7 @@ def mismatch(run: Run, expected: Mapping[str, Any]) -> str:
     if expected.get("trainer") != "CoOp" or not run.settings or any("CTX_INIT" in key for key in run.settings):
         expected.pop("n_ctx", None)  # the folder's name says what was asked for; words to start from decide it
     found = [
-        f"{key} is {_shorten(repr(run.identity[key]))}, not {value!r}"
+        f"{key} is {shorten(run.identity[key])}, not {value!r}"
         for key, value in expected.items()
         if value is not None and key in run.identity and run.identity[key] != value
     ]
@@ -46,7 +45,10 @@ def differences(runs: Sequence[Run]) -> str:
     """
     runs = [run for run in runs if run.identity or run.settings]
     by_settings = all(run.settings for run in runs)
-    said = {run.folder.name: run.settings if by_settings else _without_seed(run) for run in runs}
+    said = {}
+    for run in runs:
+        without_seed = {key: str(value) for key, value in run.identity.items() if key != "seed"}
+        said[run.folder.name] = run.settings if by_settings else without_seed
     found = []
     for key in dict.fromkeys(key for entries in said.values() for key in entries):
         values: dict[str, list[str]] = {}
@@ -65,9 +67,5 @@ def differences(runs: Sequence[Run]) -> str:
     )
 
 
-def _without_seed(run: Run) -> dict[str, str]:
-    return {key: str(value) for key, value in run.identity.items() if key != "seed"}
-
-
 def _shorten(text: str) -> str:
-    return printable(text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}...")
+    return printable(text if len(text) <= 100 else f"{text[:100]}...")

@@ -40,15 +40,11 @@ STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same picture everywhere
     "font.size": 9,
-    "axes.edgecolor": "#8C8C8C",
     "axes.linewidth": 0.8,
     "axes.titlesize": 10,
-    "xtick.color": "#8C8C8C",
-    "ytick.color": "#8C8C8C",
-    "xtick.labelcolor": "#333333",
-    "ytick.labelcolor": "#333333",
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), "#8C8C8C"),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), "#333333"),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 8),
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.7,
     "lines.linewidth": 1.6,
@@ -119,7 +115,7 @@ def choose_looks(methods: Sequence[Method]) -> dict[Method, dict[str, str]]:
 
 
 def _n_columns(n_panels: int) -> int:
-    """As square as possible without many empty places: 12 panels, those of the papers, are 3 rows of 4."""
+    """As square as possible with few empty panels: 12 panels, those of the papers, are 3 rows of 4."""
     return n_panels if n_panels <= 4 else 3 if n_panels <= 6 or n_panels == 9 else 4
 
 
@@ -132,16 +128,16 @@ def _draw_panel(
     axes: Axes, lines: dict[Method, Line], looks: dict[Method, dict], *, shots: Sequence[int], zero_shot: float | None
 ) -> None:
     for method, line in lines.items():
-        x = [_place(n) for n in line]
+        x = [_x(n) for n in line]
         means, stds = zip(*line.values())
         axes.plot(x, means, **looks[method])
         low, high = ([mean + sign * std for mean, std in line.values()] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=looks[method]["color"], alpha=0.2, linewidth=0)
     if zero_shot is not None:
-        axes.plot(_place(0), zero_shot, **ZERO_SHOT)
+        axes.plot(_x(0), zero_shot, **ZERO_SHOT)
     ticks = [0, *shots]
-    axes.set_xticks([_place(n) for n in ticks], ticks)
-    axes.set_xlim(_place(0) - 0.35, _place(max(shots)) + 0.35)
+    axes.set_xticks([_x(n) for n in ticks], ticks)
+    axes.set_xlim(_x(0) - 0.35, _x(max(shots)) + 0.35)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.grid()
     axes.set_axisbelow(True)
@@ -149,8 +145,8 @@ def _draw_panel(
     axes.tick_params(length=0)
 
 
-def _place(shots: int) -> float:
-    """Where a number of shots stands: each doubling is one step, and so is the one from 0 to 1."""
+def _x(shots: int) -> float:
+    """The x of a number of shots: each doubling is one step, and so is the one from 0 to 1."""
     return log2(shots) + 1 if shots else 0.0
 
 

@@ -110,7 +110,9 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class _Experiment:
+class _Found:
+    """The runs of one point of a curve."""
+
     folder: Path  # holds seed1, seed2, ...
     dataset: str
     backbone: str
@@ -181,11 +183,11 @@ def average_lines(curves: Curves) -> tuple[list[str], dict[Method, Line]]:
         method: {name for name, lines in curves.points.items() if set(curves.shots) <= set(lines.get(method, ()))}
         for method in curves.methods
     }
-    methods = [method for method in curves.methods if complete[method]]
-    names = sorted(set.intersection(*(complete[method] for method in methods))) if methods else []
+    complete = {method: names for method, names in complete.items() if names}
+    names = sorted(set.intersection(*complete.values())) if complete else []
     lines = {
         method: {shots: _average([curves.points[name][method][shots] for name in names]) for shots in curves.shots}
-        for method in methods
+        for method in complete
         if names
     }
     return names, lines
@@ -196,7 +198,7 @@ def _average(datasets: list[Seeds]) -> tuple[float, float]:
     return mean, spread_of_averages(datasets) or 0.0
 
 
-def _experiments(output: Path) -> Iterator[_Experiment]:
+def _experiments(output: Path) -> Iterator[_Found]:
     for folder in sorted(output.glob("*/*/*_*shots")):
         name, (dataset, trainer) = CFG_SHOTS.fullmatch(folder.name), folder.parts[-3:-1]
         if name is None or dataset in NOT_DATASETS:
@@ -205,12 +207,12 @@ def _experiments(output: Path) -> Iterator[_Experiment]:
         for path in (folder, *sorted(folder.iterdir())):
             if seed_folders(path):
                 method = Method(trainer, variant, "" if path == folder else path.name)
-                yield _Experiment(path, dataset, name["backbone"], method, int(name["shots"]), name["cfg"])
+                yield _Found(path, dataset, name["backbone"], method, int(name["shots"]), name["cfg"])
 
 
-def _choose_epochs(experiments: list[_Experiment], notes: list[str]) -> list[_Experiment]:
+def _choose_epochs(experiments: list[_Found], notes: list[str]) -> list[_Found]:
     """Keeps one experiment for each point, and notes the others."""
-    chosen: dict[tuple, _Experiment] = {}
+    chosen: dict[tuple, _Found] = {}
     for experiment in sorted(experiments, key=_is_papers_then_epochs, reverse=True):
         key = (experiment.dataset, experiment.method, experiment.shots)
         if key in chosen:
@@ -219,7 +221,7 @@ def _choose_epochs(experiments: list[_Experiment], notes: list[str]) -> list[_Ex
     return list(chosen.values())
 
 
-def _is_papers_then_epochs(experiment: _Experiment) -> tuple[bool, int]:
+def _is_papers_then_epochs(experiment: _Found) -> tuple[bool, int]:
     cfg, shots = experiment.cfg, experiment.shots
     papers = coop_config(experiment.backbone, experiment.dataset, shots=shots) if shots in FEW_SHOTS else cfg
     return max_epoch(papers) == max_epoch(cfg), max_epoch(cfg)

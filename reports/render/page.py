@@ -115,10 +115,9 @@ def _card(filled: FilledTable, output: Path) -> str:
 
 def _summary(filled: FilledTable) -> str:
     n_missing = sum(1 for _ in filled.cells()) - filled.n_found
-    n_problems, n_warnings = len(filled.problems), len(filled.warnings)
     counted = [f"{n_missing} of {n_missing + filled.n_found} values missing"] if n_missing else []
-    counted += [f"{n_problems} problem{'s' if n_problems > 1 else ''}"] if n_problems else []
-    counted += [f"{n_warnings} warning{'s' if n_warnings > 1 else ''}"] if n_warnings else []
+    counts = {"problem": len(filled.problems), "warning": len(filled.warnings)}
+    counted += [f"{n} {word}{'s' if n > 1 else ''}" for word, n in counts.items() if n]
     return ", ".join(counted)
 
 

@@ -16,15 +16,11 @@ CSV_COLUMNS = (  # numbers and words apart, so that a column has one type
     *("table", "row", "column", "paper", "measured", "std", "seeds", "difference"),
     *("paper_words", "measured_words", "problem"),
 )
+LATEX_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
 LATEX = str.maketrans(
     {
         **{character: "\\" + character for character in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
+        **{character: rf"\text{word}{{}}" for character, word in LATEX_WORDS.items()},
     }
 )
 

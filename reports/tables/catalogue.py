@@ -33,9 +33,9 @@ def select(names: Iterable[str]) -> list[Table]:
 
 
 def commands(name: str) -> list[str]:
-    """Returns the bash command lines that a table or group needs, each once, training before testing.
+    """Returns the bash command lines, run at the repository's root, that a table or group needs: training before testing.
 
-    They hold for the repository's root. Scripts that take one seed are called for each seed of the environment's SEEDS.
+    Scripts that take one seed are called for each seed of the environment's SEEDS.
 
     Raises:
         KeyError: The name is unknown.

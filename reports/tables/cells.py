@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from engine.text import printable
 
 from ..experiments import Experiment
 from ..identity import checked, mismatch
-from ..runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, seed_folders
+from ..runs import END_OF_TEST, END_OF_TRAINING, parse_run, seed_folders
 from ..statistics import spread_of_averages, summarise, warnings_of
 
 
@@ -56,7 +56,11 @@ class Result:
         yield self.experiment
 
     def measure(self, output: Path) -> Value:
-        runs = [self._run(folder) for folder in run_folders(self.experiment, output)]
+        end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
+        runs = [
+            checked(parse_run(folder, keyword=self.keyword, end_signal=end_signal), self.experiment.expected)
+            for folder in run_folders(self.experiment, output)
+        ]
         found = {run.folder.name: run.value for run in runs if run.value is not None}
         problems = tuple(f"{run.folder.relative_to(output)}: {run.problem}" for run in runs if run.value is None)
         if not found:
@@ -68,11 +72,6 @@ class Result:
             return Value(mean, warnings=warnings)
         n_seeds = len(found), len(found)
         return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems, warnings=warnings)
-
-    def _run(self, folder: Path) -> Run:
-        end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
-        run = parse_run(folder, keyword=self.keyword, end_signal=end_signal)
-        return checked(run, self.experiment.expected)
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Average:
             return Value()  # the cells averaged are in the table themselves, and so are their problems
         parts = tuple(each.value is not None for each in measured)
         std = spread_of_averages([each.by_seed for each in measured])
-        return Value(statistics.fmean(found), std, _range_of_seeds(measured), parts=parts)
+        return Value(statistics.fmean(found), std, range_of_seeds(measured), parts=parts)
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class HarmonicMean:
             return Value(problems=("H of an average: base and new are there for different data sets",))
         both = base.value + new.value
         harmonic_mean = 2 * base.value * new.value / both if both else 0.0
-        return Value(harmonic_mean, n_seeds=_range_of_seeds([base, new]), parts=base.parts)
+        return Value(harmonic_mean, n_seeds=range_of_seeds([base, new]), parts=base.parts)
 
 
 @dataclass(frozen=True)
@@ -181,6 +180,7 @@ def word_text(word: str, distance: float) -> str:
     return f"{printable(str(word))} ({distance:.4f})"
 
 
-def _range_of_seeds(values: Sequence[Value]) -> tuple[int, int] | None:
+def range_of_seeds(values: Iterable[Value]) -> tuple[int, int] | None:
+    """Returns the fewest and the most seeds behind some values; None where nothing is drawn."""
     counts = [count for value in values if value.n_seeds for count in value.n_seeds]
     return (min(counts), max(counts)) if counts else None

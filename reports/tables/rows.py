@@ -84,21 +84,27 @@ def dataset_rows(
     return tuple(rows)
 
 
-def with_average(blocks: dict[str, dict[str, Cells]]) -> dict[str, dict[str, Cells]]:
-    """Puts the block of the averages before the blocks of several data sets; blocks: heading -> label -> cells."""
-    if len(blocks) < 2:
-        return blocks
+def block_rows(blocks: Mapping[str, Mapping[str, Cells]]) -> tuple[Row, ...]:
+    """Builds the rows of each data set, and before several data sets those of their average.
+
+    Args:
+        blocks: Heading of the data set -> label of the row -> its cells. The rows of a single block need no heading.
+    """
+    if len(blocks) == 1:
+        [block] = blocks.values()
+        return tuple(Row(label, cells) for label, cells in block.items())
     average = {}
     for label in next(iter(blocks.values())):
         columns = zip(*(block[label] for block in blocks.values()))
         average[label] = tuple(Average(cells) if cells[0] else None for cells in columns)
-    return {"Average": average, **blocks}
+    blocks = {"Average": average, **blocks}
+    return tuple(Row(label, cells, heading) for heading, block in blocks.items() for label, cells in block.items())
 
 
 def few_shot_rows(
     datasets: Mapping[str, str], backbone: str, variants: Mapping[str, dict], papers: Mapping[tuple, float]
 ) -> tuple[Row, ...]:
-    """Builds the rows of FEW_SHOT_COLUMNS for each data set, below those of the average of several data sets.
+    """Builds the rows of FEW_SHOT_COLUMNS; see `block_rows`.
 
     Args:
         datasets: Config's name -> heading.
@@ -116,11 +122,7 @@ def few_shot_rows(
         for label, experiments in runs.items():
             numbers = [papers.get((dataset, label, shots)) for shots in FEW_SHOTS]
             blocks[heading][label] = (None, *map(Result, experiments, numbers))
-    return tuple(
-        Row(label, cells, heading if len(blocks) > 1 else "")
-        for heading, block in with_average(blocks).items()
-        for label, cells in block.items()
-    )
+    return block_rows(blocks)
 
 
 def shift_experiments(source: str, shifted: Iterable[str], backbone: str) -> dict[str, list[Experiment]]:
@@ -180,7 +182,7 @@ def nearest_word_rows(datasets: Mapping[str, str], backbone: str, papers: Mappin
 def base_new_rows(
     datasets: Mapping[str, str], methods: Sequence[Method], papers: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> tuple[Row, ...]:
-    """Builds the rows of BASE_NEW for each data set, below those of the average of several data sets.
+    """Builds the rows of BASE_NEW; see `block_rows`.
 
     Args:
         datasets: Config's name -> heading.
@@ -188,12 +190,10 @@ def base_new_rows(
         papers: Heading -> method's label -> the paper's base, new and H.
     """
     blocks = {heading: {m.label: m.base_new(name) for m in methods} for name, heading in datasets.items()}
-    rows = []
-    for heading, block in with_average(blocks).items():
-        for label, (base, new) in block.items():
-            cells = with_harmonic_mean(base, new, papers.get(heading, {}).get(label, ()))
-            rows.append(Row(label, cells, heading if len(blocks) > 1 else ""))
-    return tuple(rows)
+    return tuple(
+        replace(row, cells=with_harmonic_mean(*row.cells, papers.get(row.group, {}).get(row.label, ())))
+        for row in block_rows(blocks)
+    )
 
 
 def bigger_coop_rows(dataset: str, methods: Sequence[Method], papers: Mapping[str, Sequence[float]]) -> tuple[Row, ...]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, groupby
 from pathlib import Path
 
 from ..experiments import Experiment
-from .cells import Cell, Value
+from .cells import Cell, Value, range_of_seeds
 
 MOST_BESIDE = 4  # columns of a table that is not wide
 
@@ -114,13 +114,13 @@ class FilledTable:
         """The rows with their cells under each heading, without headings under which there is no result."""
         rows = groupby(zip(self.table.rows, self.lines), key=lambda pair: pair[0].group)
         blocks = [(group, list(pairs)) for group, pairs in rows]
-        return [(group, pairs) for group, pairs in blocks if any(_has_value(cells) for _, cells in pairs)]
+        has_value = {cell.row.group for cell in self.cells() if cell.value.value is not None}
+        return [(group, pairs) for group, pairs in blocks if group in has_value]
 
     @property
     def n_seeds(self) -> tuple[int, int] | None:
         """Fewest and most seeds behind a cell; None where nothing seeded is there."""
-        counts = [count for cell in self.cells() for count in cell.value.n_seeds or ()]
-        return (min(counts), max(counts)) if counts else None
+        return range_of_seeds(cell.value for cell in self.cells())
 
     def is_short_of_seeds(self, cell: Filled) -> bool:
         """Whether fewer seeds are behind a cell than behind others of the table."""
@@ -151,7 +151,3 @@ def fill(table: Table, output: Path) -> FilledTable:
         cells = zip(table.columns, row.cells, strict=True)
         lines.append(tuple(cell and Filled(row, column, cell, cell.measure(output)) for column, cell in cells))
     return FilledTable(table, tuple(lines))
-
-
-def _has_value(cells: Iterable[Filled | None]) -> bool:
-    return any(cell and cell.value.value is not None for cell in cells)

@@ -16,7 +16,6 @@ from engine.interruption import Interrupted
 from engine.process_cache import sharing
 from engine.run.folder import is_done, read_results, write_config, write_results
 from launch import workers as jobs
-from reports.render.sweep_table import sweep_table
 from tests.support.script_calls import call, commands
 from tests.support.tiny_run import repeatable
 
@@ -177,7 +176,7 @@ class TestRefused:
 class TestTable:
     def test_means_and_words(self):
         cells = {(1, 1): 50.0, (1, 2): 53.0, (1, 3): 56.0, (2, 1): 60.0, (2, 2): "failed", (4, 3): "done"}
-        lines = sweep_table(cells, [1, 2, 4, 8], [1, 2, 3]).splitlines()
+        lines = sweep.table_text(cells, [1, 2, 4, 8], [1, 2, 3]).splitlines()
         assert [line.split() for line in (lines[0], *lines[2:])] == [
             ["shots", "seed", "1", "seed", "2", "seed", "3", "mean", "+-", "std"],
             ["1", "50.00", "53.00", "56.00", "53.00", "+-", "2.45"],  # sqrt((9 + 0 + 9) / 3)
