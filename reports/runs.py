@@ -53,15 +53,12 @@ class Run:
 
 
 def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> Run:
-    """Reads one run.
+    """Reads one run: with its value in percent, or with the reason why it has none.
 
     Args:
         folder: The run's folder.
         keyword: The result to read, as it stands in log.txt.
         end_signal: The line of log.txt after which a result counts.
-
-    Returns:
-        The run with its value in percent, or with the reason why it has none.
     """
     path = record(folder)
     if path is None:

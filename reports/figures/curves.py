@@ -59,10 +59,7 @@ ZERO_SHOT = {"color": "#222222", "marker": "*", "markersize": 10, "linestyle": "
 
 
 def draw_figure(curves: Curves) -> Figure:
-    """Draws a panel for each data set, and before them their average if there are several.
-
-    The average is over the data sets on which all its methods are complete, and says how many these are.
-    """
+    """Draws a panel for each data set; before several one for their average, which says over how many it is."""
     looks = choose_looks(curves.methods)
     panels = [(TITLES.get(name, printable(name)), dataset_lines(curves, name), [name]) for name in curves.datasets]
     averaged, lines = average_lines(curves)

@@ -182,10 +182,9 @@ def _figure(table: Table, output: Path) -> str:
 
     backbone, datasets = CURVES[table.name]
     curves = find_curves(output, backbone=backbone, datasets=datasets)
-    for name, lines in list(curves.points.items()):
-        curves.points[name] = {method: points for method, points in lines.items() if len(points) > 1}  # one is no curve
-        if not curves.points[name]:
-            del curves.points[name]
+    # A point alone is no curve.
+    points = {name: {m: line for m, line in lines.items() if len(line) > 1} for name, lines in curves.points.items()}
+    curves.points = {name: lines for name, lines in points.items() if lines}
     return f"<figure>{svg(draw_figure(curves))}</figure>\n" if curves.points else ""
 
 

@@ -71,7 +71,7 @@ def to_csv(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) 
             problems = filter(None, (missing, *marks(filled, cell), *value.problems, *value.warnings))
             seeds = min(value.n_seeds) if value.n_seeds else None
             numbers = _number(cell.cell.paper), _number(value.value), _number(value.std), seeds, cell.difference
-            words = _words(cell.cell.paper), _words(value.value)
+            words = (each if isinstance(each, str) else None for each in (cell.cell.paper, value.value))
             writer.writerow([filled.table.name, cell.row.name, cell.column, *numbers, *words, "; ".join(problems)])
     return text.getvalue()
 
@@ -149,7 +149,3 @@ def _latex(text: str) -> str:
 
 def _number(value: float | int | str | None) -> float | int | None:
     return round(value, 4) if isinstance(value, float) else value if isinstance(value, int) else None
-
-
-def _words(value: float | int | str | None) -> str | None:
-    return value if isinstance(value, str) else None

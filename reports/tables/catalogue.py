@@ -33,7 +33,7 @@ def select(names: Iterable[str]) -> list[Table]:
 
 
 def commands(name: str) -> list[str]:
-    """Returns the bash command lines, run at the repository's root, that a table or group needs: training before testing.
+    """Returns the bash command lines that a table or group needs, training before testing; see `Experiment`.
 
     Scripts that take one seed are called for each seed of the environment's SEEDS.
 

@@ -110,12 +110,15 @@ class Average:
         return Value(statistics.fmean(found), std, range_of_seeds(measured), parts=parts)
 
 
+Mean = Result | Average
+
+
 @dataclass(frozen=True)
 class HarmonicMean:
     """2 b n / (b + n) of a base and a new accuracy that are means already: over seeds, or over seeds and data sets."""
 
-    base: Result | Average
-    new: Result | Average
+    base: Mean
+    new: Mean
     paper: float | None = None
 
     def experiments(self) -> Iterator[Experiment]:
@@ -135,10 +138,7 @@ class HarmonicMean:
 
 @dataclass(frozen=True)
 class NearestWord:
-    """The vocabulary's word nearest to a context vector, and its distance, in the run of the first seed there is.
-
-    They are read from nearest_words.json, which interpret_prompt.py writes beside the run's log.
-    """
+    """The word nearest to a context vector, and its distance, as interpret_prompt.py wrote it for the first seed."""
 
     experiment: Experiment
     vector: int  # from 1
@@ -164,7 +164,7 @@ class NearestWord:
         return Value(text, problems=problems)
 
 
-Cell = Result | Average | HarmonicMean | NearestWord
+Cell = Mean | HarmonicMean | NearestWord
 
 
 def run_folders(experiment: Experiment, output: Path) -> list[Path]:

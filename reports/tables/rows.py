@@ -20,7 +20,7 @@ from ..experiments import (
     transfer_source,
     zero_shot,
 )
-from .cells import Average, Cell, HarmonicMean, NearestWord, Parameters, Result, word_text
+from .cells import Average, Cell, HarmonicMean, Mean, NearestWord, Parameters, Result, word_text
 from .table import Row
 
 FEW_SHOT_COLUMNS = ("0 shots", "1 shot", *(f"{shots} shots" for shots in FEW_SHOTS[1:]))
@@ -207,9 +207,7 @@ def bigger_coop_rows(dataset: str, methods: Sequence[Method], papers: Mapping[st
     return tuple(rows)
 
 
-def with_harmonic_mean(
-    base: Result | Average, new: Result | Average, papers: Sequence[float]
-) -> tuple[Result | Average, Result | Average, HarmonicMean]:
+def with_harmonic_mean(base: Mean, new: Mean, papers: Sequence[float]) -> tuple[Mean, Mean, HarmonicMean]:
     """Returns the cells of BASE_NEW beside the paper's numbers, if there are any."""
     paper_base, paper_new, paper_h = papers or (None, None, None)
     base, new = replace(base, paper=paper_base), replace(new, paper=paper_new)
