@@ -46,7 +46,7 @@ def variants() -> Table:
         for position in ("end", "middle", "front")
     )
     columns = ("One context", "Class-specific")
-    return _table("variants", "CoOp's position of the class token and kind of context", columns, rows, "M = 16, 16 shots.")
+    return _table("variants", "CoOp's class-token position and kind of context", columns, rows, "M = 16, 16 shots.")
 
 
 def shift() -> Table:
