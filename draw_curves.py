@@ -3,8 +3,8 @@
 Run: python draw_curves.py --out curves.pdf
      python draw_curves.py --dataset caltech101 dtd --backbone vit_b16 --out curves.png
 
-Reads the output folder alone; what is left out, or is over fewer seeds than the rest, is said. With several data sets
-there is a panel for their average, over those on which all its methods have all numbers of shots.
+A note names what is left out, and what has fewer seeds than the rest. Several data sets get a panel for their average,
+over those on which all its methods have all numbers of shots.
 """
 
 import argparse
@@ -12,11 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from parse_test_res import check_directory
+from engine.text import printable
 from reports.experiments import FEW_SHOTS
-from reports.figures.curves import draw_figure, save_figure
 from reports.figures.few_shot import Curves, find_curves
-from reports.runs import printable
+from reports.paths import check_folder, check_parent
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -26,11 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         check_out(args.out)
-        output = check_directory(args.output_dir)
+        output = check_folder(args.output_dir, "--output-dir")
         curves = find_curves(output, backbone=args.backbone, datasets=args.dataset, shots=args.shots)
         for note in curves.notes:
             print(f"Note: {printable(note)}.", file=sys.stderr)
         check_found(curves, args)
+        from reports.figures.curves import draw_figure, save_figure  # imports matplotlib, which --help does not need
+
         save_figure(draw_figure(curves), args.out)
     except (OSError, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -61,9 +62,8 @@ def check_out(path: Path) -> None:
         FileNotFoundError: Its folder does not exist.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--out is {path}, expected a name that ends in {', '.join(SUFFIXES)}. Change the ending.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--out is {path}, expected a folder that exists. Make {path.absolute().parent} first.")
+        raise ValueError(f"--out is {path}; its name must end in one of {', '.join(SUFFIXES)}.")
+    check_parent(path, "--out")
 
 
 def check_found(curves: Curves, args: argparse.Namespace) -> None:
@@ -77,7 +77,7 @@ def check_found(curves: Curves, args: argparse.Namespace) -> None:
         asked = f" of {', '.join(missing)}" if missing else ""
         asked += f" with {args.backbone}" if args.backbone else ""
         raise ValueError(
-            f"{args.output_dir} holds no finished few-shot run{asked}, expected results in folders such as "
+            f"{args.output_dir} holds no finished few-shot run{asked}. Such runs are in folders like "
             f"{args.output_dir}/caltech101/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed1. "
             "Run `bash scripts/reproduce.sh few_shot`, or check --output-dir, --dataset, --backbone and --shots."
         )

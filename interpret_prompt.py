@@ -1,4 +1,4 @@
-"""Prints the vocabulary's words that lie nearest to each learned context vector, with their Euclidean distances.
+"""Prints the words of the vocabulary nearest to each learned context vector, with their Euclidean distances.
 
 Paper: Learning to Prompt for Vision-Language Models, Zhou, Yang, Loy, Liu, IJCV 2022, https://arxiv.org/abs/2109.01134
 (Table 4)
@@ -8,8 +8,8 @@ Paper: Learning to Prompt for Vision-Language Models, Zhou, Yang, Loy, Liu, IJCV
 Run: python interpret_prompt.py output/imagenet/CoOp/rn50_ep50_16shots/nctx16_cscFalse_ctpend/seed1 3
      python interpret_prompt.py model.pth.tar-50 3 --backbone RN50 --json --output words.json
 
-FPATH is a checkpoint or a run's folder, whose newest one is read. A token that only begins a word is shown as "pho…",
-bytes that cannot be printed as \\xf0. CoCoOp's context is the one before its Meta-Net's shift.
+FPATH is a checkpoint, or a run's folder, whose newest checkpoint is read. A token that only begins a word is shown as
+"pho…", bytes that cannot be printed as \\xf0. CoCoOp's context is the one before its Meta-Net's shift.
 """
 
 import argparse
@@ -28,7 +28,9 @@ from engine.checkpoint import load_checkpoint, newest_checkpoint, saved_epoch
 from engine.config.load import read_yaml
 from engine.files import missing_path, write_atomically
 from engine.registry import near_name
+from engine.run.names import CONFIG, LOG
 from engine.text import encodable, printable
+from reports.paths import check_parent
 
 LOGGED_BACKBONE = re.compile(r"^ *BACKBONE:\n(?:.*\n){0,3}? +NAME: *(\S.*)$|Loading CLIP \(backbone: (.+)\)$", re.M)
 
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints or writes the nearest words and returns the exit code: 0, or 1 after an error, which is printed."""
     args = parse_args(argv)
     try:
-        check_output(args.output)
+        check_parent(args.output, "--output")
         report = interpret(args.fpath, args.topk, backbone=args.backbone, classname=args.classname)
         text = json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report)
         if args.output is None:
@@ -58,22 +60,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("topk", metavar="TOPK", type=int, help="words for each vector")
     parser.add_argument("--json", action="store_true", help="JSON instead of text")
     parser.add_argument("--output", type=Path, metavar="FILE", help="file to write instead of printing")
-    parser.add_argument(
-        "--backbone", default="", metavar="NAME", help="CLIP that was trained with (default: the run's)"
-    )
-    parser.add_argument("--class", dest="classname", default="", metavar="NAME", help="of class-specific contexts: one")
+    parser.add_argument("--backbone", default="", metavar="NAME", help="CLIP used in training (default: the run's)")
+    parser.add_argument("--class", dest="classname", default="", metavar="NAME", help="the context of this class alone")
     return parser.parse_args(argv)
-
-
-def check_output(path: Path | None) -> None:
-    """Says whether the file to write, if there is one, can be.
-
-    Raises:
-        FileNotFoundError: Its folder does not exist.
-    """
-    if path is not None and not path.absolute().parent.is_dir():
-        folder = path.absolute().parent
-        raise FileNotFoundError(f"--output is {path}, expected a folder that exists. Make {folder} first.")
 
 
 def interpret(fpath: Path, topk: int, *, backbone: str = "", classname: str = "") -> dict[str, Any]:
@@ -83,36 +72,36 @@ def interpret(fpath: Path, topk: int, *, backbone: str = "", classname: str = ""
         fpath: A checkpoint, or the folder of a run.
         topk: Number of words for each vector.
         backbone: Name or path of the CLIP; "": what the run's config.yaml or log.txt says.
-        classname: Of class-specific contexts the one to look at, by name or index from 0; "": all.
+        classname: The class whose context is looked at, by name or index from 0; "": all contexts.
 
     Returns:
         "checkpoint", "backbone", "epoch" and "vectors": a list of {"vector": from 1, "words": [{"word", "token",
-        "distance"}, ...]}, with "class" for class-specific contexts; a "note" for a context that is not the whole one.
+        "distance"}, ...]}, with "class" for class-specific contexts. With CoCoOp also a "note".
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        ValueError: The backbone, the class or the number of words does not go with it; or the run's files name a
+        ValueError: The backbone, the class or the number of words does not fit it; or the run's files name a
             TorchScript archive as the backbone.
     """
     path = find_checkpoint(fpath)
     checkpoint = load_checkpoint(path)
     contexts = choose_contexts(path, checkpoint, classname)
-    is_given, backbone = bool(backbone), backbone or find_backbone(path)
-    embedding = read_embedding(backbone, trusted=is_given)
+    trusted, backbone = bool(backbone), backbone or find_backbone(path)  # the user named it, not a file of the run
+    embedding = read_embedding(backbone, trusted=trusted)
     ctx = torch.cat([vectors for _, vectors in contexts])
     if ctx.shape[1] != embedding.shape[1]:
         raise ValueError(
-            f"The context vectors of {path} are {ctx.shape[1]} wide, expected {embedding.shape[1]}, the width of "
-            f"{backbone}'s token embedding. Name the CLIP that they were trained with: --backbone NAME."
+            f"The context vectors of {path} are {ctx.shape[1]} wide, but the token embedding of {backbone} is "
+            f"{embedding.shape[1]} wide. Name the CLIP that they were trained with: --backbone NAME."
         )
     distances, tokens = nearest_words(ctx, embedding, topk)
-    places = [(name, m) for name, vectors in contexts for m in range(1, 1 + len(vectors))]
+    labels = [(name, m) for name, vectors in contexts for m in range(1, 1 + len(vectors))]
     report = {"checkpoint": str(path), "backbone": backbone, "epoch": saved_epoch(checkpoint, path)}
     if any(key.startswith("meta_net.") for key in checkpoint["state_dict"]):
         report["note"] = "CoCoOp: the context without the shift that its Meta-Net adds for each image"
     report["vectors"] = [
         {**({} if name is None else {"class": name}), "vector": m, "words": _words(*row)}
-        for (name, m), row in zip(places, zip(distances.tolist(), tokens.tolist()), strict=True)
+        for (name, m), row in zip(labels, zip(distances.tolist(), tokens.tolist()), strict=True)
     ]
     return report
 
@@ -130,29 +119,29 @@ def find_checkpoint(fpath: Path) -> Path:
     newest = newest_checkpoint(fpath / "prompt_learner") or newest_checkpoint(fpath)
     if newest is None:
         raise FileNotFoundError(
-            f"FPATH is the folder {fpath}, expected one with prompt_learner/model.pth.tar-EPOCH. "
+            f"FPATH is the folder {fpath}, which has no prompt_learner/model.pth.tar-EPOCH. "
             "Name a run of CoOp or CoCoOp that has saved a checkpoint."
         )
     return newest
 
 
 def choose_contexts(path: Path, checkpoint: dict[str, Any], classname: str) -> list[tuple[str | None, Tensor]]:
-    """Returns the learned vectors (M, D) by class; the class is None where one context serves all.
+    """Returns the learned vectors (M, D) by class; the class is None if all classes share one context.
 
     Raises:
-        ValueError: There are none, or not for this class.
+        ValueError: There are none, or none for this class.
     """
     ctx = checkpoint["state_dict"].get("ctx")
     if ctx is None or ctx.dim() not in (2, 3) or not ctx.numel():
         entries = "the entries " + printable(", ".join(checkpoint["state_dict"]))
         found = entries if ctx is None else f"a `ctx` of shape {tuple(ctx.shape)}"
         raise ValueError(
-            f"The checkpoint {path} has {found}, expected `ctx`, learned vectors (M, D) or (C, M, D). "
+            f"The checkpoint {path} has {found}; learned vectors are an entry `ctx` of shape (M, D) or (C, M, D). "
             "Name a checkpoint of CoOp or CoCoOp."
         )
     if ctx.dim() == 2:
         if classname:
-            raise ValueError(f"--class is {classname!r}, expected none: one context serves all classes. Leave it out.")
+            raise ValueError(f"--class is {classname!r}, but all classes share one context. Leave --class out.")
         return [(None, ctx)]
     names = checkpoint.get("classnames")
     if not isinstance(names, list) or len(names) != len(ctx) or not all(isinstance(name, str) for name in names):
@@ -168,26 +157,26 @@ def _class_index(names: list[str], classname: str) -> int:
     if classname.isdecimal() and int(classname) < len(names):
         return int(classname)
     raise ValueError(
-        f"--class is {classname!r}, expected the name of a class that was learned, or an index from 0 to "
+        f"--class is {classname!r}; it must be the name of a class that was learned, or an index from 0 to "
         f"{len(names) - 1}.{near_name(classname, names)}"
     )
 
 
 def find_backbone(path: Path) -> str:
-    """Returns the backbone that the config.yaml, or else the log.txt, of a checkpoint's run names.
+    """Returns the backbone that the config.yaml of a checkpoint's run names, or else its log.txt.
 
     Raises:
-        ValueError: Neither says it.
+        ValueError: Neither names it.
     """
     folders = (path.absolute().parent, path.absolute().parent.parent)
-    for config in filter(Path.is_file, (folder / "config.yaml" for folder in folders)):
+    for config in filter(Path.is_file, (folder / CONFIG for folder in folders)):
         if name := read_yaml(config).get("MODEL.BACKBONE.NAME"):
             return str(name)
-    for log in filter(Path.is_file, (folder / "log.txt" for folder in folders)):
+    for log in filter(Path.is_file, (folder / LOG for folder in folders)):
         if found := LOGGED_BACKBONE.findall(log.read_text(encoding="utf-8", errors="replace")):
             return "".join(found[-1]).strip("'\" ")
     raise ValueError(
-        f"The backbone of {path} is unknown: neither config.yaml nor log.txt of its run names it. "
+        f"The backbone of {path} is unknown: neither {CONFIG} nor {LOG} of its run names it. "
         "Name the CLIP that it was trained with: --backbone NAME."
     )
 

@@ -3,24 +3,23 @@
 Run: python parse_test_res.py output/caltech101/CoOp/rn50_ep50_16shots/nctx16_cscFalse_ctpend
      python parse_test_res.py output/evaluation/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/caltech101 --test-log
 
-DIRECTORY holds one folder for each run (seed1, seed2, ...). A run that has ended has a results.json, which is read;
-where it is missing, as in the original's runs, log.txt is: what counts is the last `* accuracy: 92.01%` after the line
-`Finish training` (--test-log: `=> result`), unless the log goes on after it with another epoch or another start.
-Differs from the original: a run without that is named and left out; the original stopped or counted an earlier result.
+DIRECTORY holds one folder for each run (seed1, seed2, ...). The results.json of a finished run is read. Without one, as
+in the original's runs, log.txt is: the last `* accuracy: 92.01%` after the line `Finish training` (--test-log:
+`=> result`) counts, unless the log goes on after it with another epoch or another start.
+Differs from the original: a run without a result is named and left out. The original stopped or counted an earlier one.
 """
 
 import argparse
-import math
 import re
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
-from reports.identity import differences
-from reports.runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable, record, seed_of
-
-WIDE = 5.0  # points: three seeds then give a mean to 3.5, std / sqrt(n - 1), and few methods differ by more
+from engine.text import printable
+from reports.paths import check_folder
+from reports.runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, record
+from reports.statistics import summarise, warnings_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = report_experiments if args.multi_exp else report_experiment
         report(
-            check_directory(args.directory),
+            check_folder(args.directory, "DIRECTORY"),
             keyword=args.keyword,
             end_signal=END_OF_TEST if args.test_log else END_OF_TRAINING,
             ci95=args.ci95,
@@ -45,27 +44,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Prints the mean and the spread of finished runs.")
     parser.add_argument("directory", type=Path, help="folder that holds one folder for each run, such as seed1")
     parser.add_argument("--ci95", action="store_true", help="print 1.96 std / sqrt(n) instead of the std")
-    parser.add_argument("--test-log", action="store_true", help="the logs come from testing only (--eval-only)")
+    parser.add_argument("--test-log", action="store_true", help="the logs are of tests alone (--eval-only)")
     parser.add_argument("--multi-exp", action="store_true", help="the directory holds several experiments")
     parser.add_argument("--keyword", default="accuracy", help="result to read: accuracy, error, macro_f1, ...")
     return parser.parse_args(argv)
-
-
-def check_directory(directory: Path) -> Path:
-    """Returns the directory.
-
-    Raises:
-        FileNotFoundError: It does not exist, or is not a folder.
-    """
-    if directory.is_dir():
-        return directory
-    path = directory.absolute()
-    if path.exists():
-        raise FileNotFoundError(f"DIRECTORY is the file {path}, expected a folder. Name the folder above the runs.")
-    exists = next(parent for parent in path.parents if parent.exists())
-    raise FileNotFoundError(
-        f"DIRECTORY {path} does not exist (the part that does: {exists}). Check the spelling, or start the runs first."
-    )
 
 
 def report_experiments(directory: Path, *, keyword: str, end_signal: str, ci95: bool = False) -> float:
@@ -82,10 +64,10 @@ def report_experiments(directory: Path, *, keyword: str, end_signal: str, ci95: 
             print(f"Warning: left out {printable(str(experiment))}: {printable(str(error))}")
     if not means:
         raise ValueError(
-            f"{directory} holds no experiment with a finished run (folders: {len(experiments)}), expected at least "
-            "one. With --multi-exp name the folder above the experiments; without it, the folder above the runs."
+            f"{directory} holds no experiment with a finished run (folders: {len(experiments)}). "
+            "With --multi-exp name the folder above the experiments; without it, the folder above the runs."
         )
-    average = statistics.fmean(means)
+    average = fmean(means)
     print("Average performance")
     print(f"* {keyword}: {average:.2f}%")
     if len(means) < len(experiments):
@@ -122,37 +104,8 @@ def report_experiment(directory: Path, *, keyword: str, end_signal: str, ci95: b
     return mean
 
 
-def summarise(values: Sequence[float], ci95: bool = False) -> tuple[float, float]:
-    """Returns the mean of n >= 1 values and their population standard deviation, or with ci95 1.96 std / sqrt(n)."""
-    std = statistics.pstdev(values)
-    return statistics.fmean(values), 1.96 * std / math.sqrt(len(values)) if ci95 else std
-
-
-def warnings_of(runs: Sequence[Run]) -> list[str]:
-    """Returns what makes the mean of runs doubtful: what they say themselves, seeds configured otherwise or far apart.
-
-    Seeds are far apart if their population standard deviation is over WIDE points and over three times what so few test
-    images alone would give, the binomial standard deviation of an accuracy. For scale (COOP.md, docs/SHAPES.md): 0.15
-    points in the authors' documentation, 1.72 with one shot of each class of `shapes`, 3.78 on one of its shifted sets.
-    """
-    found = [f"{printable(run.folder.name)}: {warning}" for run in runs for warning in run.warnings]
-    seeds = [run for run in runs if seed_of(run.folder) is not None]
-    if len(seeds) < 2:
-        return found
-    found += filter(None, [differences(seeds)])
-    mean, std = summarise([run.value for run in seeds])
-    total = min((run.total for run in seeds if run.total), default=math.inf)
-    limit = max(WIDE, 3 * math.sqrt(max(0.0, mean * (100 - mean)) / total))
-    if std > limit:
-        found.append(
-            f"The standard deviation over {len(seeds)} seeds is {std:.2f} points, expected at most {limit:.2f}. "
-            "Look into the log of the seed that stands apart, or run more seeds."
-        )
-    return found
-
-
 def parse_experiment(directory: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> list[Run]:
-    """Reads every run in the directory, seed2 before seed10; a directory that is a run itself is the only one."""
+    """Reads every run in the directory, seed2 before seed10; or the directory itself if it is a run."""
     folders = [directory] if record(directory) else _subfolders(directory)
     return [parse_run(folder, keyword=keyword, end_signal=end_signal) for folder in folders]
 
@@ -163,7 +116,7 @@ def _subfolders(directory: Path) -> list[Path]:
 
 
 def _parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)  # text and digits alternate, so that the parts of two names compare
+    return re.split(r"(\d+)", name)  # text and digits alternate, so two names can be compared part by part
 
 
 def _nothing_finished(directory: Path, n_runs: int) -> str:
@@ -171,7 +124,7 @@ def _nothing_finished(directory: Path, n_runs: int) -> str:
         remedy = "Its folders hold runs themselves: add --multi-exp, or name one of them."
     else:
         remedy = "Start the runs or finish them, or name the folder above seed1, seed2, ..."
-    return f"{directory} holds no finished run (run folders: {n_runs}), expected at least one. {remedy}"
+    return f"{directory} holds no finished run (run folders: {n_runs}). {remedy}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.render.output import write_whole
+from engine.files import write_atomically
+from reports.paths import check_folder, check_parent
 from reports.render.page import to_html
 from reports.render.text import to_csv, to_latex, to_markdown, to_text
 from reports.tables.catalogue import GROUPS, TABLES, select
@@ -25,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints or writes the report and returns the exit code: 0, or 1 if there is nothing to report."""
     args = parse_args(argv)
     try:
-        check_out(args.out)
+        check_parent(args.out, "--out")
         filled, empty = collect(select(args.tables or GROUPS), args.output_dir)
         text = FORMATS[args.format](filled, empty, args.output_dir)
         if args.out is None:
             print(text, end="")
         else:
-            write_whole(args.out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            write_atomically(args.out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
             print(f"Written: {args.out} (tables: {len(filled)})")
     except (KeyError, ValueError, OSError) as error:
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
@@ -50,16 +51,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_out(path: Path | None) -> None:
-    """Says whether a report can be written to the path.
-
-    Raises:
-        FileNotFoundError: Its folder does not exist.
-    """
-    if path is not None and not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--out is {path}, expected a file in a folder that exists. Make {path.parent} first.")
-
-
 def collect(tables: Sequence[Table], output: Path) -> tuple[list[FilledTable], list[Table]]:
     """Fills the tables in.
 
@@ -75,19 +66,13 @@ def collect(tables: Sequence[Table], output: Path) -> tuple[list[FilledTable], l
         ValueError: No table has a result.
     """
     first = f"bash scripts/reproduce.sh {tables[0].name if len(tables) < len(TABLES) else 'shapes'}"
-    if not output.is_dir():
-        raise FileNotFoundError(
-            f"--output-dir is {output.absolute()}, which is no folder, expected the one of all runs. "
-            f"Check the spelling, or run {first} first."
-        )
+    check_folder(output, "--output-dir", f"Check the spelling, or run {first} first.")
     filled = [fill(table, output) for table in tables]
     found = [table for table in filled if table.n_found]
     if not found:
         names = ", ".join(table.name for table in tables)
         problems = "".join(dict.fromkeys(f"\n  {problem}" for table in filled for problem in table.problems))
-        raise ValueError(
-            f"{output} holds no result of {names}, expected at least one finished run. Run {first} first.{problems}"
-        )
+        raise ValueError(f"{output} holds no finished run of {names}. Run {first} first.{problems}")
     return found, [table.table for table in filled if not table.n_found]
 
 

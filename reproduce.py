@@ -1,9 +1,9 @@
-"""Runs what tables of the papers need, skipping what is done, then prints them beside the papers' numbers.
+"""Runs what tables of the papers need, skips what is done, then prints the tables beside the papers' numbers.
 
     tables -> command lines -> the calls that a dry run of each prints -> what is left of them -> workers -> report
 
-What a run says stands in its log.txt alone. A test waits for the run that trains its model; a run that fails is named
-at the end, and the others go on.
+The output of a run is in its log.txt alone. A test waits for the run that trains its model. If a run fails, the others
+go on, and it is named at the end.
 
 Run: bash scripts/reproduce.sh shapes
 """
@@ -20,21 +20,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-if __name__ == "__main__":  # while the imports below take their seconds, Ctrl-C leaves no traceback
+if __name__ == "__main__":  # Ctrl-C during the imports leaves no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import report
-import train
 from engine.config.load import ConfigError
-from engine.run.folder import is_done
 from launch.plan import default_jobs, print_failures, print_left, print_line, print_plan, run, until_interrupted
 from launch.workers import Job
 from reports.tables import catalogue as tables
 
-# Each command line sets its own; none is of a plug-in.
+# Command lines set their own, so the caller's are not passed on. No table is of a plug-in.
 SCRIPT_VARIABLES = {"TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE", "PLUGIN", "PLUGIN_CONFIG"}
-# A script prints $PYTHON in a dry run; a command line that is no script runs it, and so prints itself. Bash reads the
-# words of what was printed: it quotes what its locale cannot print as $'...', which shlex does not know.
+# In a dry run a script prints its calls of $PYTHON. A command line without a script calls $PYTHON itself, which is a
+# function that prints. Bash reads the printed words: it quotes some as $'...', which shlex does not know.
 DRY_RUN = r"""set -o pipefail; export DRY_RUN=1 PYTHON=python; python() { printf 'python'; printf ' %q' "$@"; echo; }
 eval "$1" | while IFS= read -r call; do eval "printf '%s\0' $call"; echo; done"""
 
@@ -65,14 +63,16 @@ def reproduce(args: argparse.Namespace) -> int:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description="Runs what tables of the papers need, skipping what is done.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="+", metavar="TABLE", help="name of a table, or coop, cocoop or shapes")
     parser.add_argument("--output-dir", default="output", help="folder of all runs")
-    parser.add_argument("--jobs", type=int, default=default_jobs(), help="runs side by side (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, help="runs side by side (default: one a GPU, else one a core up to 4)")
     parser.add_argument("--dry-run", action="store_true", help="only list the commands and what is left")
     args = parser.parse_args(argv)
+    if args.jobs is None:
+        args.jobs = default_jobs()
     if args.jobs < 1:
-        parser.error(f"--jobs is {args.jobs}, expected at least 1. Set JOBS to the number of runs side by side.")
+        parser.error(f"--jobs is {args.jobs}; it is the number of runs side by side, 1 or more.")
     return args
 
 
@@ -80,7 +80,7 @@ def plan(commands: Sequence[str], output_dir: str) -> list[Job]:
     """Returns the calls that command lines make, each once.
 
     Raises:
-        ConfigError: With what is wrong in any of them, before anything is run.
+        ConfigError: With all that is wrong; no run has started.
     """
     jobs: dict[Path, Job] = {}
     errors: dict[str, list[str]] = {}  # message -> the command lines that it is about
@@ -94,13 +94,12 @@ def plan(commands: Sequence[str], output_dir: str) -> list[Job]:
         except ConfigError as error:
             errors.setdefault(str(error), []).append(command)
     if errors:
-        places = {error: lines[0] + and_others(lines) for error, lines in errors.items()}
-        raise ConfigError("\n".join(f"{place}\n{error}" for error, place in places.items()))
+        raise ConfigError("\n".join(f"{lines[0]}{and_others(lines)}\n{error}" for error, lines in errors.items()))
     return list(jobs.values())
 
 
 def dry_run(command: str, output_dir: str) -> subprocess.CompletedProcess:
-    """Has bash print the calls that a command line makes, one on a line, each word with a null character behind it."""
+    """Returns the calls that a command line makes, as bash prints them: one a line, words end with a null."""
     environment = {name: value for name, value in os.environ.items() if name not in SCRIPT_VARIABLES}
     environment["OUTPUT"] = output_dir
     return subprocess.run(["bash", "-c", DRY_RUN, "bash", command], env=environment, capture_output=True, text=True)
@@ -110,7 +109,7 @@ def calls_of(printed: subprocess.CompletedProcess) -> list[list[str]]:
     """Returns the words of each call that a dry run printed.
 
     Raises:
-        ConfigError: If the script refuses its arguments.
+        ConfigError: The script refuses its arguments.
     """
     if printed.returncode:
         raise ConfigError(printed.stderr.strip())
@@ -121,10 +120,13 @@ def read_call(command: str, words: Sequence[str]) -> Job:
     """Reads `python PROGRAM.py ARGUMENTS ...`: what it makes, what it needs, and whether it is done."""
     program, argv = Path(words[1]).stem, tuple(words[2:])
     if program == "train":
+        import train  # takes seconds, which --help does not need
+        from engine.run.folder import is_done
+
         cfg = train.setup_cfg(train.parse_args(list(argv)))
         needs = Path(cfg.RUN.MODEL_DIR).absolute() if cfg.RUN.MODEL_DIR else None
         return Job(command, program, argv, Path(cfg.OUTPUT_DIR).absolute(), needs, is_done(cfg))
-    # interpret_prompt.py: it reads a checkpoint, its first argument, and writes the file after --output.
+    # interpret_prompt.py reads a checkpoint, its first argument, and writes the file after --output.
     checkpoint, target = Path(argv[0]).absolute(), Path(argv[argv.index("--output") + 1]).absolute()
     done = target.is_file() and checkpoint.is_file() and target.stat().st_mtime_ns >= checkpoint.stat().st_mtime_ns
     return Job(command, program, argv, target, checkpoint.parent.parent, done)

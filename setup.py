@@ -74,6 +74,7 @@ setup(
     py_modules=MODULES,
     package_data={
         "clip": ["VOCABULARY.md", "bpe_simple_vocab_16e6.txt.gz", "shapes.npz"],
+        "reports.render": ["page.css"],
         "reports.tables": ["paper.yaml"],
     },
     install_requires=REQUIREMENTS,

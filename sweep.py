@@ -1,9 +1,9 @@
-"""Runs a grid of numbers of shots and seeds, skipping what is done, and shows it as a table that fills in.
+"""Runs a grid of numbers of shots and seeds, skips what is done, and shows a table that fills in.
 
     shots x seeds -> a call of train.py each -> workers -> table
 
-The runs are those of scripts/coop/main.sh, of CoCoOp those of scripts/cocoop/xd_train.sh, of LinearProbe those of
-scripts/linear_probe/main.sh: same folders, configs and results. A worker does many; they share its CLIP and features.
+A run is one of scripts/coop/main.sh, with CoCoOp of scripts/cocoop/xd_train.sh, with LinearProbe of
+scripts/linear_probe/main.sh: same folder, config and result. A worker does many runs, which share CLIP and features.
 
 Run: python sweep.py --dataset shapes --shots 1 2 4 8 16 --seeds 1 2 3 --cfg tiny
 """
@@ -15,17 +15,17 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-if __name__ == "__main__":  # while the imports below take their seconds, Ctrl-C leaves no traceback
+if __name__ == "__main__":  # Ctrl-C during the imports leaves no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import train
+from tabulate import tabulate
+
 from engine.config.load import ConfigError
 from engine.config.plugins import plugins
-from engine.run.folder import is_done, resolve_seed
 from launch import ray as ray_jobs
 from launch.plan import (
     Finish,
@@ -41,14 +41,15 @@ from launch.plan import (
 )
 from launch.workers import Job
 from reports.experiments import EPOCHS, Experiment, coop, coop_config, transfer_source
-from reports.tables.sweep import to_text
+from reports.statistics import summarise
 
 PROMPT = {"nctx": 16, "csc": "False", "ctp": "end"}  # flags of CoOp and methods like it, and their defaults
-WITHOUT_PROMPT = ("CoCoOp", "LinearProbe")  # their configs say it, or there is none
+WITHOUT_PROMPT = ("CoCoOp", "LinearProbe")  # trainers that take none of these flags
 SET_BY_FLAGS = {"SEED": "--seeds", "DATASET.NUM_SHOTS": "--shots", "OUTPUT_DIR": "--output-dir"}
-REDRAW = "\033[{}F\033[J"  # to the start of so many lines above, and all behind it cleared
+REDRAW = "\033[{}F\033[J"  # moves up so many lines and clears what follows
 
 Grid = dict[tuple[int, int], Job]  # by shots and seed
+Cells = Mapping[tuple[int, int], float | str]  # by shots and seed: accuracy in percent, or a word
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +80,7 @@ def sweep(args: argparse.Namespace) -> int:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description="Runs a grid of numbers of shots and seeds, skipping what is done.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help="configs/datasets/DATASET.yaml")
     parser.add_argument("--shots", required=True, type=whole, nargs="+", help="training images of each class; -1: all")
     parser.add_argument("--seeds", type=whole, nargs="+", default=[1, 2, 3], help="a run each (default: 1 2 3)")
@@ -111,59 +112,62 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def flag_error(args: argparse.Namespace) -> str:
-    """Returns what is wrong with the flags that train.py does not know, "" if nothing is."""
+    """Returns what is wrong with the flags that train.py does not know; "" for nothing."""
     for shots in args.shots:
         if shots < 1 and shots != -1:
-            return f"--shots is {shots}, expected positive numbers, or -1 for all items. Leave it out."
+            return f"--shots is {shots}; a number of shots is 1 or more, or -1 for all images."
     if args.jobs is not None and args.jobs < 1:
-        return f"--jobs is {args.jobs}, expected at least 1. It is the number of runs side by side."
+        return f"--jobs is {args.jobs}; it is the number of runs side by side, 1 or more."
     if not 0 < args.gpus_per_run <= 1:
-        return f"--gpus-per-run is {args.gpus_per_run}, expected over 0 and at most 1. It is a part of one GPU."
+        return f"--gpus-per-run is {args.gpus_per_run}; it is a part of one GPU, above 0 and up to 1."
     for key, flag in SET_BY_FLAGS.items():
         if key in args.opts[::2]:
-            return f"{key} is given as KEY VALUE, expected {flag}, which sets it. Leave the pair out."
-    given = [name for name in PROMPT if getattr(args, name) is not None]
-    if given and args.trainer in WITHOUT_PROMPT:
-        return f"--{given[0]} is given, expected none with --trainer {args.trainer}. Leave it out."
+            return f"{key} is among the KEY VALUE pairs, but {flag} sets it. Leave the pair out."
+    flags = [name for name in PROMPT if getattr(args, name) is not None]
+    if flags and args.trainer in WITHOUT_PROMPT:
+        return f"--trainer {args.trainer} takes no --{flags[0]}. Leave it out."
     if not args.paper_epochs:
         return ""
     if args.trainer in WITHOUT_PROMPT or "_ep" in args.cfg:
         return (
-            f"--paper-epochs is given with --trainer {args.trainer} --cfg {args.cfg}, expected CoOp and a CFG that "
-            "leaves the epochs open, such as rn50 or rn50_ctxv1. Leave --paper-epochs out, or change them."
+            f"--paper-epochs is for CoOp, with a CFG that leaves the epochs open, such as rn50 or rn50_ctxv1; this is "
+            f"--trainer {args.trainer} --cfg {args.cfg}. Leave --paper-epochs out, or change the trainer or the CFG."
         )
     if not set(args.shots) <= set(EPOCHS):
         papers, shots = (" ".join(map(str, numbers)) for numbers in (EPOCHS, args.shots))
-        return f"--shots is {shots}, expected some of {papers} with --paper-epochs. Leave it or the other shots out."
+        return f"--shots is {shots}; --paper-epochs takes {papers}. Leave --paper-epochs or the other shots out."
     return ""
 
 
 def whole(word: str) -> int:
-    """Reads a whole number; KEY VALUE pairs right behind the numbers would be read as more of them."""
+    """Reads a whole number; argparse takes KEY VALUE pairs right behind the numbers for more of them."""
     try:
         return int(word)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"there is {word}, expected whole numbers. KEY VALUE pairs stand behind another flag, or behind --."
+            f"{word} is no whole number. Put KEY VALUE pairs behind another flag, or behind --."
         ) from None
 
 
 def plan(args: argparse.Namespace) -> Grid:
-    """Returns the runs, in the order in which they are done.
+    """Returns the runs in their order: seed by seed, each from many shots to few.
 
-    The seeds one after another, each from many shots to few: runs side by side end at different times, so the first
-    encodes the test images and the others find their features; and the longest runs are not the last.
+    So runs side by side end at different times: the first encodes the test images, and the others find the features.
+    And the longest runs are not the last.
 
     Raises:
-        ConfigError: With what is wrong in any of them, before anything is run.
+        ConfigError: A run's config is wrong; no run has started.
     """
     with plugins(args.plugin, args.plugin_config):
-        places = [(shots, seed) for seed in args.seeds for shots in sorted(args.shots, reverse=True)]
-        return {place: plan_run(call(args, *place)) for place in places}
+        keys = [(shots, seed) for seed in args.seeds for shots in sorted(args.shots, reverse=True)]
+        return {key: plan_run(call(args, *key)) for key in keys}
 
 
 def plan_run(argv: Sequence[str]) -> Job:
     """Returns one call of train.py as a job."""
+    import train  # takes seconds, which --help and wrong flags do not need
+    from engine.run.folder import is_done, resolve_seed
+
     cfg = train.setup_cfg(train.parse_args(argv))
     resolve_seed(cfg)
     command = shlex.join(["python", "train.py", *argv])
@@ -171,7 +175,7 @@ def plan_run(argv: Sequence[str]) -> Job:
 
 
 def call(args: argparse.Namespace, shots: int, seed: int) -> list[str]:
-    """Returns the arguments of train.py for one run, as the scripts give them."""
+    """Returns the arguments of train.py for one run, as the scripts pass them."""
     cfg = args.cfg
     if args.paper_epochs:
         backbone = cfg.removesuffix("_ctxv1")
@@ -189,13 +193,13 @@ def call(args: argparse.Namespace, shots: int, seed: int) -> list[str]:
         "config-file": f"configs/trainers/{args.trainer}/{cfg}.yaml",
     }
     named = [("plugin", name) for name in args.plugin] + [("plugin-config", path) for path in args.plugin_config]
-    given = [(flag, value) for flag, value in flags.items() if value is not None] + named
-    words = [word for flag, value in given for word in (f"--{flag}", str(value))]
+    said = [(flag, value) for flag, value in flags.items() if value is not None] + named
+    words = [word for flag, value in said for word in (f"--{flag}", str(value))]
     return words + [str(word) for pair in pairs.items() for word in pair] + args.opts
 
 
 def experiment(args: argparse.Namespace, cfg: str, shots: int) -> tuple[Experiment, dict[str, object]]:
-    """Returns where the runs lie, and the KEY VALUE pairs that are in the name of their folder."""
+    """Returns the experiment, whose folder holds the runs, and the KEY VALUE pairs that the folder's name shows."""
     if args.trainer in WITHOUT_PROMPT:
         return transfer_source(args.trainer, cfg, source=args.dataset, shots=shots), {}
     n_ctx, csc, position = args.nctx, args.csc == "True", args.ctp
@@ -205,7 +209,7 @@ def experiment(args: argparse.Namespace, cfg: str, shots: int) -> tuple[Experime
 
 
 def launcher(args: argparse.Namespace) -> tuple[int, Finish]:
-    """Returns how many runs go side by side, and what does them."""
+    """Returns how many runs go side by side, and the function that does them."""
     if args.launcher == "ray":
         room = ray_jobs.connect(args.gpus_per_run)
         return args.jobs or room, partial(ray_jobs.finish_on_cluster, gpus_per_run=args.gpus_per_run)
@@ -216,28 +220,42 @@ class Table:
     """Shots x seeds with accuracies in percent. A terminal shows it from the start, other outputs at the end."""
 
     def __init__(self, grid: Grid, args: argparse.Namespace):
-        self.args, self.place = args, {job: place for place, job in grid.items()}
-        self.cells = {place: outcome(job) for place, job in grid.items() if job.done}
+        self.args, self.key_of = args, {job: key for key, job in grid.items()}
+        self.cells = {key: outcome(job) for key, job in grid.items() if job.done}
         self.is_live = sys.stdout.isatty()
-        self.n_lines = 0  # that stand in the terminal
+        self.n_lines = 0  # of the table in the terminal
 
     def show(self, job: Job, error: str, time_s: float, n_left: int) -> None:
         """Takes in how a run ended."""
-        self.cells[self.place[job]] = outcome(job, error)
+        self.cells[self.key_of[job]] = outcome(job, error)
         if self.is_live:
             self.print()
         else:
             print_line(self.args.output_dir, job, error, time_s, n_left)
 
     def print(self) -> None:
-        """Prints the table, in a terminal over the one that stands there."""
+        """Prints the table, in a terminal over the one before."""
         if self.n_lines:
             print(REDRAW.format(self.n_lines), end="")
-        text = "\n" + to_text(self.cells, self.args.shots, self.args.seeds)
+        text = "\n" + table_text(self.cells, self.args.shots, self.args.seeds)
         if self.is_live:
             width = shutil.get_terminal_size().columns
             self.n_lines = sum(max(1, -(-len(line) // width)) for line in text.split("\n"))  # wide ones are folded
         print(text, flush=True)
+
+
+def table_text(cells: Cells, shots: Sequence[int], seeds: Sequence[int]) -> str:
+    """Returns a table, with means and population standard deviations of the accuracies there are."""
+    rows = []
+    for number in shots:
+        line = [cells.get((number, seed), "") for seed in seeds]
+        values = [cell for cell in line if isinstance(cell, float)]
+        texts = [f"{cell:.2f}" if isinstance(cell, float) else cell for cell in line]
+        summary = "{:.2f} +- {:.2f}".format(*summarise(values)) if values else ""
+        missing = f" ({len(values)} of {len(line)} seeds)" if 0 < len(values) < len(line) else ""
+        rows.append([str(number), *texts, summary + missing])
+    header = ["shots", *(f"seed {seed}" for seed in seeds), "mean +- std"]
+    return tabulate(rows, header, disable_numparse=True, stralign="right")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from .distributed import any_rank
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = tuple(128 + number for number in SIGNALS)  # exit codes
 SAME_REQUEST_S = 3.0  # a terminal, a script and Slurm may all pass on one request, on a busy machine not at once
@@ -105,6 +103,8 @@ def is_asked() -> bool:
 
 def raise_if_asked() -> None:
     """Raises Interrupted if any rank was asked to end; all ranks call it, so that all stop in the same place."""
+    from .distributed import any_rank  # imports torch, which the other functions do not need
+
     for number, is_asked_for in zip(SIGNALS, any_rank([_requests.first == number for number in SIGNALS])):
         if is_asked_for:
             raise Interrupted(number)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .distributed import is_first_rank
 from .files import writing
+from .run.names import LOG
 from .text import encodable
 
 LINE_EVERY_S = 60  # where there is no terminal
@@ -37,7 +38,7 @@ def setup_logging(folder: str | Path) -> None:
     """
     close_logging()
     if is_first_rank():
-        path = Path(folder) / "log.txt"
+        path = Path(folder) / LOG
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handlers = _TerminalHandler(), _LogFile(path, encoding="utf-8")

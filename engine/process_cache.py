@@ -7,9 +7,10 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 STORES: ContextVar[dict[str, OrderedDict] | None] = ContextVar("STORES", default=None)
 

@@ -1,1 +1,1 @@
-"""Many runs side by side, for sweep.py and reproduce.py: worker processes, a plan of what is left, Ray."""
+"""Many runs side by side, for sweep.py and reproduce.py: what is left to do, worker processes, Ray."""

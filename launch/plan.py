@@ -1,4 +1,7 @@
-"""Running jobs for a user: how many side by side, a line for each that ends, what failed, and an orderly interrupt."""
+"""Runs jobs for a user: how many side by side, a line for each that ends, what failed, what Ctrl-C does.
+
+torch takes seconds to import, so it is imported where it is needed: `--help` does without.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,38 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-import torch
-
-from engine.data.manager import n_cores
 from engine.interruption import Interrupted, interruptible
-from engine.run.folder import read_results
+from engine.run.names import LOG
 
 from .workers import Ended, Job, finish_all
 
-Finish = Callable[[Sequence[Job], int], Ended]  # does jobs, so many side by side, as `finish_all` does
+Finish = Callable[[Sequence[Job], int], Ended]  # does jobs, so many side by side; see `finish_all`
+KEPT = "What is done is kept: the same command does only what is left."
 
 
 def until_interrupted(work: Callable[[], int]) -> int:
-    """Returns the exit code of `work`; 130 where Ctrl-C has ended it, 143 where SIGTERM has."""
+    """Returns the exit code of `work`: 130 if Ctrl-C ended it, 143 if SIGTERM did."""
     try:
         with interruptible():
             return work()
     except Interrupted as interrupted:
-        print("\nInterrupted. What is done is kept: the same command does only what is left.", file=sys.stderr)
+        print(f"\nInterrupted. {KEPT}", file=sys.stderr)
         return interrupted.exit_code
 
 
 def default_jobs() -> int:
-    """Returns one for each GPU; without, one for each core, up to 4: several runs use them better than threads do."""
+    """Returns one for each GPU; without a GPU one for each core, up to 4: runs use cores better than threads do."""
+    import torch
+
+    from engine.data.manager import n_cores
+
     return torch.cuda.device_count() or min(n_cores(), 4)
 
 
 def gpus() -> list[str]:
     """Returns the names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    import torch
+
     numbers = [str(number) for number in range(torch.cuda.device_count())]
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[: len(numbers)] if named else numbers
@@ -51,6 +58,8 @@ def print_plan(commands: Sequence[str], jobs: Sequence[Job]) -> None:
 
 def finish_here(jobs: Sequence[Job], n_workers: int) -> Ended:
     """Does all jobs in processes of this machine, which share its cores and take its GPUs in turn; see `finish_all`."""
+    from engine.data.manager import n_cores
+
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_cores() // n_workers)))  # the workers read it
     return finish_all(jobs, n_workers, gpus=gpus())
 
@@ -67,10 +76,10 @@ def run(
     """Does what is left, and returns the errors of the jobs that failed.
 
     Args:
-        jobs: The jobs.
-        n_workers: How many are done side by side.
-        show: Is called with each job that has ended, its error ("": none), its time in seconds, and how many are left.
-        finish: What does them.
+        jobs: The jobs, done ones among them.
+        n_workers: How many run side by side.
+        show: Called when a job has ended: with the job, its error ("": none), its seconds, and how many are left.
+        finish: Does the jobs.
     """
     left, failures = [job for job in jobs if not job.done], {}
     with contextlib.closing(finish(left, n_workers)) as ended:
@@ -85,12 +94,14 @@ def print_line(output_dir: str, job: Job, error: str, time_s: float, n_left: int
     """Prints how a job ended."""
     value = outcome(job, error)
     text = f"{value:.2f} %" if isinstance(value, float) else value
-    place = os.path.relpath(job.target, output_dir)
-    print(f"{text:>8} {time_s:6.0f} s {n_left:5d} left   {place}", flush=True)
+    target = os.path.relpath(job.target, output_dir)
+    print(f"{text:>8} {time_s:6.0f} s {n_left:5d} left   {target}", flush=True)
 
 
 def outcome(job: Job, error: str = "") -> float | str:
-    """Returns the accuracy, in percent, of a job that has ended, or in a word how it ended."""
+    """Returns the accuracy of a job that has ended, in percent; without one "done" or "failed"."""
+    from engine.run.folder import read_results
+
     results = None if error or job.program != "train" else read_results(job.target)
     if results is None or results["accuracy"] is None:
         return "failed" if error else "done"
@@ -98,14 +109,14 @@ def outcome(job: Job, error: str = "") -> float | str:
 
 
 def print_failures(failures: dict[Job, str]) -> None:
-    """Prints which jobs failed and why, those with the same reason together."""
+    """Prints which jobs failed and why, jobs with the same reason together."""
     reasons: dict[str, list[Job]] = {}
     for job, error in failures.items():
         reasons.setdefault(error, []).append(job)
     for error, jobs in reasons.items():
         print(f"\n{error}", file=sys.stderr)
         for job in jobs:
-            log = job.target / "log.txt"
+            log = job.target / LOG
             print(f"Failed: {job.target}{f' (its log: {log})' if log.is_file() else ''}", file=sys.stderr)
     if failures:
-        print("Finished runs are kept: the same command does only what is left.", file=sys.stderr)
+        print(KEPT, file=sys.stderr)

@@ -1,7 +1,7 @@
 """Jobs: calls of programs, several side by side, each after the one that it needs.
 
-A worker is a process that does one job after another: what a program imports is imported once, a CLIP that several runs
-use is loaded once, and features that one run has computed are there for the next.
+A worker is a process that does one job after another. So modules are imported once, a CLIP that several runs use is
+loaded once, and features that one run has computed are there for the next.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Job:
         command: The command line that it comes from.
         program: The program's module.
         argv: Its arguments.
-        target: What it makes, an absolute path: a run's folder, or a file.
-        needs: The target of the job that must be done before; None: nothing.
-        done: Whether there is nothing left to do.
+        target: Absolute path of what it makes: a run's folder, or a file.
+        needs: The target of the job that must be done before it; None: of none.
+        done: Whether it was done before.
     """
 
     command: str
@@ -59,16 +59,16 @@ def finish_all(jobs: Sequence[Job], n_workers: int, kind: type[Worker] | None = 
 
     Args:
         jobs: The jobs.
-        n_workers: How many are done side by side.
-        kind: What does them: `Worker`, a process on this machine, or a class with the same methods.
-        options: What each worker is made with, besides its number.
+        n_workers: How many run side by side.
+        kind: The workers' class: `Worker`, a process on this machine, or one with the same methods.
+        options: Arguments of each worker, besides its number.
 
     Yields:
         Each job when it has ended, with its error ("": none) and its time in seconds.
     """
     kind = kind or Worker
     waiting, failed = list(jobs), set()
-    idle, busy = [], []  # workers. Each is always in one of them, whenever an interrupt comes
+    idle, busy = [], []  # each worker is always in one of them, whenever an interrupt comes
     try:
         while waiting or busy:
             unfinished = {job.target for job in waiting} | {worker.job.target for worker in busy}
@@ -84,7 +84,7 @@ def finish_all(jobs: Sequence[Job], n_workers: int, kind: type[Worker] | None = 
                     busy.append(idle[-1])
                     idle.pop()
                     busy[-1].start(job)
-            dismiss(idle)  # what it holds, memory or a place in a cluster, may be what another waits for
+            dismiss(idle)  # another job may wait for the memory or the part of a cluster that they hold
             idle.clear()
             for worker in kind.ended(busy) if busy else ():
                 job, error, time_s = worker.outcome()
@@ -116,14 +116,14 @@ class Worker:
 
     Args:
         number: Which of the workers side by side it is, from 0.
-        gpus: The names of the GPUs, of which the workers take one each, in turn; empty: all see what there is.
+        gpus: Names of the GPUs, which workers take in turn, one each; empty: every worker sees what there is.
     """
 
     def __init__(self, number: int, *, gpus: Sequence[str] = ()):
         self.number = number
         self.pipe, its_end = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=work, args=(its_end, gpus[number % len(gpus)] if gpus else None))
-        # Ctrl-C reaches every process of a terminal: this one decides what it means, so the worker must not hear it.
+        # Ctrl-C reaches every process of a terminal. This process decides what it means; the worker ignores it.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
         signal.signal(signal.SIGINT, handler)
@@ -132,12 +132,12 @@ class Worker:
     def start(self, job: Job) -> None:
         """Gives it a job."""
         self.job, self.start_s = job, time.monotonic()
-        with contextlib.suppress(ConnectionError):  # it was killed: `outcome` says so
+        with contextlib.suppress(ConnectionError):  # the worker was killed: `outcome` says so
             self.pipe.send((job.program, job.argv))
 
     @staticmethod
     def ended(workers: Collection[Worker]) -> list[Worker]:
-        """Waits until one of the workers has ended its job, or itself; returns those that have."""
+        """Waits until a worker has ended its job, or itself has ended; returns all workers that have."""
         by_pipe = {worker.pipe: worker for worker in workers}
         return [by_pipe[pipe] for pipe in wait(list(by_pipe))]
 
@@ -145,10 +145,10 @@ class Worker:
         """Waits for the job's end; returns it with its error and its time in seconds."""
         try:
             error = self.pipe.recv()
-        except (EOFError, ConnectionError):  # the latter: it was killed before it had read its job
+        except (EOFError, ConnectionError):  # ConnectionError: it was killed before it had read its job
             self.process.join()
             code = self.process.exitcode
-            error = f"The process was ended from outside (exit code {code}). Where memory is short, lower --jobs."
+            error = f"The process was ended from outside (exit code {code}). If memory is short, lower --jobs."
         return self.job, error, time.monotonic() - self.start_s
 
     def is_alive(self) -> bool:
@@ -165,21 +165,21 @@ class Worker:
 
 
 def work(pipe: Connection, gpu: str | None) -> None:
-    """What a worker does: one call after another, until it is stopped or its parent is gone."""
+    """What a worker does: one call after another, until it is stopped or its parent has ended."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if hasattr(os, "setsid"):
-        os.setsid()  # away from the terminal: of Ctrl-C it hears from its parent
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an orderly end: the loaders' processes end too
+        os.setsid()  # away from the terminal: its parent tells it about Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the loaders' processes end too
     threading.Thread(target=end_with_parent, daemon=True).start()
-    multiprocessing.set_start_method(None, force=True)  # loaders start theirs as everywhere: spawning takes seconds
-    with sharing(), contextlib.suppress(EOFError, BrokenPipeError):  # whoever started it is gone
+    multiprocessing.set_start_method(None, force=True)  # loaders fork as elsewhere: to spawn takes seconds
+    with sharing(), contextlib.suppress(EOFError, BrokenPipeError):  # its parent has ended
         while True:
             pipe.send(call(*pipe.recv()))
 
 
 def end_with_parent() -> None:
-    """Ends this process when its parent has ended, however it has: what it holds is free for the next call."""
+    """Ends this process when its parent has ended, however that came: its memory is free for the next call."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
@@ -188,15 +188,15 @@ def call(program: str, argv: Sequence[str]) -> str:
     """Calls a program's main as the command line does, but silently, and returns its error ("": none).
 
     Raises:
-        SystemExit: If a signal has ended it, for the worker ends too.
+        SystemExit: A signal has ended it, so the worker ends too.
     """
     said = io.StringIO()
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(said):
             module = importlib.import_module(program)
-            gc.freeze()  # modules stay: only what the call leaves behind is searched for cycles
+            gc.freeze()  # modules stay: only what the call leaves is searched for cycles
             code = module.main(list(argv))
-    except Exception:  # whatever it is, it ends this job and not the worker
+    except Exception:  # any error ends this job, not the worker
         return traceback.format_exc().strip()
     finally:
         gc.collect()  # the next call needs the memory
@@ -206,4 +206,4 @@ def call(program: str, argv: Sequence[str]) -> str:
     if code in INTERRUPTED:
         sys.exit(code)
     start = said.getvalue().find("Error: ")
-    return said.getvalue()[start:].strip() if start >= 0 else f"Error: {program}.main returned {code}, expected 0."
+    return said.getvalue()[start:].strip() if start >= 0 else f"Error: {program} ended with exit code {code}."

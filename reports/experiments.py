@@ -36,13 +36,8 @@ SHIFTED_SHAPES = {
     "shapes_a": "ShapesA",
     "shapes_r": "ShapesR",
 }
-NAMES = {  # config's name -> DATASET.NAME
-    **DATASETS,
-    "dtd": "DescribableTextures",
-    **SHIFTED,
-    "shapes": "Shapes",
-    **SHIFTED_SHAPES,
-}
+# Config's name -> DATASET.NAME.
+NAMES = {**DATASETS, "dtd": "DescribableTextures", **SHIFTED, "shapes": "Shapes", **SHIFTED_SHAPES}
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
 EPOCHS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}  # shots -> ending of CoOp's config; none: 200 epochs
 FEW_SHOTS = tuple(EPOCHS)
@@ -57,14 +52,14 @@ class Experiment:
         commands: Bash command lines, training before testing; SEED stands for one seed where a script takes one.
         seeded: Whether something is drawn, so that there is a run for each seed.
         tests_only: Whether the runs only test a model that others trained, or none.
-        promised: What the runs are, as their results.json says it; see `promise`.
+        expected: What belongs into their results.json; see `expected_results`.
     """
 
     folder: str
     commands: tuple[str, ...]
     seeded: bool = True
     tests_only: bool = False
-    promised: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    expected: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def command_lines(self, seeds: Sequence[str]) -> list[str]:
         """Returns the command lines for these seeds, training before testing."""
@@ -72,21 +67,18 @@ class Experiment:
         return list(dict.fromkeys(lines))
 
 
-def promise(
+def expected_results(
     dataset: str, trainer: str, cfg: str, *, source: str = "", subsample: str = "all", **more: Any
 ) -> dict[str, Any]:
-    """Returns what runs are that lie in an experiment's place.
+    """Returns the entries of results.json that say which run it is: key -> value, None where any will do.
 
     Args:
-        dataset: Tested on; its config's name, as the source's.
+        dataset: Config of the data set tested on.
         trainer: TRAINER.NAME.
         cfg: The trainer's config.
-        source: Trained on; "": nothing is trained.
+        source: Config of the data set trained on; "": nothing is trained.
         subsample: The classes tested on: all, base or new.
-        more: Other entries of results.json.
-
-    Returns:
-        Key of results.json -> value; None where the place does not say it.
+        more: Other entries.
     """
     names = {"dataset": NAMES.get(dataset), "source": NAMES.get(source)}
     return {**names, "trainer": trainer, "cfg": cfg, "subsample": subsample, "split": "test", **more}
@@ -103,8 +95,8 @@ def zero_shot(dataset: str, cfg: str, *, trainer: str = "ZeroshotCLIP", classes:
     variables = _variables(TRAINER=(trainer, "ZeroshotCLIP"), SUBSAMPLE=(classes, "all"))
     folder = f"{trainer}/{cfg}{'' if classes == 'all' else '_' + classes}/{dataset}"
     command = f"{variables}bash scripts/coop/zeroshot.sh {dataset} {cfg}"
-    promised = promise(dataset, trainer, cfg, subsample=classes)
-    return Experiment(folder, (command,), seeded=False, tests_only=True, promised=promised)
+    expected = expected_results(dataset, trainer, cfg, subsample=classes)
+    return Experiment(folder, (command,), seeded=False, tests_only=True, expected=expected)
 
 
 def coop(
@@ -122,8 +114,8 @@ def coop(
     folder = f"{dataset}/{trainer}/{cfg}_{shots}shots/nctx{n_ctx}_csc{csc}_ctp{position}"
     command = f"{variables}bash scripts/coop/main.sh {dataset} {cfg} {position} {n_ctx} {shots} {csc}"
     context = {"n_ctx": n_ctx, "csc": csc, "class_token_position": position}
-    promised = promise(dataset, trainer, cfg, source=dataset, shots=shots, **context)
-    return Experiment(folder, (command,), promised=promised)
+    expected = expected_results(dataset, trainer, cfg, source=dataset, shots=shots, **context)
+    return Experiment(folder, (command,), expected=expected)
 
 
 def coop_shifted(dataset: str, cfg: str, *, source: str, n_ctx: int = 16) -> Experiment:
@@ -132,15 +124,14 @@ def coop_shifted(dataset: str, cfg: str, *, source: str, n_ctx: int = 16) -> Exp
     folder = f"evaluation/CoOp/{cfg}_{SHOTS}shots/nctx{n_ctx}_cscFalse_ctpend/{dataset}"
     training = coop(source, cfg, n_ctx=n_ctx)
     command = f"{variables}bash scripts/coop/eval.sh {dataset} {cfg}"
-    promised = {**training.promised, "dataset": NAMES[dataset]}
-    return Experiment(folder, (*training.commands, command), tests_only=True, promised=promised)
+    return _test_of(training, folder, command, dataset=NAMES[dataset])
 
 
 def linear_probe(dataset: str, cfg: str, *, shots: int = SHOTS) -> Experiment:
     """Logistic regression on image features, trained and tested on a data set."""
     folder = f"{dataset}/LinearProbe/{cfg}_{shots}shots"
-    promised = promise(dataset, "LinearProbe", cfg, source=dataset, shots=shots)
-    return Experiment(folder, (f"bash scripts/linear_probe/main.sh {dataset} {cfg} {shots}",), promised=promised)
+    expected = expected_results(dataset, "LinearProbe", cfg, source=dataset, shots=shots)
+    return Experiment(folder, (f"bash scripts/linear_probe/main.sh {dataset} {cfg} {shots}",), expected=expected)
 
 
 def linear_probe_shifted(dataset: str, cfg: str, *, source: str) -> Experiment:
@@ -149,8 +140,7 @@ def linear_probe_shifted(dataset: str, cfg: str, *, source: str) -> Experiment:
     folder = f"evaluation/LinearProbe/{cfg}_{SHOTS}shots/{dataset}"
     training = linear_probe(source, cfg)
     command = f"{variables}bash scripts/linear_probe/eval.sh {dataset} {cfg}"
-    promised = {**training.promised, "dataset": NAMES[dataset]}
-    return Experiment(folder, (*training.commands, command), tests_only=True, promised=promised)
+    return _test_of(training, folder, command, dataset=NAMES[dataset])
 
 
 def base_classes(dataset: str, trainer: str, cfg: str) -> Experiment:
@@ -158,8 +148,8 @@ def base_classes(dataset: str, trainer: str, cfg: str) -> Experiment:
     variables = _variables(TRAINER=(trainer, "CoCoOp"))
     folder = f"base2new/train_base/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
     command = f"{variables}bash scripts/cocoop/base2new_train.sh {dataset} SEED {cfg}"
-    promised = promise(dataset, trainer, cfg, source=dataset, subsample="base", shots=SHOTS)
-    return Experiment(folder, (command,), promised=promised)
+    expected = expected_results(dataset, trainer, cfg, source=dataset, subsample="base", shots=SHOTS)
+    return Experiment(folder, (command,), expected=expected)
 
 
 def new_classes(dataset: str, trainer: str, cfg: str, *, classes: str = "new") -> Experiment:
@@ -168,16 +158,15 @@ def new_classes(dataset: str, trainer: str, cfg: str, *, classes: str = "new") -
     folder = f"base2new/test_{classes}/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
     training = base_classes(dataset, trainer, cfg)
     command = f"{variables}bash scripts/cocoop/base2new_test.sh {dataset} SEED {cfg}"
-    promised = {**training.promised, "subsample": classes}
-    return Experiment(folder, (*training.commands, command), tests_only=True, promised=promised)
+    return _test_of(training, folder, command, subsample=classes)
 
 
 def transfer_source(trainer: str, cfg: str, *, source: str, shots: int = SHOTS) -> Experiment:
     """A prompt learner trained on all classes of the source, tested on them."""
     variables = _variables(TRAINER=(trainer, "CoCoOp"), SOURCE=(source, "imagenet"), SHOTS=(shots, SHOTS))
     folder = f"{source}/{trainer}/{cfg}_{shots}shots"
-    promised = promise(source, trainer, cfg, source=source, shots=shots)
-    return Experiment(folder, (f"{variables}bash scripts/cocoop/xd_train.sh SEED {cfg}",), promised=promised)
+    expected = expected_results(source, trainer, cfg, source=source, shots=shots)
+    return Experiment(folder, (f"{variables}bash scripts/cocoop/xd_train.sh SEED {cfg}",), expected=expected)
 
 
 def transfer(dataset: str, trainer: str, cfg: str, *, source: str) -> Experiment:
@@ -186,8 +175,7 @@ def transfer(dataset: str, trainer: str, cfg: str, *, source: str) -> Experiment
     folder = f"evaluation/{trainer}/{cfg}_{SHOTS}shots/{dataset}"
     training = transfer_source(trainer, cfg, source=source)
     command = f"{variables}bash scripts/cocoop/xd_test.sh {dataset} SEED {cfg}"
-    promised = {**training.promised, "dataset": NAMES[dataset]}
-    return Experiment(folder, (*training.commands, command), tests_only=True, promised=promised)
+    return _test_of(training, folder, command, dataset=NAMES[dataset])
 
 
 def nearest_words(dataset: str, cfg: str) -> Experiment:
@@ -198,13 +186,19 @@ def nearest_words(dataset: str, cfg: str) -> Experiment:
         f'"${{PYTHON:-python3}}" interpret_prompt.py "{run}/prompt_learner/model.pth.tar-{max_epoch(cfg)}" 3 '
         f'--json --output "{run}/nearest_words.json"'
     )
-    return Experiment(training.folder, (*training.commands, command), promised=training.promised)
+    return Experiment(training.folder, (*training.commands, command), expected=training.expected)
 
 
 def max_epoch(cfg: str) -> int:
     """Returns the number of epochs that a config of CoOp trains."""
     found = re.search(r"_ep(\d+)", cfg)
     return int(found[1]) if found else 12 if cfg.startswith("tiny") else 200
+
+
+def _test_of(training: Experiment, folder: str, command: str, **expected: Any) -> Experiment:
+    """Returns the test of what `training` trained: its folder, its command, and where its results.json differs."""
+    commands = (*training.commands, command)
+    return Experiment(folder, commands, tests_only=True, expected={**training.expected, **expected})
 
 
 def _variables(**values: tuple[object, object]) -> str:

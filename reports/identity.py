@@ -1,4 +1,4 @@
-"""Which run results are of: whether of the one that their place promises, and of one configuration with the others."""
+"""Which run results are of: the one that their folder stands for, and of one configuration with the other seeds'."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .runs import Run, printable, seed_of
+from engine.text import printable, shorten
+
+from .runs import Run, seed_of
 
 MOST_NAMED = 5  # keys
 DEFAULT = "its default"
 
 
-def checked(run: Run, promised: Mapping[str, Any]) -> Run:
-    """Returns the run, without its value where its results say that it is another than its place promises."""
-    problem = contradiction(run, promised)
+def checked(run: Run, expected: Mapping[str, Any]) -> Run:
+    """Returns the run, without its value if its results are of another run; see `mismatch`."""
+    problem = mismatch(run, expected)
     return replace(run, value=None, problem=problem) if run.value is not None and problem else run
 
 
-def contradiction(run: Run, promised: Mapping[str, Any]) -> str:
-    """Returns in what a run is another than its place promises, as far as its results say it; "" for the same.
+def mismatch(run: Run, expected: Mapping[str, Any]) -> str:
+    """Returns in what the results in a folder are of another run, as far as they say it; "" for the same run.
 
     Args:
-        run: In a folder seedN N is its seed.
-        promised: Entry of results.json -> value; None: any.
+        run: In a folder seedN, N is its seed.
+        expected: Key of results.json -> the value that belongs in this folder; None: any.
     """
-    expected = {**promised, "seed": seed_of(run.folder)}
-    if promised.get("trainer") != "CoOp" or not run.settings or any("CTX_INIT" in key for key in run.settings):
+    expected = {**expected, "seed": seed_of(run.folder)}
+    if expected.get("trainer") != "CoOp" or not run.settings or any("CTX_INIT" in key for key in run.settings):
         expected.pop("n_ctx", None)  # the folder's name says what was asked for; words to start from decide it
     found = [
-        f"{key} is {_shorten(repr(run.identity[key]))}, expected {value!r}"
+        f"{key} is {shorten(run.identity[key])}, not {value!r}"
         for key, value in expected.items()
         if value is not None and key in run.identity and run.identity[key] != value
     ]
@@ -37,13 +39,16 @@ def contradiction(run: Run, promised: Mapping[str, Any]) -> str:
 
 
 def differences(runs: Sequence[Run]) -> str:
-    """Returns a sentence on what runs computed otherwise than one another but for the seed; "" where they say nothing.
+    """Returns a sentence on the settings in which runs differ, seeds aside; "" where there are none.
 
-    Where all have them, settings are compared, else what all results of this project say; a log says neither.
+    Settings are compared where all runs have them, else the entries that all results have. A log has neither.
     """
     runs = [run for run in runs if run.identity or run.settings]
     by_settings = all(run.settings for run in runs)
-    said = {run.folder.name: run.settings if by_settings else _but_for_the_seed(run) for run in runs}
+    said = {}
+    for run in runs:
+        without_seed = {key: str(value) for key, value in run.identity.items() if key != "seed"}
+        said[run.folder.name] = run.settings if by_settings else without_seed
     found = []
     for key in dict.fromkeys(key for entries in said.values() for key in entries):
         values: dict[str, list[str]] = {}
@@ -51,19 +56,15 @@ def differences(runs: Sequence[Run]) -> str:
             if by_settings or key in entries:
                 values.setdefault(entries.get(key, DEFAULT), []).append(name)
         if len(values) > 1:
-            places = (f"{_shorten(value)} in {', '.join(names)}" for value, names in values.items())
-            found.append(f"{_shorten(key)} is {printable(', '.join(places))}")
+            parts = (f"{_shorten(value)} in {', '.join(names)}" for value, names in values.items())
+            found.append(f"{_shorten(key)} is {printable(', '.join(parts))}")
     if not found:
         return ""
     more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
     return (
-        f"{'; '.join(found[:MOST_NAMED])}{more}, expected the same in all runs that are averaged. "
-        "Make them again with one configuration, or average those of each apart."
+        f"The runs of this average differ: {'; '.join(found[:MOST_NAMED])}{more}. "
+        "Run them again with one configuration, or average those of each configuration."
     )
-
-
-def _but_for_the_seed(run: Run) -> dict[str, str]:
-    return {key: str(value) for key, value in run.identity.items() if key != "seed"}
 
 
 def _shorten(text: str) -> str:

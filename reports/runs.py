@@ -1,4 +1,4 @@
-"""Reads one run: its result and what it says of it, from results.json or from a log of this project or the original."""
+"""Reads one run: its result and what it says of itself, from results.json, or from a log (ours or the original's)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.run.names import LOG, RESULTS
+from engine.text import printable
+
 END_OF_TRAINING = "Finish training"
 END_OF_TEST = "=> result"
 SIGNS_OF_WORK = ("Loading CLIP", "Resume after epoch", "epoch [")  # results that stand before one are old
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"  # read in one way, so in linear time
-LONGEST = 1000  # characters of a name that is shown
-RESULT_KEYS = {
-    "error": "error_rate",
-    "average": "perclass_accuracy",
-}  # keyword in log.txt -> key in results.json, where they differ
-IDENTITY = (  # entries of results.json that say which run it is
-    "trainer",
-    "cfg",
-    "backbone",
-    "n_ctx",
-    "csc",
-    "class_token_position",
-    "source",
-    "shots",
-    "seed",
-    "dataset",
-    "subsample",
-    "split",
+# Keyword in log.txt -> key in results.json, where they differ.
+RESULT_KEYS = {"error": "error_rate", "average": "perclass_accuracy"}
+IDENTITY = (  # keys of results.json that say which run it is
+    *("trainer", "cfg", "backbone", "n_ctx", "csc", "class_token_position"),
+    *("source", "shots", "seed", "dataset", "subsample", "split"),
 )
 FAILURE = "The run ended with an error: "  # as train.py logs it
 MOST = 10**12  # more than anybody has measured, or images that anybody has tested on
@@ -48,8 +38,8 @@ class Run:
         total: Number of images behind the value; None if the file does not say.
         warnings: Sentences that the run left with its result.
         identity: Those entries of IDENTITY that results.json has.
-        settings: Config key -> value in JSON of what the run and the training of its model computed, but for seeds and
-            keys at their default; empty where results.json does not say it, as in older runs.
+        settings: Config key -> value in JSON, for the run and the training of its model: the keys that decide what is
+            computed and are not at their default. Seeds are not among them. Empty in older runs.
     """
 
     folder: Path
@@ -63,19 +53,16 @@ class Run:
 
 
 def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> Run:
-    """Reads one run.
+    """Reads one run: with its value in percent, or with the reason why it has none.
 
     Args:
         folder: The run's folder.
         keyword: The result to read, as it stands in log.txt.
         end_signal: The line of log.txt after which a result counts.
-
-    Returns:
-        The run with its value in percent, or with the reason why it has none.
     """
     path = record(folder)
     if path is None:
-        return Run(folder, problem="it has neither log.txt nor results.json")
+        return Run(folder, problem=f"it has neither {LOG} nor {RESULTS}")
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
         found = _read_results(text, keyword) if path.suffix == ".json" else _read_log(text, keyword, end_signal)
@@ -88,22 +75,18 @@ def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_
 
 def record(folder: Path) -> Path | None:
     """Returns the file that says how a run ended; None where there is none."""
-    return next((path for path in (folder / "results.json", folder / "log.txt") if path.is_file()), None)
+    return next((path for path in (folder / RESULTS, folder / LOG) if path.is_file()), None)
 
 
 def seed_of(folder: Path) -> int | None:
-    """Returns the N of a folder seedN, None of another."""
+    """Returns the N of a folder seedN; None for any other folder."""
     found = re.fullmatch(r"seed(\d+)", folder.name)
     return int(found[1]) if found else None
 
 
-def printable(text: str) -> str:
-    """Returns a text as it is, or as Python writes it where a character does not print; of a long one the beginning.
-
-    So no name of a folder or an entry forges a line. As in engine/text.py, which would import torch.
-    """
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+def seed_folders(folder: Path) -> list[Path]:
+    """Returns the folders seedN in a folder, seed2 before seed10."""
+    return sorted((path for path in folder.glob("seed*") if seed_of(path) is not None and path.is_dir()), key=seed_of)
 
 
 def _read_log(text: str, keyword: str, end_signal: str) -> dict[str, Any]:
@@ -150,7 +133,7 @@ def _read_results(text: str, keyword: str) -> dict[str, Any]:
 def _identity(results: dict[str, Any]) -> dict[str, str | float]:
     known = {key: results[key] for key in IDENTITY if isinstance(results.get(key), (str, int, float))}
     if "source" in results and "source" not in known:
-        known.pop("shots", None)  # the test's own: those of a model that has no config.yaml are not known
+        known.pop("shots", None)  # of the test's config: the model's are not known, as it has no config.yaml
     return known
 
 

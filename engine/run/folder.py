@@ -18,8 +18,9 @@ from ..config.identity import config_digest, differing_keys
 from ..config.load import ConfigError, dump_yaml, flatten, full_default, merge, read_yaml
 from ..distributed import is_first_rank, on_first_rank
 from ..files import write_atomically
+from .names import CONFIG, RESULTS
 
-CONFIG, RESULTS, BEFORE = "config.yaml", "results.json", "results-before.json"
+BEFORE = "results-before.json"
 
 
 def read_config(folder: str | Path) -> CN | None:

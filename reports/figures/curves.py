@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from engine.files import write_atomically
+from engine.text import printable
+
 from ..experiments import DATASETS
-from ..render.output import write_whole
-from ..runs import printable
 from .few_shot import Curves, Line, Method, average_lines, dataset_lines
 
 LOOKS = {  # trainer, class-token position -> colour, marker
@@ -39,15 +40,11 @@ STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same picture everywhere
     "font.size": 9,
-    "axes.edgecolor": "#8C8C8C",
     "axes.linewidth": 0.8,
     "axes.titlesize": 10,
-    "xtick.color": "#8C8C8C",
-    "ytick.color": "#8C8C8C",
-    "xtick.labelcolor": "#333333",
-    "ytick.labelcolor": "#333333",
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), "#8C8C8C"),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), "#333333"),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 8),
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.7,
     "lines.linewidth": 1.6,
@@ -62,10 +59,7 @@ ZERO_SHOT = {"color": "#222222", "marker": "*", "markersize": 10, "linestyle": "
 
 
 def draw_figure(curves: Curves) -> Figure:
-    """Draws a panel for each data set, and before them their average if there are several.
-
-    The average is over the data sets on which all its methods are complete, and says how many these are.
-    """
+    """Draws a panel for each data set; before several one for their average, which says over how many it is."""
     looks = choose_looks(curves.methods)
     panels = [(TITLES.get(name, printable(name)), dataset_lines(curves, name), [name]) for name in curves.datasets]
     averaged, lines = average_lines(curves)
@@ -90,7 +84,7 @@ def draw_figure(curves: Curves) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure in the format of the path's suffix."""
     with matplotlib.rc_context(STYLE):
-        write_whole(path, lambda temporary: figure.savefig(temporary, dpi=200, format=path.suffix[1:]))
+        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=200, format=path.suffix[1:]))
 
 
 def svg(figure: Figure) -> str:
@@ -118,7 +112,7 @@ def choose_looks(methods: Sequence[Method]) -> dict[Method, dict[str, str]]:
 
 
 def _n_columns(n_panels: int) -> int:
-    """As square as possible without many empty places: 12 panels, those of the papers, are 3 rows of 4."""
+    """As square as possible with few empty panels: 12 panels, those of the papers, are 3 rows of 4."""
     return n_panels if n_panels <= 4 else 3 if n_panels <= 6 or n_panels == 9 else 4
 
 
@@ -131,16 +125,16 @@ def _draw_panel(
     axes: Axes, lines: dict[Method, Line], looks: dict[Method, dict], *, shots: Sequence[int], zero_shot: float | None
 ) -> None:
     for method, line in lines.items():
-        x = [_place(n) for n in line]
+        x = [_x(n) for n in line]
         means, stds = zip(*line.values())
         axes.plot(x, means, **looks[method])
         low, high = ([mean + sign * std for mean, std in line.values()] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=looks[method]["color"], alpha=0.2, linewidth=0)
     if zero_shot is not None:
-        axes.plot(_place(0), zero_shot, **ZERO_SHOT)
+        axes.plot(_x(0), zero_shot, **ZERO_SHOT)
     ticks = [0, *shots]
-    axes.set_xticks([_place(n) for n in ticks], ticks)
-    axes.set_xlim(_place(0) - 0.35, _place(max(shots)) + 0.35)
+    axes.set_xticks([_x(n) for n in ticks], ticks)
+    axes.set_xlim(_x(0) - 0.35, _x(max(shots)) + 0.35)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.grid()
     axes.set_axisbelow(True)
@@ -148,8 +142,8 @@ def _draw_panel(
     axes.tick_params(length=0)
 
 
-def _place(shots: int) -> float:
-    """Where a number of shots stands: each doubling is one step, and so is the one from 0 to 1."""
+def _x(shots: int) -> float:
+    """The x of a number of shots: each doubling is one step, and so is the one from 0 to 1."""
     return log2(shots) + 1 if shots else 0.0
 
 

@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parse_test_res import summarise, warnings_of
+from engine.text import printable
 
-from ..experiments import DATASETS, FEW_SHOTS, coop_config, max_epoch, promise, zero_shot
+from ..experiments import DATASETS, FEW_SHOTS, coop_config, expected_results, max_epoch, zero_shot
 from ..identity import checked
-from ..runs import END_OF_TEST, parse_run, printable
-from ..tables.cells import seed_folders, spread_of_averages
+from ..runs import END_OF_TEST, parse_run, seed_folders
+from ..statistics import spread_of_averages, summarise, warnings_of
 
 NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
 CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_\w+)?)_(?P<shots>\d+)shots")
 EPOCHS = re.compile(r"_ep\d+")
-OPTIONS = re.compile(r"nctx(?P<n_ctx>\d+)_csc(?P<csc>True|False)_ctp(?P<position>\w+)")
+OPTIONS = re.compile(r"nctx(\d+)_csc(True|False)_ctp(\w+)")  # names of folders
 POSITIONS = ("end", "middle", "front")
 
 Seeds = dict[str, float]  # accuracies in percent, by the names of the runs' folders
@@ -42,12 +42,20 @@ class Method:
     options: str = ""
 
     @property
+    def context(self) -> dict[str, Any]:
+        """What the options say of the context vectors, by keys of results.json; empty if they are other options."""
+        found = OPTIONS.fullmatch(self.options)
+        if found is None:
+            return {}
+        n_ctx, csc, position = found.groups()
+        return {"n_ctx": int(n_ctx), "csc": csc == "True", "class_token_position": position}
+
+    @property
     def label(self) -> str:
         """Its name in a legend, such as "CoOp (M=16, end, CSC)"."""
-        options = OPTIONS.fullmatch(self.options)
         details = [self.options] if self.options else []
-        if options:
-            details = [f"M={options['n_ctx']}", options["position"]] + ["CSC"] * (options["csc"] == "True")
+        if self.context:
+            details = [f"M={self.context['n_ctx']}", self.position] + ["CSC"] * self.is_class_specific
         details += [self.variant.strip("_").replace("_", " ")] if self.variant else []
         name = {"LinearProbe": "Linear probe"}.get(self.trainer, self.trainer)
         return printable(f"{name} ({', '.join(details)})" if details else name)
@@ -55,8 +63,7 @@ class Method:
     @property
     def position(self) -> str:
         """Where the class token stands, if the options say so."""
-        options = OPTIONS.fullmatch(self.options)
-        return options["position"] if options else ""
+        return self.context.get("class_token_position", "")
 
     @property
     def is_class_specific(self) -> bool:
@@ -66,10 +73,9 @@ class Method:
     @property
     def rank(self) -> tuple:
         """Sorts a legend: CoOp, then other trainers, the linear probe last."""
-        options = OPTIONS.fullmatch(self.options)
         position = POSITIONS.index(self.position) if self.position in POSITIONS else len(POSITIONS)
-        n_ctx = int(options["n_ctx"]) if options else 0
         trainer = {"CoOp": 0, "LinearProbe": 2}.get(self.trainer, 1)
+        n_ctx = self.context.get("n_ctx", 0)
         return trainer, self.trainer, self.is_class_specific, self.variant, -n_ctx, position, self.options
 
 
@@ -104,7 +110,9 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class _Experiment:
+class _Found:
+    """The runs of one point of a curve."""
+
     folder: Path  # holds seed1, seed2, ...
     dataset: str
     backbone: str
@@ -113,15 +121,10 @@ class _Experiment:
     cfg: str
 
     @property
-    def promised(self) -> dict[str, Any]:
-        """What its runs are, as their results.json says it."""
-        options = OPTIONS.fullmatch(self.method.options)
-        context = {}
-        if options:
-            csc, position = options["csc"] == "True", options["position"]
-            context = {"n_ctx": int(options["n_ctx"]), "csc": csc, "class_token_position": position}
-        trainer = self.method.trainer
-        return promise(self.dataset, trainer, self.cfg, source=self.dataset, shots=self.shots, **context)
+    def expected(self) -> dict[str, Any]:
+        """What belongs into its runs' results.json."""
+        trainer, context = self.method.trainer, self.method.context
+        return expected_results(self.dataset, trainer, self.cfg, source=self.dataset, shots=self.shots, **context)
 
 
 def find_curves(
@@ -144,7 +147,7 @@ def find_curves(
         if other != curves.backbone:
             curves.notes.append(f"{other} is another backbone, its experiments ({n_experiments}) are left out")
     for experiment in _choose_epochs([e for e in found if e.backbone == curves.backbone], curves.notes):
-        runs = [checked(parse_run(folder), experiment.promised) for folder in seed_folders(experiment.folder)]
+        runs = [checked(parse_run(folder), experiment.expected) for folder in seed_folders(experiment.folder)]
         curves.notes += [f"{run.folder} is left out: {run.problem}" for run in runs if run.value is None]
         finished = [run for run in runs if run.value is not None]
         curves.notes += [f"{experiment.folder}: {warning.rstrip('.')}" for warning in warnings_of(finished)]
@@ -180,11 +183,11 @@ def average_lines(curves: Curves) -> tuple[list[str], dict[Method, Line]]:
         method: {name for name, lines in curves.points.items() if set(curves.shots) <= set(lines.get(method, ()))}
         for method in curves.methods
     }
-    methods = [method for method in curves.methods if complete[method]]
-    names = sorted(set.intersection(*(complete[method] for method in methods))) if methods else []
+    complete = {method: names for method, names in complete.items() if names}
+    names = sorted(set.intersection(*complete.values())) if complete else []
     lines = {
         method: {shots: _average([curves.points[name][method][shots] for name in names]) for shots in curves.shots}
-        for method in methods
+        for method in complete
         if names
     }
     return names, lines
@@ -195,7 +198,7 @@ def _average(datasets: list[Seeds]) -> tuple[float, float]:
     return mean, spread_of_averages(datasets) or 0.0
 
 
-def _experiments(output: Path) -> Iterator[_Experiment]:
+def _experiments(output: Path) -> Iterator[_Found]:
     for folder in sorted(output.glob("*/*/*_*shots")):
         name, (dataset, trainer) = CFG_SHOTS.fullmatch(folder.name), folder.parts[-3:-1]
         if name is None or dataset in NOT_DATASETS:
@@ -204,12 +207,12 @@ def _experiments(output: Path) -> Iterator[_Experiment]:
         for path in (folder, *sorted(folder.iterdir())):
             if seed_folders(path):
                 method = Method(trainer, variant, "" if path == folder else path.name)
-                yield _Experiment(path, dataset, name["backbone"], method, int(name["shots"]), name["cfg"])
+                yield _Found(path, dataset, name["backbone"], method, int(name["shots"]), name["cfg"])
 
 
-def _choose_epochs(experiments: list[_Experiment], notes: list[str]) -> list[_Experiment]:
+def _choose_epochs(experiments: list[_Found], notes: list[str]) -> list[_Found]:
     """Keeps one experiment for each point, and notes the others."""
-    chosen: dict[tuple, _Experiment] = {}
+    chosen: dict[tuple, _Found] = {}
     for experiment in sorted(experiments, key=_is_papers_then_epochs, reverse=True):
         key = (experiment.dataset, experiment.method, experiment.shots)
         if key in chosen:
@@ -218,7 +221,7 @@ def _choose_epochs(experiments: list[_Experiment], notes: list[str]) -> list[_Ex
     return list(chosen.values())
 
 
-def _is_papers_then_epochs(experiment: _Experiment) -> tuple[bool, int]:
+def _is_papers_then_epochs(experiment: _Found) -> tuple[bool, int]:
     cfg, shots = experiment.cfg, experiment.shots
     papers = coop_config(experiment.backbone, experiment.dataset, shots=shots) if shots in FEW_SHOTS else cfg
     return max_epoch(papers) == max_epoch(cfg), max_epoch(cfg)
@@ -227,7 +230,7 @@ def _is_papers_then_epochs(experiment: _Experiment) -> tuple[bool, int]:
 def _find_zero_shot(output: Path, curves: Curves) -> None:
     for name in curves.datasets:
         experiment = zero_shot(name, curves.backbone)
-        run = checked(parse_run(output / experiment.folder, end_signal=END_OF_TEST), experiment.promised)
+        run = checked(parse_run(output / experiment.folder, end_signal=END_OF_TEST), experiment.expected)
         if run.value is None:
             curves.notes.append(f"{run.folder} is missing in the curves: {run.problem}")
         else:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..experiments import DATASETS
 from ..tables.table import Filled, FilledTable, Row, Table
-from .page_style import STYLE
 from .wording import MINIATURE, MISSING, how_to_get, marks, number_text, remarks, signed, warnings
 
 SECTIONS = {  # group -> heading, what it is, where it is from
@@ -29,6 +28,7 @@ PAPER_LEGEND = """ &ensp;<span class="paper">paper</span> &ensp;<span class="up"
 
 def to_html(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
     """Returns the page: contents, then each table beside the paper's numbers, then what has no result yet."""
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     groups = [group for group in SECTIONS if any(filled.table.group == group for filled in tables)]
     sections = [_section(group, [f for f in tables if f.table.group == group], output) for group in groups]
     return f"""<!doctype html>
@@ -37,7 +37,8 @@ def to_html(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path)
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Prompt learning on CLIP: results</title>
-<style>{STYLE}</style>
+<style>
+{style}</style>
 </head>
 <body>
 {_header(tables, output)}
@@ -59,18 +60,14 @@ def _header(tables: Sequence[FilledTable], output: Path) -> str:
         "Seeds": "none" if not seeds else f"{many}" if few == many else f"{few} to {many}, unequal",
         "Values": f"{sum(filled.n_found for filled in tables):,} of {n_cells:,} in the tables below",
     }
+    is_miniature = all(filled.table.is_miniature for filled in tables)
+    beside = " in miniature" if is_miniature else ", beside the papers&rsquo; numbers"
     items = "".join(f"<div><dt>{name}</dt><dd>{escape(fact)}</dd></div>" for name, fact in facts.items())
     return f"""<header>
 <h1>Prompt learning on CLIP</h1>
-<p class="lead">{_lead(tables)}</p>
+<p class="lead">What was measured{beside}: accuracy in percent.</p>
 <dl>{items}</dl>
 </header>"""
-
-
-def _lead(tables: Sequence[FilledTable]) -> str:
-    if all(filled.table.is_miniature for filled in tables):
-        return "What was measured in miniature: accuracy in percent."
-    return "What was measured, beside the papers&rsquo; numbers: accuracy in percent."
 
 
 def _contents(tables: Sequence[FilledTable], groups: Sequence[str]) -> str:
@@ -118,10 +115,9 @@ def _card(filled: FilledTable, output: Path) -> str:
 
 def _summary(filled: FilledTable) -> str:
     n_missing = sum(1 for _ in filled.cells()) - filled.n_found
-    n_problems, n_warnings = len(filled.problems), len(filled.warnings)
     counted = [f"{n_missing} of {n_missing + filled.n_found} values missing"] if n_missing else []
-    counted += [f"{n_problems} problem{'s' if n_problems > 1 else ''}"] if n_problems else []
-    counted += [f"{n_warnings} warning{'s' if n_warnings > 1 else ''}"] if n_warnings else []
+    counts = {"problem": len(filled.problems), "warning": len(filled.warnings)}
+    counted += [f"{n} {word}{'s' if n > 1 else ''}" for word, n in counts.items() if n]
     return ", ".join(counted)
 
 
@@ -130,7 +126,7 @@ def _head(filled: FilledTable) -> str:
     for column, has_paper in zip(filled.table.columns, beside):
         columns.append(f"<th{' colspan=3' if has_paper else ''} scope=col>{escape(column)}</th>")
         sub.append("<th>measured</th><th class=paper>paper</th><th class=diff>diff.</th>" if has_paper else "<th></th>")
-    corner = f"<td colspan={1 + _is_grouped(filled)}></td>"
+    corner = f"<td colspan={filled.table.n_labels}></td>"
     second = f"<tr class=sub>{corner}{''.join(sub)}</tr>" if any(beside) else ""
     return f"<thead><tr>{corner}{''.join(columns)}</tr>{second}</thead>"
 
@@ -173,7 +169,7 @@ def _measured(filled: FilledTable, cell: Filled) -> str:
 
 
 def _beside(filled: FilledTable, cell: Filled, text: str = "") -> str:
-    """The place of the spread, as wide in every cell of a column that has one, so that the numbers stand in a line."""
+    """Text beside a number: as wide in every cell of a column with spreads, so that the numbers are aligned."""
     return f' <span class="beside">{text}</span>' if text or filled.has_spread(cell.column) else ""
 
 
@@ -181,15 +177,14 @@ def _figure(table: Table, output: Path) -> str:
     """Draws the curves of a table that has some."""
     if table.name not in CURVES:
         return ""
-    from ..figures.curves import draw_figure, svg  # matplotlib takes a second, which a report in text need not wait for
+    from ..figures.curves import draw_figure, svg  # imports matplotlib, which a report in text does not need
     from ..figures.few_shot import find_curves
 
     backbone, datasets = CURVES[table.name]
     curves = find_curves(output, backbone=backbone, datasets=datasets)
-    for name, lines in list(curves.points.items()):  # a point alone is no curve
-        curves.points[name] = {method: points for method, points in lines.items() if len(points) > 1}
-        if not curves.points[name]:
-            del curves.points[name]
+    # A point alone is no curve.
+    points = {name: {m: line for m, line in lines.items() if len(line) > 1} for name, lines in curves.points.items()}
+    curves.points = {name: lines for name, lines in points.items() if lines}
     return f"<figure>{svg(draw_figure(curves))}</figure>\n" if curves.points else ""
 
 
@@ -205,7 +200,3 @@ def _short(table: Table) -> str:
     heading = SECTIONS[table.group][0]
     text = table.title.removeprefix(heading).lstrip(",: ")
     return text[:1].upper() + text[1:]
-
-
-def _is_grouped(filled: FilledTable) -> bool:
-    return any(row.group for row in filled.table.rows)

@@ -6,7 +6,6 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -17,34 +16,20 @@ CSV_COLUMNS = (  # numbers and words apart, so that a column has one type
     *("table", "row", "column", "paper", "measured", "std", "seeds", "difference"),
     *("paper_words", "measured_words", "problem"),
 )
+LATEX_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
 LATEX = str.maketrans(
     {
         **{character: "\\" + character for character in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
+        **{character: rf"\text{word}{{}}" for character, word in LATEX_WORDS.items()},
     }
 )
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table as strings: the first columns, `n_labels` of them, say what a line is; an empty line parts blocks."""
-
-    header: list[str]
-    lines: list[list[str]]
-    n_labels: int
 
 
 def to_text(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
     """Returns the tables as they are read in a terminal."""
     parts = [f"Results in {output}: mean +- population standard deviation over seeds, in percent"]
     for filled in tables:
-        grid = build_grid(filled)
-        body = _aligned([grid.header, *grid.lines], grid.n_labels)
+        body = _aligned(build_grid(filled), filled.table.n_labels)
         rule = "-" * max(map(len, body))
         title = f"{filled.table.title}   [{filled.table.name}]"
         parts.append("\n".join([title, *remarks(filled), *warnings(filled), rule, body[0], rule, *body[1:], rule]))
@@ -56,9 +41,10 @@ def to_markdown(tables: Sequence[FilledTable], empty: Sequence[Table], output: P
     """Returns the tables as Markdown."""
     parts = [f"Results in `{output}`: mean +- population standard deviation over seeds, in percent."]
     for filled in tables:
-        grid = build_grid(filled)
-        rule = [":--"] * grid.n_labels + ["--:"] * (len(grid.header) - grid.n_labels)
-        lines = [[cell.replace("|", r"\|") for cell in line] for line in (grid.header, rule, *grid.lines) if line]
+        header, *body = build_grid(filled)
+        n_labels = filled.table.n_labels
+        rule = [":--"] * n_labels + ["--:"] * (len(header) - n_labels)
+        lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, rule, *body) if line]
         table = "\n".join(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines)
         parts += [f"## {filled.table.title}", *remarks(filled), table, *(f"- {line}" for line in warnings(filled))]
     parts += ["## No result yet", "\n".join(f"- {line.strip()}" for line in _how_to_get(empty))] if empty else []
@@ -85,23 +71,27 @@ def to_csv(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) 
             problems = filter(None, (missing, *marks(filled, cell), *value.problems, *value.warnings))
             seeds = min(value.n_seeds) if value.n_seeds else None
             numbers = _number(cell.cell.paper), _number(value.value), _number(value.std), seeds, cell.difference
-            words = _words(cell.cell.paper), _words(value.value)
+            words = (each if isinstance(each, str) else None for each in (cell.cell.paper, value.value))
             writer.writerow([filled.table.name, cell.row.name, cell.column, *numbers, *words, "; ".join(problems)])
     return text.getvalue()
 
 
-def build_grid(filled: FilledTable) -> Grid:
-    """Lays a table out: paper and difference beside the measured numbers, or in a wide table below them."""
-    grouped = any(row.group for row in filled.table.rows)
-    header = [""] * (1 + grouped)
+def build_grid(filled: FilledTable) -> list[list[str]]:
+    """Lays a table out: paper and difference beside the measured numbers, or in a wide table below them.
+
+    Returns:
+        The header and the lines, each with a text for each column; between two blocks an empty line.
+    """
+    n_labels = filled.table.n_labels
+    header = [""] * n_labels
     for column, has_paper in zip(filled.table.columns, filled.papers_beside):
         header += [column, "paper", "diff."] if has_paper else [column]
     lines = []
     for group, rows in filled.blocks:
         block = [line for row, cells in rows for line in _lines_of_row(filled, row, cells)]
-        headings = [[group]] + [[""]] * (len(block) - 1) if grouped else [[]] * len(block)
+        headings = [[group]] + [[""]] * (len(block) - 1) if n_labels > 1 else [[]] * len(block)
         lines += [[]] * bool(lines) + [heading + line for heading, line in zip(headings, block)]
-    return Grid(header, lines, 1 + grouped)
+    return [header, *lines]
 
 
 def _lines_of_row(filled: FilledTable, row: Row, cells: Sequence[Filled | None]) -> list[list[str]]:
@@ -126,11 +116,12 @@ def _aligned(lines: Sequence[Sequence[str]], n_labels: int) -> list[str]:
 
 
 def _latex_table(filled: FilledTable) -> str:
-    grid = build_grid(filled)
-    columns = "l" * grid.n_labels + "r" * (len(grid.header) - grid.n_labels)
+    header, *body = build_grid(filled)
+    n_labels = filled.table.n_labels
+    columns = "l" * n_labels + "r" * (len(header) - n_labels)
     caption = " ".join([f"{filled.table.title}.", *remarks(filled)])
     comments = [f"% {line}" for line in warnings(filled)]
-    lines = [f"    {' & '.join(map(_latex, line))} \\\\" if line else r"    \addlinespace" for line in grid.lines]
+    lines = [f"    {' & '.join(map(_latex, line))} \\\\" if line else r"    \addlinespace" for line in body]
     return "\n".join(
         [
             *comments,
@@ -140,7 +131,7 @@ def _latex_table(filled: FilledTable) -> str:
             f"  \\label{{tab:{filled.table.name}}}",
             f"  \\begin{{tabular}}{{{columns}}}",
             r"    \toprule",
-            f"    {' & '.join(map(_latex, grid.header))} \\\\",
+            f"    {' & '.join(map(_latex, header))} \\\\",
             r"    \midrule",
             *lines,
             r"    \bottomrule",
@@ -158,7 +149,3 @@ def _latex(text: str) -> str:
 
 def _number(value: float | int | str | None) -> float | int | None:
     return round(value, 4) if isinstance(value, float) else value if isinstance(value, int) else None
-
-
-def _words(value: float | int | str | None) -> str | None:
-    return value if isinstance(value, str) else None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 
+from engine.registry import near_name
+
 from .cocoop import cocoop_tables
 from .coop import coop_tables
-from .miniature import miniature_tables
+from .shapes import shapes_tables
 from .table import Table
 
-TABLES: dict[str, Table] = {table.name: table for table in (*coop_tables(), *cocoop_tables(), *miniature_tables())}
+TABLES: dict[str, Table] = {table.name: table for table in (*coop_tables(), *cocoop_tables(), *shapes_tables())}
 GROUPS = ("coop", "cocoop", "shapes")  # all tables of a paper, or of the miniature
 
 
@@ -24,15 +25,17 @@ def select(names: Iterable[str]) -> list[Table]:
     chosen = {}
     for name in names:
         if name not in TABLES and name not in GROUPS:
-            raise KeyError(_unknown(name))
+            options = [*GROUPS, *TABLES]
+            near = near_name(name, options)
+            raise KeyError(f"There is no table {name!r}. Tables and groups of them: {', '.join(options)}.{near}")
         chosen |= {table.name: table for table in TABLES.values() if name in (table.name, table.group)}
     return list(chosen.values())
 
 
 def commands(name: str) -> list[str]:
-    """Returns the bash command lines that a table or group needs, each once, training before testing.
+    """Returns the bash command lines that a table or group needs, training before testing; see `Experiment`.
 
-    They hold for the repository's root. Scripts that take one seed are called for each seed of the environment's SEEDS.
+    Scripts that take one seed are called for each seed of the environment's SEEDS.
 
     Raises:
         KeyError: The name is unknown.
@@ -40,10 +43,3 @@ def commands(name: str) -> list[str]:
     seeds = (os.environ.get("SEEDS") or "1 2 3").split()
     experiments = (experiment for table in select([name]) for experiment in table.experiments)
     return list(dict.fromkeys(line for experiment in experiments for line in experiment.command_lines(seeds)))
-
-
-def _unknown(name: str) -> str:
-    options = [*GROUPS, *TABLES]
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"The table is {name!r}, expected one of: {', '.join(options)}.{hint}"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parse_test_res import summarise, warnings_of
+from engine.text import printable
 
 from ..experiments import Experiment
-from ..identity import checked, contradiction
-from ..runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, printable, seed_of
+from ..identity import checked, mismatch
+from ..runs import END_OF_TEST, END_OF_TRAINING, parse_run, seed_folders
+from ..statistics import spread_of_averages, summarise, warnings_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Value:
         by_seed: The result of each seed, by the name of its run's folder; empty for what is worked out from results.
         parts: For an average, which of the averaged values there are.
         problems: Why runs were not counted.
-        warnings: What makes it doubtful; sentences.
+        warnings: Sentences on what makes it doubtful.
     """
 
     value: float | int | str | None = None
@@ -55,28 +56,27 @@ class Result:
         yield self.experiment
 
     def measure(self, output: Path) -> Value:
-        runs = [self._run(folder) for folder in run_folders(self.experiment, output)]
+        end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
+        runs = [
+            checked(parse_run(folder, keyword=self.keyword, end_signal=end_signal), self.experiment.expected)
+            for folder in run_folders(self.experiment, output)
+        ]
         found = {run.folder.name: run.value for run in runs if run.value is not None}
         problems = tuple(f"{run.folder.relative_to(output)}: {run.problem}" for run in runs if run.value is None)
         if not found:
             return Value(problems=problems)
         mean, std = summarise(list(found.values()))
-        doubts = warnings_of([run for run in runs if run.value is not None])
-        doubts = tuple(f"{self.experiment.folder}: {doubt}" for doubt in doubts)
+        warnings = warnings_of([run for run in runs if run.value is not None])
+        warnings = tuple(f"{self.experiment.folder}: {warning}" for warning in warnings)
         if not self.experiment.seeded:
-            return Value(mean, warnings=doubts)
+            return Value(mean, warnings=warnings)
         n_seeds = len(found), len(found)
-        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems, warnings=doubts)
-
-    def _run(self, folder: Path) -> Run:
-        end_signal = END_OF_TEST if self.experiment.tests_only else END_OF_TRAINING
-        run = parse_run(folder, keyword=self.keyword, end_signal=end_signal)
-        return checked(run, self.experiment.promised)
+        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems, warnings=warnings)
 
 
 @dataclass(frozen=True)
 class Parameters(Result):
-    """The number of parameters that an experiment trains; a log does not say it, which is no problem of the run."""
+    """The number of parameters that an experiment trains. A log does not say it, and the run counts all the same."""
 
     keyword: str = "n_params"
 
@@ -90,7 +90,7 @@ class Parameters(Result):
 class Average:
     """The mean over data sets; where values are missing it is one over fewer, and says so.
 
-    Its spread is that of the averages of single seeds, and is there if all data sets have the same ones.
+    Its spread is that of the averages of single seeds. There is none unless all data sets have the same seeds.
     """
 
     cells: tuple[Result, ...]
@@ -107,15 +107,18 @@ class Average:
             return Value()  # the cells averaged are in the table themselves, and so are their problems
         parts = tuple(each.value is not None for each in measured)
         std = spread_of_averages([each.by_seed for each in measured])
-        return Value(statistics.fmean(found), std, _range_of_seeds(measured), parts=parts)
+        return Value(statistics.fmean(found), std, range_of_seeds(measured), parts=parts)
+
+
+Mean = Result | Average
 
 
 @dataclass(frozen=True)
 class HarmonicMean:
     """2 b n / (b + n) of a base and a new accuracy that are means already: over seeds, or over seeds and data sets."""
 
-    base: Result | Average
-    new: Result | Average
+    base: Mean
+    new: Mean
     paper: float | None = None
 
     def experiments(self) -> Iterator[Experiment]:
@@ -130,12 +133,12 @@ class HarmonicMean:
             return Value(problems=("H of an average: base and new are there for different data sets",))
         both = base.value + new.value
         harmonic_mean = 2 * base.value * new.value / both if both else 0.0
-        return Value(harmonic_mean, n_seeds=_range_of_seeds([base, new]), parts=base.parts)
+        return Value(harmonic_mean, n_seeds=range_of_seeds([base, new]), parts=base.parts)
 
 
 @dataclass(frozen=True)
 class NearestWord:
-    """The vocabulary's word nearest to a context vector, and its distance, in the run of the first seed there is."""
+    """The word nearest to a context vector, and its distance, as interpret_prompt.py wrote it for the first seed."""
 
     experiment: Experiment
     vector: int  # from 1
@@ -146,23 +149,22 @@ class NearestWord:
 
     def measure(self, output: Path) -> Value:
         paths = [folder / "nearest_words.json" for folder in run_folders(self.experiment, output)]
-        found = {path: self._contradiction(path.parent) for path in paths if path.is_file()}
+        found = {path: mismatch(parse_run(path.parent), self.experiment.expected) for path in paths if path.is_file()}
         problems = tuple(f"{path.parent.relative_to(output)}: {problem}" for path, problem in found.items() if problem)
         path = next((path for path, problem in found.items() if not problem), None)
         if path is None:
             return Value(problems=problems)
         try:
-            text = word_text(*nearest_word(json.loads(path.read_text(encoding="utf-8")), self.vector))
+            vectors = json.loads(path.read_text(encoding="utf-8"))["vectors"]
+            nearest = {entry["vector"]: entry["words"] for entry in vectors}[self.vector][0]
+            text = word_text(nearest["word"], nearest["distance"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:  # the last: lists in lists
             problem = f"no nearest word of vector {self.vector} ({type(error).__name__}: {error})"
             return Value(problems=(*problems, printable(f"{path.relative_to(output)}: {problem}")))
         return Value(text, problems=problems)
 
-    def _contradiction(self, folder: Path) -> str:
-        return contradiction(parse_run(folder), self.experiment.promised)
 
-
-Cell = Result | Average | HarmonicMean | NearestWord
+Cell = Mean | HarmonicMean | NearestWord
 
 
 def run_folders(experiment: Experiment, output: Path) -> list[Path]:
@@ -173,37 +175,12 @@ def run_folders(experiment: Experiment, output: Path) -> list[Path]:
     return [folder] if folder.is_dir() else []
 
 
-def seed_folders(folder: Path) -> list[Path]:
-    """Returns the folders seedN in a folder, seed2 before seed10."""
-    return sorted((path for path in folder.glob("seed*") if seed_of(path) is not None and path.is_dir()), key=seed_of)
-
-
-def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
-    """Returns the population standard deviation of the averages that single seeds have over data sets.
-
-    Args:
-        by_seed: For each data set, the result of each seed.
-
-    Returns:
-        None unless all data sets have the same seeds, two or more: else it would be that of other runs than the mean.
-    """
-    seeds = by_seed[0].keys()
-    if len(seeds) < 2 or any(results.keys() != seeds for results in by_seed):
-        return None
-    return summarise([statistics.fmean(results[seed] for results in by_seed) for seed in seeds])[1]
-
-
-def nearest_word(interpretation: dict, vector: int) -> tuple[str, float]:
-    """Returns the word nearest to a context vector (from 1), and its distance, from what interpret_prompt.py wrote."""
-    words = {entry["vector"]: entry["words"] for entry in interpretation["vectors"]}[vector]
-    return words[0]["word"], words[0]["distance"]
-
-
 def word_text(word: str, distance: float) -> str:
     """Returns a word and its distance as a cell shows them."""
     return f"{printable(str(word))} ({distance:.4f})"
 
 
-def _range_of_seeds(values: Sequence[Value]) -> tuple[int, int] | None:
+def range_of_seeds(values: Iterable[Value]) -> tuple[int, int] | None:
+    """Returns the fewest and the most seeds behind some values; None where nothing is drawn."""
     counts = [count for value in values if value.n_seeds for count in value.n_seeds]
     return (min(counts), max(counts)) if counts else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..experiments import DATASETS, SHIFTED, zero_shot
@@ -27,27 +27,15 @@ COCOOP = Method("CoCoOp", "CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1")
 
 def cocoop_tables() -> list[Table]:
     """Builds the tables of the paper."""
-    return [
-        base_to_new(),
-        cross_dataset(),
-        domain_generalisation(),
-        all_classes(),
-        bigger_coop(),
-        cocoop_initialisation(),
-        cocoop_context_length(),
-    ]
+    tables = base_to_new, cross_dataset, domain_generalisation, all_classes, bigger_coop
+    return [table() for table in (*tables, cocoop_initialisation, cocoop_context_length)]
 
 
 def base_to_new() -> Table:
     numbers = PAPER["base_to_new"]
-    return Table(
-        name="base_to_new",
-        group="cocoop",
-        title="CoCoOp, Table 1: base to new",
-        columns=BASE_NEW,
-        rows=base_new_rows(DATASETS, (CLIP, COOP, COCOOP), {"Average": numbers["average"], **numbers["per_dataset"]}),
-        note=f"ViT-B/16, 16 shots of each base class. {H_NOTE}",
-    )
+    rows = base_new_rows(DATASETS, (CLIP, COOP, COCOOP), {"Average": numbers["average"], **numbers["per_dataset"]})
+    note = f"ViT-B/16, 16 shots of each base class. {H_NOTE}"
+    return _table("base_to_new", "Table 1: base to new", BASE_NEW, rows, note)
 
 
 def cross_dataset() -> Table:
@@ -58,14 +46,10 @@ def cross_dataset() -> Table:
     rows = [result_row(*row) for row in zip(DATASETS.values(), zip(*columns), zip(*papers))]
     cells = zip(*(row.cells for row in rows[1:]))
     average = tuple(Average(results, numbers[-1]) for results, numbers in zip(cells, papers))
-    return Table(
-        name="cross_dataset",
-        group="cocoop",
-        title="CoCoOp, Table 2: transfer to other data sets",
-        columns=tuple(method.label for method in methods),
-        rows=(*rows, Row("Average of the ten", average)),
-        note="ViT-B/16, learned on ImageNet with 16 shots. The average leaves ImageNet out.",
-    )
+    rows.append(Row("Average of the ten", average))
+    headings = [method.label for method in methods]
+    note = "ViT-B/16, learned on ImageNet with 16 shots. The average leaves ImageNet out."
+    return _table("cross_dataset", "Table 2: transfer to other data sets", headings, rows, note)
 
 
 def domain_generalisation() -> Table:
@@ -74,26 +58,18 @@ def domain_generalisation() -> Table:
         **{method.label: transfer_experiments(method, "imagenet", SHIFTED) for method in (COOP, COCOOP)},
     }
     numbers = PAPER["domain_generalisation"]
-    return Table(
-        name="domain_generalisation",
-        group="cocoop",
-        title="CoCoOp, Table 3: domain generalisation",
-        columns=("ImageNet", *SHIFTED.values()),
-        rows=tuple(result_row(label, runs, numbers[label]) for label, runs in experiments.items()),
-        note="ViT-B/16, learned on ImageNet with 16 shots.",
-    )
+    rows = (result_row(label, runs, numbers[label]) for label, runs in experiments.items())
+    columns = ("ImageNet", *SHIFTED.values())
+    note = "ViT-B/16, learned on ImageNet with 16 shots."
+    return _table("domain_generalisation", "Table 3: domain generalisation", columns, rows, note)
 
 
 def all_classes() -> Table:
     methods = (CLIP, COOP, COCOOP)
-    return Table(
-        name="all_classes",
-        group="cocoop",
-        title="CoCoOp, Table 4: base and new classes together",
-        columns=tuple(method.label for method in methods),
-        rows=dataset_rows(DATASETS, [[method.all_classes(name) for name in DATASETS] for method in methods]),
-        note="ViT-B/16, learned on the base classes with 16 shots, tested on all classes.",
-    )
+    rows = dataset_rows(DATASETS, [[method.all_classes(name) for name in DATASETS] for method in methods])
+    columns = [method.label for method in methods]
+    note = "ViT-B/16, learned on the base classes with 16 shots, tested on all classes."
+    return _table("all_classes", "Table 4: base and new classes together", columns, rows, note)
 
 
 def bigger_coop() -> Table:
@@ -102,15 +78,13 @@ def bigger_coop() -> Table:
         Method("CoOp, M=60", "CoOp", "vit_b16_ep50_ctx60"),
         Method("CoOp, M=4 + Meta-Net", "CoCoOp", COCOOP.cfg),
     )
-    return Table(
-        name="bigger_coop",
-        group="cocoop",
-        title="CoCoOp, Table 5: more context vectors or a Meta-Net",
-        columns=("Parameters", *BASE_NEW),
-        rows=bigger_coop_rows("imagenet", methods, PAPER["bigger_coop"]),
-        note="ImageNet, ViT-B/16, 16 shots of each base class; the last row is CoCoOp. The paper's 34,816 parameters "
-        f"leave out the 544 biases of the Meta-Net. {H_NOTE}",
+    rows = bigger_coop_rows("imagenet", methods, PAPER["bigger_coop"])
+    note = (
+        "ImageNet, ViT-B/16, 16 shots of each base class; the last row is CoCoOp. The paper's 34,816 parameters leave "
+        f"out the 544 biases of the Meta-Net. {H_NOTE}"
     )
+    columns = ("Parameters", *BASE_NEW)
+    return _table("bigger_coop", "Table 5: more context vectors or a Meta-Net", columns, rows, note)
 
 
 def cocoop_initialisation() -> Table:
@@ -124,11 +98,9 @@ def cocoop_context_length() -> Table:
 
 
 def _ablation(name: str, title: str, methods: Sequence[Method], fixed: str) -> Table:
-    return Table(
-        name=name,
-        group="cocoop",
-        title=f"CoCoOp, Figure 4: {title}",
-        columns=BASE_NEW,
-        rows=base_new_rows(DATASETS, methods, {}),
-        note=f"CoCoOp, ViT-B/16, {fixed}, 16 shots of each base class. {H_NOTE}",
-    )
+    note = f"CoCoOp, ViT-B/16, {fixed}, 16 shots of each base class. {H_NOTE}"
+    return _table(name, f"Figure 4: {title}", BASE_NEW, base_new_rows(DATASETS, methods, {}), note)
+
+
+def _table(name: str, title: str, columns: Iterable[str], rows: Iterable[Row], note: str) -> Table:
+    return Table(name, "cocoop", f"CoCoOp, {title}", tuple(columns), tuple(rows), note)

@@ -20,13 +20,15 @@ from ..experiments import (
     transfer_source,
     zero_shot,
 )
-from .cells import Average, HarmonicMean, NearestWord, Parameters, Result, word_text
+from .cells import Average, Cell, HarmonicMean, Mean, NearestWord, Parameters, Result, word_text
 from .table import Row
 
 FEW_SHOT_COLUMNS = ("0 shots", "1 shot", *(f"{shots} shots" for shots in FEW_SHOTS[1:]))
 BASE_NEW = ("Base", "New", "H")
 H_NOTE = "H: harmonic mean of the two accuracies beside it."
 N_VECTORS = 16  # of the context whose nearest words are shown
+
+Cells = tuple[Cell | None, ...]  # of a row, one for each column
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,27 @@ def dataset_rows(
     return tuple(rows)
 
 
+def block_rows(blocks: Mapping[str, Mapping[str, Cells]]) -> tuple[Row, ...]:
+    """Builds the rows of each data set, and before several data sets those of their average.
+
+    Args:
+        blocks: Heading of the data set -> label of the row -> its cells. The rows of a single block need no heading.
+    """
+    if len(blocks) == 1:
+        [block] = blocks.values()
+        return tuple(Row(label, cells) for label, cells in block.items())
+    average = {}
+    for label in next(iter(blocks.values())):
+        columns = zip(*(block[label] for block in blocks.values()))
+        average[label] = tuple(Average(cells) if cells[0] else None for cells in columns)
+    blocks = {"Average": average, **blocks}
+    return tuple(Row(label, cells, heading) for heading, block in blocks.items() for label, cells in block.items())
+
+
 def few_shot_rows(
     datasets: Mapping[str, str], backbone: str, variants: Mapping[str, dict], papers: Mapping[tuple, float]
 ) -> tuple[Row, ...]:
-    """Builds the rows of FEW_SHOT_COLUMNS for each data set, below those of the average of several data sets.
+    """Builds the rows of FEW_SHOT_COLUMNS; see `block_rows`.
 
     Args:
         datasets: Config's name -> heading.
@@ -103,16 +122,7 @@ def few_shot_rows(
         for label, experiments in runs.items():
             numbers = [papers.get((dataset, label, shots)) for shots in FEW_SHOTS]
             blocks[heading][label] = (None, *map(Result, experiments, numbers))
-    if len(blocks) > 1:
-        labels = list(next(iter(blocks.values())))
-        columns = {label: zip(*(block[label] for block in blocks.values())) for label in labels}
-        average = {label: tuple(Average(c) if c[0] else None for c in columns[label]) for label in labels}
-        blocks = {"Average": average, **blocks}
-    return tuple(
-        Row(label, cells, heading if len(blocks) > 1 else "")
-        for heading, block in blocks.items()
-        for label, cells in block.items()
-    )
+    return block_rows(blocks)
 
 
 def shift_experiments(source: str, shifted: Iterable[str], backbone: str) -> dict[str, list[Experiment]]:
@@ -172,25 +182,17 @@ def nearest_word_rows(datasets: Mapping[str, str], backbone: str, papers: Mappin
 def base_new_rows(
     datasets: Mapping[str, str], methods: Sequence[Method], papers: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> tuple[Row, ...]:
-    """Builds the rows of BASE_NEW for each data set, below those of the average of several data sets.
+    """Builds the rows of BASE_NEW; see `block_rows`.
 
     Args:
         datasets: Config's name -> heading.
         methods: One row each, under every heading.
         papers: Heading -> method's label -> the paper's base, new and H.
     """
-    blocks = {heading: [method.base_new(name) for method in methods] for name, heading in datasets.items()}
-    if len(blocks) > 1:
-        by_method = [zip(*both) for both in zip(*blocks.values())]  # for each method its base cells, its new cells
-        blocks = {"Average": [tuple(Average(cells) for cells in both) for both in by_method], **blocks}
+    blocks = {heading: {m.label: m.base_new(name) for m in methods} for name, heading in datasets.items()}
     return tuple(
-        Row(
-            method.label,
-            with_harmonic_mean(*both, papers.get(heading, {}).get(method.label, ())),
-            heading if len(blocks) > 1 else "",
-        )
-        for heading, block in blocks.items()
-        for method, both in zip(methods, block)
+        replace(row, cells=with_harmonic_mean(*row.cells, papers.get(row.group, {}).get(row.label, ())))
+        for row in block_rows(blocks)
     )
 
 
@@ -205,9 +207,7 @@ def bigger_coop_rows(dataset: str, methods: Sequence[Method], papers: Mapping[st
     return tuple(rows)
 
 
-def with_harmonic_mean(
-    base: Result | Average, new: Result | Average, papers: Sequence[float]
-) -> tuple[Result | Average, Result | Average, HarmonicMean]:
+def with_harmonic_mean(base: Mean, new: Mean, papers: Sequence[float]) -> tuple[Mean, Mean, HarmonicMean]:
     """Returns the cells of BASE_NEW beside the paper's numbers, if there are any."""
     paper_base, paper_new, paper_h = papers or (None, None, None)
     base, new = replace(base, paper=paper_base), replace(new, paper=paper_new)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, groupby
 from pathlib import Path
 
 from ..experiments import Experiment
-from .cells import Cell, Value
+from .cells import Cell, Value, range_of_seeds
 
 MOST_BESIDE = 4  # columns of a table that is not wide
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its method, its cells (None: nothing belongs there), and the heading that it stands under."""
+    """A line of a table: its label, a cell for each column (None: nothing belongs there), the heading above it."""
 
     label: str
     cells: tuple[Cell | None, ...]
@@ -24,7 +24,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The label with the heading in front."""
+        """The label behind the heading."""
         return f"{self.group}, {self.label}" if self.group else self.label
 
 
@@ -52,6 +52,11 @@ class Table:
     def is_miniature(self) -> bool:
         """Whether it is about drawn images, which no number of a paper compares with."""
         return self.group == "shapes"
+
+    @property
+    def n_labels(self) -> int:
+        """How many columns say what a row is: its label, and its heading where rows have one."""
+        return 1 + any(row.group for row in self.rows)
 
     @cached_property
     def experiments(self) -> list[Experiment]:
@@ -109,13 +114,13 @@ class FilledTable:
         """The rows with their cells under each heading, without headings under which there is no result."""
         rows = groupby(zip(self.table.rows, self.lines), key=lambda pair: pair[0].group)
         blocks = [(group, list(pairs)) for group, pairs in rows]
-        return [(group, pairs) for group, pairs in blocks if any(_has_value(cells) for _, cells in pairs)]
+        has_value = {cell.row.group for cell in self.cells() if cell.value.value is not None}
+        return [(group, pairs) for group, pairs in blocks if group in has_value]
 
     @property
     def n_seeds(self) -> tuple[int, int] | None:
         """Fewest and most seeds behind a cell; None where nothing seeded is there."""
-        counts = [count for cell in self.cells() for count in cell.value.n_seeds or ()]
-        return (min(counts), max(counts)) if counts else None
+        return range_of_seeds(cell.value for cell in self.cells())
 
     def is_short_of_seeds(self, cell: Filled) -> bool:
         """Whether fewer seeds are behind a cell than behind others of the table."""
@@ -141,17 +146,8 @@ class FilledTable:
 
 def fill(table: Table, output: Path) -> FilledTable:
     """Measures every cell of a table from the runs below the output folder."""
-    return FilledTable(
-        table,
-        tuple(
-            tuple(
-                cell and Filled(row, column, cell, cell.measure(output))
-                for column, cell in zip(table.columns, row.cells, strict=True)
-            )
-            for row in table.rows
-        ),
-    )
-
-
-def _has_value(cells: Iterable[Filled | None]) -> bool:
-    return any(cell and cell.value.value is not None for cell in cells)
+    lines = []
+    for row in table.rows:
+        cells = zip(table.columns, row.cells, strict=True)
+        lines.append(tuple(cell and Filled(row, column, cell, cell.measure(output)) for column, cell in cells))
+    return FilledTable(table, tuple(lines))

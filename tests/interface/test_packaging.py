@@ -61,8 +61,9 @@ def test_ours_is_what_gets_imported(name):
 
 
 def test_the_packages_are_those_there_are(arguments):
-    folders = [path.parent for pattern in ("*", "dassl/*") for path in ROOT.glob(f"{pattern}/__init__.py")]
-    there = {".".join(folder.relative_to(ROOT).parts) for folder in folders} - {"tests"}
+    tops = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"]
+    folders = [path.parent.relative_to(ROOT) for top in tops for path in top.rglob("__init__.py")]
+    there = {".".join(folder.parts) for folder in folders}
     assert set(arguments["packages"]) == there
     assert set(arguments["py_modules"]) == {path.stem for path in ROOT.glob("*.py")} - {"setup"}
 
@@ -91,7 +92,13 @@ def test_the_files_that_clip_reads_are_package_data(arguments):
     assert {"bpe_simple_vocab_16e6.txt.gz", "shapes.npz"} <= set(data)
     kinds = {".gz", ".md", ".npz"}
     assert {path.name for path in (ROOT / "clip").iterdir() if path.suffix in kinds} <= set(data)
-    assert "paper.yaml" in arguments["package_data"]["reports"]
+
+
+def test_the_files_that_reports_read_are_package_data(arguments):
+    data = {(package, name) for package, names in arguments["package_data"].items() for name in names}
+    files = [path for path in (ROOT / "reports").rglob("*.*") if path.suffix not in (".py", ".pyc")]
+    assert {(".".join(path.parent.relative_to(ROOT).parts), path.name) for path in files} <= data
+    assert {path.name for path in files} == {"page.css", "paper.yaml"}
 
 
 def test_licence_and_citation():

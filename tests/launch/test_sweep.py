@@ -15,19 +15,12 @@ from engine.config.load import ConfigError
 from engine.config.plugins import plugins
 from engine.interruption import Interrupted
 from engine.process_cache import sharing
-from engine.run.folder import is_done, read_results
+from engine.run.folder import is_done, read_results, write_config, write_results
 from launch import workers as jobs
-from reports.tables.sweep import to_text
-from tests.support.script_calls import ROOT, call, commands
+from tests.support.script_calls import call, commands
 from tests.support.tiny_run import repeatable
 
 GRID = "--dataset folder --shots 1 2 --seeds 1 2 --cfg tiny"
-
-
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def planned(words):
@@ -121,8 +114,8 @@ def write_as_done(job, accuracy=50.0):
     """Writes what a run leaves in its folder."""
     cfg = train.setup_cfg(train.parse_args(list(job.argv)))
     assert not is_done(cfg)
-    train.write_config(cfg)
-    train.write_results(cfg, {"accuracy": accuracy})
+    write_config(cfg)
+    write_results(cfg, {"accuracy": accuracy})
 
 
 class TestRefused:
@@ -132,8 +125,8 @@ class TestRefused:
             ("--dataset dtdd --shots 1 --cfg rn50", r"dtdd.yaml does not exist .* Did you mean dtd.yaml\?"),
             ("--dataset dtd --shots 1 --cfg rn51", r"rn51.yaml does not exist .* Did you mean rn50.yaml\?"),
             ("--dataset dtd --shots 1 --cfg rn50 --trainer CoOpp", r"configs/trainers/CoOpp/rn50.yaml does not exist"),
-            ("--dataset dtd --shots 1 --cfg rn50 --ctp begin", "CLASS_TOKEN_POSITION is 'begin', expected one of"),
-            ("--dataset dtd --shots 1 --cfg rn50 --views -1", "INPUT.VIEWS is -1; it must be at least 0"),
+            ("--dataset dtd --shots 1 --cfg rn50 --ctp begin", "CLASS_TOKEN_POSITION is 'begin'"),
+            ("--dataset dtd --shots 1 --cfg rn50 --views -1", "INPUT.VIEWS is -1"),
             ("--dataset dtd --shots 1 --cfg rn50 OPTIM.LRR 1", r"OPTIM.LRR is unknown. Did you mean OPTIM.LR\?"),
         ],
     )
@@ -155,18 +148,21 @@ class TestRefused:
     @pytest.mark.parametrize(
         "words, message",
         [
-            ("--shots 1 0", "--shots is 0, expected positive numbers, or -1 for all items."),
-            ("--shots -2", "--shots is -2, expected positive numbers, or -1 for all items."),
-            ("--jobs 0", "--jobs is 0, expected at least 1."),
-            ("--gpus-per-run 2", "--gpus-per-run is 2.0, expected over 0 and at most 1."),
-            ("--gpus-per-run 0", "--gpus-per-run is 0.0, expected over 0 and at most 1."),
-            ("--views 2 SEED 3", "SEED is given as KEY VALUE, expected --seeds, which sets it."),
-            ("--views 2 OPTIM.LR 1 OUTPUT_DIR x", "OUTPUT_DIR is given as KEY VALUE, expected --output-dir"),
-            ("--trainer CoCoOp --csc False", "--csc is given, expected none with --trainer CoCoOp."),
-            ("--trainer LinearProbe --paper-epochs", "--trainer LinearProbe --cfg tiny, expected CoOp and a CFG that"),
-            ("--cfg rn50_ep50 --paper-epochs", "--trainer CoOp --cfg rn50_ep50, expected CoOp and a CFG that leaves"),
-            ("--shots 1 3 --paper-epochs", "--shots is 1 3, expected some of 1 2 4 8 16 with --paper-epochs."),
-            ("--seeds 1 OPTIM.LR 1", "there is OPTIM.LR, expected whole numbers. KEY VALUE pairs stand behind another"),
+            ("--shots 1 0", "--shots is 0; a number of shots is 1 or more, or -1 for all images."),
+            ("--shots -2", "--shots is -2; a number of shots is 1 or more, or -1 for all images."),
+            ("--jobs 0", "--jobs is 0; it is the number of runs side by side, 1 or more."),
+            ("--gpus-per-run 2", "--gpus-per-run is 2.0; it is a part of one GPU, above 0 and up to 1."),
+            ("--gpus-per-run 0", "--gpus-per-run is 0.0; it is a part of one GPU, above 0 and up to 1."),
+            ("--views 2 SEED 3", "SEED is among the KEY VALUE pairs, but --seeds sets it. Leave the pair out."),
+            ("--views 2 OPTIM.LR 1 OUTPUT_DIR x", "OUTPUT_DIR is among the KEY VALUE pairs, but --output-dir sets it."),
+            ("--trainer CoCoOp --csc False", "--trainer CoCoOp takes no --csc. Leave it out."),
+            (
+                "--trainer LinearProbe --paper-epochs",
+                "--paper-epochs is for CoOp, with a CFG that leaves",
+            ),
+            ("--cfg rn50_ep50 --paper-epochs", "this is --trainer CoOp --cfg rn50_ep50. Leave --paper-epochs out, or"),
+            ("--shots 1 3 --paper-epochs", "--shots is 1 3; --paper-epochs takes 1 2 4 8 16. Leave --paper-epochs or"),
+            ("--seeds 1 OPTIM.LR 1", "OPTIM.LR is no whole number. Put KEY VALUE pairs behind another flag, or behind"),
         ],
     )
     def test_flags(self, words, message, capsys):
@@ -181,7 +177,7 @@ class TestRefused:
 class TestTable:
     def test_means_and_words(self):
         cells = {(1, 1): 50.0, (1, 2): 53.0, (1, 3): 56.0, (2, 1): 60.0, (2, 2): "failed", (4, 3): "done"}
-        lines = to_text(cells, [1, 2, 4, 8], [1, 2, 3]).splitlines()
+        lines = sweep.table_text(cells, [1, 2, 4, 8], [1, 2, 3]).splitlines()
         assert [line.split() for line in (lines[0], *lines[2:])] == [
             ["shots", "seed", "1", "seed", "2", "seed", "3", "mean", "+-", "std"],
             ["1", "50.00", "53.00", "56.00", "53.00", "+-", "2.45"],  # sqrt((9 + 0 + 9) / 3)
@@ -221,12 +217,12 @@ class TestTable:
             "",
             "Error: it fails.",
             f"Failed: {tmp_path}/folder/CoOp/tiny_2shots/nctx16_cscFalse_ctpend/seed2",
-            "Finished runs are kept: the same command does only what is left.",
+            "What is done is kept: the same command does only what is left.",
         ]
         assert swept() == 1
         assert capsys.readouterr().out.startswith("1 of 4 runs are left")
 
-    def test_a_terminal_shows_the_table_from_the_start_in_one_place(self, swept, capsys, monkeypatch):
+    def test_a_terminal_shows_the_table_from_the_start_and_redraws_it(self, swept, capsys, monkeypatch):
         monkeypatch.setattr(sweep.sys.stdout, "isatty", lambda: True)
         monkeypatch.setenv("COLUMNS", "80")
         swept()
@@ -289,10 +285,10 @@ def test_runs_in_one_process_are_those_of_train(tiny_files, tmp_path, flags, mon
 
     swept, alone = planned(words), planned(words.replace("/swept", "/alone"))
     contexts = []
-    for place, job in alone.items():
+    for key, job in alone.items():
         assert train.main(list(job.argv)) == 0
-        assert repeatable(swept[place].target) == repeatable(job.target)
-        ctx, same = (context(run.target) for run in (job, swept[place]))
+        assert repeatable(swept[key].target) == repeatable(job.target)
+        ctx, same = (context(run.target) for run in (job, swept[key]))
         # With views, a run may find some that another has encoded, beside other images: the last bits differ.
         torch.testing.assert_close(same, ctx, **({"rtol": 1e-4, "atol": 1e-6} if flags else {"rtol": 0, "atol": 0}))
         contexts.append(ctx)
@@ -306,6 +302,6 @@ def tiny_pairs(clip):
     return f"MODEL.BACKBONE.NAME {clip} {pairs} USE_CUDA False FEATURES.DIR '' DATALOADER.NUM_WORKERS 0"
 
 
-def context(run):
+def context(run, epoch=3):
     """What a tiny run has learned."""
-    return torch.load(run / "prompt_learner/model.pth.tar-3")["state_dict"]["ctx"]
+    return torch.load(run / f"prompt_learner/model.pth.tar-{epoch}")["state_dict"]["ctx"]

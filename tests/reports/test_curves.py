@@ -1,42 +1,26 @@
 """The few-shot curves against numbers worked out by hand, from made-up output folders."""
 
-import json
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 
 from draw_curves import main
 from reports.figures.curves import choose_looks, draw_figure, save_figure, svg
 from reports.figures.few_shot import Curves, Method, average_lines, dataset_lines, find_curves
-from reports.tables.cells import spread_of_averages
-from tests.reports.test_runs import ORIGINAL_LOG
+from reports.statistics import spread_of_averages
+from tests.support.made_up_results import write_results
 
 END, MIDDLE, CSC = "nctx16_cscFalse_ctpend", "nctx16_cscFalse_ctpmiddle", "nctx16_cscTrue_ctpend"
 COOP = Method("CoOp", "", END)
 
 
-def write_run(folder, accuracy):
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps({"accuracy": accuracy}))
-
-
-def write_seeds(folder, accuracies):
-    for seed, accuracy in enumerate(accuracies, start=1):
-        write_run(folder / f"seed{seed}", accuracy)
+def write_seeds(output, folder, accuracies):
+    write_results(output, folder, dict(enumerate(accuracies, start=1)))
 
 
 def write_curve(output, dataset, shots, accuracies=(60.0, 70.0), *, options=END):
     for n in shots:
-        write_seeds(output / dataset / "CoOp" / f"rn50_{n}shots" / options, accuracies)
-
-
-def draw(capsys, *args):
-    code = main([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+        write_seeds(output, f"{dataset}/CoOp/rn50_{n}shots/{options}", accuracies)
 
 
 def titles(figure):
@@ -44,9 +28,9 @@ def titles(figure):
 
 
 def test_mean_and_spread_of_the_seeds(tmp_path):
-    write_seeds(tmp_path / "dtd/CoOp/rn50_ep50_1shots" / END, [50.0, 60.0])
-    write_seeds(tmp_path / "dtd/CoOp/rn50_ep100_2shots" / END, [60.0, 66.0, 72.0])
-    write_run(tmp_path / "ZeroshotCLIP/rn50/dtd", 42.5)
+    write_seeds(tmp_path, f"dtd/CoOp/rn50_ep50_1shots/{END}", [50.0, 60.0])
+    write_seeds(tmp_path, f"dtd/CoOp/rn50_ep100_2shots/{END}", [60.0, 66.0, 72.0])
+    write_results(tmp_path, "ZeroshotCLIP/rn50/dtd", 42.5)
     curves = find_curves(tmp_path)
     assert (curves.backbone, curves.datasets, curves.methods) == ("rn50", ["dtd"], [COOP])
     lines = dataset_lines(curves, "dtd")
@@ -54,23 +38,11 @@ def test_mean_and_spread_of_the_seeds(tmp_path):
     assert curves.zero_shot == {"dtd": 42.5}
 
 
-def test_runs_of_the_original(tmp_path):
-    run = tmp_path / "caltech101/CoOp/rn50_16shots" / END / "seed1"
-    run.mkdir(parents=True)
-    (run / "log.txt").write_text(ORIGINAL_LOG)
-    zero_shot = tmp_path / "ZeroshotCLIP/rn50/caltech101"
-    zero_shot.mkdir(parents=True)
-    (zero_shot / "log.txt").write_text("=> result\n* total: 2,465\n* accuracy: 86.3%\n")
-    curves = find_curves(tmp_path)
-    assert dataset_lines(curves, "caltech101") == {COOP: {16: (92.0, 0.0)}}
-    assert (curves.zero_shot, curves.notes) == ({"caltech101": 86.3}, [])
-
-
 def test_every_trainer_is_found_and_no_other_protocol(tmp_path):
     for folder in (f"dtd/CoOp/rn50_16shots/{CSC}", "dtd/LinearProbe/rn50_16shots", "dtd/CoCoOp/rn50_c4_ep10_16shots"):
-        write_seeds(tmp_path / folder, [50.0])
-    write_seeds(tmp_path / "evaluation/CoOp/rn50_16shots" / END / "dtd", [1.0])
-    write_seeds(tmp_path / "base2new/train_base/dtd/shots_16/CoOp/rn50", [1.0])
+        write_seeds(tmp_path, folder, [50.0])
+    write_seeds(tmp_path, f"evaluation/CoOp/rn50_16shots/{END}/dtd", [1.0])
+    write_seeds(tmp_path, "base2new/train_base/dtd/shots_16/CoOp/rn50", [1.0])
     curves = find_curves(tmp_path)
     assert curves.datasets == ["dtd"]
     assert [method.label for method in curves.methods] == ["CoOp (M=16, end, CSC)", "CoCoOp (c4)", "Linear probe"]
@@ -91,9 +63,9 @@ def test_labels(method, label):
 
 def test_the_papers_epochs_count_where_there_are_several(tmp_path):
     for cfg, accuracy in {"rn50_ep50_1shots": 51.0, "rn50_1shots": 50.0, "rn50_ep50_8shots": 60.0}.items():
-        write_seeds(tmp_path / "dtd/CoOp" / cfg / END, [accuracy])
+        write_seeds(tmp_path, f"dtd/CoOp/{cfg}/{END}", [accuracy])
     for cfg, accuracy in {"rn50_ep50_16shots": 71.0, "rn50_16shots": 70.0}.items():
-        write_seeds(tmp_path / "imagenet/CoOp" / cfg / END, [accuracy])
+        write_seeds(tmp_path, f"imagenet/CoOp/{cfg}/{END}", [accuracy])
     curves = find_curves(tmp_path)
     assert dataset_lines(curves, "dtd")[COOP] == {1: (51.0, 0.0), 8: (60.0, 0.0)}
     assert dataset_lines(curves, "imagenet")[COOP] == {16: (71.0, 0.0)}
@@ -103,7 +75,7 @@ def test_the_papers_epochs_count_where_there_are_several(tmp_path):
 
 def test_a_figure_is_of_one_backbone(tmp_path):
     write_curve(tmp_path, "dtd", (1, 2))
-    write_seeds(tmp_path / "dtd/CoOp/vit_b16_ep50_ctxv1_1shots/nctx4_cscFalse_ctpend", [75.0])
+    write_seeds(tmp_path, "dtd/CoOp/vit_b16_ep50_ctxv1_1shots/nctx4_cscFalse_ctpend", [75.0])
     curves = find_curves(tmp_path)
     assert (curves.backbone, curves.methods) == ("rn50", [COOP])
     assert "vit_b16 is another backbone, its experiments (1) are left out" in curves.notes
@@ -137,24 +109,28 @@ def test_average_of_data_sets_with_other_seeds_has_no_spread(tmp_path):
     write_curve(tmp_path, "dtd", (1,), [60.0, 70.0, 80.0])
     write_curve(tmp_path, "eurosat", (1,), [80.0, 90.0])
     assert average_lines(find_curves(tmp_path, shots=(1,)))[1] == {COOP: {1: (77.5, 0.0)}}
-    by_seed = [{"seed1": 60.0, "seed2": 70.0}, {"seed1": 80.0, "seed2": 94.0}]  # averages of the seeds: 70 and 82
-    assert spread_of_averages(by_seed) == 6.0
-    assert spread_of_averages([{"seed1": 60.0}, {"seed1": 80.0}]) is None
 
 
-def test_average_without_a_seed_in_common_has_no_spread(tmp_path):
-    write_run(tmp_path / "dtd/CoOp/rn50_1shots" / END / "seed1", 60.0)
-    write_run(tmp_path / "eurosat/CoOp/rn50_1shots" / END / "seed2", 80.0)
-    assert average_lines(find_curves(tmp_path, shots=(1,)))[1] == {COOP: {1: (70.0, 0.0)}}
+@pytest.mark.parametrize(
+    "data_sets, spread",
+    [
+        (({1: 60.0, 2: 70.0}, {1: 80.0, 2: 94.0}), 6.0),  # averages of the seeds: 70 and 82
+        (({1: 60.0, 2: 70.0}, {1: 80.0, 3: 94.0}), None),
+        (({1: 60.0}, {1: 80.0}), None),
+        (({1: 60.0}, {2: 80.0}), None),
+    ],
+)
+def test_the_spread_of_averages(data_sets, spread):
+    assert spread_of_averages(data_sets) == spread
 
 
 def test_the_runs_of_another_script_beside_the_seeds_are_no_seed(tmp_path):
     """xd_train.sh puts seed1 into the folder that holds main.sh's nctxM_...; the tests may put other things there."""
-    folder = tmp_path / "shapes/CoOp/tiny_ctxv1_16shots"
-    write_seeds(folder, [60.0])
-    write_seeds(folder / "nctx4_cscFalse_ctpend", [70.0])
-    write_run(tmp_path / "ZeroshotCLIP/tiny/shapes", 42.5)
-    (folder / "notes.txt").touch()
+    folder = "shapes/CoOp/tiny_ctxv1_16shots"
+    write_seeds(tmp_path, folder, [60.0])
+    write_seeds(tmp_path, f"{folder}/nctx4_cscFalse_ctpend", [70.0])
+    write_results(tmp_path, "ZeroshotCLIP/tiny/shapes", 42.5)
+    (tmp_path / folder / "notes.txt").touch()
     curves = find_curves(tmp_path)
     lines = dataset_lines(curves, "shapes")
     assert [(method.label, line[16][0]) for method, line in lines.items()] == [
@@ -229,14 +205,14 @@ def test_formats(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(start)
 
 
-def test_command_says_what_is_uneven(tmp_path, capsys):
+def test_command_says_what_is_uneven(tmp_path, call):
     write_curve(tmp_path, "dtd", (1,), [60.0, 70.0])
     write_curve(tmp_path, "dtd", (2,), [60.0])
     unfinished = tmp_path / "dtd/CoOp/rn50_2shots" / END / "seed2"
     unfinished.mkdir()
-    write_run(tmp_path / "ZeroshotCLIP/rn50/eurosat", 40.0)
+    write_results(tmp_path, "ZeroshotCLIP/rn50/eurosat", 40.0)
     out = tmp_path / "curves.svg"
-    assert draw(capsys, "--output-dir", tmp_path, "--out", out) == (
+    assert call(main, "--output-dir", tmp_path, "--out", out) == (
         0,
         f"{out}: rn50, data sets: 1, methods: 1\n",
         f"Note: {unfinished} is left out: it has neither log.txt nor results.json.\n"
@@ -245,53 +221,25 @@ def test_command_says_what_is_uneven(tmp_path, capsys):
     )
 
 
-def test_command_draws_what_is_asked_for(tmp_path, capsys):
+def test_command_draws_what_is_asked_for(tmp_path, call):
     write_curve(tmp_path, "dtd", (1, 2))
     write_curve(tmp_path, "eurosat", (1, 2))
     args = ["--output-dir", tmp_path, "--dataset", "eurosat", "--shots", "2", "--out", tmp_path / "a.svg"]
-    assert draw(capsys, *args)[:2] == (0, f"{tmp_path}/a.svg: rn50, data sets: 1, methods: 1\n")
+    assert call(main, *args)[:2] == (0, f"{tmp_path}/a.svg: rn50, data sets: 1, methods: 1\n")
     assert find_curves(tmp_path, datasets=["eurosat"], shots=[2]).points["eurosat"][COOP].keys() == {2}
 
 
-@pytest.mark.parametrize("args, asked", [([], ""), (["--dataset", "dtd", "--backbone", "rn101"], " of dtd with rn101")])
-def test_nothing_found(tmp_path, capsys, args, asked):
-    code, _, error = draw(capsys, "--output-dir", tmp_path, *args)
-    assert code == 1
-    assert error == (
-        f"Error: {tmp_path} holds no finished few-shot run{asked}, expected results in folders such as "
-        f"{tmp_path}/caltech101/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed1. "
-        "Run `bash scripts/reproduce.sh few_shot`, or check --output-dir, --dataset, --backbone and --shots.\n"
-    )
-
-
-def test_unknown_format(tmp_path, capsys):
-    error = draw(capsys, "--output-dir", tmp_path, "--out", "curves.jpg")[2]
-    assert error == "Error: --out is curves.jpg, expected a name that ends in .png, .pdf, .svg. Change the ending.\n"
-
-
-def test_missing_folders(tmp_path, capsys):
-    out = tmp_path / "figures" / "curves.pdf"
-    assert draw(capsys, "--output-dir", tmp_path, "--out", out) == (
-        1,
-        "",
-        f"Error: --out is {out}, expected a folder that exists. Make {tmp_path}/figures first.\n",
-    )
-    error = draw(capsys, "--output-dir", tmp_path / "output")[2]
-    assert error.startswith(f"Error: DIRECTORY {tmp_path}/output does not exist (the part that does: {tmp_path}).")
-
-
-def test_command_needs_no_torch(tmp_path):
-    write_curve(tmp_path, "dtd", (1,))
-    script = Path(__file__).parents[2] / "draw_curves.py"
-    code = f"""
-import runpy, sys
-sys.path.insert(0, {str(script.parent)!r})
-sys.argv = ["draw_curves.py", "--output-dir", {str(tmp_path)!r}, "--out", {str(tmp_path / "a.svg")!r}]
-try:
-    runpy.run_path({str(script)!r}, run_name="__main__")
-finally:
-    assert not {{"torch", "matplotlib.pyplot"}} & set(sys.modules)
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "a.svg").exists()
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ((), "{} holds no finished few-shot run. Such runs are in folders like {}/caltech101/CoOp/rn50_16shots/"),
+        (("--dataset", "dtd", "--backbone", "rn101"), "{} holds no finished few-shot run of dtd with rn101. Such runs"),
+        (("--out", "curves.jpg"), "--out is curves.jpg; its name must end in one of .png, .pdf, .svg.\n"),
+        (("--out", "{}/a/b.pdf"), "--out is {}/a/b.pdf, but the folder {}/a does not exist. Make it first.\n"),
+        (("--output-dir", "{}/x"), "--output-dir {}/x does not exist (the part that does: {}). Check the spelling, or"),
+    ],
+)
+def test_command_refuses(tmp_path, call, args, message):
+    code, out, error = call(main, "--output-dir", tmp_path, *(arg.replace("{}", str(tmp_path)) for arg in args))
+    assert (code, out) == (1, "")
+    assert error.startswith("Error: " + message.replace("{}", str(tmp_path)))

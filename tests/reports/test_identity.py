@@ -1,8 +1,7 @@
-"""What runs say they are: against their place in a table or a curve, and against those that they are averaged with."""
+"""What runs say they are: against what belongs into their folder, and against the runs of the same average."""
 
 import csv
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,11 @@ from engine.log import close_logging
 from parse_test_res import warnings_of
 from reports.experiments import coop, nearest_words, transfer, zero_shot
 from reports.figures.few_shot import find_curves
-from reports.identity import contradiction, differences
+from reports.identity import differences, mismatch
 from reports.runs import IDENTITY, Run, parse_run
 from reports.tables.catalogue import TABLES
 from reports.tables.table import fill
-from tests.support.made_up_results import write_logs, write_results
+from tests.support.made_up_results import write_logs, write_results, write_words
 from tests.support.tiny_run import tiny_cfg
 
 COCOOP = "vit_b16_c4_ep10_batch1_ctxv1"
@@ -44,8 +43,11 @@ WRONG = {
     "seed": 7,
 }
 COOP = coop("shapes", "tiny").folder
-APART = ", expected the same in all runs that are averaged. "
-APART += "Make them again with one configuration, or average those of each apart."
+REMEDY = ". Run them again with one configuration, or average those of each configuration."
+
+
+def differ(settings):
+    return f"The runs of this average differ: {settings}{REMEDY}"
 
 
 def cell(output, table="cross_dataset", row="DTD", column="CoCoOp"):
@@ -56,8 +58,8 @@ def run(name, identity=None, **settings):
     return Run(Path(name), Path(name, "results.json"), 60.0, identity=identity or {"seed": 1}, settings=settings)
 
 
-class TestPlace:
-    def test_a_run_that_says_what_its_place_promises(self, tmp_path):
+class TestFolder:
+    def test_a_run_that_belongs_there(self, tmp_path):
         write_results(tmp_path, DTD, {1: 55.5}, **RIGHT)
         assert (cell(tmp_path).value, cell(tmp_path).problems) == (55.5, ())
 
@@ -67,7 +69,7 @@ class TestPlace:
         write_results(tmp_path, DTD, {2: 55.5}, **{**RIGHT, "seed": 2})
         found = cell(tmp_path)
         assert (found.value, found.n_seeds) == (55.5, (1, 1))
-        said = f"results.json is of another run: {key} is {WRONG[key]!r}, expected {RIGHT[key]!r}"
+        said = f"results.json is of another run: {key} is {WRONG[key]!r}, not {RIGHT[key]!r}"
         assert found.problems == (f"{DTD}/seed1: {said}",)
 
     @pytest.mark.parametrize(
@@ -77,11 +79,11 @@ class TestPlace:
     def test_another_kind_of_context(self, tmp_path, key, said, expected):
         write_results(tmp_path, COOP, {1: 70.0}, settings={"SEED": 1}, **{key: said})
         found = cell(tmp_path, "shapes_prompts", "CoOp, M=16", "Shapes")
-        assert found.value is None and found.problems[0].endswith(f": {key} is {said!r}, expected {expected!r}")
+        assert found.value is None and found.problems[0].endswith(f": {key} is {said!r}, not {expected!r}")
 
     def test_the_only_run_of_an_experiment(self, tmp_path):
         write_results(tmp_path, zero_shot("shapes", "tiny").folder, 57.0, dataset="ShapesV2", source=None, seed=9)
-        problem = "results.json is of another run: dataset is 'ShapesV2', expected 'Shapes'"
+        problem = "results.json is of another run: dataset is 'ShapesV2', not 'Shapes'"
         found = cell(tmp_path, "shapes_prompts", "hand-made prompt", "Shapes")
         assert (found.value, found.problems) == (None, (f"{zero_shot('shapes', 'tiny').folder}: {problem}",))
 
@@ -96,7 +98,7 @@ class TestPlace:
         write_results(tmp_path, DTD, {1: 99.5}, **{**RIGHT, **WRONG})
         assert report.main(["cross_dataset", "--output-dir", str(tmp_path)]) == 1
         error = capsys.readouterr().err
-        assert "source is 'Caltech101', expected 'ImageNet'" in error and "seed is 7, expected 1" in error
+        assert "source is 'Caltech101', not 'ImageNet'" in error and "seed is 7, not 1" in error
 
     @pytest.mark.parametrize("kind", report.FORMATS)
     def test_every_report_names_it(self, tmp_path, capsys, kind):
@@ -104,17 +106,16 @@ class TestPlace:
         write_results(tmp_path, DTD, {2: 55.5})
         assert report.main(["cross_dataset", "--output-dir", str(tmp_path), "--format", kind]) == 0
         out = capsys.readouterr().out
-        assert f"{DTD}/seed1: results.json is of another run: shots is 4, expected 16" in out and "99.5" not in out
+        assert f"{DTD}/seed1: results.json is of another run: shots is 4, not 16" in out and "99.5" not in out
 
     def test_the_words_nearest_to_another_runs_context(self, tmp_path):
         folder = nearest_words("shapes", "tiny").folder
         for seed, word in ((1, "others"), (2, "own")):
             write_results(tmp_path, folder, {seed: 60.0}, seed=2)
-            vectors = [{"vector": 1, "words": [{"word": word, "distance": 1.0}]}]
-            (tmp_path / folder / f"seed{seed}" / "nearest_words.json").write_text(json.dumps({"vectors": vectors}))
+            write_words(tmp_path, folder, word, seed)
         found = cell(tmp_path, "shapes_nearest_words", "vector 1", "Shapes")
         assert found.value == "own (1.0000)"
-        assert found.problems == (f"{folder}/seed1: results.json is of another run: seed is 2, expected 1",)
+        assert found.problems == (f"{folder}/seed1: results.json is of another run: seed is 2, not 1",)
 
     @pytest.mark.parametrize("settings", [{"TRAINER.COOP.CTX_INIT": "a photo of a"}, None], ids=["words", "older"])
     def test_words_to_start_from_decide_the_number_of_vectors(self, tmp_path, settings):
@@ -130,11 +131,11 @@ class TestPlace:
         curves = find_curves(tmp_path)
         [seeds] = curves.points["shapes"].values()
         assert (seeds, curves.zero_shot) == ({16: {"seed1": 60.0}}, {})
-        differ = "split is 'val', expected 'test'; shots is 1, expected 16; n_ctx is 4, expected 16; csc is True, "
+        differ = "split is 'val', not 'test'; shots is 1, not 16; n_ctx is 4, not 16; csc is True, not False"
         other = "results.json is of another run"
         assert curves.notes == [
-            f"{tmp_path / COOP}/seed2 is left out: {other}: {differ}expected False",
-            f"{star} is missing in the curves: {other}: subsample is 'new', expected 'all'",
+            f"{tmp_path / COOP}/seed2 is left out: {other}: {differ}",
+            f"{star} is missing in the curves: {other}: subsample is 'new', not 'all'",
         ]
 
     def test_curves_of_a_data_set_and_a_method_of_ones_own(self, tmp_path):
@@ -143,8 +144,8 @@ class TestPlace:
         curves = find_curves(tmp_path)
         assert curves.datasets == ["birds"] and "left out" not in "".join(curves.notes)
 
-    def test_a_folder_of_any_name_promises_no_seed(self):
-        assert contradiction(run("my_run", {"seed": 7}), {"trainer": None}) == ""
+    def test_a_folder_of_any_name_holds_any_seed(self):
+        assert mismatch(run("my_run", {"seed": 7}), {"trainer": None}) == ""
 
 
 class TestSeeds:
@@ -155,13 +156,13 @@ class TestSeeds:
     def test_settings_that_differ_are_named_with_their_seeds(self):
         runs = [run("seed1", LR="0.002"), run("seed2", LR="0.1", CSC="true"), run("seed3", LR="0.1", CSC="true")]
         assert warnings_of(runs) == [
-            f"LR is 0.002 in seed1, 0.1 in seed2, seed3; CSC is its default in seed1, true in seed2, seed3{APART}"
+            differ("LR is 0.002 in seed1, 0.1 in seed2, seed3; CSC is its default in seed1, true in seed2, seed3")
         ]
 
     def test_older_runs_are_compared_by_what_they_say(self):
         """An entry that one does not have is not compared, neither are settings that not all have."""
         runs = [run("seed1", {"shots": 1, "split": "test"}, LR="0.1"), run("seed2", {"shots": 4, "csc": False})]
-        assert differences(runs) == f"shots is 1 in seed1, 4 in seed2{APART}"
+        assert differences(runs) == differ("shots is 1 in seed1, 4 in seed2")
 
     def test_a_log_says_nothing(self):
         log = Run(Path("seed2"), Path("seed2/log.txt"), 60.0)
@@ -170,7 +171,7 @@ class TestSeeds:
     def test_no_more_than_five_are_named(self):
         one, other = ({f"K{i}": str(value) for i in range(8)} for value in (1, 2))
         sentence = differences([run("seed1", **one), run("seed2", **other)])
-        assert sentence.count(" in seed1") == 5 and "K4 is 1 in seed1, 2 in seed2; and 3 more, expected" in sentence
+        assert sentence.count(" in seed1") == 5 and "K4 is 1 in seed1, 2 in seed2; and 3 more. Run" in sentence
 
     def test_data_sets_side_by_side_are_no_seeds(self):
         assert warnings_of([run("dtd", {"dataset": "DTD"}), run("pets", {"dataset": "OxfordPets"})]) == []
@@ -178,7 +179,7 @@ class TestSeeds:
     def test_reports_warn(self, tmp_path, capsys):
         write_results(tmp_path, COOP, {1: 60.0}, settings={"OPTIM.LR": 0.002})
         write_results(tmp_path, COOP, {2: 61.0}, settings={"OPTIM.LR": 0.1})
-        sentence = f"OPTIM.LR is 0.002 in seed1, 0.1 in seed2{APART}"
+        sentence = differ("OPTIM.LR is 0.002 in seed1, 0.1 in seed2")
         assert parse_test_res.main([str(tmp_path / COOP)]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[-3:] == ["* accuracy: 60.50% +- 0.50%", f"Warning: {sentence}", "==="]
@@ -208,8 +209,8 @@ class TestRuns:
         trained = [run("trained", 1), run("trained", 2), run("trained", 3, "OPTIM.LR", 0.5)]
         assert set(IDENTITY) == trained[0].identity.keys()
         assert differences(trained[:2]) == ""
-        assert differences(trained) == f"OPTIM.LR is 0.02 in seed1, seed2, 0.5 in seed3{APART}"
+        assert differences(trained) == differ("OPTIM.LR is 0.02 in seed1, seed2, 0.5 in seed3")
         test = ("RUN.EVAL_ONLY", True, "RUN.LOAD_EPOCH", 1, "RUN.MODEL_DIR")
         tested = [run("tested", seed, *test, str(tmp_path / f"trained/seed{seed}")) for seed in (1, 2, 3)]
         assert differences(tested[:2]) == ""
-        assert differences(tested) == f"the model's OPTIM.LR is 0.02 in seed1, seed2, 0.5 in seed3{APART}"
+        assert differences(tested) == differ("the model's OPTIM.LR is 0.02 in seed1, seed2, 0.5 in seed3")

@@ -2,10 +2,7 @@
 
 import csv
 import io
-import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -14,14 +11,7 @@ from report import main
 from reports.experiments import coop, linear_probe, zero_shot
 from reports.render.wording import MINIATURE
 from reports.tables.catalogue import TABLES
-from tests.support.made_up_results import CUT_LOG, TEST_LOG, write_logs, write_results
-from tests.support.script_calls import ROOT
-
-
-def report(capsys, *args):
-    code = main([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+from tests.support.made_up_results import CUT_LOG, TEST_LOG, write_logs, write_results, write_words
 
 
 def write_prompts(output):
@@ -32,13 +22,6 @@ def write_prompts(output):
     write_logs(output, "imagenet/CoOp/vit_b16_ep50_16shots/nctx16_cscFalse_ctpend", {1: "71.90"})
 
 
-def write_words(output, folder, word):
-    """What interpret_prompt.py writes, for the first context vector of the first seed."""
-    (output / folder / "seed1").mkdir(parents=True)
-    vectors = [{"vector": 1, "words": [{"word": word, "distance": 1.0}]}]
-    (output / folder / "seed1" / "nearest_words.json").write_text(json.dumps({"vectors": vectors}))
-
-
 def write_miniature(output):
     write_results(output, zero_shot("shapes", "tiny").folder, 57.03)
     for shots, accuracies in ((1, {1: 60.0, 2: 64.0}), (2, {1: 65.0, 2: 65.0}), (16, {1: 69.0, 2: 71.0})):
@@ -46,9 +29,9 @@ def write_miniature(output):
         write_results(output, linear_probe("shapes", "tiny", shots=shots).folder, accuracies)
 
 
-def test_text(tmp_path, capsys):
+def test_text(tmp_path, call):
     write_prompts(tmp_path)
-    code, out, err = report(capsys, "imagenet_prompts", "backbones", "bigger_coop", "--output-dir", tmp_path)
+    code, out, err = call(main, "imagenet_prompts", "backbones", "bigger_coop", "--output-dir", tmp_path)
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"Results in {tmp_path}: mean +- population standard deviation over seeds, in percent"
@@ -76,9 +59,9 @@ def test_text(tmp_path, capsys):
     assert out.endswith("CoCoOp, Table 5: more context vectors or a Meta-Net   bash scripts/reproduce.sh bigger_coop\n")
 
 
-def test_a_wide_table_has_the_paper_below(tmp_path, capsys):
+def test_a_wide_table_has_the_paper_below(tmp_path, call):
     write_prompts(tmp_path)
-    out = report(capsys, "distribution_shift", "--output-dir", tmp_path)[1]
+    out = call(main, "distribution_shift", "--output-dir", tmp_path)[1]
     rows = [line.split() for line in out.splitlines()]
     assert ["RN50", "zero-shot", "CLIP", "58.20", "missing", "missing", "missing", "missing"] in rows
     assert ["paper", "58.18", "51.34", "33.32", "21.65", "56.00"] in rows
@@ -86,15 +69,15 @@ def test_a_wide_table_has_the_paper_below(tmp_path, capsys):
     assert "Left out, as there is no result: RN101, ViT-B/32." in out
 
 
-def test_an_average_that_is_not_whole_says_so(tmp_path, capsys):
+def test_an_average_that_is_not_whole_says_so(tmp_path, call):
     write_prompts(tmp_path)
-    out = report(capsys, "context_length", "--output-dir", tmp_path)[1]
+    out = call(main, "context_length", "--output-dir", tmp_path)[1]
     assert re.search(r"^Average +missing +missing +63\.00 \(over 1 of 11\)$", out, re.MULTILINE)
 
 
-def test_markdown(tmp_path, capsys):
+def test_markdown(tmp_path, call):
     write_prompts(tmp_path)
-    out = report(capsys, "imagenet_prompts", "--output-dir", tmp_path, "--format", "markdown")[1]
+    out = call(main, "imagenet_prompts", "--output-dir", tmp_path, "--format", "markdown")[1]
     assert "## CoOp, Table 2: hand-made and learned prompts\n" in out
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line.startswith("|")]
     assert {len(row) for row in rows} == {13}
@@ -103,9 +86,9 @@ def test_markdown(tmp_path, capsys):
     assert "- Not counted: imagenet/CoOp/rn50_ep50_16shots" in out
 
 
-def test_csv(tmp_path, capsys):
+def test_csv(tmp_path, call):
     write_prompts(tmp_path)
-    out = report(capsys, "imagenet_prompts", "--output-dir", tmp_path, "--format", "csv")[1]
+    out = call(main, "imagenet_prompts", "--output-dir", tmp_path, "--format", "csv")[1]
     rows = list(csv.reader(io.StringIO(out)))
     numbers = ["paper", "measured", "std", "seeds", "difference"]
     assert rows[0] == ["table", "row", "column", *numbers, "paper_words", "measured_words", "problem"]
@@ -118,24 +101,21 @@ def test_csv(tmp_path, capsys):
     assert rows[12][2:] == ["ViT-B/16", "71.92", "71.9", "", "1", "-0.02", "", "", "1 seed"]
 
 
-def test_words_of_a_csv_are_in_columns_of_their_own(tmp_path, capsys):
+def test_words(tmp_path, call):
+    """The paper's stand below, without a difference; in a CSV words are in columns of their own."""
     write_words(tmp_path, coop("imagenet", "rn50_ep50").folder, "cat")
-    out = report(capsys, "nearest_words", "--output-dir", tmp_path, "--format", "csv")[1]
+    out = call(main, "nearest_words", "--output-dir", tmp_path)[1]
+    assert re.search(r"^  paper +potd \(1\.7136\) +lc \(0\.6752\)$", out, re.MULTILINE)
+    assert "difference" not in out
+    out = call(main, "nearest_words", "--output-dir", tmp_path, "--format", "csv")[1]
     first = next(csv.DictReader(io.StringIO(out)))
     assert (first["paper"], first["measured"]) == ("", "")
     assert (first["paper_words"], first["measured_words"]) == ("potd (1.7136)", "cat (1.0000)")
 
 
-def test_words_have_the_papers_below_and_no_difference(tmp_path, capsys):
-    write_words(tmp_path, coop("imagenet", "rn50_ep50").folder, "cat")
-    out = report(capsys, "nearest_words", "--output-dir", tmp_path)[1]
-    assert re.search(r"^  paper +potd \(1\.7136\) +lc \(0\.6752\)$", out, re.MULTILINE)
-    assert "difference" not in out
-
-
-def test_latex(tmp_path, capsys):
+def test_latex(tmp_path, call):
     write_prompts(tmp_path)
-    out = report(capsys, "imagenet_prompts", "initialisation", "--output-dir", tmp_path, "--format", "latex")[1]
+    out = call(main, "imagenet_prompts", "initialisation", "--output-dir", tmp_path, "--format", "latex")[1]
     assert r"  \begin{tabular}{lrrrrrrrrrrrr}" in out
     assert "    hand-made prompt & 58.20 & 58.18 & $+0.02$ & missing & 61.26 &  & " in out
     assert r"    CoOp, M=16 & 63.00 $\pm$ 0.15 & 62.95 & $+0.05$ & " in out and r"71.92 & $-0.02$ \\" in out
@@ -145,19 +125,19 @@ def test_latex(tmp_path, capsys):
     assert len(comments) == 1 and r"\_" not in comments[0]
 
 
-def test_latex_escapes(tmp_path, capsys):
+def test_latex_escapes(tmp_path, call):
     write_words(tmp_path, coop("shapes", "tiny").folder, r"a_b%&#\$<|{")
-    out = report(capsys, "shapes_nearest_words", "--output-dir", tmp_path, "--format", "latex")[1]
+    out = call(main, "shapes_nearest_words", "--output-dir", tmp_path, "--format", "latex")[1]
     assert r"vector 1 & a\_b\%\&\#\textbackslash{}\$\textless{}\textbar{}\{ (1.0000) \\" in out
 
 
-def test_the_miniature_says_so_in_every_format(tmp_path, capsys):
+def test_the_miniature_says_so_in_every_format(tmp_path, call):
     write_miniature(tmp_path)
     for kind in ("text", "markdown", "latex", "html"):
-        out = report(capsys, "--output-dir", tmp_path, "--format", kind)[1]
+        out = call(main, "--output-dir", tmp_path, "--format", kind)[1]
         assert MINIATURE in out, kind
         assert not re.search(r"diff|\bpaper\b(?!')", out.split("<main>")[-1]), kind
-    rows = csv.DictReader(io.StringIO(report(capsys, "--output-dir", tmp_path, "--format", "csv")[1]))
+    rows = csv.DictReader(io.StringIO(call(main, "--output-dir", tmp_path, "--format", "csv")[1]))
     assert all(row["table"].startswith("shapes_") and not row["paper"] for row in rows)
 
 
@@ -191,12 +171,12 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def test_page(tmp_path, capsys):
+def test_page(tmp_path, call):
     write_prompts(tmp_path / "runs & more")
     write_miniature(tmp_path / "runs & more")
     path = tmp_path / "report.html"
     args = ("--output-dir", tmp_path / "runs & more", "--format", "html", "--out", path)
-    assert report(capsys, *args) == (0, f"Written: {path} (tables: 10)\n", "")
+    assert call(main, *args) == (0, f"Written: {path} (tables: 10)\n", "")
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == [] and page.sources == [] and "<script" not in text and "@import" not in text
@@ -209,20 +189,20 @@ def test_page(tmp_path, capsys):
     assert page.tags.count("svg") == 1  # one point is no curve, so the few-shot table of ImageNet has none
 
 
-def test_a_page_has_a_line_for_each_mark(tmp_path, capsys):
+def test_a_page_has_a_line_for_each_mark(tmp_path, call):
     """So that a table with many of them is no wider."""
     for seed, dataset in enumerate(("dtd", "eurosat", "food101"), start=1):
         write_results(tmp_path, coop(dataset, "rn50").folder, dict.fromkeys(range(seed), 60.0))
-    out = report(capsys, "context_length", "--output-dir", tmp_path, "--format", "html")[1]
+    out = call(main, "context_length", "--output-dir", tmp_path, "--format", "html")[1]
     assert '<div><span class="mark">1-3 seeds</span></div><div><span class="mark">over 3 of 11</span></div></td>' in out
-    rows = csv.DictReader(io.StringIO(report(capsys, "context_length", "--output-dir", tmp_path, "--format", "csv")[1]))
+    rows = csv.DictReader(io.StringIO(call(main, "context_length", "--output-dir", tmp_path, "--format", "csv")[1]))
     assert [row["problem"] for row in rows][2] == "1-3 seeds; over 3 of 11"
 
 
-def test_everything_is_reported_unless_named(tmp_path, capsys):
+def test_everything_is_reported_unless_named(tmp_path, call):
     write_prompts(tmp_path)
     write_miniature(tmp_path)
-    names = re.findall(r"\[(\w+)\]$", report(capsys, "--output-dir", tmp_path)[1], re.MULTILINE)
+    names = re.findall(r"\[(\w+)\]$", call(main, "--output-dir", tmp_path)[1], re.MULTILINE)
     assert names == [
         "few_shot",
         "distribution_shift",
@@ -235,42 +215,15 @@ def test_everything_is_reported_unless_named(tmp_path, capsys):
         "shapes_prompts",
         "shapes_all_classes",
     ]
-    names = re.findall(r"\[(\w+)\]$", report(capsys, "shapes", "--output-dir", tmp_path)[1], re.MULTILINE)
+    names = re.findall(r"\[(\w+)\]$", call(main, "shapes", "--output-dir", tmp_path)[1], re.MULTILINE)
     assert names == ["shapes_few_shot", "shapes_variants", "shapes_shift", "shapes_prompts", "shapes_all_classes"]
 
 
-def test_an_unknown_table(tmp_path, capsys):
-    code, out, err = report(capsys, "few_shots", "--output-dir", tmp_path)
-    assert (code, out) == (1, "")
-    assert err.startswith("Error: The table is 'few_shots', expected one of: coop, cocoop, shapes, few_shot, ")
-    assert err.endswith("Did you mean few_shot?\n")
-
-
-def test_a_missing_folder(tmp_path, capsys):
-    code, _, err = report(capsys, "few_shot", "--output-dir", tmp_path / "runs")
-    assert code == 1
-    assert err == (
-        f"Error: --output-dir is {tmp_path}/runs, which is no folder, expected the one of all runs. "
-        "Check the spelling, or run bash scripts/reproduce.sh few_shot first.\n"
-    )
-
-
-def test_no_result_at_all(tmp_path, capsys):
-    code, out, err = report(capsys, "shapes_prompts", "--output-dir", tmp_path)
-    assert (code, out) == (1, "")
-    assert err == (
-        f"Error: {tmp_path} holds no result of shapes_prompts, expected at least one finished run. "
-        "Run bash scripts/reproduce.sh shapes_prompts first.\n"
-    )
-    err = report(capsys, "--output-dir", tmp_path)[2]
-    assert f"holds no result of {', '.join(TABLES)}, " in err and "reproduce.sh shapes first.\n" in err
-
-
-def test_no_result_but_broken_ones(tmp_path, capsys):
+def test_no_result_but_broken_ones(tmp_path, call):
     folder = coop("shapes", "tiny").folder
     write_logs(tmp_path, folder, {1: ""}, CUT_LOG)
     (tmp_path / folder / "seed2").mkdir()
-    code, _, err = report(capsys, "shapes_prompts", "shapes_shift", "--output-dir", tmp_path)
+    code, _, err = call(main, "shapes_prompts", "shapes_shift", "--output-dir", tmp_path)
     assert code == 1
     assert err.splitlines()[1:] == [
         f'  {folder}/seed1: log.txt: no line "Finish training", so the run is not finished',
@@ -278,25 +231,35 @@ def test_no_result_but_broken_ones(tmp_path, capsys):
     ]
 
 
-def test_a_place_that_cannot_be_written(tmp_path, capsys):
-    code, _, err = report(capsys, "--output-dir", tmp_path, "--out", tmp_path / "a" / "report.txt")
-    assert code == 1
-    assert err == (
-        f"Error: --out is {tmp_path}/a/report.txt, expected a file in a folder that exists. Make {tmp_path}/a first.\n"
-    )
-
-
-@pytest.mark.parametrize("kind", ["text", "html"])
-def test_command_needs_no_torch(tmp_path, kind):
-    write_miniature(tmp_path)
-    code = f"""
-import runpy, sys
-sys.argv = ["report.py", "--output-dir", {str(tmp_path)!r}, "--format", {kind!r}]
-try:
-    runpy.run_path("report.py", run_name="__main__")
-finally:
-    assert "torch" not in sys.modules
-"""
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "Miniature" in result.stdout
+@pytest.mark.parametrize(
+    "args, start, end",
+    [
+        (
+            ("few_shots",),
+            "There is no table 'few_shots'. Tables and groups of them: coop, cocoop, shapes, few_shot, ",
+            ". Did you mean few_shot?",
+        ),
+        (
+            ("few_shot", "--output-dir", "{}/runs"),
+            "--output-dir {}/runs does not exist (the part that does: {}). ",
+            "Check the spelling, or run bash scripts/reproduce.sh few_shot first.",
+        ),
+        (
+            ("shapes_prompts",),
+            "{} holds no finished run of shapes_prompts.",
+            " Run bash scripts/reproduce.sh shapes_prompts first.",
+        ),
+        ((), f"{{}} holds no finished run of {', '.join(TABLES)}.", " Run bash scripts/reproduce.sh shapes first."),
+        (
+            ("--out", "{}/a/report.txt"),
+            "--out is {}/a/report.txt, but the folder {}/a does not exist. Make it first.",
+            "",
+        ),
+    ],
+    ids=["table", "folder", "result", "any result", "out"],
+)
+def test_what_is_not_there(tmp_path, call, args, start, end):
+    args, start, end = ([text.replace("{}", str(tmp_path)) for text in texts] for texts in (args, [start], [end]))
+    code, out, error = call(main, "--output-dir", tmp_path, *args)
+    assert (code, out) == (1, "")
+    assert error.startswith("Error: " + start[0]) and error.endswith(end[0] + "\n")

@@ -11,7 +11,7 @@ import report
 from reports.experiments import coop, nearest_words
 from reports.figures.curves import draw_figure, svg
 from reports.figures.few_shot import find_curves
-from reports.identity import contradiction, differences
+from reports.identity import differences, mismatch
 from reports.runs import END_OF_TEST, parse_run
 from tests.support.made_up_results import LOG, write_results
 
@@ -95,7 +95,7 @@ def test_what_results_say_of_the_run(tmp_path, value):
     write_results(tmp_path, "runs", {1: 60.0}, source=value, **settings)
     write_results(tmp_path, "runs", {2: 60.0}, settings={"LR": 1})
     runs = [parse_run(tmp_path / "runs" / f"seed{seed}") for seed in (1, 2)]
-    problem, sentence = contradiction(runs[0], {"source": "ImageNet"}), differences([runs[0], runs[1]])
+    problem, sentence = mismatch(runs[0], {"source": "ImageNet"}), differences([runs[0], runs[1]])
     assert problem.isprintable() and len(problem) < 1_100 and bool(problem) == isinstance(value, (str, int, float))
     assert sentence.isprintable() and len(sentence) < 2_000 and "LR is its default in seed1, 1 in seed2" in sentence
 

@@ -29,19 +29,10 @@ COCOOP = Method("CoCoOp", "CoCoOp", CFG)
 METHODS = (Method("zero-shot CLIP", "", CFG), Method("CoOp", "CoOp", f"{CFG}_ctxv1"), COCOOP)
 
 
-def miniature_tables() -> list[Table]:
+def shapes_tables() -> list[Table]:
     """Builds the tables of the miniature."""
-    return [
-        few_shot(),
-        variants(),
-        shift(),
-        prompts(),
-        initialisation(),
-        base_to_new(),
-        all_classes(),
-        bigger_coop(),
-        nearest_words(),
-    ]
+    of_coop = few_shot, variants, shift, prompts, initialisation
+    return [table() for table in (*of_coop, base_to_new, all_classes, bigger_coop, nearest_words)]
 
 
 def few_shot() -> Table:
@@ -55,7 +46,7 @@ def variants() -> Table:
         for position in ("end", "middle", "front")
     )
     columns = ("One context", "Class-specific")
-    return _table("variants", "CoOp's place of the class name and kind of context", columns, rows, "M = 16, 16 shots.")
+    return _table("variants", "CoOp's class-token position and kind of context", columns, rows, "M = 16, 16 shots.")
 
 
 def shift() -> Table:

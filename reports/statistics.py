@@ -1,0 +1,58 @@
+"""The arithmetic of results: the mean and the spread over seeds, and what makes a mean doubtful."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from engine.text import printable
+
+from .identity import differences
+from .runs import Run, seed_of
+
+WIDE = 5.0  # points: three seeds then give a mean to 3.5, std / sqrt(n - 1), and few methods differ by more
+
+
+def summarise(values: Sequence[float], ci95: bool = False) -> tuple[float, float]:
+    """Returns the mean of n >= 1 values and their population standard deviation, or with ci95 1.96 std / sqrt(n)."""
+    std = statistics.pstdev(values)
+    return statistics.fmean(values), 1.96 * std / math.sqrt(len(values)) if ci95 else std
+
+
+def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
+    """Returns the population standard deviation of the averages that single seeds have over data sets.
+
+    Args:
+        by_seed: For each data set, the result of each seed.
+
+    Returns:
+        None unless all data sets have the same seeds, two or more: else it would be that of other runs than the mean.
+    """
+    seeds = by_seed[0].keys()
+    if len(seeds) < 2 or any(results.keys() != seeds for results in by_seed):
+        return None
+    return summarise([statistics.fmean(results[seed] for results in by_seed) for seed in seeds])[1]
+
+
+def warnings_of(runs: Sequence[Run]) -> list[str]:
+    """Returns what makes the mean of runs doubtful: their own warnings, seeds configured otherwise or far apart.
+
+    Seeds are far apart if their population standard deviation is over WIDE points and over three times what so few test
+    images alone would give, the binomial standard deviation of an accuracy. For scale (COOP.md, docs/SHAPES.md): 0.15
+    points in the authors' documentation, 1.72 with one shot of each class of `shapes`, 3.78 on one of its shifted sets.
+    """
+    found = [f"{printable(run.folder.name)}: {warning}" for run in runs for warning in run.warnings]
+    seeds = [run for run in runs if seed_of(run.folder) is not None]
+    if len(seeds) < 2:
+        return found
+    found += filter(None, [differences(seeds)])
+    mean, std = summarise([run.value for run in seeds])
+    total = min((run.total for run in seeds if run.total), default=math.inf)
+    limit = max(WIDE, 3 * math.sqrt(max(0.0, mean * (100 - mean)) / total))
+    if std > limit:
+        found.append(
+            f"The standard deviation over {len(seeds)} seeds is {std:.2f} points, expected at most {limit:.2f}. "
+            "Look into the log of the seed that stands apart, or run more seeds."
+        )
+    return found
