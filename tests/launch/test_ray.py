@@ -89,7 +89,7 @@ def test_how_many_runs_have_room(resources, gpus_per_run, n_runs):
 PROGRAM = """
 import os, pathlib, signal, sys
 import ray
-from engine.sharing import shared
+from engine.process_cache import shared
 def main(argv):
     target, *what = argv
     with open(f"{target}.starts", "a") as file:

@@ -8,7 +8,7 @@ import pytest
 from tests.robustness import fuzz
 from tests.robustness.broken_files import break_file
 
-N_INPUTS = 400  # of each parser
+N_INPUTS = 100  # of each parser
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, about the pickles' versions

@@ -74,7 +74,8 @@ class TestPrompts:
 
     @named
     def test_templates_take_it_as_it_is(self, name):
-        prompts = {dataset.prompt_template for dataset in DATASET_REGISTRY._entries.values()}
+        names = DATASET_REGISTRY.registered_names()
+        prompts = {DATASET_REGISTRY.get(dataset).prompt_template for dataset in names}
         for template in (*prompts, *IMAGENET_TEMPLATES_SELECT):
             before, after = template.split("{}")
             assert template.format(name) == before + name + after
@@ -284,7 +285,7 @@ class TestContent:
 def test_names_are_not_shown_raw():
     """Where a class name or a listed path goes into a line, it goes through `printable`, `shorten` or repr."""
     raw = re.compile(r"\{[\w.]*(?:classname|impath|lab2cname)[\w.\[\]]*\}")
-    sources = [path for package in ("engine", "datasets", "trainers") for path in (ROOT / package).glob("*.py")]
+    sources = [path for package in ("engine", "datasets", "trainers") for path in (ROOT / package).rglob("*.py")]
     assert len(sources) > 60
     for path in sources:
         assert not raw.search(path.read_text(encoding="utf-8")), path.name
