@@ -25,4 +25,4 @@ if [[ ${#TIER[@]} -gt 0 ]]; then shift; fi
 export OMP_NUM_THREADS=1 # the tests share the cores
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-"$PYTHON" -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal ${TIER[@]+"${TIER[@]}"} "$@"
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile ${TIER[@]+"${TIER[@]}"} "$@"

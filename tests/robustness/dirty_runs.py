@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import train
 from datasets.folder import Folder
-from engine import DATASET_REGISTRY, Datum
+from engine import DATASET_REGISTRY, DatasetBase, Datum
 from engine.log import close_logging
 from tests.robustness.dirty_images import KINDS
 from tests.support.tiny_run import CLASSES, tiny_cfg, write_clip, write_images
@@ -32,10 +32,11 @@ def run_with(name: str, on_bad_image: str, folder: Path) -> str:
     KINDS[name].draw(path)
     data = write_images(folder / "data")
 
-    class Dirty(Folder):
-        def load_items(self, cfg):
-            train_x, val, test = super().load_items(cfg)
-            return [Datum(str(path), classname=CLASSES[0]), *train_x], val, test
+    class Dirty(DatasetBase):
+        def __init__(self, cfg):
+            clean = Folder(cfg)
+            dirty = Datum(str(path), classname=CLASSES[0])
+            super().__init__([dirty, *clean.train_x], val=clean.val, test=clean.test)
 
     pairs = ("DATASET.NAME", "Dirty", "INPUT.ON_BAD_IMAGE", on_bad_image, "FEATURES.DIR", "")
     with DATASET_REGISTRY.overlay():

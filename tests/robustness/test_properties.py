@@ -3,7 +3,6 @@
 The examples are drawn by hypothesis, always the same ones.
 """
 
-import json
 import logging
 import math
 import random
@@ -23,7 +22,6 @@ from clip.simple_tokenizer import END, START
 from datasets.splits.few_shot import draw_few_shots, read_split, subsample_classes, write_split
 from datasets.splits.fewshot_file import read_fewshot, write_fewshot
 from engine import Datum, build_evaluator
-from engine.text import printable
 from parse_test_res import summarise
 from reports.runs import END_OF_TEST, END_OF_TRAINING, parse_run
 from reports.tables.cells import HarmonicMean, Value
@@ -68,9 +66,13 @@ def test_base_and_new_classes_are_a_partition(train, val, test):
         assert sorted(x.impath for x in (*base, *new)) == sorted(x.impath for x in items)
 
 
+HOSTILE = ("cat\nFinish training", "\x1b[2J", "c\0at", "\u202etac", "{0.a}", "\ud800")
+class_names = st.text(max_size=12) | st.sampled_from(HOSTILE)
+
+
 class TestPromptLayout:
     @examples
-    @given(st.lists(st.text(max_size=12), min_size=1, max_size=3), st.integers(1, 8), st.sampled_from(POSITIONS))
+    @given(st.lists(class_names, min_size=1, max_size=3), st.integers(1, 8), st.sampled_from(POSITIONS))
     def test_the_tokens_are_those_of_the_text_in_another_order(self, names, n_ctx, position):
         layout = lay_out(names, n_ctx, position)
         texts = ["X " * n_ctx + name.replace("_", " ") + "." for name in names]
@@ -165,13 +167,3 @@ def test_lists_of_items_are_read_as_written(rows):
         write_fewshot(Path(folder, "few.jsonl"), images, items[1:] or items, items[:1] if items[1:] else [])
         found = read_fewshot(Path(folder, "few.jsonl"), images, items, items)
         assert found == (items[1:] or items, items[:1] if items[1:] else [])
-
-
-@examples
-@given(st.text(), st.dictionaries(st.text(max_size=8), st.floats() | st.integers() | st.text(max_size=8), max_size=4))
-def test_results_of_any_kind_give_a_number_or_a_reason_on_one_line(name, results):
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "results.json").write_text(json.dumps({**results, "accuracy": results.get("accuracy", name)}))
-        run = parse_run(Path(folder))
-    assert run.problem.isprintable() and (run.value is None) == bool(run.problem)
-    assert printable(name).isprintable()
