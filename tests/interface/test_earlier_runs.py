@@ -1,6 +1,7 @@
 """Runs that earlier code wrote are those of today's code: done, resumed, loaded, read; their features are found again.
 
-tests/golden/earlier.tar.xz holds them; tests/golden/README.md says how they were made.
+tests/golden/earlier.tar.xz holds them; tests/golden/README.md says how they were made. Not among them: a backbone that
+is a path, as torch writes other bytes in other versions, and a run of several ranks.
 """
 
 import json
@@ -16,12 +17,17 @@ from tests.support import earlier
 from tests.support.script_calls import ROOT
 
 
+def lay_out(folder):
+    """Writes what the calls were made with, and what they left, into a folder: images, configs, runs, features."""
+    earlier.write_experiment(folder)
+    with tarfile.open(ROOT / "tests/golden/earlier.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The folder that the calls are made in, as it was then: the images, the config files, the runs, their features."""
-    earlier.write_experiment(tmp_path)
-    with tarfile.open(ROOT / "tests/golden/earlier.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    """The folder that the calls are made in, as it was then."""
+    lay_out(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -30,13 +36,11 @@ def folder(tmp_path, monkeypatch):
 def tolerance(tmp_path_factory):
     """Of learned vectors: none on a processor that gives the bits of then, rounding over nine steps elsewhere."""
     folder = tmp_path_factory.mktemp("today")
-    earlier.write_experiment(folder)
-    with tarfile.open(ROOT / "tests/golden/earlier.tar.xz") as archive:
-        archive.extractall(folder / "then", filter="data")
+    lay_out(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert train.main(earlier.words("coop")) == 0
-    is_same = torch.equal(vectors(folder / "coop"), vectors(folder / "then/coop"))
+        assert train.main(earlier.words("coop", output_dir="today")) == 0
+    is_same = torch.equal(vectors(folder / "today"), vectors(folder / "coop"))
     return {"rtol": 0, "atol": 0} if is_same else {"rtol": 1e-3, "atol": 1e-4}
 
 

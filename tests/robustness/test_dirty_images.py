@@ -15,7 +15,6 @@ from engine import build_transform, get_cfg_default
 from engine.data import image_io as image_files
 from engine.data.image_io import read_image
 from tests.robustness.dirty_images import KINDS
-from tests.robustness.dirty_runs import is_as_documented, run_with
 
 PAGE = (Path(__file__).parents[2] / "DATASETS.md").read_text(encoding="utf-8")
 SECTION = PAGE.split("\n## Dirty images\n")[1].split("\n## ")[0]
@@ -71,12 +70,6 @@ def test_what_cannot_be_read_is_named_with_the_documented_words(tmp_path, name):
     words = re.match("error `(.+?)`", DOCUMENTED[name]).group(1)
     assert re.match(rf"Image {path} .*{re.escape(words)}.*, expected .*\. [A-Z].*\.$", str(error.value))
     assert KINDS[name].pixels in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["16-bit colour PNG", "cut JPEG", "dangling link"])
-@pytest.mark.parametrize("on_bad_image", ["error", "skip"])
-def test_a_run_with_one_among_its_images(tmp_path, name, on_bad_image):
-    assert is_as_documented(name, on_bad_image, run_with(name, on_bad_image, tmp_path))
 
 
 def test_no_other_program_is_started_for_an_image(tmp_path):
