@@ -1,4 +1,4 @@
-"""The tiny experiment whose runs, written by earlier code, lie in tests/golden/earlier.tar.xz: images, configs and flags.
+"""The tiny experiment whose runs, written by earlier code, lie in tests/golden/earlier.tar.xz: images, configs, flags.
 
 No pixel is drawn at random and no file is compressed, so every machine and library writes the same bytes. CLIP is the
 one of `shapes`, which the project ships.
