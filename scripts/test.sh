@@ -5,7 +5,7 @@
 #   bash scripts/test.sh quick -k coop
 #   bash scripts/test.sh -n 0 --pdb tests/engine
 #
-#   quick   leaves out the tests that take longer than 5 seconds or need real data
+#   quick   leaves out the tests that take seconds each or need real data
 #   robust  runs only the long forms: hostile, broken and dirty files, full disks, kills. No other call runs them.
 #
 # Makes .venv and installs into it first.

@@ -51,6 +51,7 @@ def drawing(register):
     register(TRAINER_REGISTRY, Drawing, "CoOp")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pairs, draws",
     [
