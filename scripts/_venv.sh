@@ -10,7 +10,7 @@ install_project() {
     if cmp -s setup.py "$stamp"; then return; fi
   done
   "$PYTHON" -m pip --version >/dev/null 2>&1 ||
-    fail "$PWD/.venv has no pip, expected one. Delete .venv, then call this script again."
+    fail "$PWD/.venv has no pip. Delete .venv, then call this script again."
   echo "Installing into .venv: the first time takes minutes, mostly for torch"
   "$PYTHON" -m pip install --editable ".$extra"
   cp setup.py ".venv/setup.py$extra"
@@ -20,9 +20,9 @@ make_venv() {
   local found
   found=$("$PYTHON" --version 2>&1) || found="not there"
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
-    fail "$PYTHON is $found, expected Python 3.10 or newer. Install one and name it: PYTHON=python3.12 bash $SCRIPT"
+    fail "$PYTHON is $found; Python 3.10 or newer is needed. Install one and name it: PYTHON=python3.12 bash $SCRIPT"
   "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
-    fail "$PYTHON has no venv, expected it to make .venv with. On Debian and Ubuntu: sudo apt install python3-venv"
+    fail "$PYTHON has no venv, which makes .venv. On Debian and Ubuntu: sudo apt install python3-venv"
   echo "Making .venv with $found"
   "$PYTHON" -m venv .venv
 }

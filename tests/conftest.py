@@ -1,6 +1,7 @@
 """What several files of tests start from."""
 
 import os
+from contextlib import ExitStack
 
 import pytest
 
@@ -33,7 +34,19 @@ def argv(tiny_files, tmp_path):
 
 
 @pytest.fixture
-def some_classes(monkeypatch, tmp_path):
+def register():
+    """register(REGISTRY, a class[, name]): it is registered for the time of a test, also in place of another one."""
+    with ExitStack() as overlays:
+
+        def register(registry, cls, name=None):
+            overlays.enter_context(registry.overlay())
+            registry.register(cls, name=name)
+
+        yield register
+
+
+@pytest.fixture
+def some_classes(register, tmp_path):
     """A data set Some, to test on: the tiny folder's classes 2 and 0, in this order; and its folder."""
     data = write_images(tmp_path / "some", splits=("test",))
 
@@ -45,7 +58,7 @@ def some_classes(monkeypatch, tmp_path):
             items = [item for item in super().read_items(root)[2] if item.label != 1]
             return [], [], [Datum(x.impath, int(x.label == 0), classname=x.classname) for x in items]
 
-    monkeypatch.setitem(DATASET_REGISTRY._entries, "Some", Some)
+    register(DATASET_REGISTRY, Some)
     return Some, data
 
 

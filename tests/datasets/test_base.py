@@ -14,7 +14,7 @@ from engine import DATASET_REGISTRY, get_cfg_default
 
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
+def toy(tmp_path, register):
     """A data set of 4 classes with 10 images each under tmp_path, registered for the time of a test."""
 
     class Toy(FewShotDataset):
@@ -32,7 +32,7 @@ def toy(tmp_path, monkeypatch):
                     Image.new("RGB", (8, 8)).save(images / str(label) / f"{i}.jpg")
             write_split(root / "toy" / "split.json", images, *draw_split(cls.list_items(images), 1))
 
-    monkeypatch.setitem(DATASET_REGISTRY._entries, "Toy", Toy)
+    register(DATASET_REGISTRY, Toy)
     return Toy
 
 

@@ -84,12 +84,12 @@ class Tuned(base.PromptTrainer):
 
 class TestTrainingAPartOfCLIP:
     @pytest.fixture
-    def run(self, tiny_files, tmp_path, monkeypatch):
+    def run(self, tiny_files, tmp_path, register):
         """Trains a method, which is registered for it, and returns what it has learned."""
         data, clips = tiny_files
 
         def train(method, name):
-            monkeypatch.setitem(TRAINER_REGISTRY._entries, "Method", method)
+            register(TRAINER_REGISTRY, method, "Method")
             pairs = ("TRAINER.NAME", "Method", "DATASET.NUM_SHOTS", 2)
             trainer = build_trainer(tiny_cfg(data, clips["vit"], tmp_path / name, *pairs))
             trainer.train()

@@ -69,22 +69,6 @@ def test_every_data_set_has_a_config():
     assert named == ours
 
 
-@pytest.mark.parametrize("path", TRAINER_FILES, ids=file_name)
-def test_images_are_normalised_as_clip_expects(path):
-    cfg = setup(path)
-    assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
-    assert cfg.INPUT.PIXEL_STD == [0.26862954, 0.26130258, 0.27577711]
-    assert cfg.INPUT.INTERPOLATION == "bicubic"
-    assert cfg.INPUT.SIZE == ((48, 48) if path.stem.startswith("tiny") else (224, 224))
-
-
-@pytest.mark.parametrize("name", ["caltech101", "folder", "shapes", "shapes_a"])
-def test_zero_shot_runs_on_the_configs_of_coop(name):
-    dataset_file = CONFIGS / "datasets" / f"{name}.yaml"
-    cfg = setup(CONFIGS / "trainers/CoOp/rn50.yaml", dataset_file, "--eval-only", trainer="ZeroshotCLIP")
-    assert (cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME) == ("ZeroshotCLIP", "RN50")
-
-
 def test_coop_has_the_full_grid():
     grid = {
         f"{family}{epochs}{ctx}" for family in FAMILIES for epochs in ("", "_ep50", "_ep100") for ctx in ("", "_ctxv1")
@@ -112,6 +96,10 @@ def test_a_config_of_coop_is_what_its_name_says(path):
 
 
 def assert_trains_as_the_papers(cfg):
+    assert cfg.INPUT.PIXEL_MEAN == [0.48145466, 0.4578275, 0.40821073]
+    assert cfg.INPUT.PIXEL_STD == [0.26862954, 0.26130258, 0.27577711]
+    assert cfg.INPUT.INTERPOLATION == "bicubic"
+    assert cfg.INPUT.SIZE == ((48, 48) if cfg.RUN.CFG.startswith("tiny") else (224, 224))
     assert (cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.LR_SCHEDULER) == ("sgd", 0.002, "cosine")
     assert (cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.WARMUP_TYPE, cfg.OPTIM.WARMUP_CONS_LR) == (1, "constant", 1e-5)
     assert list(cfg.INPUT.TRANSFORMS) == ["random_resized_crop", "random_flip", "normalize"]
@@ -150,7 +138,7 @@ def test_a_file_is_complete_with_its_header_or_only_what_differs(path):
 
 
 def test_a_family_states_accuracies_that_the_papers_print():
-    paper = (CONFIGS.parent / "reports" / "paper.yaml").read_text(encoding="utf-8")
+    paper = (CONFIGS.parent / "reports" / "tables" / "paper.yaml").read_text(encoding="utf-8")
     for path in TRAINER_FILES:
         header = path.read_text(encoding="utf-8").split("\n\n")[0]
         accuracies = re.findall(r"\b\d\d\.\d\d\b", header)

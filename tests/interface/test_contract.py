@@ -1,7 +1,8 @@
 """What scripts, papers and users rely on, as lists written by hand: a name that goes breaks somebody's work.
 
-Flags, config keys, script arguments, files and lines of a run, entries of its files, names in Python. Paths of runs are
-frozen in test_scripts.py and test_protocols.py, the names of transforms in test_transforms.py.
+Flags, config keys with their defaults, arguments and environment variables of scripts, a run's files and log lines,
+the entries of its files, names in Python. Paths of runs are frozen in test_scripts.py and test_protocols.py, names of
+transforms in test_transforms.py.
 """
 
 import importlib
@@ -10,6 +11,8 @@ import re
 
 import pytest
 import torch
+import yaml
+from yacs.config import CfgNode as CN
 
 import train
 from engine import DATASET_REGISTRY, TRAINER_REGISTRY
@@ -17,39 +20,57 @@ from engine.config.load import flatten, full_default
 from tests.support.script_calls import ROOT
 from tests.support.tiny_run import tiny_cfg
 
-FLAGS_OF_THE_ORIGINAL = """
-    --root --output-dir --resume --seed --source-domains --target-domains --transforms --config-file
-    --dataset-config-file --trainer --backbone --head --eval-only --model-dir --load-epoch --no-train
-"""
-FLAGS_OF_OURS = "--plugin --plugin-config --deterministic"
+PROGRAMS = {  # module: its flags and the names of its arguments; train.py's first line is the original's
+    "train": """--root --output-dir --resume --seed --source-domains --target-domains --transforms --config-file
+        --dataset-config-file --trainer --backbone --head --eval-only --model-dir --load-epoch --no-train
+        --plugin --plugin-config --deterministic KEY VALUE""",
+    "sweep": """--dataset --shots --seeds --cfg --trainer --plugin --plugin-config --nctx --csc --ctp --views
+        --paper-epochs --root --output-dir --jobs --launcher --gpus-per-run --dry-run KEY VALUE""",
+    "reproduce": "TABLE --output-dir --jobs --dry-run",
+    "report": "TABLE --output-dir --format --out",
+    "draw_curves": "--output-dir --dataset --backbone --shots --out",
+    "parse_test_res": "directory --ci95 --test-log --multi-exp --keyword",
+    "interpret_prompt": "FPATH TOPK --json --output --backbone --class",
+    "datasets.prepare": "NAME --root --from --dry-run --export-fewshot --shots --seed",
+    "datasets.check": "NAME --root --decode",
+    "engine.features.__main__": "info clear --dir",
+}
 
-# Node: keys. The original's and Dassl's come first, ours after the bar.
-KEYS = """
-    : VERSION OUTPUT_DIR RESUME SEED USE_CUDA VERBOSE |
-    RUN: | CFG PLUGINS EVAL_ONLY MODEL_DIR LOAD_EPOCH DETERMINISTIC
-    INPUT: SIZE INTERPOLATION TRANSFORMS NO_TRANSFORM PIXEL_MEAN PIXEL_STD CROP_PADDING RRCROP_SCALE CUTOUT_N CUTOUT_LEN
-      GN_MEAN GN_STD RANDAUGMENT_N RANDAUGMENT_M COLORJITTER_B COLORJITTER_C COLORJITTER_S COLORJITTER_H RGS_P GB_P GB_K
-      | VIEWS ON_BAD_IMAGE
-    DATASET: ROOT NAME NUM_SHOTS SUBSAMPLE_CLASSES SOURCE_DOMAINS TARGET_DOMAINS NUM_LABELED VAL_PERCENT
-      ALL_AS_UNLABELED STL10_FOLD CIFAR_C_TYPE CIFAR_C_LEVEL | FEWSHOT_FILE CLASSNAMES
-    DATALOADER: NUM_WORKERS K_TRANSFORMS RETURN_IMG0 | CACHE_GB
-    DATALOADER.TRAIN_X: SAMPLER BATCH_SIZE N_DOMAIN N_INS |
-    DATALOADER.TRAIN_U: SAME_AS_X SAMPLER BATCH_SIZE N_DOMAIN N_INS |
-    DATALOADER.TEST: SAMPLER BATCH_SIZE |
-    FEATURES: | DIR MAX_GB
-    MODEL: INIT_WEIGHTS | CHANNELS_LAST
-    MODEL.BACKBONE: NAME PRETRAINED |
-    MODEL.HEAD: NAME HIDDEN_LAYERS ACTIVATION BN DROPOUT |
-    OPTIM: NAME LR WEIGHT_DECAY MOMENTUM SGD_DAMPNING SGD_NESTEROV RMSPROP_ALPHA ADAM_BETA1 ADAM_BETA2 STAGED_LR
-      NEW_LAYERS BASE_LR_MULT LR_SCHEDULER STEPSIZE GAMMA MAX_EPOCH WARMUP_EPOCH WARMUP_TYPE WARMUP_CONS_LR
-      WARMUP_MIN_LR WARMUP_RECOUNT |
-    TRAIN: CHECKPOINT_FREQ PRINT_FREQ COUNT_ITER | RESUME_EVERY_S
-    TEST: EVALUATOR PER_CLASS_RESULT COMPUTE_CMAT NO_TEST SPLIT FINAL_MODEL | ON_BAD_IMAGE
-    TRAINER: NAME |
-    TRAINER.COOP: N_CTX CSC CTX_INIT PREC CLASS_TOKEN_POSITION | CHUNK_ROWS SHARD_CLASSES
-    TRAINER.COCOOP: N_CTX CTX_INIT PREC | CHUNK_ROWS
-    TRAINER.ZSCLIP: | PREC TEMPLATES
-    TRAINER.LINEAR_PROBE: | PREC
+# Another default would make another run of an old command, or leave a finished one unrecognised.
+DEFAULTS = """
+VERSION: 1
+OUTPUT_DIR: ./output
+RESUME: ''
+SEED: -1
+USE_CUDA: true
+VERBOSE: true
+RUN: {CFG: '', PLUGINS: [], EVAL_ONLY: false, MODEL_DIR: '', LOAD_EPOCH: -1, DETERMINISTIC: false}
+INPUT: {SIZE: [224, 224], INTERPOLATION: bilinear, TRANSFORMS: [], NO_TRANSFORM: false, VIEWS: 0, ON_BAD_IMAGE: error,
+  PIXEL_MEAN: [0.485, 0.456, 0.406], PIXEL_STD: [0.229, 0.224, 0.225], CROP_PADDING: 4, RRCROP_SCALE: [0.08, 1.0],
+  CUTOUT_N: 1, CUTOUT_LEN: 16, GN_MEAN: 0.0, GN_STD: 0.15, RANDAUGMENT_N: 2, RANDAUGMENT_M: 10, COLORJITTER_B: 0.4,
+  COLORJITTER_C: 0.4, COLORJITTER_S: 0.4, COLORJITTER_H: 0.1, RGS_P: 0.2, GB_P: 0.5, GB_K: 21}
+DATASET: {ROOT: '', NAME: '', NUM_SHOTS: -1, FEWSHOT_FILE: '', SUBSAMPLE_CLASSES: all, CLASSNAMES: '',
+  SOURCE_DOMAINS: [], TARGET_DOMAINS: [], NUM_LABELED: -1, VAL_PERCENT: 0.1, ALL_AS_UNLABELED: false, STL10_FOLD: -1,
+  CIFAR_C_TYPE: '', CIFAR_C_LEVEL: 1}
+DATALOADER: {NUM_WORKERS: 4, CACHE_GB: 2.0, K_TRANSFORMS: 1, RETURN_IMG0: false,
+  TRAIN_X: {SAMPLER: RandomSampler, BATCH_SIZE: 32, N_DOMAIN: 0, N_INS: 16},
+  TRAIN_U: {SAME_AS_X: true, SAMPLER: RandomSampler, BATCH_SIZE: 32, N_DOMAIN: 0, N_INS: 16},
+  TEST: {SAMPLER: SequentialSampler, BATCH_SIZE: 32}}
+FEATURES: {DIR: ~/.cache/clip/features, MAX_GB: 20.0}
+MODEL: {INIT_WEIGHTS: '', CHANNELS_LAST: true, BACKBONE: {NAME: '', PRETRAINED: true},
+  HEAD: {NAME: '', HIDDEN_LAYERS: [], ACTIVATION: relu, BN: true, DROPOUT: 0.0}}
+OPTIM: {NAME: adam, LR: 0.0003, WEIGHT_DECAY: 0.0005, MOMENTUM: 0.9, SGD_DAMPNING: 0, SGD_NESTEROV: false,
+  RMSPROP_ALPHA: 0.99, ADAM_BETA1: 0.9, ADAM_BETA2: 0.999, STAGED_LR: false, NEW_LAYERS: [], BASE_LR_MULT: 0.1,
+  LR_SCHEDULER: single_step, STEPSIZE: [-1], GAMMA: 0.1, MAX_EPOCH: 10, WARMUP_EPOCH: -1, WARMUP_TYPE: linear,
+  WARMUP_CONS_LR: 1.0e-5, WARMUP_MIN_LR: 1.0e-5, WARMUP_RECOUNT: true}
+TRAIN: {CHECKPOINT_FREQ: 0, RESUME_EVERY_S: 60.0, PRINT_FREQ: 10, COUNT_ITER: train_x}
+TEST: {EVALUATOR: Classification, PER_CLASS_RESULT: false, COMPUTE_CMAT: false, NO_TEST: false, SPLIT: test,
+  ON_BAD_IMAGE: error, FINAL_MODEL: last_step}
+TRAINER: {NAME: '',
+  COOP: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
+    SHARD_CLASSES: false},
+  COCOOP: {N_CTX: 16, CTX_INIT: '', PREC: fp16, CHUNK_ROWS: 16384},
+  LINEAR_PROBE: {PREC: fp16}, ZSCLIP: {PREC: fp16, TEMPLATES: select}}
 """
 
 USAGES = {
@@ -62,6 +83,21 @@ USAGES = {
     "cocoop/xd_test.sh": "DATASET SEED [CFG] [KEY VALUE ...]",
     "linear_probe/main.sh": "DATASET CFG SHOTS [KEY VALUE ...]",
     "linear_probe/eval.sh": "DATASET CFG [KEY VALUE ...]",
+    "reproduce.sh": "TABLE [TABLE ...]",
+    "test.sh": "[quick | robust] [PYTEST ARGUMENTS]",
+}
+ENVIRONMENT = {
+    "_common.sh": "DATA SEEDS OUTPUT PLUGIN PLUGIN_CONFIG DRY_RUN PYTHON",
+    "coop/main.sh": "TRAINER",
+    "coop/eval.sh": "TRAINER SOURCE SHOTS NCTX CSC CTP",
+    "coop/zeroshot.sh": "TRAINER SUBSAMPLE",
+    "cocoop/base2new_train.sh": "TRAINER SHOTS",
+    "cocoop/base2new_test.sh": "TRAINER SHOTS SUBSAMPLE",
+    "cocoop/xd_train.sh": "TRAINER SHOTS SOURCE",
+    "cocoop/xd_test.sh": "TRAINER SHOTS SOURCE",
+    "linear_probe/eval.sh": "SOURCE SHOTS",
+    "reproduce.sh": "JOBS OMP_NUM_THREADS",
+    "test.sh": "COOP_DATA PYTHON",
 }
 
 FILES = """log.txt config.yaml results.json tensorboard prompt_learner prompt_learner/checkpoint
@@ -97,34 +133,43 @@ PYTHON = {
     "trainers.cocoop": "PromptLearner CustomCLIP CoCoOp",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
     "trainers.linear_probe": "LinearProbe",
-    "parse_test_res": "main",
-    "interpret_prompt": "main",
-    "train": "main",
 }
 TRAINERS = "CoOp CoCoOp ZeroshotCLIP ZeroshotCLIP2 LinearProbe"
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
 
-def test_flags(capsys):
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_flags_and_arguments(module, capsys):
     with pytest.raises(SystemExit):
-        train.parse_args(["--help"])
-    there = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", capsys.readouterr().out))
-    assert set((FLAGS_OF_THE_ORIGINAL + FLAGS_OF_OURS).split()) <= there
+        importlib.import_module(module).main(["--help"])
+    there = set(re.findall(r"(?<![\w-])-{0,2}[A-Za-z][\w-]*", capsys.readouterr().out))
+    assert sorted(set(PROGRAMS[module].split()) - there) == []
 
 
-def test_config_keys():
-    names = set()
-    for node, keys in re.findall(r"^    (\S*): (.*(?:\n      .*)*)", KEYS, re.MULTILINE):
-        names |= {f"{node}.{key}".lstrip(".") for key in keys.replace("|", " ").split()}
-    assert len(names) > 110
-    assert sorted(names - set(flatten(full_default(with_plugins=False)))) == []
+def test_config_keys_and_their_defaults(monkeypatch):
+    monkeypatch.delenv("COOP_FEATURES")
+    frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
+    assert len(frozen) == 122
+    there = flatten(full_default(with_plugins=False))
+    there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
+    assert {key: there.get(key, "missing") for key in frozen} == frozen
 
 
 @pytest.mark.parametrize("script", USAGES)
 def test_script_arguments(script):
-    header = (ROOT / "scripts" / script).read_text(encoding="utf-8").split("\nsource")[0]
-    assert f"#   bash scripts/{script} {USAGES[script]}\n" in header
+    assert f"#   bash scripts/{script} {USAGES[script]}\n" in header(script)
+
+
+@pytest.mark.parametrize("script", ENVIRONMENT)
+def test_script_environment(script):
+    environment = set(re.findall(r"\w+", header(script).split("\n# Environment")[1]))
+    assert sorted(set(ENVIRONMENT[script].split()) - environment) == []
+
+
+def header(script):
+    """The comment that a script begins with."""
+    return re.match(r"(?:#.*\n|\n)+", (ROOT / "scripts" / script).read_text(encoding="utf-8"))[0]
 
 
 @pytest.fixture(scope="module", params=["CoOp", "CoCoOp"])

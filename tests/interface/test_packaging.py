@@ -62,9 +62,8 @@ def test_ours_is_what_gets_imported(name):
 
 def test_the_packages_are_those_there_are(arguments):
     tops = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"]
-    folders = [path.parent.relative_to(ROOT) for top in tops for path in top.rglob("__init__.py")]
-    there = {".".join(folder.parts) for folder in folders}
-    assert set(arguments["packages"]) == there
+    folders = [path.parent for top in tops for path in top.rglob("__init__.py")]
+    assert set(arguments["packages"]) == {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert set(arguments["py_modules"]) == {path.stem for path in ROOT.glob("*.py")} - {"setup"}
 
 
@@ -87,18 +86,18 @@ def test_requirements_have_lower_bounds_only(arguments):
     assert arguments["python_requires"] == ">=3.10"
 
 
-def test_the_files_that_clip_reads_are_package_data(arguments):
-    data = arguments["package_data"]["clip"]
-    assert {"bpe_simple_vocab_16e6.txt.gz", "shapes.npz"} <= set(data)
-    kinds = {".gz", ".md", ".npz"}
-    assert {path.name for path in (ROOT / "clip").iterdir() if path.suffix in kinds} <= set(data)
+def test_every_file_that_is_read_is_package_data(arguments):
+    for package in arguments["packages"]:
+        folder = ROOT.joinpath(*package.split("."))
+        files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix not in {".py", ".pyc"}}
+        assert files == set(arguments["package_data"].get(package, ())), package
 
 
-def test_the_files_that_reports_read_are_package_data(arguments):
-    data = {(package, name) for package, names in arguments["package_data"].items() for name in names}
-    files = [path for path in (ROOT / "reports").rglob("*.*") if path.suffix not in (".py", ".pyc")]
-    assert {(".".join(path.parent.relative_to(ROOT).parts), path.name) for path in files} <= data
-    assert {path.name for path in files} == {"page.css", "paper.yaml"}
+def test_the_version_stands_in_one_place(arguments):
+    """The changelog's newest release is it; CITATION.cff has none."""
+    releases = re.findall(r"^## \[(\d.*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert releases[0] == arguments["version"]
+    assert not re.search(r"^version:", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_licence_and_citation():

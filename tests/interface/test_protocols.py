@@ -2,7 +2,6 @@
 
 import pytest
 
-import train
 from engine.config.load import read_yaml
 from tests.support.script_calls import ROOT, call, commands, fake_python, words
 
@@ -208,11 +207,3 @@ def test_zero_shot_clip_is_sent_to_its_own_script(trainer, script, arguments, re
     assert result.stderr == (
         f"Error: TRAINER is {trainer}, which learns nothing. Test it without training: {environment}{remedy}\n"
     )
-
-
-@pytest.mark.parametrize("trainer", ["CoCoOp", "CoOp"])
-def test_the_commands_are_ones_that_train_understands(trainer):
-    for script in COMMANDS:
-        arguments = f"{'' if script == 'xd_train' else 'shapes'} 3 OPTIM.MAX_EPOCH 1"
-        [line] = commands(call(f"cocoop/{script}.sh", arguments, TRAINER=trainer, SOURCE="shapes"))
-        assert train.setup_cfg(train.parse_args(line[2:])).OPTIM.MAX_EPOCH == 1

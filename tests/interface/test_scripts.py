@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -99,10 +98,20 @@ def test_main_sends_methods_without_its_options_to_their_script(trainer, cfg):
     assert line[3] == f"output/dtd/{trainer}/{cfg}_4shots/seed3"
 
 
-def test_the_commands_are_ones_that_train_understands():
-    for script, arguments in (("main", MAIN_ARGUMENTS), ("eval", "shapes tiny"), ("zeroshot", "shapes tiny")):
-        for line in commands(call(f"coop/{script}.sh", f"{arguments} OPTIM.MAX_EPOCH 1")):
-            assert train.setup_cfg(train.parse_args(line[2:])).OPTIM.MAX_EPOCH == 1
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        *(("coop/main.sh", MAIN_ARGUMENTS), ("coop/eval.sh", "shapes tiny"), ("coop/zeroshot.sh", "shapes tiny")),
+        *((f"cocoop/base2new_{half}.sh", "shapes 3") for half in ("train", "test")),
+        *(("cocoop/xd_train.sh", "3"), ("cocoop/xd_test.sh", "shapes 3")),
+        *(("linear_probe/main.sh", "shapes tiny 1"), ("linear_probe/eval.sh", "shapes tiny")),
+    ],
+)
+def test_the_commands_are_ones_that_train_understands(script, arguments):
+    lines = commands(call(script, f"{arguments} OPTIM.MAX_EPOCH 1", SOURCE="shapes"))
+    assert lines
+    for line in lines:
+        assert train.setup_cfg(train.parse_args(line[2:])).OPTIM.MAX_EPOCH == 1
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2"])
@@ -206,7 +215,8 @@ def test_a_wrong_number_of_arguments_is_answered_with_the_usage(script, argument
 def copy_of_the_scripts(tmp_path):
     """A repository with the real scripts and nothing behind them."""
     copy = tmp_path / "copy"
-    shutil.copytree(ROOT / "scripts", copy / "scripts")
+    for folder in ("scripts", ".ci"):
+        shutil.copytree(ROOT / folder, copy / folder)
     shutil.copy(ROOT / "setup.py", copy)
     return copy
 
@@ -229,7 +239,7 @@ def test_what_fails_before_it_starts_is_not_tried_with_every_seed(tmp_path):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ('[[ $1 == --version ]] && echo "Python 3.8.1"', "is Python 3.8.1, expected Python 3.10 or newer"),
+        ('[[ $1 == --version ]] && echo "Python 3.8.1"', "is Python 3.8.1; Python 3.10 or newer is needed"),
         ('[[ $1 == --version || $2 != *ensurepip* ]] && echo "Python 3.11.2"', "sudo apt install python3-venv"),
     ],
 )
@@ -250,36 +260,36 @@ def test_an_environment_without_pip_is_left_alone(tmp_path):
     shutil.copy(fake_python(tmp_path, "exit 1"), copy / ".venv/bin/python")
     result = subprocess.run(["bash", copy / "scripts/test.sh"], capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    assert f"Error: {copy}/.venv has no pip, expected one. Delete .venv, then call this script again." in result.stderr
+    assert f"Error: {copy}/.venv has no pip. Delete .venv, then call this script again." in result.stderr
 
 
 @pytest.mark.parametrize("fails", ["", "ruff", "pytest"])
-def test_the_test_script_lints_then_tests_and_passes_failures_on(tmp_path, fails):
+@pytest.mark.parametrize(
+    ("words", "passed_on"),
+    [
+        (["quick", "-k", "coop"], "-m not slow and not real_data and not robust -k coop"),
+        (["robust"], "-m robust"),
+        (["-n", "0", "tests/engine"], "-n 0 tests/engine"),
+    ],
+)
+def test_continuous_integration_lints_then_tests_and_passes_failures_on(tmp_path, fails, words, passed_on):
     copy = copy_of_the_scripts(tmp_path)
     (copy / ".venv/bin").mkdir(parents=True)
     shutil.copy(fake_python(tmp_path, f'echo "$@"; [[ $2 != "{fails}" ]]'), copy / ".venv/bin/python")
     shutil.copy(ROOT / "setup.py", copy / ".venv/setup.py[test]")  # as installed
-    (copy / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci/run", copy / ".ci/run")
-    result = subprocess.run([copy / ".ci/run", "quick", "-k", "coop"], capture_output=True, text=True, timeout=60)
-    lines = [
-        "-m ruff check .",
-        "-m ruff format --check .",
-        "-m pytest -m not slow and not real_data -k coop",
-    ]
-    assert result.stdout.splitlines() == (lines[:1] if fails == "ruff" else lines)
-    assert result.returncode == (1 if fails else 0)
+    result = subprocess.run([copy / ".ci/run", *words], capture_output=True, text=True, timeout=60)
+    lint, check, test = [*result.stdout.splitlines(), "", ""][:3]
+    assert (lint, result.returncode) == ("-m ruff check .", 1 if fails else 0)
+    if fails != "ruff":
+        assert check == "-m ruff format --check ."
+        assert test == f"-m pytest --numprocesses auto --maxprocesses 8 --dist loadfile {passed_on}"
 
 
-def test_continuous_integration_tests_on_real_data_where_they_lie_beside_the_checkout(tmp_path):
-    (tmp_path / "repository/.ci").mkdir(parents=True)
-    (tmp_path / "repository/scripts").mkdir()
-    shutil.copy(ROOT / ".ci/run", tmp_path / "repository/.ci")
-    (tmp_path / "repository/scripts/test.sh").write_text('echo "data: ${COOP_DATA:-}"; exit 3')
+def test_continuous_integration_takes_the_real_data_that_lie_beside_the_checkout(tmp_path):
+    copy, data = copy_of_the_scripts(tmp_path), tmp_path / "shared/data"
+    (copy / "scripts/test.sh").write_text('echo "data: ${COOP_DATA:-}"; exit 3')
     environment = {name: value for name, value in os.environ.items() if name != "COOP_DATA"}
-    for data in ("", f"{tmp_path}/shared/data"):
-        Path(data or tmp_path).mkdir(parents=True, exist_ok=True)
-        result = subprocess.run(
-            [tmp_path / "repository/.ci/run"], env=environment, capture_output=True, text=True, timeout=60
-        )
-        assert (result.returncode, result.stdout) == (3, f"data: {data}\n")
+    for expected in ("", data):
+        result = subprocess.run([copy / ".ci/run"], env=environment, capture_output=True, text=True, timeout=60)
+        assert (result.returncode, result.stdout) == (3, f"data: {expected}\n")
+        data.mkdir(parents=True, exist_ok=True)

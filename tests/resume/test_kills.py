@@ -27,6 +27,7 @@ TRAINER: {COOP: {PREC: fp32, N_CTX: 2}, COCOOP: {PREC: fp32, N_CTX: 2}}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer, n_kills", [("CoOp", 3), ("CoCoOp", 1)])
 def test_killed_runs_end_as_if_they_had_been_left_alone(tiny_files, tmp_path, trainer, n_kills):
     data, clips = tiny_files
@@ -106,6 +107,7 @@ def test_moments_are_mostly_those_of_runs():
         assert mean_s == pytest.approx(limit_s / 2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_long_command_knows_a_difference_when_it_sees_one(tmp_path, monkeypatch, capsys):
     """On a command that counts how often it was called, and takes its time."""
     begin = 'mkdir -p "$OUTPUT"; cd "$OUTPUT"; echo x >> calls; touch log.txt config.yaml'

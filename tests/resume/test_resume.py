@@ -37,7 +37,7 @@ def make(tiny_files, tmp_path):
 
 
 @pytest.fixture
-def drawing(monkeypatch):
+def drawing(register):
     """Makes CoOp a method that draws from every generator in its steps and in its tests."""
 
     class Drawing(CoOp):
@@ -48,9 +48,10 @@ def drawing(monkeypatch):
         def model_inference(self, images):
             return super().model_inference(images * torch.rand(len(images), 1, 1, 1) * random.random())
 
-    monkeypatch.setitem(TRAINER_REGISTRY._entries, "CoOp", Drawing)
+    register(TRAINER_REGISTRY, Drawing, "CoOp")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pairs, draws",
     [
@@ -113,13 +114,13 @@ def test_stopped_after_every_single_step(make, drawing):
     assert_same(ended(trainer), expected)
 
 
-def test_an_epoch_of_a_loader_of_the_methods_own_is_begun_again(make, monkeypatch):
+def test_an_epoch_of_a_loader_of_the_methods_own_is_begun_again(make, register):
     class OwnLoader(CoOp):
         def build_data_loader(self):
             super().build_data_loader()
             self.train_loader_x = DataLoader(self.dm.train_loader_x.dataset, batch_size=4, shuffle=True, drop_last=True)
 
-    monkeypatch.setitem(TRAINER_REGISTRY._entries, "CoOp", OwnLoader)
+    register(TRAINER_REGISTRY, OwnLoader, "CoOp")
     alone = make(*EVERY_STEP, folder="alone")
     assert train(alone)
     expected, n_steps = ended(alone), EPOCHS * len(alone.train_loader_x)

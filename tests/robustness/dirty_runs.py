@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
 import train
+from datasets.folder import Folder
 from engine import DATASET_REGISTRY, DatasetBase, Datum
 from engine.log import close_logging
 from tests.robustness.dirty_images import KINDS
-from tests.support.tiny_run import CLASSES, N_ITEMS, tiny_cfg, write_clip, write_images
+from tests.support.tiny_run import CLASSES, tiny_cfg, write_clip, write_images
 
 
 def run_with(name: str, on_bad_image: str, folder: Path) -> str:
@@ -34,19 +34,13 @@ def run_with(name: str, on_bad_image: str, folder: Path) -> str:
 
     class Dirty(DatasetBase):
         def __init__(self, cfg):
-            items = {
-                split: [
-                    Datum(str(data / split / classname / f"{i}.png"), label, classname=classname)
-                    for label, classname in enumerate(CLASSES)
-                    for i in range(N_ITEMS[split])
-                ]
-                for split in N_ITEMS
-            }
+            clean = Folder(cfg)
             dirty = Datum(str(path), classname=CLASSES[0])
-            super().__init__([dirty, *items["train"]], val=items["val"], test=items["test"])
+            super().__init__([dirty, *clean.train_x], val=clean.val, test=clean.test)
 
     pairs = ("DATASET.NAME", "Dirty", "INPUT.ON_BAD_IMAGE", on_bad_image, "FEATURES.DIR", "")
-    with patch.dict(DATASET_REGISTRY._entries, Dirty=Dirty):
+    with DATASET_REGISTRY.overlay():
+        DATASET_REGISTRY.register(Dirty)
         try:
             train.run(tiny_cfg(data, write_clip(folder / "vit.pt"), folder / "run", *pairs))
         except (ValueError, FileNotFoundError) as error:

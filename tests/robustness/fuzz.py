@@ -54,14 +54,9 @@ BATCH = 2_000
 
 @dataclass(frozen=True)
 class Parser:
-    """What is fuzzed.
+    """What is fuzzed: `read` reads the file of an input, made of the valid ones, and may raise `errors` alone.
 
-    Args:
-        file_name: What an input is called; its folder is the input's own.
-        valid: The files that inputs are made of.
-        read: Reads the path of an input, and checks what it gets.
-        errors: What it may raise.
-        load, dump: From text to a tree and back, where the format has one.
+    `load` and `dump` are from text to a tree and back, where the format has one.
     """
 
     file_name: str
@@ -90,19 +85,13 @@ def read_some_fewshot(path: Path) -> None:
 
 
 def read_config(path: Path) -> None:
-    cfg = _default().clone()
+    cfg = full_default()
     lines = [*merge(cfg, read_yaml(path), str(path)), *check_cfg(cfg)]
     assert all(len(line) < LONGEST_MESSAGE for line in lines)
 
 
-@cache
-def _default():
-    return full_default()
-
-
 def read_some_results(path: Path) -> None:
-    results = read_results(path.parent)
-    assert isinstance(results, dict)
+    assert isinstance(read_results(path.parent), dict)
 
 
 def parse_some_run(path: Path) -> None:
@@ -131,6 +120,7 @@ def checkpoints() -> list[bytes]:
     return found
 
 
+@cache
 def build_parsers() -> dict[str, Parser]:
     """Returns what is fuzzed, by name."""
     entries = [[f"{name}/{i}.jpg", label, name] for label, name in enumerate(("cat", "dog")) for i in range(3)]
@@ -149,15 +139,15 @@ def build_parsers() -> dict[str, Parser]:
     )
     logs = [log.format(accuracy="92.0").encode() for log in (LOG, TEST_LOG)]
     own = logs[0] + b"* accuracy: 92.01%\n=> per-class result\n* class: 0 (cat)\ttotal: 3\tcorrect: 2\tacc: 66.67%\n"
-    tree, yaml_tree = {"load": json.loads, "dump": json.dumps}, {"load": yaml.safe_load, "dump": yaml.safe_dump}
-    rows_tree = {"load": lambda text: list(map(json.loads, text.splitlines())), "dump": _dump_rows}
+    tree, yaml_tree = (json.loads, json.dumps), (yaml.safe_load, yaml.safe_dump)
+    rows_tree = (lambda text: list(map(json.loads, text.splitlines())), _dump_rows)
     return {
         "load_checkpoint": Parser("model.pth.tar-3", checkpoints(), load_checkpoint, (ValueError,)),
-        "read_yaml, merge, check_cfg": Parser("config.yaml", [config], read_config, (ConfigError,), **yaml_tree),
-        "read_split": Parser("split.json", [split], read_some_split, (ValueError,), **tree),
-        "read_fewshot": Parser("few.jsonl", [fewshot], read_some_fewshot, (ValueError,), **rows_tree),
-        "read_results": Parser("results.json", [results], read_some_results, (ConfigError,), **tree),
-        "parse_run: results.json": Parser("results.json", [results], parse_some_run, (), **tree),
+        "read_yaml, merge, check_cfg": Parser("config.yaml", [config], read_config, (ConfigError,), *yaml_tree),
+        "read_split": Parser("split.json", [split], read_some_split, (ValueError,), *tree),
+        "read_fewshot": Parser("few.jsonl", [fewshot], read_some_fewshot, (ValueError,), *rows_tree),
+        "read_results": Parser("results.json", [results], read_some_results, (ConfigError,), *tree),
+        "parse_run: results.json": Parser("results.json", [results], parse_some_run, (), *tree),
         "parse_run: log.txt": Parser("log.txt", [*logs, own], parse_some_run, ()),
     }
 
@@ -195,7 +185,7 @@ def _wrong_message(message: str, path: Path) -> str:
 
 def fuzz(name: str, numbers: range, *, seed: int, kept: Path) -> tuple[Counter, list[str]]:
     """Returns how often each outcome was there, and a line for each wrong one, whose file is put into `kept`."""
-    parser, outcomes, findings = _parsers()[name], Counter(), []
+    parser, outcomes, findings = build_parsers()[name], Counter(), []
     handler = signal.signal(signal.SIGALRM, _stop)
     try:
         with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
@@ -213,11 +203,6 @@ def fuzz(name: str, numbers: range, *, seed: int, kept: Path) -> tuple[Counter, 
     finally:
         signal.signal(signal.SIGALRM, handler)
     return outcomes, findings
-
-
-@cache
-def _parsers() -> dict[str, Parser]:
-    return build_parsers()
 
 
 def _stop(*_: object) -> None:
@@ -238,8 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     args = parser.parse_args(argv)
     kept, start_s = Path(tempfile.mkdtemp(prefix="fuzz-")), time.monotonic()
-    n_each = math.ceil(args.inputs / len(_parsers()))
-    batches = [(name, range(i, min(i + BATCH, n_each))) for i in range(0, n_each, BATCH) for name in _parsers()]
+    n_each = math.ceil(args.inputs / len(build_parsers()))
+    batches = [(name, range(i, min(i + BATCH, n_each))) for i in range(0, n_each, BATCH) for name in build_parsers()]
     outcomes: Counter = Counter()
     findings: list[str] = []
     try:

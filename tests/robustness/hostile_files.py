@@ -51,10 +51,10 @@ class Hostile:
     """A kind of hostile file.
 
     Args:
-        write: Writes it into a folder, so that it would make the canary, and returns its path.
+        write: Writes it into a folder, so that it would make the canary; returns its path.
         read: How the project reads it.
-        says: What the project says of it, a regular expression; None: nothing, since it is not read at all.
-        trust: How one reads it who trusts it; None: it has no way to make the canary by itself.
+        says: What the project says of it, a regular expression; None: nothing, it is not read at all.
+        trust: How somebody who trusts it reads it; None: it cannot make the canary by itself.
     """
 
     write: Write
@@ -98,10 +98,8 @@ PAYLOADS = {  # what asks for code in a pickle, and the name that is refused
     "os.mkdir": (lambda canary: Call(os.mkdir, canary), r"posix\.mkdir"),
     "eval": (lambda canary: Call(eval, f"open({canary!r}, 'w')"), "eval"),
     "exec": (lambda canary: Call(exec, f"open({canary!r}, 'w')"), "exec"),
-    "subprocess": (
-        lambda canary: Call(subprocess.call, ["touch", canary]),
-        r"\S+\.call",
-    ),  # torch.save writes Python 2's names
+    # torch.save writes Python 2's names
+    "subprocess": (lambda canary: Call(subprocess.call, ["touch", canary]), r"\S+\.call"),
     "import": (lambda canary: Call(Call(getattr, Call(importlib.import_module, "os"), "mkdir"), canary), "getattr"),
     "partial": (lambda canary: Call(functools.partial(os.mkdir, canary)), r"functools\.partial"),
     "pickle": (lambda canary: Call(pickle.loads, pickle.dumps(Call(os.mkdir, canary))), r"\S*pickle\.loads"),
@@ -235,7 +233,7 @@ def text(name: str, content: str) -> Write:
 def marker(folder, canary):
     """A text file `checkpoint` that names a file elsewhere."""
     (folder / "elsewhere").mkdir()
-    in_checkpoint(lambda canary: None)(folder / "elsewhere", canary)
+    in_checkpoint(NONE)(folder / "elsewhere", canary)
     (folder / "run").mkdir()
     (folder / "run" / "checkpoint").write_text("../elsewhere/model.pth.tar-1\n")
     return folder / "run"
@@ -273,81 +271,71 @@ def refusing(function: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 trusting = functools.partial(torch.load, weights_only=False)
+
+
+def trusting_arrays(path):
+    return np.load(path, allow_pickle=True)["keys"]
+
+
+def trusting_yaml(path):
+    return yaml.unsafe_load(path.read_text())
+
+
+ASKS = "asks for {}; only tensors and plain"
 YAML = "MODEL: !!python/object/apply:os.mkdir ['CANARY']\n"
+SPLIT = '{"train": [["../CANARY", 0, "face"]], "val": [], "test": []}'
+FEWSHOT = '{"split": "train", "impath": "../CANARY", "label": 0, "classname": "face"}\n'
 MAGIC = (0x1950A86A20F9469CFC6C, 1001)  # how a file of torch.save before 1.6 begins
-FILES = {
+NONE, MKDIR, EVAL = (lambda canary: None), PAYLOADS["os.mkdir"][0], PAYLOADS["eval"][0]
+CHECKPOINTS = {  # what load_checkpoint reads: how it is written, what is said, how it is trusted
+    **{name: (in_checkpoint(payload), ASKS.format(asked), trusting) for name, (payload, asked) in PAYLOADS.items()},
     **{
-        f"a checkpoint, {name}": Hostile(
-            in_checkpoint(payload), load_checkpoint, f"asks for {asked}; only tensors and plain", trusting
-        )
-        for name, (payload, asked) in PAYLOADS.items()
-    },
-    **{
-        f"a checkpoint before torch 1.6, {name}": Hostile(
+        f"before torch 1.6, {name}": (
             in_checkpoint(PAYLOADS[name][0], _use_new_zipfile_serialization=False),
-            load_checkpoint,
-            f"asks for {PAYLOADS[name][1]}; only tensors and plain",
+            ASKS.format(PAYLOADS[name][1]),
             trusting,
         )
         for name in ("os.system", "eval", "setstate", "a schedule")
     },
-    "a checkpoint, pickle protocol 4": Hostile(
-        in_checkpoint(PAYLOADS["os.mkdir"][0], pickle_protocol=4), load_checkpoint, "cannot be read", trusting
-    ),
-    "a pickle": Hostile(
-        pickles(), load_checkpoint, r"asks for posix\.mkdir", lambda path: pickle.load(path.open("rb"))
-    ),
-    "a pickle in the head": Hostile(pickles(*MAGIC), load_checkpoint, r"asks for posix\.mkdir", trusting),
-    "a tar of pickles": Hostile(tar_of_pickles, load_checkpoint, "cannot be read", trusting),
-    "a program as a checkpoint": Hostile(torchscript("model.pth.tar-1"), load_checkpoint, "cannot be read", trusting),
-    "a bomb": Hostile(bomb, load_checkpoint, "its records are larger than the file"),
-    "a device": Hostile(device, load_checkpoint, "does not exist"),
-    "a checkpoint to resume from": Hostile(
-        in_checkpoint(PAYLOADS["eval"][0]), refusing(lambda path: newest_whole([path])), None, trusting
-    ),
+    "pickle protocol 4": (in_checkpoint(MKDIR, pickle_protocol=4), "cannot be read", trusting),
+    "a bare pickle": (pickles(), r"asks for posix\.mkdir", lambda path: pickle.load(path.open("rb"))),
+    "a pickle in the head": (pickles(*MAGIC), r"asks for posix\.mkdir", trusting),
+    "a tar of pickles": (tar_of_pickles, "cannot be read", trusting),
+    "a program": (torchscript("model.pth.tar-1"), "cannot be read", trusting),
+    "a bomb": (bomb, "its records are larger than the file", None),
+    "a device": (device, "does not exist", None),
+}
+FILES = {
+    **{
+        f"a checkpoint, {name}": Hostile(write, load_checkpoint, says, trust)
+        for name, (write, says, trust) in CHECKPOINTS.items()
+    },
+    "a state to resume from": Hostile(in_checkpoint(EVAL), refusing(lambda path: newest_whole([path])), None, trusting),
     "a name that leads to another folder": Hostile(marker, refusing(saved_checkpoints), None),
-    "weights, a pickle": Hostile(
-        in_checkpoint(PAYLOADS["eval"][0]), read_state_dict, "cannot be read .*eval", trusting
-    ),
+    "weights, a pickle": Hostile(in_checkpoint(EVAL), read_state_dict, "cannot be read .*eval", trusting),
     "weights, objects in arrays": Hostile(
-        object_arrays("clip.npz"),
-        read_state_dict,
-        "cannot be read .*allow_pickle",
-        lambda path: np.load(path, allow_pickle=True)["keys"],
+        object_arrays("clip.npz"), read_state_dict, "cannot be read .*allow_pickle", trusting_arrays
     ),
-    "a program in the cache": Hostile(
-        torchscript("RN50.pt"), load_from_cache, "could not be fetched", lambda path: torch.jit.load(path)
-    ),
+    "a program in the cache": Hostile(torchscript("RN50.pt"), load_from_cache, "could not be fetched", torch.jit.load),
     "a program that a run names": Hostile(
         run_that_names_a_program,
         lambda path: interpret(path.parent, 1),
         "is a TorchScript archive, expected a state dict",
-        lambda path: torch.jit.load(path),
+        torch.jit.load,
     ),
-    "cached features": Hostile(
-        shard, refusing(read_shard), None, lambda path: np.load(path, allow_pickle=True)["keys"]
-    ),
-    "a config": Hostile(
-        text("tiny.yaml", YAML), read_yaml, "tiny.yaml", lambda path: yaml.unsafe_load(path.read_text())
-    ),
+    "cached features": Hostile(shard, refusing(read_shard), None, trusting_arrays),
+    "a config": Hostile(text("tiny.yaml", YAML), read_yaml, "tiny.yaml", trusting_yaml),
     "a run's config": Hostile(
-        text("config.yaml", YAML),
-        lambda path: read_config(path.parent),
-        "config.yaml",
-        lambda path: yaml.unsafe_load(path.read_text()),
+        text("config.yaml", YAML), lambda path: read_config(path.parent), "config.yaml", trusting_yaml
     ),
     "a config in Python": Hostile(
         text("tiny.py", "open('CANARY', 'w')"), read_yaml, "tiny.py", lambda path: exec(path.read_text())
     ),
     "a split file": Hostile(
-        text("split.json", '{"train": [["../CANARY", 0, "face"]], "val": [], "test": []}'),
-        lambda path: read_split(path, path.parent / "images"),
-        "split.json",
+        text("split.json", SPLIT), lambda path: read_split(path, path.parent / "images"), "split.json"
     ),
     "a few-shot list": Hostile(
-        text("few.jsonl", '{"split": "train", "impath": "../CANARY", "label": 0, "classname": "face"}\n'),
-        lambda path: read_fewshot(path, path.parent / "images", [], []),
-        "few.jsonl",
+        text("few.jsonl", FEWSHOT), lambda path: read_fewshot(path, path.parent / "images", [], []), "few.jsonl"
     ),
     "a zip that leads out": Hostile(zip_that_leads_out, unpack_images, "leads out"),
     "a tar that leads out": Hostile(tar_that_leads_out, unpack_images, "leads out"),

@@ -8,7 +8,7 @@ import pytest
 from tests.robustness import fuzz
 from tests.robustness.broken_files import break_file
 
-N_INPUTS = 400  # of each parser
+N_INPUTS = 100  # of each parser
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, about the pickles' versions
@@ -42,7 +42,7 @@ def fail(path, error):
 def test_findings(read, finding, tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "HANG_S", 0.01)
     parser = fuzz.Parser("some.txt", [b"text"], read, (ValueError,))
-    monkeypatch.setattr(fuzz, "_parsers", lambda: {"some": parser})
+    monkeypatch.setattr(fuzz, "build_parsers", lambda: {"some": parser})
     _, [found] = fuzz.fuzz("some", range(1), seed=0, kept=tmp_path)
     assert found.startswith(finding)
     assert (tmp_path / "0-some.txt").is_file()

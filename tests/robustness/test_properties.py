@@ -3,13 +3,11 @@
 The examples are drawn by hypothesis, always the same ones.
 """
 
-import json
 import logging
 import math
 import random
 import re
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,12 +22,11 @@ from clip.simple_tokenizer import END, START
 from datasets.splits.few_shot import draw_few_shots, read_split, subsample_classes, write_split
 from datasets.splits.fewshot_file import read_fewshot, write_fewshot
 from engine import Datum, build_evaluator
-from engine.text import printable
 from parse_test_res import summarise
 from reports.runs import END_OF_TEST, END_OF_TRAINING, parse_run
 from reports.tables.cells import HarmonicMean, Value
 
-examples = settings(derandomize=True, database=None, deadline=None, max_examples=60)
+examples = settings(derandomize=True, database=None, deadline=None, max_examples=30)
 labels = st.lists(st.integers(0, 9), max_size=60)
 shots, seeds = st.integers(1, 20), st.integers(0, 2**31 - 1)
 percents = st.just(0.0) | st.floats(0.01, 100)
@@ -39,34 +36,19 @@ def items_of(numbers, prefix=""):
     return [Datum(f"{prefix}{i}.jpg", label, classname=f"class {label}") for i, label in enumerate(numbers)]
 
 
-class TestFewShots:
-    @examples
-    @given(labels, labels, shots, seeds)
-    def test_the_draw_is_the_naive_one(self, train, val, n, seed):
-        """One generator; classes as they first appear; train first, then val; a small class is taken whole."""
-        train, val, rng, expected = items_of(train, "train/"), items_of(val, "val/"), random.Random(seed), []
-        for items, most in ((train, n), (val, min(n, 4))):
-            drawn = []
-            for label in dict.fromkeys(item.label for item in items):
-                group = [item for item in items if item.label == label]
-                drawn += group if len(group) < most else rng.sample(group, most)
-            expected.append(drawn)
-        assert draw_few_shots(train, val, shots=n, seed=seed) == tuple(expected)
-
-    @examples
-    @given(labels, labels, shots, seeds, st.randoms())
-    def test_it_is_a_pure_function_of_the_seed(self, train, val, n, seed, other):
-        train, val = items_of(train, "train/"), items_of(val, "val/")
-        first = draw_few_shots(train, val, shots=n, seed=seed)
-        random.seed(other.random())
-        assert draw_few_shots(list(train), list(val), shots=n, seed=seed) == first
-        for drawn, items, most in zip(first, (train, val), (n, min(n, 4))):
-            counts, there = (defaultdict(int), defaultdict(int))
-            for found, listed in ((counts, drawn), (there, items)):
-                for item in listed:
-                    found[item.label] += 1
-            assert counts == {label: min(most, count) for label, count in there.items()}
-            assert len(set(drawn)) == len(drawn) and set(drawn) <= set(items)
+@examples
+@given(labels, labels, shots, seeds)
+def test_the_draw_is_the_naive_one(train, val, n, seed):
+    """One generator; classes as they first appear; train first, then val; a small class is taken whole."""
+    train, val, rng, expected = items_of(train, "train/"), items_of(val, "val/"), random.Random(seed), []
+    for items, most in ((train, n), (val, min(n, 4))):
+        drawn = []
+        for label in dict.fromkeys(item.label for item in items):
+            group = [item for item in items if item.label == label]
+            drawn += group if len(group) < most else rng.sample(group, most)
+        expected.append(drawn)
+    random.seed(seed + 1)  # the draw does not depend on it
+    assert draw_few_shots(train, val, shots=n, seed=seed) == tuple(expected)
 
 
 @examples
@@ -84,9 +66,13 @@ def test_base_and_new_classes_are_a_partition(train, val, test):
         assert sorted(x.impath for x in (*base, *new)) == sorted(x.impath for x in items)
 
 
+HOSTILE = ("cat\nFinish training", "\x1b[2J", "c\0at", "\u202etac", "{0.a}", "\ud800")
+class_names = st.text(max_size=12) | st.sampled_from(HOSTILE)
+
+
 class TestPromptLayout:
     @examples
-    @given(st.lists(st.text(max_size=12), min_size=1, max_size=3), st.integers(1, 8), st.sampled_from(POSITIONS))
+    @given(st.lists(class_names, min_size=1, max_size=3), st.integers(1, 8), st.sampled_from(POSITIONS))
     def test_the_tokens_are_those_of_the_text_in_another_order(self, names, n_ctx, position):
         layout = lay_out(names, n_ctx, position)
         texts = ["X " * n_ctx + name.replace("_", " ") + "." for name in names]
@@ -109,29 +95,21 @@ class TestPromptLayout:
         assert ids[0] == start and end in ids and all(0 <= token < 49408 for token in ids)
 
 
-class TestMeans:
-    @examples
-    @given(percents, percents)
-    def test_harmonic_mean(self, base, new):
-        found, swapped = (harmonic_mean(*pair) for pair in ((base, new), (new, base)))
-        assert found == swapped
-        assert min(base, new) * (1 - 1e-9) <= found <= max(base, new) * (1 + 1e-9)
-        assert found <= (base + new) / 2 * (1 + 1e-9)
-        assert (found == 0) == (base * new == 0)
-        if base * new:
-            assert math.isclose(found, 2 / (1 / base + 1 / new), rel_tol=1e-9)
-
-    @examples
-    @given(st.lists(percents, min_size=1, max_size=6))
-    def test_mean_and_spread(self, values):
-        mean, std = summarise(values)
-        assert min(values) - 1e-9 <= mean <= max(values) + 1e-9
-        assert math.isclose(std, math.sqrt(sum((x - mean) ** 2 for x in values) / len(values)), abs_tol=1e-9)
+@examples
+@given(percents, percents)
+def test_harmonic_mean(base, new):
+    cells = [SimpleNamespace(measure=lambda output, value=value: Value(value)) for value in (base, new)]
+    expected = 2 / (1 / base + 1 / new) if base * new else 0
+    for pair in (cells, cells[::-1]):
+        assert math.isclose(HarmonicMean(*pair).measure(Path()).value, expected, rel_tol=1e-9)
 
 
-def harmonic_mean(base, new):
-    cells = (SimpleNamespace(measure=lambda output, value=value: Value(value)) for value in (base, new))
-    return HarmonicMean(*cells).measure(Path()).value
+@examples
+@given(st.lists(percents, min_size=1, max_size=6))
+def test_mean_and_spread(values):
+    mean, std = summarise(values)
+    assert min(values) - 1e-9 <= mean <= max(values) + 1e-9
+    assert math.isclose(std, math.sqrt(sum((x - mean) ** 2 for x in values) / len(values)), abs_tol=1e-9)
 
 
 answers = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
@@ -189,13 +167,3 @@ def test_lists_of_items_are_read_as_written(rows):
         write_fewshot(Path(folder, "few.jsonl"), images, items[1:] or items, items[:1] if items[1:] else [])
         found = read_fewshot(Path(folder, "few.jsonl"), images, items, items)
         assert found == (items[1:] or items, items[:1] if items[1:] else [])
-
-
-@examples
-@given(st.text(), st.dictionaries(st.text(max_size=8), st.floats() | st.integers() | st.text(max_size=8), max_size=4))
-def test_results_of_any_kind_give_a_number_or_a_reason_on_one_line(name, results):
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "results.json").write_text(json.dumps({**results, "accuracy": results.get("accuracy", name)}))
-        run = parse_run(Path(folder))
-    assert run.problem.isprintable() and (run.value is None) == bool(run.problem)
-    assert printable(name).isprintable()

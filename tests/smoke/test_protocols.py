@@ -1,15 +1,24 @@
-"""The protocols end to end: what the scripts call is trained and tested in this process, on four images a class."""
+"""The scripts end to end: what they call is trained and tested in this process, on four images a class."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
+import parse_test_res
 import reproduce
 import train
 from tests.support.script_calls import ROOT
 from tests.support.tiny_run import CLASSES, N_ITEMS
 
 N_BASE = 2  # of three classes
+COOP = "folder/CoOp/tiny_2shots/nctx4_cscFalse_ctpend"
+EXPECTED = {
+    "trainer": "CoOp", "dataset": "Folder", "source": "Folder", "shots": 2, "cfg": "tiny", "n_ctx": 4, "csc": False,
+    "class_token_position": "end", "subsample": "all", "epoch": 1, "total": 9,
+}  # fmt: skip
 BASE_TO_NEW = "base2new/{}/folder/shots_2/{}/{}/seed1"
 
 
@@ -31,6 +40,44 @@ def run(tiny_files, tmp_path, monkeypatch):
 
 def results(folder):
     return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_seeds_in_processes_of_their_own(tiny_files, tmp_path, capsys):
+    data, clips = tiny_files
+    own = {"DATA": str(data), "OUTPUT": str(tmp_path), "SEEDS": "1 2", "PYTHON": sys.executable}
+    pairs = f"MODEL.BACKBONE.NAME {clips['vit']} INPUT.SIZE (32,32) USE_CUDA False OPTIM.MAX_EPOCH 1".split()
+    command = ["bash", str(ROOT / "scripts/coop/main.sh"), *"folder tiny end 4 2 False".split(), *pairs]
+    done = subprocess.run(command, env={**os.environ, **own}, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = [results(tmp_path / COOP / f"seed{seed}") for seed in (1, 2)]
+    for seed, entries in zip((1, 2), found, strict=True):
+        folder = tmp_path / COOP / f"seed{seed}"
+        assert {"log.txt", "config.yaml", "tensorboard"} <= {path.name for path in folder.iterdir()}
+        assert (folder / "prompt_learner/model.pth.tar-1").is_file()
+        assert {key: entries[key] for key in (*EXPECTED, "seed")} == {**EXPECTED, "seed": seed}
+        assert entries["accuracy"] == pytest.approx(100 * entries["correct"] / 9)
+    assert parse_test_res.main([str(tmp_path / COOP)]) == 0
+    first, second = (entries["accuracy"] for entries in found)
+    line = f"* accuracy: {(first + second) / 2:.2f}% +- {abs(first - second) / 2:.2f}%"
+    assert line in capsys.readouterr().out
+
+
+def test_what_was_learned_is_tested_on_another_data_set(run, tmp_path):
+    """`folder` stands for the source and for the target; the model is the trained one, so the accuracy is too."""
+    assert run("bash scripts/coop/main.sh folder tiny end 4 2 False") == 0
+    assert run("SOURCE=folder SHOTS=2 NCTX=4 bash scripts/coop/eval.sh folder tiny", "RUN.LOAD_EPOCH 2") == 0
+    folder = tmp_path / "evaluation/CoOp/tiny_2shots/nctx4_cscFalse_ctpend/folder/seed1"
+    model = tmp_path / COOP / "seed1"
+    assert f"Load {model}/prompt_learner/model.pth.tar-2 (epoch 2)" in (folder / "log.txt").read_text()
+    expected = {key: results(model)[key] for key in ("accuracy", "macro_f1", "source", "epoch", "n_ctx")}
+    assert {key: results(folder)[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2"])
+def test_zero_shot(run, tmp_path, trainer):
+    assert run(f"TRAINER={trainer} bash scripts/coop/zeroshot.sh folder tiny") == 0
+    assert {results(tmp_path / trainer / "tiny/folder")[key] for key in ("trainer", "total")} == {trainer, 9}
 
 
 @pytest.mark.parametrize("trainer, cfg", [("CoCoOp", "tiny"), ("CoCoOp", "tiny_c4"), ("CoOp", "tiny_ctx60")])

@@ -50,6 +50,7 @@ def check_near_float32(prec, found, exact):
     assert (gradient - exact_gradient).norm() <= 2 * tolerance * exact_gradient.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prec", ["fp16", "bf16", "amp"])
 @contexts
 @pytest.mark.parametrize("position", ["end", "middle", "front"])

@@ -98,8 +98,8 @@ class TestTemplates:
         assert trainer.templates() == (*IMAGENET_TEMPLATES_SELECT, "a photo of a {}.")
         torch.testing.assert_close(trainer.text_features, by_hand(clip_model, CLASSES, trainer.templates()))
 
-    def test_imagenet_has_the_seven_alone(self, make, monkeypatch):
-        monkeypatch.setitem(DATASET_REGISTRY._entries, "ImageNet", DATASET_REGISTRY.get("Folder"))
+    def test_imagenet_has_the_seven_alone(self, make, register):
+        register(DATASET_REGISTRY, DATASET_REGISTRY.get("Folder"), "ImageNet")
         assert make("ZeroshotCLIP2", "DATASET.NAME", "ImageNet").templates() == IMAGENET_TEMPLATES_SELECT
 
     def test_the_full_list(self, make):

@@ -402,14 +402,16 @@ class TrainsTheTower(CoOp):
         self.model.image_encoder.conv1.requires_grad_(True)
 
 
-def use(monkeypatch, trainer):
-    monkeypatch.setitem(TRAINER_REGISTRY._entries, "CoOp", trainer)
+@pytest.fixture
+def use(register):
+    """use(a trainer): it takes CoOp's place."""
+    return lambda trainer: register(TRAINER_REGISTRY, trainer, "CoOp")
 
 
 @pytest.mark.parametrize("method", [FlipsInTests, FlipsInBatches, FlipsInTheModel])
-def test_what_reads_the_pixels_in_its_own_way_gets_them(cfg, monkeypatch, method):
+def test_what_reads_the_pixels_in_its_own_way_gets_them(cfg, use, method):
     build_trainer(cfg()).test()  # whose features are kept
-    use(monkeypatch, method)
+    use(method)
     trainer = build_trainer(cfg())
     with torch.no_grad():
         [logits, *_] = [logits for logits, _ in trainer.predictions("test")]
@@ -419,8 +421,8 @@ def test_what_reads_the_pixels_in_its_own_way_gets_them(cfg, monkeypatch, method
 
 
 @pytest.mark.parametrize("change", [1.0, 2.0])
-def test_features_of_a_tower_that_changes_are_not_kept(cfg, monkeypatch, change):
-    use(monkeypatch, TrainsTheTower)
+def test_features_of_a_tower_that_changes_are_not_kept(cfg, use, change):
+    use(TrainsTheTower)
     trainer = build_trainer(cfg())
     trainer.model.image_encoder.conv1.weight.data *= change
     with torch.no_grad():
@@ -429,7 +431,7 @@ def test_features_of_a_tower_that_changes_are_not_kept(cfg, monkeypatch, change)
     assert not list(Path(cfg().FEATURES.DIR).rglob("*.npz"))
 
 
-def test_whoever_encodes_in_another_way_returns_another_tower(cfg, monkeypatch):
+def test_whoever_encodes_in_another_way_returns_another_tower(cfg, use):
     class Tower(torch.nn.Module):
         def __init__(self, tower):
             super().__init__()
@@ -453,13 +455,13 @@ def test_whoever_encodes_in_another_way_returns_another_tower(cfg, monkeypatch):
             return Tower(super().image_tower())
 
     build_trainer(cfg()).test()
-    use(monkeypatch, Encodes)
+    use(Encodes)
     with pytest.raises(ValueError, match="Encodes redefines encode_images, but features are kept by the weights"):
         build_trainer(cfg())
-    use(monkeypatch, TestsAnother)
+    use(TestsAnother)
     with pytest.raises(ValueError, match="CoOp's image_tower is not its model's image_encoder, but training goes"):
         build_trainer(cfg())
-    use(monkeypatch, Right)
+    use(Right)
     trainer = build_trainer(cfg())
     images = next(iter(trainer.test_loader))["img"]
     with torch.no_grad():
@@ -469,13 +471,13 @@ def test_whoever_encodes_in_another_way_returns_another_tower(cfg, monkeypatch):
     torch.testing.assert_close(fresh["ctx"], views["ctx"], rtol=1e-4, atol=1e-6)
 
 
-def test_a_loss_of_a_methods_own_goes_with_views(cfg, monkeypatch):
+def test_a_loss_of_a_methods_own_goes_with_views(cfg, use):
     class Smooth(CoOp):
         def loss(self, logits, labels):
             return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.5)
 
     plain = train(cfg(name="plain"))
-    use(monkeypatch, Smooth)
+    use(Smooth)
     fresh, views = train(cfg(name="fresh")), train(cfg("INPUT.VIEWS", 2, name="views"))
     torch.testing.assert_close(fresh["ctx"], views["ctx"], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(plain["ctx"], fresh["ctx"], rtol=1e-4, atol=1e-6)
@@ -484,14 +486,14 @@ def test_a_loss_of_a_methods_own_goes_with_views(cfg, monkeypatch):
 @pytest.mark.parametrize(
     "method", [FlipsInTests, FlipsInBatches, FlipsInTheModel, FlipsWhileTraining, StepsItself, TrainsTheTower]
 )
-def test_views_are_refused_where_a_method_computes_on_images(cfg, monkeypatch, method):
-    use(monkeypatch, method)
+def test_views_are_refused_where_a_method_computes_on_images(cfg, use, method):
+    use(method)
     with pytest.raises(ValueError, match="INPUT.VIEWS is 2, which needs features: "):
         build_trainer(cfg("INPUT.VIEWS", 2))
     assert train(cfg())  # without them it does
 
 
-def test_views_are_those_of_the_transform_that_the_loader_has(cfg, monkeypatch):
+def test_views_are_those_of_the_transform_that_the_loader_has(cfg, use):
     class OwnTransform(CoOp):
         def build_data_loader(self):
             super().build_data_loader()
@@ -500,7 +502,7 @@ def test_views_are_those_of_the_transform_that_the_loader_has(cfg, monkeypatch):
             self.train_loader_x = self.dm.train_loader_x
 
     build_trainer(cfg("INPUT.VIEWS", 1)).train()
-    use(monkeypatch, OwnTransform)
+    use(OwnTransform)
     trainer = build_trainer(cfg("INPUT.VIEWS", 1))
     dataset = trainer.train_loader_x.dataset
     trainer.before_train()
