@@ -58,7 +58,7 @@ def test_build_model_gives_eval_mode_and_float32_and_leaves_its_argument_alone(k
     assert not any(module.training for module in model.modules())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32} == {model.dtype}
     for key, value in model.state_dict().items():
-        torch.testing.assert_close(value, golden_state_dict(kind)[key], atol=0, rtol=0)
+        assert torch.equal(value, golden_state_dict(kind)[key])
         assert value.data_ptr() != state_dict[key].data_ptr()
 
 
