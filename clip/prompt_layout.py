@@ -29,23 +29,23 @@ class PromptLayout:
 
     Attributes:
         tokens: (C, L) int64, the placeholder texts; columns 1 to M stand for the context vectors.
-        order: (C, L) int64, the column of `tokens` that stands at each place of the prompt.
+        order: (C, L) int64, the column of `tokens` that stands at each position of the prompt.
         n_ctx: M.
-        n_common: leading places that hold the same in every class's prompt, with one context for all classes.
+        n_prefix: number of leading positions that hold the same in every class's prompt, with one context for all.
     """
 
     tokens: Tensor
     order: Tensor
     n_ctx: int
-    n_common: int
+    n_prefix: int
 
     @property
     def eot(self) -> Tensor:
-        """(C,) int64, the place of the end token, whose id is the largest."""
+        """(C,) int64, the position of the end token, whose id is the largest."""
         return self.tokens.argmax(dim=-1)
 
     def is_learned(self) -> Tensor:
-        """(C, L) bool, the places of context vectors."""
+        """(C, L) bool, the positions of context vectors."""
         return (self.order >= 1) & (self.order <= self.n_ctx)
 
     def of_classes(self, rows: slice) -> PromptLayout:

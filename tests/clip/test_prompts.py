@@ -103,6 +103,29 @@ def test_any_size_of_chunks(chunk_rows):
     compare(NAMES, "end", False, 4, 3, chunk_rows)
 
 
+@pytest.mark.parametrize("chunk_rows", [0, 25], ids=["whole", "chunks"])
+@pytest.mark.parametrize(("n_deep", "n_vectors"), [(1, 4), (2, 4), (2, 2)])
+def test_deep_prompts(n_deep, n_vectors, chunk_rows):
+    """Other vectors replace the context's first before a block: values and all gradients."""
+    results = []
+    for encoder in (build_encoder(NAMES, "end", 4, False, dtype=torch.float64, chunk_rows=chunk_rows), None):
+        vectors = [draw_context(4, None), *draw_context(n_vectors, n_deep)]
+        ctx, *deep = (vector.clone().requires_grad_() for vector in vectors)
+        model = clip_model(torch.float64)
+        features = encoder(ctx, deep) if encoder else naive_features(model, ctx, NAMES, "end", deep)
+        probe(features).backward()
+        results.append([features, ctx.grad, *(vector.grad for vector in deep)])
+    assert_near(*results, EXACT)
+
+
+def test_outputs_that_deep_prompts_replace_are_not_computed():
+    deep = draw_context(3, 2).float()
+    encoder = build_encoder(NAMES, "end", 4, False)
+    n_rows, n_replaced = encoder.n_rows, 3
+    rows = rows_per_layer(encoder, draw_context(4, 2), deep)
+    assert rows == [(2, n_rows - n_replaced), (2, n_rows - n_replaced), (2, len(NAMES))]
+
+
 def n_rows_of_design(position, class_specific, n_ctx):
     """The exact minimum; [SOS] is computed once per run and counts nowhere."""
     own = sum(N_TOKENS) + sum(FOLLOWS)
@@ -127,11 +150,11 @@ def test_only_the_rows_that_differ_are_computed(position, class_specific, n_ctx)
     assert rows_per_layer(encoder, draw_context(n_ctx, 2, len(NAMES) if class_specific else None)) == [
         (2, expected),
         (2, expected),
-        (2, len(NAMES)),  # in the last layer only the end tokens ask
+        (2, len(NAMES)),  # in the last layer only the end tokens are queries
     ]
 
 
-def rows_per_layer(encoder, ctx):
+def rows_per_layer(encoder, ctx, deep=()):
     """The (B, rows) that enter each layer's MLP, in the order in which they do."""
     seen = []
     hooks = [
@@ -139,7 +162,7 @@ def rows_per_layer(encoder, ctx):
         for block in encoder.transformer.resblocks
     ]
     with torch.no_grad():
-        encoder(ctx.float())
+        encoder(ctx.float(), deep)
     for hook in hooks:
         hook.remove()
     return seen
