@@ -116,7 +116,7 @@ def test_image_tower_is_not_causal():
     ],
 )
 def test_a_sequence_longer_than_the_context_is_refused(encode):
-    with pytest.raises(ValueError, match="78 tokens long, expected at most the text tower's context of 77"):
+    with pytest.raises(ValueError, match="78 tokens long; the text tower takes at most 77"):
         encode(golden_model("vit"))
 
 

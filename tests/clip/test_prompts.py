@@ -253,13 +253,13 @@ class TestErrors:
         assert lay_out(["face " * 58], 16).eot.item() == 76  # 1 + 16 + 58 + 1 + 1 = 77 tokens: just fits
         with pytest.raises(ValueError) as error:
             lay_out(["a", "face " * 59], 16)
-        assert "has 78 tokens with 16 context vectors, expected at most 77. Shorten the class name" in str(error.value)
+        assert "has 78 tokens with 16 context vectors; at most 77 are allowed. Shorten" in str(error.value)
 
     def test_unknown_position(self):
-        with pytest.raises(ValueError, match="position is 'back', expected one of: end, middle, front"):
+        with pytest.raises(ValueError, match="position is 'back'; it must be one of: end, middle, front"):
             lay_out(["a"], 4, "back")
 
     @pytest.mark.parametrize("n_ctx", [0, -1])
     def test_no_context(self, n_ctx):
-        with pytest.raises(ValueError, match=f"number of context vectors is {n_ctx}, expected at least 1"):
+        with pytest.raises(ValueError, match=f"number of context vectors is {n_ctx}; it must be at least 1"):
             lay_out(["a"], n_ctx)

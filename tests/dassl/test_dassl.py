@@ -388,7 +388,7 @@ class TestLoadClip:
     def test_the_embedded_model_and_unknown_names(self):
         assert clip._MODELS["ViT-T/8-shapes"].endswith("shapes.npz")
         assert "ViT-T/8-shapes" not in clip._MODELS
-        with pytest.raises(ValueError, match="'RN5O', expected one of RN50.*Did you mean RN50"):
+        with pytest.raises(ValueError, match="'RN5O'. Name one of RN50.*Did you mean RN50"):
             clip._MODELS["RN5O"]
 
 

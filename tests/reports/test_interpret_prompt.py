@@ -164,8 +164,8 @@ def test_a_program_is_opened_if_the_user_names_it_or_openai_published_it(tmp_pat
     assert interpret(capsys, path, 1) == (
         1,
         "",
-        f"Error: {program}, which the run's files name, is a TorchScript archive, expected a state dict: an archive is "
-        f"a program. If you trust it, name it yourself: --backbone {program}\n",
+        f"Error: {program}, which the run's files name, is a TorchScript archive, and an archive is a "
+        f"program. Only a state dict is read unasked. If you trust it, name it yourself: --backbone {program}\n",
     )
     assert words_of(capsys, path, 1, "--backbone", program) == ["photo"]
     monkeypatch.setitem(_MODELS, "RN50", f"https://openai/{hashlib.sha256(program.read_bytes()).hexdigest()}/RN50.pt")
@@ -238,7 +238,7 @@ def test_tokens_that_shapes_never_trained_are_left_out(tmp_path, capsys):
     assert all(sorted(tokens) == trained.nonzero().squeeze(1).tolist() for tokens in found)
     error = interpret(capsys, path, n_trained + 1, "--backbone", "ViT-T/8-shapes")[2]
     assert error == (
-        f"Error: TOPK is {n_trained + 1}, expected 1 to {n_trained}, as many trained tokens as there are. Change it.\n"
+        f"Error: TOPK is {n_trained + 1}; it must be from 1 to {n_trained}, the number of trained tokens. Change it.\n"
     )
 
 
@@ -250,7 +250,7 @@ def refused(capsys, *args):
 
 def test_topk_below_one(tmp_path, capsys, vit):
     path = save(tmp_path / "model.pth.tar-50", near("photo"))
-    expected = "TOPK is 0, expected 1 to 49408, as many trained tokens as there are. Change it."
+    expected = "TOPK is 0; it must be from 1 to 49408, the number of trained tokens. Change it."
     assert refused(capsys, path, 0, "--backbone", vit) == expected
 
 
@@ -278,7 +278,7 @@ def test_no_clip(tmp_path, capsys):
         ({"token_embedding.weight": torch.ones(7, 2)}, "7 tokens"),
     ):
         torch.save(content, tmp_path / "clip.pt")
-        expected = f"{tmp_path}/clip.pt has {found}, expected CLIP's 49,408 tokens. Name a CLIP: --backbone NAME."
+        expected = f"{tmp_path}/clip.pt has {found}; CLIP has 49,408 tokens. Name a CLIP: --backbone NAME."
         assert refused(capsys, path, 1, "--backbone", tmp_path / "clip.pt") == expected
 
 

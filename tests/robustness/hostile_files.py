@@ -321,7 +321,7 @@ FILES = {
     "a program that a run names": Hostile(
         run_that_names_a_program,
         lambda path: interpret(path.parent, 1),
-        "is a TorchScript archive, expected a state dict",
+        "is a TorchScript archive, and an archive is a program",
         lambda path: torch.jit.load(path),
     ),
     "cached features": Hostile(

@@ -152,5 +152,5 @@ def test_a_class_name_that_is_too_long(files, tmp_path):
     names = tmp_path / "classnames.txt"
     names.write_text("face " + "face " * 80 + "\nleopard leopard\nwine_bottle wine bottle\n")
     pairs = ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True, "DATASET.CLASSNAMES", str(names))
-    with pytest.raises(ValueError, match="is 87 tokens long with start and end, expected at most 77. Shorten it; "):
+    with pytest.raises(ValueError, match="is 87 tokens long with start and end; at most 77 are allowed. Shorten it; "):
         build_trainer(tiny_cfg(data, clip_path, tmp_path / "run", *pairs))
