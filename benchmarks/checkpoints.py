@@ -87,10 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     keep_freed_memory()
     report = Report("checkpoints", args, f"CoOp on shapes, {args.shots} shot(s), resume files")
-    with tempfile.TemporaryDirectory() as place:
-        compare(report, args, Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        compare(report, args, Path(folder))
         print("\nmemory that the process holds")
-        watch_memory(report, args, Path(place))
+        watch_memory(report, args, Path(folder))
     report.write()
 
 

@@ -3,10 +3,10 @@
 Run:   python -m benchmarks.cocoop [--repeats 3] [--classes 50] [--prec fp32] [--json FILE]
 ViT-B/16's text tower (12 layers, width 512, random weights), M = 4. A training step goes from the features of B images
 to the gradients of the context and the Meta-Net, forward and backward. The naive side computes, image after image, all
-77 places of each of its C prompts, and keeps what the backward pass over the batch's mean loss needs. Times are medians
-over rounds of one naive step and then five of ours, of which the mean is taken. Testing is the forward pass of many
-images over twice as many classes, as after training on half of them; its naive side is measured on a few images and
-extrapolated. Peak memory is that of a process of its own that does one step.
+77 positions of each of its C prompts, and keeps what the backward pass over the batch's mean loss needs. Times are
+medians over rounds of one naive step and then five of ours, of which the mean is taken. Testing is the forward pass of
+many images over twice as many classes, as after training on half of them; its naive side is measured on a few images
+and extrapolated. Peak memory is that of a process of its own that does one step.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from .measure import (
     device,
     matmul_rate,
     peak_memory,
+    relative,
     timed,
 )
 from .text_encoder import CALTECH101, build_text_tower
@@ -62,18 +63,18 @@ class Sides:
         embed_dim = clip_model.visual.output_dim
         self.features = F.normalize(torch.randn(n_images, embed_dim, device=device()), dim=-1)
         self.labels = torch.arange(n_images, device=device()) % n_classes
-        self.places = (n_images * self.learner.layout.tokens.numel(), n_images * self.encode.n_rows)
+        self.positions = (n_images * self.learner.layout.tokens.numel(), n_images * self.encode.n_rows)
 
     def naive_logits(self, n_images: int | None = None) -> Tensor:
         rows = []
         for feature in self.features[:n_images]:
             [prompts] = self.learner(feature[None])
-            texts = F.normalize(self.encode_naively(prompts, self.learner.layout.tokens).float(), dim=-1)
+            texts = F.normalize(self.encode_naively(prompts, self.learner.layout.tokens).type_as(feature), dim=-1)
             rows.append(100 * texts @ feature)
         return torch.stack(rows)
 
     def our_logits(self) -> Tensor:
-        texts = F.normalize(self.encode(self.learner.contexts(self.features)).float(), dim=-1)
+        texts = F.normalize(self.encode(self.learner.contexts(self.features)).type_as(self.features), dim=-1)
         return 100 * (texts @ self.features[..., None])[..., 0]
 
     def naive_step(self) -> Tensor:
@@ -97,12 +98,12 @@ def build_step(side: str, n_classes: int, n_images: int, prec: str) -> Callable:
 def compare_training(report: Report, args: argparse.Namespace, clip_model: CLIP, n_images: int) -> None:
     """Reports the training steps of both sides."""
     sides = Sides(clip_model, args.classes, n_images)
-    difference = ((sides.naive_step() - (gradient := sides.our_step())).norm() / gradient.norm()).item()
+    difference = relative(sides.our_step(), sides.naive_step())
     flops = count_flops(sides.our_step)
     naive, ours = partial(timed, sides.naive_step), partial(timed, sides.our_step, n=5)
     naive_s, ours_s, rates = alternate(args.repeats, naive, ours, partial(matmul_rate, args.prec))
     case = f"train, C = {args.classes}, B = {n_images}"
-    report.compare(case, naive_s, ours_s, places=sides.places, flops=flops, rates=rates, difference=difference)
+    report.compare(case, naive_s, ours_s, positions=sides.positions, flops=flops, rates=rates, difference=difference)
 
 
 @torch.no_grad()
@@ -110,7 +111,7 @@ def compare_testing(report: Report, args: argparse.Namespace, clip_model: CLIP) 
     """Reports the forward passes of both sides; the naive one is extrapolated from a few images."""
     sides = Sides(clip_model, 2 * args.classes, args.tested)
     expected = sides.naive_logits(N_NAIVE)
-    difference = ((expected - sides.our_logits()[:N_NAIVE]).norm() / expected.norm()).item()
+    difference = relative(sides.our_logits()[:N_NAIVE], expected)
     flops = count_flops(sides.our_logits)
     scale = args.tested / len(expected)
     naive, ours = partial(timed, partial(sides.naive_logits, N_NAIVE)), partial(timed, sides.our_logits)
@@ -120,7 +121,7 @@ def compare_testing(report: Report, args: argparse.Namespace, clip_model: CLIP) 
         case,
         [scale * seconds for seconds in naive_s],
         ours_s,
-        places=sides.places,
+        positions=sides.positions,
         flops=flops,
         rates=rates,
         difference=difference,

@@ -2,9 +2,9 @@
 
 Run:   python -m benchmarks.evaluation --root DATA [--repeats 3] [--test-batches 4] [--prec fp32] [--json FILE]
 RN50 of random weights, 16 context vectors, Caltech-101. The naive side encodes the pixels of all images every time, and
-for each batch of 100 of them all 77 places of every prompt. Ours encodes each image once and the prompts once for each
-evaluation. Loading the weights and building the data set are not counted on either side. Both sides test the same part
-of the test set. Peak memory is that of a process of its own that tests on one batch.
+for each batch of 100 of them all 77 positions of every prompt. Ours encodes each image once and the prompts once for
+each evaluation. Loading the weights and building the data set are not counted on either side. Both sides test the same
+part of the test set. Peak memory is that of a process of its own that tests on one batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from .measure import Report, alternate, count_flops, matmul_rate, timed
+from .measure import Report, alternate, count_flops, matmul_rate, relative, timed
 from .runs import (
     NaiveRun,
     add_run_arguments,
@@ -25,7 +25,6 @@ from .runs import (
     in_folder,
     keep_batches,
     our_logits,
-    relative,
 )
 
 N_AGAIN = 5  # evaluations of which the mean is taken
@@ -59,7 +58,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         partial(matmul_rate, args.prec),
     )
     same = {
-        "places": (n_batches * naive.places, trainer.model.encode_prompts.n_rows),
+        "positions": (n_batches * naive.positions, trainer.model.encode_prompts.n_rows),
         "rates": rates,
         "difference": relative(our_logits(trainer), naive.logits),
     }

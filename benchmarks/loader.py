@@ -27,8 +27,7 @@ from engine import Datum, build_transform, get_cfg_default
 from engine.data.manager import build_data_loader
 from engine.device import keep_freed_memory
 
-from .measure import Report, add_arguments, alternate, device, timed
-from .runs import relative
+from .measure import Report, add_arguments, alternate, device, relative, timed
 
 IMAGE_SIZE = (500, 375)  # width, height in pixels, as in many data sets
 BATCH_SIZE = 32

@@ -15,14 +15,15 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.base import PRECISIONS
 
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
 HEADER = (
-    f"{'case':32}{'naive (s)':>11}{'ours (s)':>11}{'ratio':>8}{'min - max':>16}{'places of text':>30}{'of matmul':>11}"
-    f"{'difference':>12}"
+    f"{'case':32}{'naive (s)':>11}{'ours (s)':>11}{'ratio':>8}{'min - max':>16}{'positions of text':>30}"
+    f"{'of matmul':>11}{'difference':>12}"
 )
 
 
@@ -104,6 +105,11 @@ def _measure_memory(build: Callable[..., Callable], args: tuple) -> tuple[float,
     return int(peak.split()[1]) * 1024 / 1e9, seconds
 
 
+def relative(result: Tensor, reference: Tensor) -> float:
+    """Returns the norm of the difference of two results, relative to the reference."""
+    return ((result - reference).norm() / reference.norm()).item()
+
+
 class Report:
     """What a benchmark measured: printed line by line, and at the end appended to the file of --json.
 
@@ -133,7 +139,7 @@ class Report:
         naive_s: Sequence[float],
         ours_s: Sequence[float],
         *,
-        places: tuple[int, int] | None = None,
+        positions: tuple[int, int] | None = None,
         images: tuple[int, int] | None = None,
         flops: float | None = None,
         rates: Sequence[float] = (),
@@ -146,7 +152,7 @@ class Report:
             case: What is computed.
             naive_s: Seconds of the naive side in each round; none where it cannot be run.
             ours_s: Seconds of ours in the same rounds.
-            places: Places of text through the tower, naive and ours.
+            positions: Positions of text through the tower, naive and ours.
             images: Images through the tower, naive and ours.
             flops: Operations of ours, in one round.
             rates: The machine's matrix-product rate in each round.
@@ -155,7 +161,7 @@ class Report:
         """
         ratios = [naive / ours for naive, ours in zip(naive_s, ours_s)]
         share = statistics.median(flops / s / rate for s, rate in zip(ours_s, rates)) if flops and rates else None
-        row = {"case": case, "naive_s": [*naive_s], "ours_s": [*ours_s], "ratios": ratios, "places": places}
+        row = {"case": case, "naive_s": [*naive_s], "ours_s": [*ours_s], "ratios": ratios, "positions": positions}
         row |= {"images": images, "of_matmul_rate": share, "difference": difference, "note": note}
         self.content["rows"].append(row)
         naive = f"{statistics.median(naive_s):.2f}" if ratios else "-"
@@ -163,7 +169,7 @@ class Report:
         spread = f"{min(ratios):.1f} - {max(ratios):.1f}" if ratios else "-"
         remarks = [f"images encoded: {_pair(images)}"] * bool(images) + [note] * bool(note)
         print(
-            f"{case:32}{naive:>11}{statistics.median(ours_s):11.3f}{ratio:>8}{spread:>16}{_pair(places):>30}"
+            f"{case:32}{naive:>11}{statistics.median(ours_s):11.3f}{ratio:>8}{spread:>16}{_pair(positions):>30}"
             f"{'-' if share is None else f'{share:.0%}':>11}{'-' if difference is None else f'{difference:.1e}':>12}"
             + (f"\n    {'; '.join(remarks)}" if remarks else ""),
             flush=True,

@@ -19,8 +19,17 @@ import torch
 from clip.model import CLIP
 from engine.device import keep_freed_memory
 
-from .measure import Report, add_arguments, add_precision, alternate, count_flops, matmul_rate, peak_memory, timed
-from .runs import relative
+from .measure import (
+    Report,
+    add_arguments,
+    add_precision,
+    alternate,
+    count_flops,
+    matmul_rate,
+    peak_memory,
+    relative,
+    timed,
+)
 from .text_encoder import N_CTX, Sides, build_text_tower
 
 EMBED_DIM = 512  # ViT-B/16's joint space
@@ -58,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     flops = count_flops(sides[0].our_step)  # those of the second forward pass are a cost of the chunks
     steps = (partial(timed, side.our_step) for side in sides)
     whole_s, *chunks_s, rates = alternate(args.repeats, *steps, partial(matmul_rate, args.prec))
-    report.compare("all at once", (), whole_s, places=sides[0].places, flops=flops, rates=rates)
+    report.compare("all at once", (), whole_s, positions=sides[0].positions, flops=flops, rates=rates)
     for size, side, seconds, gradient in zip(args.chunks, sides[1:], chunks_s, gradients):
         longer = statistics.median(chunk_s / at_once_s for chunk_s, at_once_s in zip(seconds, whole_s))
         measured = {
-            "places": side.places,
+            "positions": side.positions,
             "difference": relative(gradient, expected),
             "note": f"{longer:.2f} times as long",
         }

@@ -25,7 +25,7 @@ from yacs.config import CfgNode as CN
 
 from engine.data.manager import DataManager
 
-from .measure import Report, alternate, count_flops, matmul_rate, timed
+from .measure import Report, alternate, count_flops, matmul_rate, relative, timed
 from .runs import (
     NaiveRun,
     build_run,
@@ -36,7 +36,6 @@ from .runs import (
     later_test,
     our_epoch,
     our_logits,
-    relative,
 )
 
 
@@ -69,7 +68,7 @@ class Sides:
         self.views = build_run(args, folder / "views", "INPUT.VIEWS", args.repeats)
         self.ours = (self.fresh, self.views)
         self.run = run_of(self.fresh.cfg, self.fresh.dm)
-        self.places = (self.naive.places, self.fresh.model.encode_prompts.n_rows)
+        self.positions = (self.naive.positions, self.fresh.model.encode_prompts.n_rows)
         self.n_test_images = len(self.fresh.test_loader.dataset)
         for trainer in (self.naive.trainer, self.fresh):
             keep_batches(trainer, args.test_batches)
@@ -99,7 +98,7 @@ class Parts:
     Attributes:
         start_s: Of a process and of what it builds before it trains.
         run: The run whose epochs were measured.
-        places: Of the text in one step, naive and ours.
+        positions: Of the text in one step, naive and ours.
         n_tested: Test images, and batches of them.
     """
 
@@ -112,7 +111,7 @@ class Parts:
     later_test: np.ndarray
     start_s: float
     run: Run
-    places: tuple[int, int]
+    positions: tuple[int, int]
     n_tested: tuple[int, int]
 
     def naive_time(self, runs: Sequence[Run]) -> np.ndarray:
@@ -131,10 +130,10 @@ class Parts:
     def scale(self, run: Run) -> float:
         return run.n_batches / self.run.n_batches
 
-    def all_places(self, runs: Sequence[Run]) -> tuple[int, int]:
-        """Returns the places of text in all runs, naive and ours."""
+    def all_positions(self, runs: Sequence[Run]) -> tuple[int, int]:
+        """Returns the positions of text in all runs, naive and ours."""
         n_steps = sum(run.n_epochs * run.n_batches for run in runs)
-        naive, ours = self.places
+        naive, ours = self.positions
         return naive * (n_steps + len(runs) * self.n_tested[1]), ours * (n_steps + len(runs))
 
     def all_images(self, runs: Sequence[Run], *, views: int) -> tuple[int, int]:
@@ -170,7 +169,7 @@ def measure(report: Report, args: argparse.Namespace, folder: Path) -> Parts:
     *epochs_s, naive_test_s, first_s, later_s, text_s = map(np.array, (*times, text_s))
     tests_s = naive_test_s * scale, *(text_s + scale * np.maximum(s - text_s, 0) for s in (first_s, later_s))
     n_tested = n_tested, math.ceil(n_tested / loader.batch_size)
-    return Parts(*epochs_s, *tests_s, start_s, sides.run, sides.places, n_tested)
+    return Parts(*epochs_s, *tests_s, start_s, sides.run, sides.positions, n_tested)
 
 
 def report_parts(
@@ -187,14 +186,14 @@ def report_parts(
     naive, fresh, view, known_view, naive_test, first, later = times
     new_view = [sum(parts) for parts in zip(view, known_view)]
     seen, n_tested = run.n_in_batches, len(loader.dataset)
-    of_epoch = tuple(n * run.n_batches for n in sides.places)
-    of_test = sides.places[0] * len(loader), sides.places[1]
-    for case, naive_s, ours_s, places, images, difference, n_flops in (
+    of_epoch = tuple(n * run.n_batches for n in sides.positions)
+    of_test = sides.positions[0] * len(loader), sides.positions[1]
+    for case, naive_s, ours_s, positions, images, difference, n_flops in (
         ("epoch, fresh views", naive, fresh, of_epoch, (seen, seen), differences[0], flops[0]),
         ("epoch, a new view", naive, new_view, of_epoch, (seen, run.n_images), differences[1], None),
         ("epoch, a known view", naive, known_view, of_epoch, (seen, 0), None, flops[1]),
         ("first test", naive_test, first, of_test, (n_tested, n_tested), differences[2], None),
         ("later test", naive_test, later, of_test, (n_tested, 0), differences[2], None),
     ):
-        measured = {"places": places, "images": images, "difference": difference, "flops": n_flops}
+        measured = {"positions": positions, "images": images, "difference": difference, "flops": n_flops}
         report.compare(case, naive_s, ours_s, rates=rates, **measured)

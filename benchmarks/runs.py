@@ -1,7 +1,7 @@
 """A run of CoOp as scripts/coop/main.sh starts it, and the same run computed naively, part by part.
 
-Naively: in each step and for each test batch all 77 places of every prompt pass the text tower; in each epoch and each
-evaluation the pixels of every image pass the image tower.
+Naively: in each step and for each test batch all 77 positions of every prompt pass the text tower; in each epoch and
+each evaluation the pixels of every image pass the image tower.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class NaiveRun:
     """The naive computation of a run, with a CLIP of its own; data, context, optimiser and schedule are the trainer's.
 
     Attributes:
-        places: Places of text in one pass of all prompts.
+        positions: Positions of text in one pass of all prompts.
         logits: (N, C) of the last test.
     """
 
@@ -159,13 +159,14 @@ class NaiveRun:
         if dtype != torch.float32:
             convert_weights(self.clip_model, dtype)
         self.encode_prompts = TextEncoder(self.clip_model)
-        self.places = self.learner.layout.tokens.numel()
+        self.positions = self.learner.layout.tokens.numel()
         self.epochs_done = 0
 
     def classify(self, images: Tensor) -> Tensor:
-        image_features = F.normalize(self.clip_model.encode_image(images).float(), dim=-1)
+        dtype = self.learner.ctx.dtype  # float32
+        image_features = F.normalize(self.clip_model.encode_image(images).type(dtype), dim=-1)
         prompts = self.learner()  # (C, L, D)
-        text_features = F.normalize(self.encode_prompts(prompts, self.learner.layout.tokens).float(), dim=-1)
+        text_features = F.normalize(self.encode_prompts(prompts, self.learner.layout.tokens).type(dtype), dim=-1)
         return self.clip_model.logit_scale.exp() * image_features @ text_features.t()
 
     def step(self, batch: dict) -> None:
@@ -197,11 +198,6 @@ class NaiveRun:
             evaluator.process(logits[-1], labels)
         evaluator.evaluate()
         self.logits = torch.cat(logits)
-
-
-def relative(result: Tensor, expected: Tensor) -> float:
-    """Returns how far a result is from what is expected, relative to it."""
-    return ((result - expected).norm() / expected.norm()).item()
 
 
 def build_test(side: str, args: argparse.Namespace, folder: Path) -> Callable:

@@ -1,4 +1,4 @@
-"""A grid of shots and seeds: sweep.py with INPUT.VIEWS in one process against a naive run for each place of the grid.
+"""A grid of shots and seeds: sweep.py with INPUT.VIEWS in one process against a naive run for each point of the grid.
 
 Run:   python -m benchmarks.sweep --root DATA [--repeats 3] [--test-batches 1] [--prec fp32] [--json FILE]
 RN50 of random weights, 16 context vectors, 1 2 4 8 16 shots of three seeds with the paper's epochs (50, 100 or 200 by
@@ -48,7 +48,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         f"{len(runs)} runs, INPUT.VIEWS {args.views}",
         parts.naive_time(runs),
         parts.our_time(runs, views=args.views, start_s=parts.start_s + (len(runs) - 1) * later_start_s),
-        places=parts.all_places(runs),
+        positions=parts.all_positions(runs),
         images=parts.all_images(runs, views=args.views),
     )
     report.memory_of_sides("a step", build_step, args, folder)

@@ -2,8 +2,8 @@
 
 Run:   python -m benchmarks.text_encoder [--repeats 3] [--classes 100] [--prec fp32] [--json FILE]
 Both sides do one forward and backward pass through RN50's text tower (12 layers, width 512, random weights) from the
-context vectors to the features: ours for the places that differ, the naive side for all 77 of every prompt. Times are
-medians over rounds of one naive step and then five of ours, of which the mean is taken: steps follow each other in
+context vectors to the features: ours for the positions that differ, the naive side for all 77 of every prompt. Times
+are medians over rounds of one naive step and then five of ours, of which the mean is taken: steps follow each other in
 training, too. The last line is a number of classes at which the naive side does not fit most machines. Peak memory is
 that of a process of its own that does one step.
 """
@@ -33,6 +33,7 @@ from .measure import (
     device,
     matmul_rate,
     peak_memory,
+    relative,
     timed,
 )
 
@@ -98,7 +99,7 @@ class Sides:
         options = {"class_specific": class_specific, "chunk_rows": chunk_rows}
         self.encode = PromptEncoder(clip_model, learner.layout, **options)
         self.weight = torch.randn(n_classes, clip_model.text_projection.shape[1], device=device())
-        self.places = (learner.layout.tokens.numel(), self.encode.n_rows)
+        self.positions = (learner.layout.tokens.numel(), self.encode.n_rows)
 
     def naive_step(self) -> Tensor:
         return self.gradient(self.encode_naively(self.learner(), self.learner.layout.tokens))
@@ -136,18 +137,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     clip_model, rate = build_text_tower(prec=args.prec), partial(matmul_rate, args.prec)
     for position, class_specific in CASES:
         sides = Sides(clip_model, args.classes, position=position, class_specific=class_specific)
-        difference = ((sides.naive_step() - (gradient := sides.our_step())).norm() / gradient.norm()).item()
+        difference = relative(sides.our_step(), sides.naive_step())
         flops = count_flops(sides.our_step)
         naive, ours = partial(timed, sides.naive_step), partial(timed, sides.our_step, n=5)
         naive_s, ours_s, rates = alternate(args.repeats, naive, ours, rate)
         case = f"{'class-specific' if class_specific else 'unified'}, {position}"
-        measured = {"places": sides.places, "flops": flops, "rates": rates, "difference": difference}
+        measured = {"positions": sides.positions, "flops": flops, "rates": rates, "difference": difference}
         report.compare(case, naive_s, ours_s, **measured)
     sides = Sides(clip_model, args.many_classes)
     flops = count_flops(sides.our_step)
     ours_s, rates = alternate(args.repeats, partial(timed, sides.our_step), rate)
     case = f"unified, end, C = {args.many_classes}"
-    report.compare(case, (), ours_s, places=sides.places, flops=flops, rates=rates)
+    report.compare(case, (), ours_s, positions=sides.positions, flops=flops, rates=rates)
     print("\npeak memory, unified, end")
     for side, n_classes in (("naive", args.classes), ("ours", args.classes), ("ours", args.many_classes)):
         report.memory(f"{side}, C = {n_classes}", *peak_memory(build_step, side, n_classes, args.prec))

@@ -42,7 +42,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     for case, views in (("fresh views", 0), (f"INPUT.VIEWS {args.views}", args.views)):
         ours_s = parts.our_time(runs, views=views, start_s=start_s)
         images = parts.all_images(runs, views=views)
-        report.compare(case, naive_s, ours_s, places=parts.all_places(runs), images=images)
+        report.compare(case, naive_s, ours_s, positions=parts.all_positions(runs), images=images)
     report.memory_of_sides("a step", build_step, args, folder)
     report.write()
 

@@ -69,7 +69,7 @@ def load(
         OSError: the download failed.
     """
     if jit:
-        raise ValueError("jit is True, expected False. Models are plain modules here: leave the argument out.")
+        raise ValueError("jit is True; it must be False, since models are plain modules here. Leave the argument out.")
     path = resolve(name, download_root)
     state_dict = read_state_dict(path)
     try:
@@ -97,7 +97,7 @@ def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
     near = difflib.get_close_matches(name.lower(), [model.lower() for model in available_models()], n=1)
     hint = [f" Did you mean {model}?" for model in available_models() if model.lower() in near]
     raise ValueError(
-        f"The model's name is {name!r}, expected one of {', '.join(available_models())}, or the path of a weights file."
+        f"There is no model {name!r}. Name one of {', '.join(available_models())}, or the path of a weights file."
         + "".join(hint)
     )
 
@@ -157,8 +157,8 @@ def tokenize(texts: str | list[str], context_length: int = 77, truncate: bool = 
             if not truncate:
                 # Differs from OpenAI: ValueError, not RuntimeError, as for every wrong argument here.
                 raise ValueError(
-                    f"The text {beginning(text)} is {len(ids)} tokens long with start and end, expected at most "
-                    f"{context_length}. Shorten it; callers of `tokenize` may pass truncate=True to cut it."
+                    f"The text {beginning(text)} is {len(ids)} tokens long with start and end; at most "
+                    f"{context_length} are allowed. Shorten it; callers of `tokenize` may pass truncate=True to cut it."
                 )
             ids = [*ids[: context_length - 1], end]
         row[: len(ids)] = torch.tensor(ids)

@@ -41,7 +41,7 @@ def download(url: str, root: str | Path | None = None) -> Path:
     if found != expected:
         part.unlink()
         raise ValueError(
-            f"The sha256 of {url} is {found}, expected {expected}. Nothing was kept: run the command again, "
+            f"The sha256 of {url} is {found} instead of {expected}. Nothing was kept: run the command again, "
             f"or get the file from another network and put it at {target}."
         )
     part.replace(target)
@@ -60,7 +60,7 @@ def _cached_file_fits(target: Path, expected: str) -> bool:
     found = sha256(target)
     if found != expected:
         warnings.warn(
-            f"The sha256 of {target} is {found}, expected {expected}. It is fetched again and replaced; "
+            f"The sha256 of {target} is {found} instead of {expected}. It is fetched again and replaced; "
             "to use a file of your own, move it elsewhere and give its path instead of the model's name.",
             stacklevel=3,
         )
@@ -107,6 +107,6 @@ def _failure(url: str, target: Path, part: Path, error: Exception) -> str:
     n_have = part.stat().st_size if part.exists() else 0
     kept = f"the {n_have:,} bytes in {part} are kept and continued" if n_have else "nothing has come yet"
     return (
-        f"{url} could not be fetched ({error}), expected a network that has it. Run the command again when there is "
-        f"one ({kept}), or fetch the file by other means and put it at {target}."
+        f"{url} could not be fetched ({error}). Run the command again when the network is there ({kept}), or "
+        f"fetch the file by other means and put it at {target}."
     )

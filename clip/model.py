@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HEAD_DIM = 64  # width of one attention head in every OpenAI CLIP, in both towers
+from .state_dict import HEAD_DIM, check_fit, infer_sizes
 
 
 class CLIP(nn.Module):
@@ -193,7 +193,7 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool2d(nn.Module):
-    """The mean of all positions asks, all positions and the mean answer."""
+    """Attention whose query is the mean of all positions; its keys are all positions and the mean."""
 
     def __init__(self, spacial_dim: int, embed_dim: int, num_heads: int, output_dim: int):
         super().__init__()
@@ -263,7 +263,7 @@ class Transformer(nn.Module):
 def check_length(n_tokens: int, context_length: int) -> None:
     if n_tokens > context_length:
         raise ValueError(
-            f"The sequence is {n_tokens} tokens long, expected at most the text tower's context of {context_length}. "
+            f"The sequence is {n_tokens} tokens long; the text tower takes at most {context_length}. "
             "Shorten the text or use fewer context vectors."
         )
 
@@ -328,85 +328,8 @@ def build_model(state_dict: dict[str, Tensor]) -> CLIP:
     # OpenAI's archives carry three plain numbers beside the weights; the shapes say the same.
     numbers = ("input_resolution", "context_length", "vocab_size")
     state_dict = {key: value for key, value in state_dict.items() if key not in numbers}
-    model = CLIP(**_infer_sizes(state_dict))
-    _check_fit(state_dict, model.state_dict())
+    model = CLIP(**infer_sizes(state_dict))
+    check_fit(state_dict, model.state_dict())
     # Differs from OpenAI: float32 on every device, not float16; convert_weights gives the other where it is wanted.
     model.load_state_dict(state_dict)
     return model.eval()
-
-
-def _infer_sizes(state_dict: dict[str, Tensor]) -> dict:
-    """CLIP's arguments, read from the shapes of a state dict."""
-    if "visual.proj" in state_dict:
-        vision_width, _, patch_size, _ = _shape(state_dict, "visual.conv1.weight", 4)
-        vision_layers = _count_blocks(state_dict, "visual.transformer.resblocks.")
-        image_resolution = patch_size * _grid_edge(state_dict, "visual.positional_embedding")
-        _check_heads("visual.conv1.weight", vision_width)
-    else:
-        vision_width, patch_size = _shape(state_dict, "visual.layer1.0.conv1.weight", 4)[0], None
-        vision_layers = tuple(_count_blocks(state_dict, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
-        image_resolution = 32 * _grid_edge(state_dict, "visual.attnpool.positional_embedding")
-        _check_heads("visual.layer1.0.conv1.weight", vision_width * 32)
-    context_length, transformer_width = _shape(state_dict, "positional_embedding", 2)
-    _check_heads("positional_embedding", transformer_width)
-    return {
-        "embed_dim": _shape(state_dict, "text_projection", 2)[1],
-        "image_resolution": image_resolution,
-        "vision_layers": vision_layers,
-        "vision_width": vision_width,
-        "vision_patch_size": patch_size,
-        "context_length": context_length,
-        "vocab_size": _shape(state_dict, "token_embedding.weight", 2)[0],
-        "transformer_width": transformer_width,
-        "transformer_heads": transformer_width // HEAD_DIM,
-        "transformer_layers": _count_blocks(state_dict, "transformer.resblocks."),
-    }
-
-
-def _shape(state_dict: dict[str, Tensor], key: str, n_dims: int) -> torch.Size:
-    if key not in state_dict:
-        raise _misfit(f"has no {key}")
-    shape = state_dict[key].shape
-    if len(shape) != n_dims:
-        raise _misfit(f"has {key} of shape {tuple(shape)}, which has not {n_dims} dimensions")
-    return shape
-
-
-def _grid_edge(state_dict: dict[str, Tensor], key: str) -> int:
-    """Edge of the square of positions that an embedding (1 + edge ** 2, W) stands for."""
-    n_positions = _shape(state_dict, key, 2)[0] - 1
-    edge = math.isqrt(max(n_positions, 0))
-    if edge == 0 or edge**2 != n_positions:
-        raise _misfit(f"has {key} of {n_positions + 1} rows, which is no square of positions plus one")
-    return edge
-
-
-def _count_blocks(state_dict: dict[str, Tensor], prefix: str) -> int:
-    n_blocks = len({key[len(prefix) :].split(".")[0] for key in state_dict if key.startswith(prefix)})
-    if n_blocks == 0:
-        raise _misfit(f"has no {prefix}0")
-    return n_blocks
-
-
-def _check_heads(key: str, width: int) -> None:
-    if width == 0 or width % HEAD_DIM:
-        raise _misfit(f"has {key} of a tower that is {width} wide, which is no multiple of {HEAD_DIM}, a head's width")
-
-
-def _check_fit(given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    problems = [f"has no {key}" for key in expected if key not in given]
-    problems += [f"has the unknown key {key}" for key in given if key not in expected]
-    problems += [
-        f"has {key} of shape {tuple(given[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in given and given[key].shape != value.shape
-    ]
-    if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise _misfit("; ".join(problems[:3]) + more)
-
-
-def _misfit(problem: str) -> ValueError:
-    return ValueError(
-        f"The state dict {problem}, expected OpenAI's CLIP layout. Give a whole CLIP with OpenAI's key names."
-    )

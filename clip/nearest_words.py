@@ -26,13 +26,13 @@ def read_embedding(backbone: str, *, trusted: bool = True) -> Tensor:
     path = resolve(backbone)
     if not trusted and is_torchscript(path) and sha256(path) not in map(weights_sha256, available_models()):
         raise ValueError(
-            f"{path}, which the run's files name, is a TorchScript archive, expected a state dict: an archive is a "
-            f"program. If you trust it, name it yourself: --backbone {path}"
+            f"{path}, which the run's files name, is a TorchScript archive, and an archive is a program. Only a state "
+            f"dict is read unasked. If you trust it, name it yourself: --backbone {path}"
         )
     embedding = read_state_dict(path).get("token_embedding.weight")
     if embedding is None or len(embedding) != VOCAB_SIZE:
         found = "no token_embedding.weight" if embedding is None else f"{len(embedding):,} tokens"
-        raise ValueError(f"{path} has {found}, expected CLIP's {VOCAB_SIZE:,} tokens. Name a CLIP: --backbone NAME.")
+        raise ValueError(f"{path} has {found}; CLIP has {VOCAB_SIZE:,} tokens. Name a CLIP: --backbone NAME.")
     return embedding.float()
 
 
@@ -52,12 +52,12 @@ def nearest_words(ctx: Tensor, embedding: Tensor, k: int) -> tuple[Tensor, Tenso
     """
     trained = embedding.any(dim=1).nonzero().squeeze(1)  # (V',)
     if not 1 <= k <= len(trained):
-        raise ValueError(f"TOPK is {k}, expected 1 to {len(trained)}, as many trained tokens as there are. Change it.")
+        raise ValueError(f"TOPK is {k}; it must be from 1 to {len(trained)}, the number of trained tokens. Change it.")
     # By way of a matrix product, which is fast, but in float32 would lose the digits of small distances.
     rows, by_product = embedding[trained].double(), {"compute_mode": "use_mm_for_euclid_dist"}
     nearest = [torch.cdist(part.double(), rows, **by_product).topk(k, largest=False) for part in ctx.split(CHUNK)]
-    distances, places = (torch.cat(parts) for parts in zip(*nearest))  # (M, k)
-    return distances.float(), trained[places]
+    distances, indices = (torch.cat(parts) for parts in zip(*nearest))  # (M, k)
+    return distances.float(), trained[indices]
 
 
 def word_of(token: int) -> str:

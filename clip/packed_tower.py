@@ -1,14 +1,27 @@
-"""CLIP's text tower on packed rows: prompts of several lengths side by side, without padding.
+"""CLIP's causal text tower on packed prompts: the shared prefix once, the classes' suffixes behind it, no padding.
 
-A matrix x (B, R, D) holds blocks, one after another: a block is n prompts of the same length s, row after row. Layer
-norms and linear layers run on the whole matrix; attention views each block as (B, H, n, s, d). Every row may also see a
-past, keys and values of places in front of it.
+One matrix x (B, R, D) holds every position that has to be computed. P rows of prefix come first, then the suffixes.
+Prompts whose suffixes are equally long form a group, and a group is one contiguous stretch of rows:
 
-B contexts, R rows, D width, H heads, d = D / H, p places of a past.
+    row        0 ... P-1        P ...                                                                 ... R-1
+    holds      v_1 ... v_M      cat . [EOT]    dog . [EOT]    wine bottle . [EOT]    acoustic guitar . [EOT]
+    part       prefix           group of n = 2, s = 3         group of n = 2, s = 4
+
+Layer norms and linear layers run on the whole matrix. Attention views the suffixes of a group as (B, H, n, s, d):
+
+    query      cached for all, e.g. [SOS]    prefix    cached for the prompt, e.g. a name in front    own suffix
+    prefix     sees all                      causal    -                                              -
+    suffix     sees all                      sees all  sees all                                       causal
+
+In the last block only the end tokens are queries: nothing else is read. Deep prompts put other vectors into the first
+rows of the prefix before a block; then the block before it computes no output for these rows.
+
+B contexts, R rows, D width, H heads, d = D / H, n prompts in a group, s rows of a suffix, p cached positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,91 +30,128 @@ from torch import Tensor
 
 from .model import ResidualAttentionBlock, Transformer
 
+KeysValues = tuple[Tensor, Tensor]
 
-class Block(NamedTuple):
-    """n prompts of `length` rows each; `past` (layers, 2, 1, H, n, p, d): keys and values in front of each."""
+
+class Group(NamedTuple):
+    """n prompts whose suffixes have `length` rows each.
+
+    `cached` (layers, 2, 1, H, n, p, d): keys and values of the positions between the prefix and each suffix.
+    """
 
     n: int
     length: int
-    past: Tensor | None = None
+    cached: Tensor | None = None
 
 
 def run_tower(
     transformer: Transformer,
     x: Tensor,
-    blocks: list[Block],
+    groups: list[Group],
     *,
-    n_common: int = 0,
-    past: Tensor | None = None,
-    record: list | None = None,
+    n_prefix: int = 0,
+    cached: Tensor | None = None,
+    deep: Sequence[Tensor] = (),
+    record: list[list[KeysValues]] | None = None,
 ) -> Tensor:
-    """Runs the causal tower and returns the state of each prompt's last row.
+    """Runs the causal tower and returns the state of each prompt's last position.
 
     Args:
         transformer: The text tower's blocks.
-        x: (B, R, D), `n_common` rows that all prompts continue, then the blocks' rows.
-        blocks: How the remaining rows are divided.
-        n_common: Number of leading rows that stand in front of every prompt.
-        past: (layers, 2, 1, H, p, d), keys and values in front of all rows.
-        record: A list that receives, layer by layer, the keys and values [(k, v), ...] of every block.
+        x: (B, R, D), the rows of the prefix, then the suffixes of each group.
+        groups: How the rows of the suffixes are divided.
+        n_prefix: P, the number of rows that stand in front of every suffix.
+        cached: (layers, 2, 1, H, p, d), keys and values in front of all rows.
+        deep: Deep prompts, (1 or B, K, D) each: before block 1, 2, ... they replace the first K rows of the prefix.
+        record: A list that receives, block by block, the keys and values of the suffixes of every group.
 
     Returns:
-        (B, N, D), N prompts in the order of the blocks.
+        (B, N, D), N prompts in the order of the groups.
     """
-    last_rows = _last_rows(blocks, n_common, x.device)
+    end_rows, n_blocks = _end_rows(groups, n_prefix, x.device), len(transformer.resblocks)
+    assert len(deep) < n_blocks, f"{len(deep)} deep prompts for {n_blocks} blocks, the first of which reads x itself"
     for i, layer in enumerate(transformer.resblocks):
-        is_last = i + 1 == len(transformer.resblocks)
-        q, k, v = _project(layer, layer.ln_1(x), last_rows if is_last else None)
-        q = q * (q.shape[-1] // layer.attn.num_heads) ** -0.5
-        mixed, own = [], []
-        front = None if past is None else tuple(past[i])  # (1, H, p, d) each
-        n_heads, row, prompt = layer.attn.num_heads, n_common, 0
-        if n_common:
-            k_common, v_common = (_heads(t[:, :n_common], 1, n_heads) for t in (k, v))
-            if not is_last:
-                mixed.append(_attend(_heads(q[:, :n_common], 1, n_heads), k_common, v_common, front))
-            front = tuple(
-                _join(f, t[:, :, 0]) for f, t in zip(front or (None, None), (k_common, v_common), strict=True)
-            )
-        for block in blocks:
-            rows = slice(row, row + block.n * block.length)
-            k_own, v_own = (_heads(t[:, rows], block.n, n_heads) for t in (k, v))
-            own.append((k_own, v_own))
-            if block.past is not None:
-                k_own, v_own = (_join(f, t) for f, t in zip(block.past[i], (k_own, v_own), strict=True))
-            asking = slice(prompt, prompt + block.n) if is_last else rows
-            mixed.append(_attend(_heads(q[:, asking], block.n, n_heads), k_own, v_own, front))
-            row, prompt = rows.stop, prompt + block.n
+        is_last = i + 1 == n_blocks
+        n_replaced = deep[i].shape[1] if i < len(deep) else 0
+        assert n_replaced <= n_prefix, f"a deep prompt of {n_replaced} vectors for a prefix of {n_prefix} rows"
+        queries = end_rows if is_last else slice(n_replaced, None) if n_replaced else None  # None: all rows
+        n_prefix_queries = 0 if is_last else n_prefix - n_replaced
+
+        q, k, v = _project(layer, layer.ln_1(x), queries)
+        front = None if cached is None else tuple(cached[i])
+        outputs = []
+        if n_prefix:
+            prefix = q[:, :n_prefix_queries], k[:, :n_prefix], v[:, :n_prefix]
+            output, front = _attend_prefix(layer, *prefix, front)
+            outputs.append(output)
+        suffixes = q[:, n_prefix_queries:], k[:, n_prefix:], v[:, n_prefix:]
+        suffix_outputs, keys_values = _attend_suffixes(layer, *suffixes, groups, i, front)
         if record is not None:
-            record.append(own)
-        x = (x[:, last_rows] if is_last else x) + layer.attn.out_proj(torch.cat(mixed, dim=1))
+            record.append(keys_values)
+
+        attended = layer.attn.out_proj(torch.cat([*outputs, *suffix_outputs], dim=1))
+        x = (x if queries is None else x[:, queries]) + attended
         x = x + layer.mlp(layer.ln_2(x))
+        if n_replaced:
+            x = torch.cat([deep[i].type(x.dtype).expand(len(x), -1, -1), x], dim=1)
     return x
 
 
-def _last_rows(blocks: list[Block], start: int, device: torch.device) -> Tensor:
+def _end_rows(groups: list[Group], start: int, device: torch.device) -> Tensor:
     """(N,) the row of each prompt's end token."""
     rows = []
-    for n, length, _ in blocks:
+    for n, length, _ in groups:
         rows.append(torch.arange(1, n + 1, device=device) * length + (start - 1))
         start += n * length
     return torch.cat(rows)
 
 
-def _project(layer: ResidualAttentionBlock, x: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of the rows `asking` (all for None), keys and values of all rows."""
+def _project(layer: ResidualAttentionBlock, x: Tensor, queries: Tensor | slice | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled queries of some rows (None: of all), keys and values of all rows."""
     weight, bias, width = layer.attn.in_proj_weight, layer.attn.in_proj_bias, x.shape[-1]
-    if asking is None:
-        return F.linear(x, weight, bias).chunk(3, dim=-1)
-    q = F.linear(x[:, asking], weight[:width], bias[:width])
-    return q, *F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+    scale = (width // layer.attn.num_heads) ** -0.5
+    if queries is None:
+        q, k, v = F.linear(x, weight, bias).chunk(3, dim=-1)
+    else:
+        q = F.linear(x[:, queries], weight[:width], bias[:width])
+        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+    return q * scale, k, v
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, front: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Causal attention of the last rows of n prompts to their own rows and to a front that all prompts share.
+def _attend_prefix(
+    layer: ResidualAttentionBlock, q: Tensor, k: Tensor, v: Tensor, front: KeysValues | None
+) -> tuple[Tensor, KeysValues]:
+    """The output of the prefix's last rows, as many as there are queries; and what all suffixes see."""
+    q, k, v = (_heads(t, 1, layer) for t in (q, k, v))
+    return _attend(q, k, v, front), _join(front, (k[:, :, 0], v[:, :, 0]))
+
+
+def _attend_suffixes(
+    layer: ResidualAttentionBlock,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    groups: list[Group],
+    i: int,
+    front: KeysValues | None,
+) -> tuple[list[Tensor], list[KeysValues]]:
+    """The output of each group in block i, and its own keys and values; q has all rows, or the last of each prompt."""
+    n_rows = [group.n * group.length for group in groups]
+    n_queries = n_rows if q.shape[1] == k.shape[1] else [group.n for group in groups]
+    outputs, keys_values = [], []
+    for group, *parts in zip(groups, q.split(n_queries, 1), k.split(n_rows, 1), v.split(n_rows, 1), strict=True):
+        q_own, *own = (_heads(t, group.n, layer) for t in parts)
+        keys_values.append(tuple(own))
+        words = None if group.cached is None else tuple(group.cached[i])
+        outputs.append(_attend(q_own, *_join(words, keys_values[-1]), front))
+    return outputs, keys_values
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, front: KeysValues | None) -> Tensor:
+    """Causal attention of the last positions of n prompts to their own positions and to a front that all share.
 
     Args:
-        q: (B, H, n, s_q, d), the scaled queries of each prompt's last s_q rows.
+        q: (B, H, n, s_q, d), the scaled queries of each prompt's last s_q positions.
         k, v: (B, H, n, s, d).
         front: Keys and values (B or 1, H, p, d).
 
@@ -124,13 +174,17 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, front: tuple[Tensor, Tensor] | None
     return _rows(weights[..., p:] @ v + mixed_front.unflatten(2, q.shape[2:4]))
 
 
-def _join(front: Tensor | None, own: Tensor) -> Tensor:
-    """Puts keys or values (1, ..., p, d) in front of (B, ..., s, d)."""
-    return own if front is None else torch.cat([front.expand(len(own), *front.shape[1:]).to(own.dtype), own], dim=-2)
+def _join(front: KeysValues | None, own: KeysValues) -> KeysValues:
+    """Puts keys and values (1, ..., p, d) in front of (B, ..., s, d)."""
+    if front is None:
+        return own
+    k, v = (torch.cat([f.expand(len(o), *f.shape[1:]).to(o.dtype), o], -2) for f, o in zip(front, own, strict=True))
+    return k, v
 
 
-def _heads(x: Tensor, n: int, n_heads: int) -> Tensor:
-    return x.unflatten(2, (n_heads, -1)).unflatten(1, (n, -1)).permute(0, 3, 1, 2, 4)  # (B, n s, D) -> (B, H, n, s, d)
+def _heads(x: Tensor, n: int, layer: ResidualAttentionBlock) -> Tensor:
+    x = x.unflatten(2, (layer.attn.num_heads, -1)).unflatten(1, (n, -1))  # (B, n s, D) -> (B, n, s, H, d)
+    return x.permute(0, 3, 1, 2, 4)  # -> (B, H, n, s, d)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -29,23 +29,23 @@ class PromptLayout:
 
     Attributes:
         tokens: (C, L) int64, the placeholder texts; columns 1 to M stand for the context vectors.
-        order: (C, L) int64, the column of `tokens` that stands at each place of the prompt.
+        order: (C, L) int64, the column of `tokens` that stands at each position of the prompt.
         n_ctx: M.
-        n_common: leading places that hold the same in every class's prompt, with one context for all classes.
+        n_prefix: number of leading positions that hold the same in every class's prompt, with one context for all.
     """
 
     tokens: Tensor
     order: Tensor
     n_ctx: int
-    n_common: int
+    n_prefix: int
 
     @property
     def eot(self) -> Tensor:
-        """(C,) int64, the place of the end token, whose id is the largest."""
+        """(C,) int64, the position of the end token, whose id is the largest."""
         return self.tokens.argmax(dim=-1)
 
     def is_learned(self) -> Tensor:
-        """(C, L) bool, the places of context vectors."""
+        """(C, L) bool, the positions of context vectors."""
         return (self.order >= 1) & (self.order <= self.n_ctx)
 
     def of_classes(self, rows: slice) -> PromptLayout:
@@ -66,9 +66,9 @@ def lay_out(classnames: list[str], n_ctx: int, position: str = "end", *, context
         ValueError: If the position is unknown, M < 1, a prompt has more than L tokens, or a name would end its own.
     """
     if position not in POSITIONS:
-        raise ValueError(f"The class-token position is {position!r}, expected one of: {', '.join(POSITIONS)}.")
+        raise ValueError(f"The class-token position is {position!r}; it must be one of: {', '.join(POSITIONS)}.")
     if n_ctx < 1:
-        raise ValueError(f"The number of context vectors is {n_ctx}, expected at least 1.")
+        raise ValueError(f"The number of context vectors is {n_ctx}; it must be at least 1.")
     names = [name.replace("_", " ") for name in classnames]
     encode, special = tokenizer().encode, {tokenizer().encoder[symbol] for symbol in (START, END)}
     placeholder = "X " * n_ctx
@@ -76,13 +76,13 @@ def lay_out(classnames: list[str], n_ctx: int, position: str = "end", *, context
         ids = encode(f"{placeholder}{name}.")
         if len(ids) + 2 > context_length:
             raise ValueError(
-                f"The prompt of class {beginning(name)} has {len(ids) + 2} tokens with {n_ctx} context vectors, "
-                f"expected at most {context_length}. Shorten the class name or lower N_CTX."
+                f"The prompt of class {beginning(name)} has {len(ids) + 2} tokens with {n_ctx} context vectors; "
+                f"at most {context_length} are allowed. Shorten the class name or lower N_CTX."
             )
         if special & set(ids):
             raise ValueError(
-                f"The class name {beginning(name)} holds {START} or {END}, which begin and end a prompt, expected "
-                "words. Change the class name."
+                f"The class name {beginning(name)} holds {START} or {END}, which begin and end a prompt. "
+                "Change the class name to plain words."
             )
     tokens = tokenize([f"{placeholder}{name}." for name in names], context_length=context_length).long()
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]  # context vectors in front of the name

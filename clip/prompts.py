@@ -2,11 +2,12 @@
 
 The text tower is causal and a prompt's feature is read at its end token. Hence, exactly:
 
-    1. places after the end token are not computed;
-    2. places that are the same in all prompts (a context that all classes share) are computed once per context;
-    3. places before the first learned vector ([SOS], a name in front) depend on nothing that is learned: their keys and
-       values in every layer are computed once, when the encoder is built;
-    4. in the last layer only the end token asks.
+    1. positions after the end token are not computed;
+    2. the prefix, the positions that are the same in all prompts (a context that all classes share), is computed once
+       per context;
+    3. positions before the first learned vector ([SOS], a name in front) depend on nothing that is learned: their keys
+       and values in every layer are computed once, when the encoder is built;
+    4. in the last layer only the end token is a query.
 
 Cost: rows of the tower for C classes, M context vectors, s_c own tokens of a class (name, full stop, end; about 4),
 against 77 C without this:
@@ -18,6 +19,7 @@ against 77 C without this:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .model import CLIP
-from .packed_tower import Block, run_tower
+from .packed_tower import Group, run_tower
 from .prompt_layout import PromptLayout
 
 
@@ -37,9 +39,9 @@ class PromptEncoder(nn.Module):
         clip_model: The CLIP whose text tower is used; its weights are shared, not copied. Its dtype must be final.
         layout: The prompts.
         class_specific: Whether every class has context vectors of its own.
-        chunk_rows: Rows (places of prompts) encoded at once. More are encoded in chunks of contexts and classes, whose
-            activations are computed again in the backward pass, so that memory is bounded: all but the last chunk's,
-            with which the backward pass begins. 0: all at once.
+        chunk_rows: Rows (positions of prompts) encoded at once; 0: all. More are encoded in chunks of contexts and
+            classes. To bound memory, the activations of a chunk are computed again in the backward pass, except those
+            of the last chunk, with which the backward pass begins.
     """
 
     def __init__(self, clip_model: CLIP, layout: PromptLayout, *, class_specific: bool = False, chunk_rows: int = 0):
@@ -47,27 +49,30 @@ class PromptEncoder(nn.Module):
         self.transformer = clip_model.transformer
         self.ln_final, self.text_projection = clip_model.ln_final, clip_model.text_projection
         self.class_specific, self.chunk_rows = class_specific, chunk_rows
-        rows = PromptRows(clip_model, layout, n_common=1 if class_specific else layout.n_common)
-        self.register_buffer("past", rows.start_past(), persistent=False)
+        rows = PromptRows(clip_model, layout, n_prefix=1 if class_specific else layout.n_prefix)
+        self.register_buffer("cached", rows.cache_start(), persistent=False)
         self.packs = nn.ModuleList(
-            _Pack(rows, classes, self.past, class_specific) for classes in rows.split(chunk_rows)
+            _Pack(rows, classes, self.cached, class_specific) for classes in rows.split(chunk_rows)
         )
         # From the order of the packed prompts back to the classes'.
-        self.register_buffer("place", torch.cat([pack.classes for pack in self.packs]).argsort(), persistent=False)
+        class_order = torch.cat([pack.classes for pack in self.packs]).argsort()
+        self.register_buffer("class_order", class_order, persistent=False)
 
-    def forward(self, ctx: Tensor) -> Tensor:
+    def forward(self, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
         """Encodes the prompts.
 
         Args:
             ctx: (M, D), or (C, M, D) if class-specific; with one more dimension B in front, B contexts at once.
+            deep: (K, D) each: before block 1, 2, ... of the tower they replace positions 1 to K. These must belong to
+                the prefix: K <= M with one context for all classes and the class token at the end.
 
         Returns:
             (C, E) or (B, C, E) features, not normalised, in the tower's dtype.
         """
         n_dims = 3 if self.class_specific else 2
         contexts = ctx if ctx.dim() > n_dims else ctx[None]
-        parts = [self._encode_chunked(contexts, pack, is_last=pack is self.packs[-1]) for pack in self.packs]
-        features = torch.cat(parts, dim=1)[:, self.place]
+        parts = [self._encode_chunked(contexts, pack, deep, is_last=pack is self.packs[-1]) for pack in self.packs]
+        features = torch.cat(parts, dim=1)[:, self.class_order]
         return features if ctx.dim() > n_dims else features[0]
 
     @property
@@ -75,107 +80,108 @@ class PromptEncoder(nn.Module):
         """Rows of the tower that one context costs."""
         return sum(pack.base.shape[1] for pack in self.packs)
 
-    def _encode_chunked(self, contexts: Tensor, pack: _Pack, *, is_last: bool) -> Tensor:
+    def _encode_chunked(self, contexts: Tensor, pack: _Pack, deep: Sequence[Tensor], *, is_last: bool) -> Tensor:
         n_at_once = max(1, self.chunk_rows // pack.base.shape[1]) if self.chunk_rows else len(contexts)
         features, chunks = [], contexts.split(n_at_once)
         for i, chunk in enumerate(chunks, start=1):
             recompute = torch.is_grad_enabled() and not (is_last and i == len(chunks))
             encode = partial(checkpoint, self._encode, use_reentrant=False) if recompute else self._encode
-            features.append(encode(chunk, pack))
+            features.append(encode(chunk, pack, deep))
         return torch.cat(features)
 
-    def _encode(self, contexts: Tensor, pack: _Pack) -> Tensor:
-        x = run_tower(self.transformer, pack.embed(contexts), pack.blocks, n_common=pack.n_common, past=self.past)
+    def _encode(self, contexts: Tensor, pack: _Pack, deep: Sequence[Tensor]) -> Tensor:
+        rows = {"n_prefix": pack.n_prefix, "cached": self.cached, "deep": [vectors[None] for vectors in deep]}
+        x = run_tower(self.transformer, pack.embed(contexts), pack.groups, **rows)
         return self.ln_final(x).type(self.text_projection.dtype) @ self.text_projection  # (B, N, D) -> (B, N, E)
 
 
 class PromptRows:
-    """Which rows a class needs: places from the first learned vector (or the end of the common part) to the end token.
+    """Which positions a class computes: its suffix, from the first learned vector behind the prefix to the end token.
 
     Args:
-        n_common: Leading places that all prompts share, [SOS] among them.
+        n_prefix: Number of leading positions that all prompts share, [SOS] among them.
     """
 
-    def __init__(self, clip_model: CLIP, layout: PromptLayout, *, n_common: int):
-        self.clip_model, self.layout, self.n_common = clip_model, layout, n_common
+    def __init__(self, clip_model: CLIP, layout: PromptLayout, *, n_prefix: int):
+        self.clip_model, self.layout, self.n_prefix = clip_model, layout, n_prefix
         self.is_learned = layout.is_learned()
-        self.first = self.is_learned.int().argmax(dim=1).clamp(min=n_common).tolist()  # place of the first own row
+        self.first = self.is_learned.int().argmax(dim=1).clamp(min=n_prefix).tolist()  # where the suffix starts
         self.end = (layout.eot + 1).tolist()
-        # Classes with equally long constants and equally many own rows stand side by side.
+        # Classes with equally many constant positions and equally long suffixes stand side by side.
         self.sorted = sorted(range(len(self.end)), key=self.lengths)
 
     def lengths(self, class_: int) -> tuple[int, int]:
-        """Number of constant places between the common part and the own rows, number of own rows."""
-        return self.first[class_] - self.n_common, self.end[class_] - self.first[class_]
+        """Number of constant positions between the prefix and the suffix, length of the suffix."""
+        return self.first[class_] - self.n_prefix, self.end[class_] - self.first[class_]
 
     def split(self, chunk_rows: int) -> list[list[int]]:
-        """Splits the sorted classes so that each part's rows, common ones included, fit `chunk_rows` (0: one part)."""
-        parts, n_rows = [[]], self.n_common
+        """Splits the sorted classes so that each part's rows, prefix included, fit `chunk_rows` (0: one part)."""
+        parts, n_rows = [[]], self.n_prefix
         for class_ in self.sorted:
-            n_own = self.lengths(class_)[1]
-            if chunk_rows and parts[-1] and n_rows + n_own > chunk_rows:
+            n_suffix = self.lengths(class_)[1]
+            if chunk_rows and parts[-1] and n_rows + n_suffix > chunk_rows:
                 parts.append([])
-                n_rows = self.n_common
+                n_rows = self.n_prefix
             parts[-1].append(class_)
-            n_rows += n_own
+            n_rows += n_suffix
         return parts
 
     @torch.no_grad()
-    def embed(self, classes: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeds places of prompts: token and position, for a learned vector its position alone.
+    def embed(self, classes: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeds positions of prompts: token and position, for a learned vector its position alone.
 
         Args:
-            classes, places: (R,) int64.
+            classes, positions: (R,) int64.
 
         Returns:
             (1, R, D) embeddings in the tower's dtype, and (R,) the index of the context vector, -1 for tokens.
         """
-        clip_model, column = self.clip_model, self.layout.order[classes, places]
-        learned = self.is_learned[classes, places]
+        clip_model, column = self.clip_model, self.layout.order[classes, positions]
+        learned = self.is_learned[classes, positions]
         device, dtype = clip_model.positional_embedding.device, clip_model.dtype
         token = clip_model.token_embedding(self.layout.tokens[classes, column].to(device)).type(dtype)
-        position = clip_model.positional_embedding[places.to(device)].type(dtype)
+        position = clip_model.positional_embedding[positions.to(device)].type(dtype)
         embedded = position + token * ~learned[:, None].to(device)
         return embedded[None], torch.where(learned, column - 1, -1)
 
     @torch.no_grad()
-    def past(self, classes: list[int], places: range, past: Tensor | None) -> Tensor:
-        """Keys and values (layers, 2, 1, H, n, p, d) of constant places of n prompts."""
-        x, _ = self.embed(*_grid(classes, places))
+    def cache(self, classes: list[int], positions: range, cached: Tensor | None) -> Tensor:
+        """Keys and values (layers, 2, 1, H, n, p, d) of constant positions of n prompts, behind those cached before."""
+        x, _ = self.embed(*_grid(classes, positions))
         record: list = []
-        run_tower(self.clip_model.transformer, x, [Block(len(classes), len(places))], past=past, record=record)
+        run_tower(self.clip_model.transformer, x, [Group(len(classes), len(positions))], cached=cached, record=record)
         return torch.stack([torch.stack(keys_values) for [keys_values] in record])
 
-    def start_past(self) -> Tensor:
+    def cache_start(self) -> Tensor:
         """Keys and values (layers, 2, 1, H, 1, d) of [SOS]."""
-        return self.past([0], range(1), None)[:, :, :, :, 0]
+        return self.cache([0], range(1), None)[:, :, :, :, 0]
 
 
 class _Pack(nn.Module):
-    """The rows of some classes in one matrix: the common learned places, then the classes' own, block after block."""
+    """The rows of some classes in one matrix: the learned prefix, then the suffixes, group after group."""
 
-    def __init__(self, rows: PromptRows, classes: list[int], past: Tensor, class_specific: bool):
+    def __init__(self, rows: PromptRows, classes: list[int], cached: Tensor, class_specific: bool):
         super().__init__()
-        self.n_common = rows.n_common - 1  # [SOS] is in the past
+        self.n_prefix = rows.n_prefix - 1  # [SOS] is cached
         self.sizes: list[tuple[int, int]] = []
-        grids = [_grid(classes[:1], range(1, rows.n_common))]
-        for i, ((n_past, n_own), group) in enumerate(groupby(classes, key=rows.lengths)):
+        grids = [_grid(classes[:1], range(1, rows.n_prefix))]
+        for i, ((n_constant, n_suffix), group) in enumerate(groupby(classes, key=rows.lengths)):
             members = list(group)
-            self.sizes.append((len(members), n_own))
+            self.sizes.append((len(members), n_suffix))
             grids += [_grid([class_], range(rows.first[class_], rows.end[class_])) for class_ in members]
-            constant = range(rows.n_common, rows.n_common + n_past)
-            own_past = rows.past(members, constant, past) if n_past else None
-            self.register_buffer(f"past_{i}", own_past, persistent=False)
-        row_class, row_place = (torch.cat(column) for column in zip(*grids, strict=True))
-        base, vector = rows.embed(row_class, row_place)
+            constant = range(rows.n_prefix, rows.n_prefix + n_constant)
+            cached_words = rows.cache(members, constant, cached) if n_constant else None
+            self.register_buffer(f"cached_{i}", cached_words, persistent=False)
+        row_class, row_position = (torch.cat(column) for column in zip(*grids, strict=True))
+        base, vector = rows.embed(row_class, row_position)
         slot = (vector >= 0).nonzero()[:, 0]  # (K,) rows that hold a learned vector
         source = vector[slot] + (row_class[slot] * rows.layout.n_ctx if class_specific else 0)
         for name, value in (("base", base), ("slot", slot), ("source", source), ("classes", torch.tensor(classes))):
             self.register_buffer(name, value.to(base.device), persistent=False)
 
     @property
-    def blocks(self) -> list[Block]:
-        return [Block(n, n_own, getattr(self, f"past_{i}")) for i, (n, n_own) in enumerate(self.sizes)]
+    def groups(self) -> list[Group]:
+        return [Group(n, n_suffix, getattr(self, f"cached_{i}")) for i, (n, n_suffix) in enumerate(self.sizes)]
 
     def embed(self, contexts: Tensor) -> Tensor:
         """Contexts (B, M, D) or (B, C, M, D) -> the matrix of rows (B, R, D)."""
@@ -183,7 +189,7 @@ class _Pack(nn.Module):
         return self.base.expand(len(contexts), -1, -1).index_add(1, self.slot, vectors.type(self.base.dtype))
 
 
-def _grid(classes: list[int], places: range) -> tuple[Tensor, Tensor]:
-    """The class and the place of every row, class by class."""
-    class_, place = torch.tensor(classes), torch.arange(places.start, places.stop)
-    return class_.repeat_interleave(len(places)), place.repeat(len(classes))
+def _grid(classes: list[int], positions: range) -> tuple[Tensor, Tensor]:
+    """The class and the position of every row, class by class."""
+    class_, position = torch.tensor(classes), torch.arange(positions.start, positions.stop)
+    return class_.repeat_interleave(len(positions)), position.repeat(len(classes))

@@ -35,7 +35,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # what a broken file makes the readers raise is not documented, and is passed on here
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) cannot be read ({reason}), expected a TorchScript archive, a "
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read ({reason}). It must be a TorchScript archive, a "
             "state dict saved by torch.save, or an .npz of arrays. If the file is truncated, fetch it again."
         ) from error
 
@@ -63,10 +63,10 @@ def missing_file_message(path: Path) -> str:
     """What is wrong with the path of a weights file, and how far the path does exist."""
     path = path.absolute()
     if path.is_dir():
-        return f"{path} is a folder, expected a weights file. Give the path of the file in it."
+        return f"{path} is a folder. Give the path of the weights file in it."
     there = next(parent for parent in path.parents if parent.exists())
     missing = path.relative_to(there)
-    return f"{path} is missing, expected a weights file. {there} exists, {missing} in it does not: correct the path."
+    return f"The weights file {path} is missing. {there} exists, {missing} in it does not: correct the path."
 
 
 def _reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:

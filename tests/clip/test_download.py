@@ -120,7 +120,7 @@ def test_a_part_that_is_whole_is_taken(server, tmp_path):
 def test_a_wrong_part_is_thrown_away(server, tmp_path):
     (tmp_path / "RN50.pt.part").write_bytes(b"x" * 1000)
     with pytest.raises(
-        ValueError, match="The sha256 of http.*RN50.pt is [0-9a-f]{64}, expected [0-9a-f]{64}. Nothing was"
+        ValueError, match="The sha256 of http.*RN50.pt is [0-9a-f]{64} instead of [0-9a-f]{64}. Nothing was"
     ):
         _download(server.url(), tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -128,7 +128,7 @@ def test_a_wrong_part_is_thrown_away(server, tmp_path):
 
 
 def test_a_file_with_the_wrong_checksum_is_not_kept(server, tmp_path):
-    with pytest.raises(ValueError, match=f"expected {'0' * 64}. Nothing was kept"):
+    with pytest.raises(ValueError, match=f"instead of {'0' * 64}. Nothing was kept"):
         _download(server.url(sha256="0" * 64), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -136,7 +136,9 @@ def test_a_file_with_the_wrong_checksum_is_not_kept(server, tmp_path):
 def test_a_cached_file_with_the_wrong_checksum_is_refused_and_fetched_again(server, tmp_path):
     (tmp_path / "RN50.pt").write_bytes(b"another model")
     found = hashlib.sha256(b"another model").hexdigest()
-    with pytest.warns(UserWarning, match=f"The sha256 of .*RN50.pt is {found}, expected .* fetched again and replaced"):
+    with pytest.warns(
+        UserWarning, match=f"The sha256 of .*RN50.pt is {found} instead of .* fetched again and replaced"
+    ):
         path = _download(server.url(), tmp_path)
     assert path.read_bytes() == server.content
 

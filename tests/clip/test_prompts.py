@@ -14,12 +14,12 @@ from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
 from tests.support.naive import naive_features, naive_prompts
 from tests.support.tiny_clip import golden_state_dict
+from tests.support.tolerance import EXACT, GOLDEN_TOLERANCE, NAMES, assert_as_exact, assert_near
 from trainers.base import TextEncoder
 from trainers.coop import PromptLearner
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 ALL_NAMES = tuple(GOLDEN["classnames"])
-NAMES = ("face", "Boeing 737-300", "a", "chairs (folding)", "wine_bottle")  # 1, 8, 1, 4 and 2 tokens
 N_TOKENS = (1, 8, 1, 4, 2)
 FOLLOWS = (2, 2, 2, 1, 2)  # ". [EOT]" after the name; in "chairs (folding)." the end is one token, ")."
 POSITIONS = ("end", "middle", "front")
@@ -45,23 +45,16 @@ def probe(features):
 
 
 @lru_cache
-def oracle(names, position, n_ctx, n_batch, class_specific):
-    """Context, features and the probe's gradient by the plain computation in float64."""
-    ctx = draw_context(n_ctx, n_batch, len(names) if class_specific else None).requires_grad_()
+def oracle(names, position, n_ctx, n_batch, class_specific, dtype=torch.float64):
+    """Context, features and the probe's gradient by the plain computation."""
+    ctx = draw_context(n_ctx, n_batch, len(names) if class_specific else None).to(dtype).requires_grad_()
     contexts = [ctx] if n_batch is None else list(ctx)
-    features = [naive_features(clip_model(torch.float64), context, names, position) for context in contexts]
+    features = [naive_features(clip_model(dtype), context, names, position) for context in contexts]
     if not features:
-        return ctx.detach(), torch.empty(0, len(names), 32).double(), torch.empty_like(ctx)
+        return ctx.detach(), torch.empty(0, len(names), 32, dtype=dtype), torch.empty_like(ctx)
     features = features[0] if n_batch is None else torch.stack(features)
     probe(features).backward()
     return ctx.detach(), features.detach(), ctx.grad
-
-
-def assert_close(found, expected, tolerance):
-    """The largest difference, relative to the largest value."""
-    assert found.shape == expected.shape
-    if expected.numel():
-        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 def build_encoder(names, position, n_ctx, class_specific, *, dtype=torch.float32, chunk_rows=0):
@@ -70,25 +63,31 @@ def build_encoder(names, position, n_ctx, class_specific, *, dtype=torch.float32
     )
 
 
-def compare(names, position, class_specific, n_ctx, n_batch, dtype, tolerance, chunk_rows):
-    ctx, features, gradient = oracle(names, position, n_ctx, n_batch, class_specific)
-    encoder = build_encoder(names, position, n_ctx, class_specific, dtype=dtype, chunk_rows=chunk_rows)
+def compare(names, position, class_specific, n_ctx, n_batch, chunk_rows, dtype=torch.float64):
+    """In float64 equal to the plain computation, in float32 about as exact as the plain one in float32."""
+    case = (names, position, n_ctx, n_batch, class_specific)
+    ctx, *exact = oracle(*case)
     ctx = ctx.to(dtype, copy=True).requires_grad_()
-    found = encoder(ctx)
-    assert found.dtype == dtype
-    assert_close(found, features, tolerance)
-    probe(found).backward()
-    assert_close(ctx.grad, gradient, tolerance)
+    features = build_encoder(names, position, n_ctx, class_specific, dtype=dtype, chunk_rows=chunk_rows)(ctx)
+    assert features.dtype == dtype
+    probe(features).backward()
+    found = [features, ctx.grad]
+    if dtype == torch.float64:
+        assert_near(found, exact, EXACT)
+    else:
+        _, *plain = oracle(*case, dtype)
+        for triple in zip(found, plain, exact, strict=True):
+            assert_as_exact(*triple)
 
 
 @pytest.mark.parametrize("chunk_rows", [0, 25], ids=["whole", "chunks"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=["f32", "f64"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 @pytest.mark.parametrize("n_batch", [None, 0, 1, 3], ids=lambda n: f"B{n}")
 @pytest.mark.parametrize("n_ctx", [16, 4, 1], ids=lambda n: f"M{n}")
 @pytest.mark.parametrize("class_specific", [False, True], ids=["unified", "csc"])
 @pytest.mark.parametrize("position", POSITIONS)
-def test_values_and_gradients(position, class_specific, n_ctx, n_batch, dtype, tolerance, chunk_rows):
-    compare(NAMES, position, class_specific, n_ctx, n_batch, dtype, tolerance, chunk_rows)
+def test_values_and_gradients(position, class_specific, n_ctx, n_batch, dtype, chunk_rows):
+    compare(NAMES, position, class_specific, n_ctx, n_batch, chunk_rows, dtype)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +95,35 @@ def test_values_and_gradients(position, class_specific, n_ctx, n_batch, dtype, t
 )
 @pytest.mark.parametrize("position", POSITIONS)
 def test_class_names(names, position):
-    compare(names, position, False, 5, None, torch.float64, 1e-10, 0)
+    compare(names, position, False, 5, None, 0)
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 30, 60, 10**6])
 def test_any_size_of_chunks(chunk_rows):
-    compare(NAMES, "end", False, 4, 3, torch.float64, 1e-10, chunk_rows)
+    compare(NAMES, "end", False, 4, 3, chunk_rows)
+
+
+@pytest.mark.parametrize("chunk_rows", [0, 25], ids=["whole", "chunks"])
+@pytest.mark.parametrize(("n_deep", "n_vectors"), [(1, 4), (2, 4), (2, 2)])
+def test_deep_prompts(n_deep, n_vectors, chunk_rows):
+    """Other vectors replace the context's first before a block: values and all gradients."""
+    results = []
+    for encoder in (build_encoder(NAMES, "end", 4, False, dtype=torch.float64, chunk_rows=chunk_rows), None):
+        vectors = [draw_context(4, None), *draw_context(n_vectors, n_deep)]
+        ctx, *deep = (vector.clone().requires_grad_() for vector in vectors)
+        model = clip_model(torch.float64)
+        features = encoder(ctx, deep) if encoder else naive_features(model, ctx, NAMES, "end", deep)
+        probe(features).backward()
+        results.append([features, ctx.grad, *(vector.grad for vector in deep)])
+    assert_near(*results, EXACT)
+
+
+def test_outputs_that_deep_prompts_replace_are_not_computed():
+    deep = draw_context(3, 2).float()
+    encoder = build_encoder(NAMES, "end", 4, False)
+    n_rows, n_replaced = encoder.n_rows, 3
+    rows = rows_per_layer(encoder, draw_context(4, 2), deep)
+    assert rows == [(2, n_rows - n_replaced), (2, n_rows - n_replaced), (2, len(NAMES))]
 
 
 def n_rows_of_design(position, class_specific, n_ctx):
@@ -128,11 +150,11 @@ def test_only_the_rows_that_differ_are_computed(position, class_specific, n_ctx)
     assert rows_per_layer(encoder, draw_context(n_ctx, 2, len(NAMES) if class_specific else None)) == [
         (2, expected),
         (2, expected),
-        (2, len(NAMES)),  # in the last layer only the end tokens ask
+        (2, len(NAMES)),  # in the last layer only the end tokens are queries
     ]
 
 
-def rows_per_layer(encoder, ctx):
+def rows_per_layer(encoder, ctx, deep=()):
     """The (B, rows) that enter each layer's MLP, in the order in which they do."""
     seen = []
     hooks = [
@@ -140,7 +162,7 @@ def rows_per_layer(encoder, ctx):
         for block in encoder.transformer.resblocks
     ]
     with torch.no_grad():
-        encoder(ctx.float())
+        encoder(ctx.float(), deep)
     for hook in hooks:
         hook.remove()
     return seen
@@ -162,17 +184,16 @@ def test_without_gradients_the_same(mode, position):
     with mode():
         quiet = encoder(ctx)
     assert not quiet.requires_grad
-    torch.testing.assert_close(quiet, encoder(ctx).detach(), rtol=0, atol=0)
+    assert torch.equal(quiet, encoder(ctx))
 
 
-def test_places_after_the_end_do_not_matter():
-    other = build_model(golden_state_dict("vit")).requires_grad_(False)
+def test_positions_after_the_end_do_not_matter():
+    other = build_model(golden_state_dict("vit")).requires_grad_(False).double()
     last = max(lay_out(list(NAMES), 4).eot).item()
     other.positional_embedding[last + 1 :] = 1e3
-    ctx = draw_context(4, None).float()
-    expected = naive_features(clip_model(), ctx, NAMES, "end")
-    assert_close(PromptEncoder(other, lay_out(list(NAMES), 4))(ctx), expected, 1e-5)
-    assert_close(naive_features(other, ctx, NAMES, "end"), expected, 1e-5)
+    ctx, expected, _ = oracle(NAMES, "end", 4, None, False)
+    assert_near(PromptEncoder(other, lay_out(list(NAMES), 4))(ctx), expected, EXACT)
+    assert_near(naive_features(other, ctx, NAMES, "end"), expected, EXACT)
 
 
 def test_bfloat16():
@@ -181,7 +202,8 @@ def test_bfloat16():
     ctx = draw_context(4, None).float().requires_grad_()
     features = PromptEncoder(model, lay_out(list(NAMES), 4))(ctx)
     assert features.dtype == torch.bfloat16
-    assert_close(features.float(), naive_features(clip_model(), ctx.detach(), NAMES, "end"), 0.05)
+    exact = naive_features(clip_model(), ctx.detach(), NAMES, "end")
+    assert_near(features, exact, 4 * torch.finfo(torch.bfloat16).eps)
     probe(features).backward()
     assert ctx.grad.dtype == torch.float32 and ctx.grad.isfinite().all()
 
@@ -194,10 +216,9 @@ class TestPromptLearner:
         options = {"n_ctx": n_ctx, "class_specific": class_specific, "position": position}
         learner = PromptLearner(clip_model(), list(NAMES), **options)
         prompts, tokens = naive_prompts(clip_model(), learner.ctx, NAMES, position)
-        torch.testing.assert_close(learner(), prompts, rtol=0, atol=0)
-        torch.testing.assert_close(learner.layout.tokens, tokens)
+        assert torch.equal(learner(), prompts) and torch.equal(learner.layout.tokens, tokens)
         features = TextEncoder(clip_model())(learner(), learner.layout.tokens)
-        assert_close(features, naive_features(clip_model(), learner.ctx, NAMES, position), 1e-5)
+        assert_near(features, naive_features(clip_model(), learner.ctx, NAMES, position))
 
     def test_random_start(self):
         torch.manual_seed(0)
@@ -214,13 +235,13 @@ class TestPromptLearner:
         assert learner.ctx.shape == ((9, 4, 64) if class_specific else (4, 64))
         features = PromptEncoder(clip_model(), learner.layout, class_specific=class_specific)(learner.ctx)
         expected = torch.tensor(GOLDEN["vit"]["text_features_a_photo_of_a"]).view(9, 32)
-        torch.testing.assert_close(features.detach(), expected, atol=1e-4, rtol=0)
+        assert_near(features, expected, GOLDEN_TOLERANCE)
 
     def test_words_are_counted_in_tokens(self, caplog):
         learner = PromptLearner(clip_model(), list(NAMES), n_ctx=2, ctx_init="naïve café")
         assert learner.n_ctx == 4
         words = clip_model().token_embedding(torch.tensor([1097, 35689, 563, 15304]))  # golden/tokens.json
-        torch.testing.assert_close(learner.ctx.detach(), words, rtol=0, atol=0)
+        assert torch.equal(learner.ctx, words)
         [record] = caplog.records
         assert record.getMessage() == (
             "N_CTX is 2, but CTX_INIT 'naïve café' has 4 tokens: 4 context vectors are learned"
@@ -232,13 +253,13 @@ class TestErrors:
         assert lay_out(["face " * 58], 16).eot.item() == 76  # 1 + 16 + 58 + 1 + 1 = 77 tokens: just fits
         with pytest.raises(ValueError) as error:
             lay_out(["a", "face " * 59], 16)
-        assert "has 78 tokens with 16 context vectors, expected at most 77. Shorten the class name" in str(error.value)
+        assert "has 78 tokens with 16 context vectors; at most 77 are allowed. Shorten" in str(error.value)
 
     def test_unknown_position(self):
-        with pytest.raises(ValueError, match="position is 'back', expected one of: end, middle, front"):
+        with pytest.raises(ValueError, match="position is 'back'; it must be one of: end, middle, front"):
             lay_out(["a"], 4, "back")
 
     @pytest.mark.parametrize("n_ctx", [0, -1])
     def test_no_context(self, n_ctx):
-        with pytest.raises(ValueError, match=f"number of context vectors is {n_ctx}, expected at least 1"):
+        with pytest.raises(ValueError, match=f"number of context vectors is {n_ctx}; it must be at least 1"):
             lay_out(["a"], n_ctx)

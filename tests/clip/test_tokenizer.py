@@ -92,10 +92,10 @@ def test_a_text_may_fill_the_context_and_no_more():
     assert tokenize("cat " * 75)[0, -1] == EOT
     with pytest.raises(
         ValueError,
-        match=r"The text 'cat .*' is 78 tokens long .*expected at most 77\. Shorten it; callers of `tokenize`",
+        match=r"The text 'cat .*' is 78 tokens long .*at most 77 are allowed\. Shorten it; callers of `tokenize`",
     ):
         tokenize("cat " * 76)
-    with pytest.raises(ValueError, match="The text 'a b c' is 5 tokens long .*expected at most 4"):
+    with pytest.raises(ValueError, match="The text 'a b c' is 5 tokens long .*at most 4 are allowed"):
         tokenize(["ok", "a b c"], context_length=4)
 
 

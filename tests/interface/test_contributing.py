@@ -17,6 +17,7 @@ from PIL import Image
 from clip.clip import tokenize
 from engine.config.plugins import plugins
 from tests.support.tiny_run import build_trainer, tiny_cfg, write_clip, write_images
+from tests.support.tolerance import assert_near
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -106,8 +107,8 @@ def test_the_trainer_computes_its_formula_from_features_as_from_images(tiny_file
         cosines = F.cosine_similarity(features[:, None], texts[None], dim=-1)
         expected = trainer.clip_model.logit_scale.exp() * cosines
         found = torch.cat([logits for logits, _ in trainer.predictions("test")])
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(trainer.model_inference(images), expected, rtol=1e-5, atol=1e-5)
+        assert_near(found, expected)
+        assert_near(trainer.model_inference(images), expected)
     assert len(trainer.features.caches) == 1
 
 

@@ -145,7 +145,7 @@ class TestWrongInput:
         [
             (["DATASET.NAME", "Foldr"], {}, ["The data set is 'Foldr', expected one of", "Did you mean Folder?"]),
             ([], {"trainer": "Coop"}, ["The trainer is 'Coop', expected one of", "Did you mean CoOp?"]),
-            ([], {"backbone": "RN5O"}, ["'RN5O', expected one of RN50", "Did you mean RN50?"]),
+            ([], {"backbone": "RN5O"}, ["'RN5O'. Name one of RN50", "Did you mean RN50?"]),
             ([], {"backbone": "/no/vit.pt"}, ["/no/vit.pt is missing", "/ exists"]),
             (["OPTIM.MAX_EPOCHS", 1], {}, ["OPTIM.MAX_EPOCHS is unknown", "Did you mean OPTIM.MAX_EPOCH?"]),
             (["TRAINER.COOP.CLASS_TOKEN_POSITION", "back"], {}, ["'back', expected one of: end, middle, front"]),
@@ -169,7 +169,7 @@ class TestWrongInput:
             ),
             (["TRAINER.COOP.CTX_INIT", " "], {}, ["TRAINER.COOP.CTX_INIT is ' ', expected words"]),
             ([], {"output_dir": __file__}, [f"--output-dir is {__file__}, which is a file"]),
-            (["TRAINER.COOP.N_CTX", 80], {}, ["has 84 tokens with 80 context vectors, expected at most 77"]),
+            (["TRAINER.COOP.N_CTX", 80], {}, ["has 84 tokens with 80 context vectors; at most 77 are allowed"]),
         ],
         ids=lambda value: " ".join(map(str, value)) if isinstance(value, (dict, list)) else None,
     )

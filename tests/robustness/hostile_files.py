@@ -320,7 +320,7 @@ FILES = {
     "a program that a run names": Hostile(
         run_that_names_a_program,
         lambda path: interpret(path.parent, 1),
-        "is a TorchScript archive, expected a state dict",
+        "is a TorchScript archive, and an archive is a program",
         torch.jit.load,
     ),
     "cached features": Hostile(shard, refusing(read_shard), None, trusting_arrays),

@@ -1,4 +1,4 @@
-"""The plain computation that the fast encoder is compared with: every place of every prompt, after the formula."""
+"""The plain computation that the fast encoder is compared with: every position of every prompt, by the formula."""
 
 import torch
 
@@ -28,10 +28,19 @@ def naive_prompts(clip_model, ctx, classnames, position):
     return torch.stack(prompts), torch.stack(tokens)
 
 
-def naive_features(clip_model, ctx, classnames, position):
-    """Context (M, D) or (C, M, D) -> text features (C, E) by all 77 places of every prompt."""
+def naive_features(clip_model, ctx, classnames, position, deep=()):
+    """Context (M, D) or (C, M, D) -> text features (C, E) by all 77 positions of every prompt.
+
+    `deep` holds (K, D) each, which replace positions 1 to K before block 1, 2, ...
+    """
     prompts, tokens = naive_prompts(clip_model, ctx, classnames, position)
     x = prompts + clip_model.positional_embedding.to(clip_model.dtype)
-    x = clip_model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)  # (C, L, D) -> (L, C, D) and back
+    x = x.permute(1, 0, 2)  # (C, L, D) -> (L, C, D)
+    for i, block in enumerate(clip_model.transformer.resblocks):
+        if 1 <= i <= len(deep):
+            vectors = deep[i - 1][:, None].expand(-1, x.shape[1], -1)  # (K, C, D)
+            x = torch.cat([x[:1], vectors, x[1 + len(vectors) :]])
+        x = block(x)
+    x = x.permute(1, 0, 2)  # (L, C, D) -> (C, L, D)
     x = clip_model.ln_final(x).to(clip_model.dtype)
     return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ clip_model.text_projection

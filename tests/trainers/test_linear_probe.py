@@ -22,6 +22,7 @@ from engine import load_checkpoint
 from engine.config.load import read_yaml
 from tests.support.tiny_clip import golden_state_dict
 from tests.support.tiny_run import CLASSES, build_trainer, tiny_cfg, write_images
+from tests.support.tolerance import EXACT, FIT, assert_near
 from trainers import linear_probe
 from trainers.linear_probe import fit, linear_weights, measure, search_log_c
 
@@ -101,8 +102,8 @@ def test_a_fit_is_a_linear_layer(n_classes):
     classifier = LogisticRegression(C=0.1, max_iter=1000).fit(*train_set)
     layer = torch.nn.Linear(16, n_classes)
     layer.load_state_dict(linear_weights(fit(*train_set, log_c=-1)))
-    expected = torch.from_numpy(classifier.predict_proba(features)).float()
-    torch.testing.assert_close(layer(torch.from_numpy(features)).softmax(dim=1), expected, atol=1e-5, rtol=0)
+    features = features.astype(np.float64)
+    assert_near(layer.double()(torch.from_numpy(features)).softmax(dim=1), classifier.predict_proba(features), EXACT)
 
 
 def by_hand(path, cfg):
@@ -121,7 +122,7 @@ def test_features_are_clips_of_images_without_augmentation_in_the_order_of_the_i
     features, labels = trainer.extract_features(items)
     assert (features.dtype, labels.tolist()) == (np.float32, [item.label for item in items])
     expected = torch.cat([by_hand(item.impath, trainer.cfg) for item in items])
-    torch.testing.assert_close(torch.from_numpy(features), expected, atol=1e-5, rtol=1e-4)
+    assert_near(features, expected)
 
 
 def test_half_precision_gives_float32_features_near_those_of_float32(make):
@@ -139,8 +140,8 @@ class TestTraining:
         (features, labels), selection = map(trainer.extract_features, (dataset.train_x, dataset.val))
         log_c = naive_search((features, labels), selection)
         expected = LogisticRegression(C=10**log_c, max_iter=1000).fit(features, labels)
-        np.testing.assert_allclose(trainer.classifier.weight.detach().numpy(), expected.coef_, atol=1e-5)
-        np.testing.assert_allclose(trainer.classifier.bias.detach().numpy(), expected.intercept_, atol=1e-5)
+        assert_near(trainer.classifier.weight, expected.coef_, FIT)
+        assert_near(trainer.classifier.bias, expected.intercept_, FIT)
         features, labels = trainer.extract_features(dataset.test)
         assert trainer.results["accuracy"] == pytest.approx(100 * expected.score(features, labels))
         assert trainer.result_fields() == {"n_params": 3 * 32 + 3, "c": pytest.approx(10**log_c)}

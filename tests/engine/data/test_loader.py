@@ -15,6 +15,7 @@ from engine.data.images import DatasetWrapper, ImageCache, Views
 from engine.data.manager import build_data_loader
 from tests.support.tiny_clip import golden_images, golden_state_dict
 from tests.support.tiny_run import build_trainer, tiny_cfg, write_images
+from tests.support.tolerance import assert_near
 
 N_BYTES = 4 * 40 * 36  # of a tiny image in memory
 
@@ -150,4 +151,4 @@ def test_the_memory_format_changes_no_feature(tiny_files, tmp_path, kind):
             weight = trainer.clip_model.visual.conv1.weight
             assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
             found = F.normalize(trainer.encode_images(images), dim=-1)
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+            assert_near(found, expected)

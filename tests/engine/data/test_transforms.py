@@ -12,6 +12,7 @@ from torchvision import transforms as T
 from engine.config.defaults import get_cfg_default
 from engine.data.augmentations import Cutout, GaussianNoise, InstanceNormalization, RandomMagnitudeAugment
 from engine.data.transforms import TRANSFORM_NAMES, build_transform, check_transforms
+from tests.support.tolerance import EPS, assert_near
 
 NAMES = {
     "random_flip", "random_resized_crop", "random_crop", "random_translation", "center_crop", "normalize",
@@ -78,21 +79,21 @@ def test_testing_equals_torchvisions_composition(mode, size, image):
 def test_testing_equals_clips_preprocessing(image):
     cfg = make_cfg("normalize", PIXEL_MEAN=CLIP_MEAN, PIXEL_STD=CLIP_STD)
     expected = open_clip.image_transform(32, is_train=False, mean=CLIP_MEAN, std=CLIP_STD)
-    torch.testing.assert_close(build_transform(cfg, is_train=False)(image), expected(image), atol=1e-6, rtol=0)
+    assert_near(build_transform(cfg, is_train=False)(image), expected(image), 10 * EPS)  # a difference and a quotient
 
 
 def test_testing_normalises_only_if_named(image):
     plain = build_transform(make_cfg("cutout"), is_train=False)(image)
     assert torch.equal(plain, build_transform(make_cfg("center_crop"), is_train=True)(image))
     named = build_transform(make_cfg("instance_norm"), is_train=False)(image)
-    torch.testing.assert_close(named.mean(dim=(1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
+    assert named.double().mean(dim=(1, 2)).abs().max() < 10 * EPS  # the values are about 1, their mean is rounded once
 
 
 def test_normalize_formula(image):
     cfg = make_cfg("normalize", PIXEL_MEAN=(0.1, 0.2, 0.3), PIXEL_STD=(0.5, 0.25, 2.0))
     plain = build_transform(make_cfg(), is_train=True)(image)
     mean, std = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.tensor([0.5, 0.25, 2.0]).view(3, 1, 1)
-    torch.testing.assert_close(build_transform(cfg, is_train=True)(image), (plain - mean) / std)
+    assert_near(build_transform(cfg, is_train=True)(image), (plain - mean) / std, 10 * EPS)
 
 
 @pytest.mark.parametrize("names", [sorted(NAMES), sorted(NAMES, reverse=True)], ids=["sorted", "reversed"])
