@@ -131,7 +131,7 @@ def test_add_a_data_set(project, tmp_path):
     split_file.write_text(json.dumps({**split, "train": split["train"][1:]}))
     refused = call(check, project, DATA=str(tmp_path))
     assert refused.returncode == 1
-    assert "train 3, val 2, test 2; expected 2 classes, the items train 4, val 2, test 2" in refused.stdout
+    assert "train 3, val 2, test 2; it should have 2 classes, the items train 4, val 2, test 2" in refused.stdout
 
     split_file.write_text(json.dumps(split))
     done = call(check, project, DATA=str(tmp_path))
