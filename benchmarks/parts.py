@@ -89,7 +89,7 @@ class Sides:
 
     def close(self) -> None:
         for trainer in self.ours:
-            trainer.close_writer()
+            trainer.writer.close()
 
 
 @dataclass

@@ -30,7 +30,7 @@ from yacs.config import CfgNode as CN
 import engine
 from engine import TRAINER_REGISTRY
 from engine.config.plugins import extend
-from engine.scalars import ScalarWriter
+from engine.log import ScalarWriter
 
 from .overrides import loading, measuring, refusal, saving
 from .utils import save_checkpoint
@@ -56,10 +56,10 @@ class TrainerX(engine.TrainerX):
         """Declares what `extend_cfg(cfg)` does, if the method's file has that function."""
         extend_cfg = getattr(sys.modules.get(cls.__module__), "extend_cfg", None)
         if extend_cfg is not None:
-            extend(cfg, extend_cfg, place=cls.__module__)
+            extend(cfg, extend_cfg, source=cls.__module__)
 
     def __init__(self, cfg: CN):
-        self.time_start, self.time_start_s = time.time(), time.monotonic()
+        self.time_start = time.time()
         try:
             super().__init__(cfg)
         except (AssertionError, AttributeError) as error:
@@ -83,7 +83,7 @@ class TrainerX(engine.TrainerX):
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         name = type(self).__name__
-        raise ValueError(f"{name} has no forward_backward: it trains nothing, expected --eval-only. Add the flag.")
+        raise ValueError(f"{name} has no forward_backward: it trains nothing. Add --eval-only.")
 
     def model_inference(self, input: Tensor) -> Tensor:
         return self.model(input)
@@ -124,6 +124,18 @@ class TrainerX(engine.TrainerX):
         for name in self.get_model_names(names):
             self.models[name].train(mode == "train")
 
+    def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
+        """Returns `names` as a list, all registered names for None."""
+        return self.trained.names(names)
+
+    def get_current_lr(self, names: str | list[str] | None = None) -> float:
+        """Returns the learning rate in force."""
+        return self.trained.lr(names)
+
+    def update_lr(self, names: str | list[str] | None = None) -> None:
+        """Steps the schedules; a method calls it at an epoch's last batch."""
+        self.trained.update_lr(names)
+
     def model_zero_grad(self, names: str | list[str] | None = None) -> None:
         """Forgets the gradients."""
         for name in self.get_model_names(names):
@@ -133,7 +145,7 @@ class TrainerX(engine.TrainerX):
     def detect_anomaly(self, loss: Tensor) -> None:
         """Raises FloatingPointError if the loss is infinite or not a number."""
         if not torch.isfinite(loss).all():
-            raise FloatingPointError(f"The loss is {loss}, expected a finite number. Lower OPTIM.LR, or use PREC fp32.")
+            raise FloatingPointError(f"The loss is {loss}. Lower OPTIM.LR, or use PREC fp32.")
 
     def model_backward(self, loss: Tensor) -> None:
         """Computes the gradients of a loss."""
@@ -179,8 +191,17 @@ class TrainerX(engine.TrainerX):
             save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
 
     def init_writer(self, log_dir: str | Path) -> None:
-        """Opens TensorBoard's file."""
-        self.writer = self.writer or ScalarWriter(log_dir)
+        """Opens TensorBoard's file, unless the loop has."""
+        if self.writer.folder is None:
+            self.writer = ScalarWriter(log_dir)
+
+    def close_writer(self) -> None:
+        """Closes TensorBoard's file."""
+        self.writer.close()
+
+    def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
+        """Writes a value to TensorBoard, while training."""
+        self.writer.add_scalar(tag, scalar_value, global_step)
 
 
 TrainerBase = SimpleTrainer = TrainerX  # one class does what Dassl shares out among three

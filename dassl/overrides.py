@@ -70,7 +70,7 @@ def refusal(name: str, error: Exception) -> str | None:
         return f"{name} refuses the config: {what}. Change the key that it names."
     if isinstance(getattr(error, "obj", None), CN):
         return (
-            f"{name} reads the option {error.name}, which nothing declares, expected it among the config's keys. Give "
-            "--plugin-config FILE.yaml with its default, or define extend_cfg(cfg) in the trainer's file."
+            f"{name} reads the option {error.name}, which nothing declares. Give --plugin-config FILE.yaml with its "
+            "default, or define extend_cfg(cfg) in the trainer's file."
         )
     return None

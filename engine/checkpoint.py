@@ -1,8 +1,11 @@
-"""Checkpoints: written whole or not at all, and which of them to go on from where one is not whole.
+"""Checkpoints: written whole or not at all, read only if they are whole, and nothing in them is run.
 
 A file `model.pth.tar-EPOCH` is {"state_dict", "epoch", "optimizer", "scheduler", "val_result", "scaler", "random",
 "time_s", "testing_s"} and what the method adds ("trainer", "classnames", "data_sha256"); the text file `checkpoint`
 beside it names the newest one.
+
+torch.save writes a zip archive, whose checksums torch.load does not look at, with a pickle in it, which can ask for any
+function to be called; before torch 1.6 it was a row of pickles. Tensors and plain values are all that is read here.
 """
 
 from __future__ import annotations
@@ -10,21 +13,25 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pickletools
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
-from .distributed import is_first_rank
-from .files import missing_path, write_atomically
+from .distributed import is_first_rank, on_first_rank
+from .files import FAULTS_OF_MACHINE, missing_path, write_atomically
+from .optim import TrainedModels
 from .text import printable, shorten
-from .torch_files import UnreadableError, read_torch_file, write_torch_file
 
 BEST = "model-best.pth.tar"
 MARKER = "checkpoint"
+LONGEST_NAME = 200  # characters
+N_PICKLES = 5  # of a file from before torch 1.6; after them come the numbers
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +56,36 @@ def saved_epoch(checkpoint: dict[str, Any], path: Path) -> int | None:
     """Returns after how many epochs a checkpoint was saved; None if neither it nor its file's name says it."""
     epoch = checkpoint.get("epoch")
     return epoch if type(epoch) is int and epoch >= 0 else epoch_of(path)
+
+
+def model_sha256(folder: str | Path, epoch: int | None = None) -> str | None:
+    """Returns the sha256 of the file from which a run's model is loaded, of several one after another; None for none.
+
+    Args:
+        folder: The run's folder.
+        epoch: After how many epochs; None or negative: the best model.
+    """
+    files = sorted(Path(folder).glob(f"*/{file_to_load(epoch)}"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None
+
+
+def write_torch_file(content: Any, path: Path) -> None:
+    """Writes what torch.save makes of tensors and plain values, whole or not at all.
+
+    Raises:
+        OSError: If the disk is full or may not be written to; the old file is as it was.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # a file that torch opens itself does not tell why it cannot be written
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # of which torch only says that the file is too short
+                    raise error.__context__ from None
+                raise
+
+    write_atomically(path, write)
 
 
 def save_checkpoint(
@@ -98,8 +135,8 @@ def newest_whole(paths: Iterable[Path]) -> tuple[Path, dict[str, Any]] | None:
     """Returns the first of `paths` that is whole and what it holds, None if none is.
 
     Args:
-        paths: Checkpoints, the newest first. One that is not there is passed over; of one that is not whole, or asks
-            for more than tensors and plain values, a warning tells.
+        paths: Checkpoints, the newest first. One that is not there is passed over; one that is not whole, or asks for
+            more than tensors and plain values, is passed over with a warning.
     """
     for path in filter(Path.is_file, paths):
         try:
@@ -109,15 +146,15 @@ def newest_whole(paths: Iterable[Path]) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def model_sha256(folder: str | Path, epoch: int | None = None) -> str | None:
-    """Returns the sha256 of the file from which a run's model is loaded, of several one after another; None for none.
+def _saved_epochs(folder: Path) -> list[int]:
+    return sorted(epoch for file in folder.glob("*") if (epoch := epoch_of(file)) is not None and file.is_file())
 
-    Args:
-        folder: The run's folder.
-        epoch: After how many epochs; None or negative: the best model.
-    """
-    files = sorted(Path(folder).glob(f"*/{file_to_load(epoch)}"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None
+
+class UnreadableError(ValueError):
+    """A file that is not read: what is wrong with it, and what to do, a sentence each."""
+
+    def __str__(self) -> str:
+        return " ".join(self.args)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -129,54 +166,208 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(missing_path(path, "The checkpoint", _choice(_saved_epochs(path.parent))))
+        epochs = ", ".join(map(str, _saved_epochs(path.parent)))
+        saved = f"Saved epochs: {epochs}; choose one with --load-epoch."
+        raise FileNotFoundError(
+            missing_path(path, "The checkpoint", saved if epochs else "Train first, or check --model-dir.")
+        )
     checkpoint = _read(path)
     if "state_dict" not in checkpoint:
-        raise ValueError(f"The checkpoint {path} has no `state_dict`, expected a file that training saved.")
+        raise ValueError(f"The checkpoint {path} has no `state_dict`. Name a file that training saved.")
     for name, value in checkpoint["state_dict"].items():
         if value.is_floating_point() and value.float().isnan().any():
             raise ValueError(
-                f"The checkpoint {path} has NaN in `{printable(name)}`, expected numbers alone. Its training diverged: "
-                "name another one, or train with a lower OPTIM.LR."
+                f"The checkpoint {path} has NaN in `{printable(name)}`: its training diverged. Name another one, or "
+                "train with a lower OPTIM.LR."
             )
     return checkpoint
 
 
+def read_torch_file(path: Path, what: str) -> Any:
+    """Returns what torch.save wrote to a file, its tensors on the CPU.
+
+    Args:
+        path: The file.
+        what: What it is, for the messages: "The checkpoint".
+
+    Raises:
+        UnreadableError: If it is cut short or altered, or asks for more than tensors and plain values.
+        OSError: If it may not be read, or the fault may be the machine's: perhaps it is whole.
+    """
+    path.open("rb").close()  # whether it may be read
+    try:
+        _check_records(path)
+        with torch.serialization.safe_globals(ORIGINALS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a broken file raises is not documented
+        if isinstance(error, OSError) and error.errno in FAULTS_OF_MACHINE:
+            raise
+        if asked := re.search(r"\bGLOBAL (\S+)", str(error)):
+            raise UnreadableError(
+                f"{what} {path} asks for {printable(asked[1])}; only tensors and plain values are read.",
+                "More could run any code, so it was not read: ask whoever made it for its `state_dict` alone.",
+            ) from None
+        text = str(error).rpartition("WeightsUnpickler error:")[2].strip()  # before it, torch says to trust the file
+        reason = printable(text.split("\n")[0][:200]) or type(error).__name__
+        raise UnreadableError(
+            f"{what} {path} cannot be read ({reason}): it is not a whole file as training saves it.",
+            "It may be cut short or altered: delete it and train again, or load another epoch.",
+        ) from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     checkpoint = read_torch_file(path, "The checkpoint")
-    if not all(map(_is_plain_dict, _state_dicts(checkpoint))):
+    # A resume file has a state dict for each model.
+    models = checkpoint.get("models", {}) if isinstance(checkpoint, dict) else None
+    parts = [checkpoint, *models.values()] if isinstance(models, dict) else [None]
+    if not all(isinstance(part, dict) and _is_state_dict(part.get("state_dict", {})) for part in parts):
         raise UnreadableError(
-            f"The checkpoint {path} has no `state_dict` of tensors by name, expected a file that training saved.",
-            "Name another one.",
+            f"The checkpoint {path} has no `state_dict` of tensors by name.", "Name a file that training saved."
         )
     return checkpoint
 
 
-def _state_dicts(checkpoint: Any) -> list[Any]:
-    """Returns what stands for the state dict, of a state to resume from for that of each model; None for one."""
-    models = checkpoint.get("models", {}) if isinstance(checkpoint, dict) else None
-    parts = [checkpoint, *models.values()] if isinstance(models, dict) else [None]
-    return [part.get("state_dict", {}) if isinstance(part, dict) else None for part in parts]
+def _is_state_dict(value: Any) -> bool:
+    """Says whether it is tensors by name, as a module may hold them: dense, and with numbers in them."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and not (tensor.is_meta or tensor.is_quantized)
+        for name, tensor in value.items()
+    )
 
 
-def _is_plain_dict(state_dict: Any) -> bool:
-    """Says whether it is tensors by name."""
-    return isinstance(state_dict, dict) and all(isinstance(k, str) and _is_plain(v) for k, v in state_dict.items())
+def _check_records(path: Path) -> None:
+    """Raises if a record of the zip archive, which the file is since torch 1.6, is not what its checksum says."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                raise ValueError("it is cut short")
+            file.seek(0)
+            for _ in range(N_PICKLES):
+                if file.peek(1):
+                    _check_names(file)
+        return
+    with zipfile.ZipFile(path) as archive:
+        if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+            raise ValueError("its records are larger than the file")  # torch.save does not compress them
+        if altered := archive.testzip():
+            raise ValueError(f"its record {altered} is altered")
+        for name in archive.namelist():
+            if name.endswith("/data.pkl"):
+                with archive.open(name) as file:
+                    _check_names(file)
 
 
-def _is_plain(value: Any) -> bool:
-    """Says whether a value is a tensor that a module may hold: dense, and with numbers in it."""
-    return isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_quantized)
+def _check_names(file: IO[bytes]) -> None:
+    """Raises if a pickle asks for something by a long name, which torch searches in quadratic time for its message."""
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "GLOBAL" and len(argument) > LONGEST_NAME:
+            raise ValueError(f"it asks for something by a name of {len(argument):,} characters")
 
 
-def _saved_epochs(folder: Path) -> list[int]:
-    return sorted(epoch for file in folder.glob("*") if (epoch := epoch_of(file)) is not None and file.is_file())
+class Dropped:
+    """Stands for an object of the original's that is not needed: what it held is not kept."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
-def _choice(epochs: list[int]) -> str:
-    if epochs:
-        return f"Saved epochs: {', '.join(map(str, epochs))}; choose one with --load-epoch."
-    return "Train first, or check --model-dir."
+def empty_dict(*_: Any) -> dict:
+    """Stands for collections.defaultdict, an optimiser's table of its state."""
+    return {}
+
+
+# What the original's checkpoints hold besides tensors and plain values: the state of its warm-up has the schedule that
+# follows as an object, and that has the optimiser. None of their code is called.
+SCHEDULES = ("CosineAnnealingLR", "StepLR", "MultiStepLR")
+OPTIMISERS = ("torch.optim.adam.Adam", "torch.optim.adamw.AdamW", "torch.optim.rmsprop.RMSprop", "torch.optim.sgd.SGD")
+ORIGINALS = [
+    *((Dropped, f"torch.optim.lr_scheduler.{name}") for name in SCHEDULES),
+    *((Dropped, name) for name in (*OPTIMISERS, "dassl.optim.radam.RAdam")),
+    (empty_dict, "collections.defaultdict"),
+    (dict, "builtins.dict"),  # what that table makes of a missing entry
+]
+
+
+class Checkpointer:
+    """Takes checkpoints of models, and loads them.
+
+    Args:
+        trained: The models by name, with their optimisers and schedules; they may change until something is saved.
+        ignored: Entries of a state dict that are saved for reference and never read back.
+    """
+
+    def __init__(self, trained: TrainedModels, *, ignored: Iterable[str] = ()):
+        self.trained, self.ignored = trained, frozenset(ignored)
+
+    def entries(self, name: str, when: str) -> dict[str, Any]:
+        """Returns the entries of a checkpoint that each model has of its own.
+
+        Raises:
+            FloatingPointError: If the model holds NaN. `when` says where in the run.
+        """
+        optim, sched = self.trained.optims[name], self.trained.scheds[name]
+        state_dict = self.trained.models[name].state_dict()
+        for key, value in state_dict.items():
+            if value.is_floating_point() and value.isnan().any():  # after the last step there is no loss to show it
+                raise FloatingPointError(
+                    f"{name}'s {key} holds NaN after {when}, so it is not saved. Lower OPTIM.LR, or use PREC fp32; "
+                    "what was saved before is as it was."
+                )
+        return {
+            "state_dict": state_dict,
+            "optimizer": optim.state_dict() if optim else None,
+            "scheduler": {"last_epoch": sched.last_epoch} if sched else None,
+        }
+
+    def learned_entries(self, when: str) -> dict[str, dict[str, Any]]:
+        """Returns the same for every model by name, without the ignored entries, as a resume file holds them."""
+        entries = {name: self.entries(name, when) for name in self.trained.models}
+        return {name: {**own, "state_dict": self._learned(own["state_dict"])} for name, own in entries.items()}
+
+    def read(self, directory: str | Path, name: str, epoch: int | None) -> tuple[Path, dict[str, Any]]:
+        """Returns the file of a model of the run in `directory`, and the checkpoint in it; see `load_checkpoint`."""
+        path = Path(directory) / name / file_to_load(epoch)
+        return path, on_first_rank(lambda: load_checkpoint(path))
+
+    def load(self, name: str, checkpoint: dict[str, Any], path: Path) -> None:
+        """Copies a checkpoint's state dict into a model; everything that is not ignored must fit.
+
+        Raises:
+            ValueError: If an entry is missing, is one too many, or has another shape.
+        """
+        found = self._learned(checkpoint["state_dict"])
+        own = self._learned(self.trained.models[name].state_dict())
+        if _shapes(found) != _shapes(own):
+            of_trainer = f" of {printable(str(checkpoint['trainer']))}" if checkpoint.get("trainer") else ""
+            raise ValueError(
+                f"The checkpoint {path}{of_trainer} holds {_listed(found)}; {self.trained.trainer} expected "
+                f"{_listed(own)}. It was trained with another trainer, backbone, context or class list: give the "
+                "--trainer and the config it was trained with."
+            )
+        self.trained.models[name].load_state_dict(found, strict=False)
+
+    def _learned(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value for key, value in state_dict.items() if key not in self.ignored}
+
+
+def backbone_warning(checkpoint: dict[str, Any], own: dict[str, Any], path: Path) -> str:
+    """Says if a checkpoint was trained with other weights of CLIP: its shapes may fit, and mean nothing there.
+
+    Args:
+        checkpoint: Its entries "backbone" and "weights_sha256" count, where it has them.
+        own: The same entries of the model that it is loaded into.
+        path: Its file.
+    """
+    learned_with, here = checkpoint.get("weights_sha256"), own.get("weights_sha256")
+    if None in (learned_with, here) or learned_with == here:
+        return ""
+    return (
+        f"The checkpoint {path.name} was trained with {shorten(checkpoint.get('backbone'))} and is tested with "
+        f"{own['backbone']}, whose weights are others: what was learned there means little here."
+    )
 
 
 def load_pretrained_weights(model: nn.Module, path: str | Path, *, ignored: Iterable[str] = ()) -> None:
@@ -185,17 +376,20 @@ def load_pretrained_weights(model: nn.Module, path: str | Path, *, ignored: Iter
     Raises:
         ValueError: If no entry fits.
     """
-    checkpoint = load_checkpoint(path)
+    found = load_checkpoint(path)["state_dict"]
     own = {name: value for name, value in model.state_dict().items() if name not in ignored}
-    fitting = {k: v for k, v in checkpoint["state_dict"].items() if k in own and own[k].shape == v.shape}
+    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
     if not fitting:
-        raise ValueError(
-            f"No entry of {path} fits the model: it has {_shapes(checkpoint['state_dict'])}, expected {_shapes(own)}."
-        )
+        raise ValueError(f"No entry of {path} fits the model: it has {_listed(found, 4)}; expected {_listed(own, 4)}.")
     model.load_state_dict(fitting, strict=False)
     left = printable(", ".join(sorted(own.keys() - fitting.keys()))) or "nothing"
     logger.info("Start from %s: %s; as it starts otherwise: %s", path, printable(", ".join(sorted(fitting))), left)
 
 
-def _shapes(state_dict: dict[str, torch.Tensor]) -> str:
-    return printable(", ".join(f"{name} {tuple(value.shape)}" for name, value in list(state_dict.items())[:4]))
+def _shapes(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state_dict.items()}
+
+
+def _listed(state_dict: dict[str, Tensor], n_most: int | None = None) -> str:
+    shapes = sorted(_shapes(state_dict).items())[:n_most]
+    return printable(", ".join(f"{name} {shape}" for name, shape in shapes)) or "nothing"

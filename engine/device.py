@@ -1,8 +1,10 @@
-"""A run's memory: freed blocks serve the next step; where a GPU's is full, what to lower."""
+"""The device of a run: which one, its memory, operations that repeat their bits."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,13 +12,19 @@ import torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 NEVER = -1
+CUBLAS_WORKSPACE = ":4096:8"  # of fixed size, which cuBLAS needs to repeat itself; torch takes this one or :16:8
+
+
+def pick_device(*, use_cuda: bool) -> torch.device:
+    """Returns the GPU if it is wanted and there, else the CPU."""
+    return torch.device("cuda" if use_cuda and torch.cuda.is_available() else "cpu")
 
 
 def keep_freed_memory() -> bool:
     """Makes glibc keep what is freed for the next step and returns True; False where the C library is another.
 
-    Else blocks of over 32 MB, such as a ResNet's activations, come fresh from the system every time, which fills them
-    with zeros first: two fifths of the CPU time of RN50 on 32 images (benchmarks/loader.py).
+    Otherwise blocks of over 32 MB, such as a ResNet's activations, come fresh from the system every time, which fills
+    them with zeros first: two fifths of the CPU time of RN50 on 32 images (benchmarks/loader.py).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -25,12 +33,20 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
 
 
+def smaller_batches(cfg) -> dict[str, int]:
+    """Returns the keys of batch sizes that a run uses, with half of their values."""
+    sizes = {"DATALOADER.TEST.BATCH_SIZE": cfg.DATALOADER.TEST.BATCH_SIZE}
+    if not cfg.RUN.EVAL_ONLY:
+        sizes["DATALOADER.TRAIN_X.BATCH_SIZE"] = cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    return {key: size // 2 for key, size in sizes.items() if size > 1}
+
+
 @contextmanager
-def memory_advice(lower_values: Callable[[], dict[str, int]]) -> Iterator[None]:
-    """Until its end, says what to lower if a GPU has too little memory.
+def memory_advice(smaller_settings: Callable[[], dict[str, int]]) -> Iterator[None]:
+    """Until its end, an error of a GPU that has too little memory says what to lower.
 
     Args:
-        lower_values: Gives the keys that decide how much is computed at once, each with half of what was.
+        smaller_settings: Gives the keys that decide how much is computed at once, each with half of its value.
 
     Raises:
         MemoryError: In place of torch's OutOfMemoryError.
@@ -38,8 +54,38 @@ def memory_advice(lower_values: Callable[[], dict[str, int]]) -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        values = " or ".join(f"{key} {value}" for key, value in lower_values().items())
-        remedy = f"Compute half as much at once: add {values}." if values else "Run it on a larger one, or on the CPU."
-        raise MemoryError(
-            f"The GPU's memory is full ({str(error).partition('. ')[0]}), expected that the run fits into it. {remedy}"
+        values = " or ".join(f"{key} {value}" for key, value in smaller_settings().items())
+        remedy = f"Compute half as much at once: add {values}." if values else "Use a larger GPU, or the CPU."
+        raise MemoryError(f"The GPU's memory is full ({str(error).partition('. ')[0]}). {remedy}") from error
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Until its end, if it is wanted, torch takes of every operation a form that gives the same bits each time.
+
+    It has to begin before anything is computed on a GPU. On a CPU it changes no result.
+
+    Raises:
+        ValueError: In place of torch's RuntimeError, if an operation has no such form.
+    """
+    if not wanted:
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = CUBLAS_WORKSPACE
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as error:
+        refused = re.match(r"(\S+) does not have a deterministic implementation", str(error))
+        if refused is None:
+            raise
+        raise ValueError(
+            f"RUN.DETERMINISTIC is True, but torch's {refused[1]} has no deterministic form on this device. Leave "
+            "--deterministic out, or set USE_CUDA False."
         ) from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]

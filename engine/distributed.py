@@ -47,8 +47,8 @@ def process_group(*, use_cuda: bool) -> Iterator[None]:
         n_gpus = torch.cuda.device_count()
         if local_rank() >= n_gpus:
             raise ValueError(
-                f"--nproc_per_node is {n_local_ranks()}, expected at most {n_gpus}, the GPUs of this "
-                "machine. Lower it, or set USE_CUDA False."
+                f"--nproc_per_node is {n_local_ranks()}, but this machine has {n_gpus} GPUs. Lower it, or set USE_CUDA "
+                "False."
             )
         torch.cuda.set_device(local_rank())
         backend = "cpu:gloo,cuda:nccl"
@@ -128,7 +128,7 @@ def any_rank(flags: Sequence[bool]) -> list[bool]:
     return (sum_over_ranks(torch.tensor(flags, dtype=torch.int32)) > 0).tolist()
 
 
-def of_all_ranks(own: T) -> list[T]:
+def gather_objects(own: T) -> list[T]:
     """Returns each rank's value, in their order, on every rank."""
     if n_ranks() == 1:
         return [own]
@@ -146,6 +146,20 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     with _others_answer():
         dist.all_reduce(total)
     return total
+
+
+def mean_over_ranks(values: dict[str, Any], share_of_batch: float, device: torch.device) -> dict[str, Any]:
+    """Returns the means over a whole batch from those over this rank's share of it.
+
+    Args:
+        values: Means by name, numbers or tensors of one value.
+        share_of_batch: The part of the batch's items that is this rank's, in [0, 1].
+        device: Where the ranks exchange them.
+    """
+    if n_ranks() == 1:
+        return values
+    own = [torch.as_tensor(value, dtype=torch.float32, device=device).reshape(()) for value in values.values()]
+    return dict(zip(values, sum_over_ranks(torch.stack(own) * share_of_batch)))
 
 
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
@@ -197,6 +211,6 @@ def _others_answer() -> Iterator[None]:
     except RuntimeError as error:  # each backend has its own
         reason = str(error).split("\n")[0].split(". ")[0]
         raise ConnectionError(
-            f"Rank {rank()} has lost another of the {n_ranks()} ranks ({reason}), expected all to go on to the end. "
-            "See what the other one said; the same command goes on from the last checkpoint."
+            f"Rank {rank()} has lost another of the {n_ranks()} ranks ({reason}). See what that one said; the same "
+            "command goes on from the last checkpoint."
         ) from error

@@ -10,16 +10,17 @@ The log lines below `=> result` are what parse_test_res.py reads.
 import logging
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from sklearn.metrics import confusion_matrix, f1_score
 
+from .checkpoint import write_torch_file
 from .distributed import is_first_rank
+from .interruption import raise_if_asked
 from .registry import EVALUATOR_REGISTRY
 from .text import printable
-from .torch_files import write_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,24 @@ def build_evaluator(cfg, lab2cname: Mapping[int, str]):
         KeyError: No evaluator of this name is registered.
     """
     return EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg, lab2cname)
+
+
+@torch.no_grad()
+def evaluate(evaluator, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> OrderedDict:
+    """Returns what an evaluator measures.
+
+    Args:
+        evaluator: As EVALUATOR_REGISTRY describes it.
+        batches: Logits (B, C) and labels (B,) of each batch.
+
+    Raises:
+        Interrupted: After a batch, if the process was asked to end.
+    """
+    evaluator.reset()
+    for logits, labels in batches:
+        evaluator.process(logits, labels)
+        raise_if_asked()
+    return evaluator.evaluate()
 
 
 def compute_accuracy(output: torch.Tensor, target: torch.Tensor, topk: Sequence[int] = (1,)) -> list[torch.Tensor]:
@@ -84,15 +103,15 @@ class Classification:
         n_classes = logits.shape[1]
         if n_wrong := int(logits.isnan().any(dim=1).sum()):
             raise FloatingPointError(
-                f"The answers to {n_wrong} of {len(logits)} images of a batch are NaN, expected numbers. Use PREC "
-                "fp32; if they stay so, the weights or the checkpoint hold NaN: name others, or lower OPTIM.LR."
+                f"The logits of {n_wrong} of {len(logits)} images of a batch are NaN. Use PREC fp32; if they stay so, "
+                "the weights or the checkpoint hold NaN: name others, or lower OPTIM.LR."
             )
         batch_labels = labels.tolist()
         for label in batch_labels:
             if not 0 <= label < n_classes or label not in self.lab2cname:
                 raise ValueError(
-                    f"A label of this batch is {label}, expected 0 to {min(n_classes, len(self.lab2cname)) - 1}, "
-                    f"the {len(self.lab2cname)} classes of the data set (the model has {n_classes} outputs). "
+                    f"A label of this batch is {label}, but the data set has {len(self.lab2cname)} classes and the "
+                    f"model {n_classes} outputs: labels go from 0 to {min(n_classes, len(self.lab2cname)) - 1}. "
                     "Check DATASET.SUBSAMPLE_CLASSES and the labels in the split file."
                 )
         self._labels.extend(batch_labels)
@@ -111,8 +130,8 @@ class Classification:
         total = len(self._labels)
         if total == 0:
             raise ValueError(
-                "The number of processed images is 0, expected at least 1. "
-                "Check that the evaluated split holds images, and call process() before evaluate()."
+                "No image was processed. Check that the evaluated split holds images, and call process() before "
+                "evaluate()."
             )
         correct = self._n_correct()
         accuracy = 100.0 * correct / total
@@ -152,7 +171,7 @@ class Classification:
         if accuracy > limit or limit >= 1:
             return ""
         return (
-            f"The accuracy on the classes of the training is {100 * accuracy:.2f}% of {total:,} images, expected over "
+            f"The accuracy on the classes of the training is {100 * accuracy:.2f}% of {total:,} images, not above "
             f"{100 * limit:.2f}%: chance ({100 * chance:.2f}%) and {N_STDS} standard deviations. See in the log "
             "whether the loss fell, and check OPTIM.LR, the images and the class names."
         )
@@ -161,8 +180,10 @@ class Classification:
         return sum(label == prediction for label, prediction in zip(self._labels, self._predictions, strict=True))
 
     def _macro_f1(self) -> float:
-        present = sorted(set(self._labels))
-        return float(f1_score(self._labels, self._predictions, average="macro", labels=present, zero_division=0))
+        labels, counts = np.unique(self._labels, return_counts=True)
+        predicted = np.bincount(self._predictions, minlength=labels[-1] + 1)[labels]
+        hits = np.bincount(np.array(self._labels)[np.equal(self._labels, self._predictions)], minlength=labels[-1] + 1)
+        return float((2.0 * hits[labels] / (counts + predicted)).mean())
 
     def _log_per_class(self) -> float:
         hits: dict[int, list[bool]] = {}
@@ -183,7 +204,11 @@ class Classification:
     def _save_confusion_matrix(self) -> None:
         # Differs from the original: a tensor over all classes (C, C), so that a class without images keeps its row;
         # row i holds the shares of label i's images by predicted class, float64.
-        classes = sorted(self.lab2cname)
-        shares = confusion_matrix(self._labels, self._predictions, labels=classes, normalize="true")
+        n_classes = len(self.lab2cname)
+        counts = np.zeros((n_classes, n_classes), dtype=np.int64)
+        for label, prediction in zip(self._labels, self._predictions, strict=True):
+            if prediction < n_classes:  # a model may have outputs beyond the classes
+                counts[label, prediction] += 1
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         write_torch_file(torch.from_numpy(shares), self.cmat_path)
         logger.info("Confusion matrix is saved to %s", self.cmat_path)

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, what to say of a disk that takes none, and of a file that is missing."""
+"""Files: written whole or not at all; clear messages for a full or read-only disk and for a missing file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 MAY_NOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
-NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of a file system that cannot be asked to
-# A machine out of memory or files, or whose disk does not answer: perhaps the file that is read is whole.
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # from a file system that has no sync
+# The machine is out of memory or of open files, or its disk does not answer: the file itself may be fine.
 FAULTS_OF_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 UNFINISHED = ".unfinished"  # the end of a temporary file's name
 
@@ -22,14 +22,14 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bo
     """Calls `write(temporary path)` and moves the result to `path`: a reader sees the old file or the whole new one.
 
     Args:
-        path: Its folder is made if need be. A link leads to the file that is written; what is no file, such as
-            /dev/stdout, is written to as it is.
-        write: Writes and closes the file that it is given.
-        durable: Whether that holds after a power cut too, which costs milliseconds; not worth it for one of a million
+        path: Its folder is made if need be. If it is a link, the file behind it is written. A device or a pipe, such as
+            /dev/stdout, is written to directly.
+        write: Writes and closes the file at the path it is called with.
+        durable: Whether the file is safe from a power cut, too. That costs milliseconds: too much for each of a million
             images.
 
     Raises:
-        OSError: If the disk is full or may not be written to; the old file is as it was.
+        OSError: If the disk is full or write-protected; the old file is then unchanged.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         write(path)
@@ -51,7 +51,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bo
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes the temporary files that killed processes have left in a folder and in those directly in it."""
+    """Removes the temporary files of killed processes from a folder and from the folders directly in it."""
     for pattern in (f".*{UNFINISHED}", f"*/.*{UNFINISHED}"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
@@ -59,17 +59,17 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Makes clear what could not be written, and what to do, where the disk is full or may not be written to.
+    """Replaces the error of a full or write-protected disk by one that names the file and says what to do.
 
     Raises:
-        OSError: Of the kind and with the `errno` of the error that it makes clear.
+        OSError: Of the same kind and with the same `errno`.
     """
     try:
         yield
     except OSError as error:
         its_folder = error.filename is None or path.is_relative_to(Path(error.filename).parent)
         if error.strerror is None or error.errno not in DISK_IS_FULL + MAY_NOT_WRITE or not its_folder:
-            raise  # made clear already, or another fault, or that of a file that is read
+            raise  # replaced already, another fault, or that of a file that is read
         clear = type(error)(_cannot_write(path, error))
         clear.errno = error.errno
         raise clear from error
@@ -78,14 +78,14 @@ def writing(path: Path) -> Iterator[None]:
 def _cannot_write(path: Path, error: OSError) -> str:
     if error.errno in DISK_IS_FULL:
         free_mb = shutil.disk_usage(existing_part(path.absolute())).free / 1e6
-        rule = f"expected room for it, where {free_mb:,.1f} MB are free. Free some room"
+        remedy = f"{free_mb:,.1f} MB are free. Free some space"
     else:
-        rule = "expected a folder that may be written to. Mend its rights, or choose another one"
-    return f"{path} could not be written ({error.strerror}), {rule}; the same command goes on."
+        remedy = "Change the permissions of its folder, or choose another folder"
+    return f"{path} could not be written ({error.strerror}). {remedy}, then repeat the command."
 
 
 def _sync(path: Path) -> None:
-    """Returns when what a file holds, or what a folder lists, is on the disk."""
+    """Waits until a file's content, or a folder's list of files, is on the disk."""
     if os.name == "nt":  # where folders cannot be opened
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -104,6 +104,6 @@ def existing_part(path: Path) -> Path:
 
 
 def missing_path(path: str | Path, what: str, remedy: str) -> str:
-    """Returns the message for a file or folder that is not there: its full path, the part that exists, what to do."""
+    """Returns the message for a missing file or folder: its full path, the part that exists, what to do."""
     path = Path(path).expanduser().absolute()
     return f"{what} {path} does not exist (the part that does: {existing_part(path)}). {remedy}"

@@ -1,16 +1,19 @@
-"""What a run says: log.txt and the terminal with the same bare lines, and running means for the log line of a batch."""
+"""What a run says: the same bare lines in log.txt and on the terminal, a line every few steps, TensorBoard's curves."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import os
 import platform
+import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -80,14 +83,14 @@ class _LogFile(logging.FileHandler):
 def say(line: str) -> None:
     """Prints above a progress bar that may be on the screen.
 
-    Where it cannot be written, on a full disk or into a pipe that nobody reads, one warning tells, and nothing more is
-    printed: no line is worth a run.
+    Where standard output takes no more, on a full disk or in a pipe that nobody reads, one warning tells it, and
+    nothing more is printed: no line is worth a run.
     """
     try:
         tqdm.write(encodable(line, getattr(sys.stdout, "encoding", None)))
         sys.stdout.flush()
     except OSError as error:
-        with open(os.devnull, "w") as nowhere:  # else what is left would fail once more, when Python ends
+        with open(os.devnull, "w") as nowhere:  # what is still in the buffer would fail again when Python ends
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         warning = f"Standard output cannot be written ({error.strerror}): what follows is in log.txt alone."
         logger.info(warning)
@@ -178,3 +181,158 @@ class MetricMeter:
     def __str__(self) -> str:
         self.read()
         return " ".join(f"{name} {meter.value:.4f} ({meter.average:.4f})" for name, meter in self.meters.items())
+
+
+class ScalarWriter:
+    """TensorBoard's file of a run. Where it cannot be written, one warning tells it and the run goes on.
+
+    Args:
+        folder: Made if need be; None writes nothing.
+        purge_step: Points from this step on, which an interrupted run has left in other files, are not shown.
+    """
+
+    def __init__(self, folder: str | Path | None, *, purge_step: int = 0):
+        self.folder, self.records = folder, None
+        if folder is None:
+            return
+        # Imported here: it takes a second, and a test needs none of it.
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
+        with self._warning_once():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.records = RecordWriter(Path(folder, name).open("wb"))
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        started = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=purge_step, session_log=started))
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
+        """Adds a point to the curve `tag`."""
+        if self.records is None:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=float(scalar_value))])
+        self._write(Event(wall_time=time.time(), step=global_step or 0, summary=summary))
+
+    def flush(self) -> None:
+        """Writes what is still in memory."""
+        if self.records is not None:
+            with self._warning_once():
+                self.records.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        if self.records is not None:
+            with self._warning_once():
+                self.records.close()
+        self.records = None
+
+    def _write(self, event: Any) -> None:
+        if self.records is not None:
+            with self._warning_once():
+                self.records.write(event.SerializeToString())
+
+    @contextlib.contextmanager
+    def _warning_once(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            logger.warning(f"{self.folder} cannot be written ({error.strerror}): TensorBoard's curves end here")
+            records, self.records = self.records, None
+            with contextlib.suppress(OSError):  # what is in its buffer fails once more
+                if records is not None:
+                    records.close()
+
+
+class StepLog:
+    """Times and losses of an epoch's steps: a line every `print_freq` batches, a point of each curve for every step.
+
+    Args:
+        writer: TensorBoard's file.
+        check_losses: Is called before losses are read; raises if one is no number.
+        print_freq: Batches between two lines.
+        epoch, max_epoch: This epoch, from 0, and how many there are.
+        n_batches: Batches of an epoch.
+    """
+
+    def __init__(
+        self,
+        writer: ScalarWriter,
+        check_losses: Callable[[], None],
+        print_freq: int,
+        *,
+        epoch: int,
+        max_epoch: int,
+        n_batches: int,
+    ):
+        self.writer, self.check_losses, self.epoch, self.max_epoch = writer, check_losses, epoch, max_epoch
+        self.n_batches, self.print_freq = n_batches, print_freq
+        self.losses, self.batch_time_s, self.data_time_s = MetricMeter(), AverageMeter(), AverageMeter()
+        self.n_done, self.start_s = 0, time.monotonic()
+
+    def timed(self, batches: Iterable, n_done: int) -> Iterator:
+        """Yields batches under a progress bar, `n_done` were done before; measures how long each one takes to come."""
+        self.n_done, self.start_s = n_done, time.monotonic()
+        for batch in progress(batches, f"epoch {self.epoch + 1}", n_done=n_done, n=self.n_batches):
+            self.data_time_s.update(time.monotonic() - self.start_s)
+            yield batch
+            self.start_s = time.monotonic()
+
+    def add(self, losses: dict[str, float | torch.Tensor], lr: float) -> None:
+        """Adds a step: its losses by name, and its learning rate. Every `print_freq` steps logs a line."""
+        self.n_done += 1
+        self.losses.update(losses)
+        self.batch_time_s.update(time.monotonic() - self.start_s)
+        self._add_point("train/lr", lr, self.n_done)
+        if self.n_done % self.print_freq == 0 or self.n_batches < self.print_freq:
+            self.read()
+            left = (self.max_epoch - self.epoch) * self.n_batches - self.n_done
+            eta = datetime.timedelta(seconds=int(self.batch_time_s.average * left))
+            logger.info(
+                f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.n_done}/{self.n_batches}] "
+                f"time {self.batch_time_s.value:.3f} ({self.batch_time_s.average:.3f}) "
+                f"data {self.data_time_s.value:.3f} ({self.data_time_s.average:.3f}) "
+                f"{self.losses} lr {lr:.4e} eta {eta}"
+            )
+
+    def read(self) -> None:
+        """Reads the losses since the last call, for which a GPU is waited for, and writes them to TensorBoard."""
+        self.check_losses()
+        read = self.losses.read()
+        for n_done, values in enumerate(read, start=self.n_done + 1 - len(read)):
+            for name, value in values.items():
+                self._add_point(f"train/{name}", value, n_done)
+        self.writer.flush()
+
+    def _add_point(self, tag: str, value: float, n_done: int) -> None:
+        self.writer.add_scalar(tag, value, self.epoch * self.n_batches + n_done - 1)
+
+
+class Clock:
+    """The seconds that a run, and the tests in it, have taken; those before it was interrupted count too."""
+
+    def __init__(self):
+        self.earlier_s, self.testing_s = 0.0, 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Begins to count."""
+        self.start_s = time.monotonic()
+
+    @contextlib.contextmanager
+    def testing(self) -> Iterator[None]:
+        """Until its end, the seconds are a test's."""
+        start_s = time.monotonic()
+        yield
+        self.testing_s += time.monotonic() - start_s
+
+    def times(self) -> dict[str, float]:
+        """Returns the entries of a checkpoint: "time_s" of all, "testing_s" of the tests."""
+        return {"time_s": self.earlier_s + time.monotonic() - self.start_s, "testing_s": self.testing_s}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Counts on from these entries of a checkpoint, where it has them."""
+        self.earlier_s, self.testing_s = state.get("time_s", 0.0), state.get("testing_s", 0.0)

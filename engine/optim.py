@@ -1,4 +1,4 @@
-"""Optimisers (torch's own) and learning-rate schedules, each a closed formula of the epoch.
+"""Optimisers (torch's own), learning-rate schedules, each a closed formula of the epoch, and a step of what is trained.
 
 lr(e) = warm-up(e)            for e < WARMUP_EPOCH
       = LR s(e - WARMUP_EPOCH)  after it, if WARMUP_RECOUNT
@@ -14,9 +14,11 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode as CN
+
+from .distributed import n_ranks, sum_gradients, sum_over_ranks
 
 
 def build_optimizer(
@@ -27,7 +29,7 @@ def build_optimizer(
     Args:
         model: A module, or parameters.
         optim_cfg: The node cfg.OPTIM.
-        param_groups: Groups in torch's form; they replace those made from `model`.
+        param_groups: Groups in torch's form, used instead of those made from `model`.
     """
     if param_groups is None:
         param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else [{"params": _trainable(model)}]
@@ -56,7 +58,7 @@ def build_optimizer(
                 param_groups, lr=lr, momentum=optim_cfg.MOMENTUM, weight_decay=decay, alpha=optim_cfg.RMSPROP_ALPHA
             )
         case name:
-            raise ValueError(f"OPTIM.NAME is {name!r}, expected sgd, adam, amsgrad, adamw, radam or rmsprop.")
+            raise ValueError(f"OPTIM.NAME is {name!r}, expected one of: sgd, adam, amsgrad, adamw, radam, rmsprop.")
 
 
 def _trainable(model: nn.Module | Iterable[nn.Parameter]) -> list[nn.Parameter]:
@@ -71,7 +73,7 @@ def _staged_groups(model: nn.Module, optim_cfg: CN) -> list[dict]:
     if unknown or not optim_cfg.NEW_LAYERS:
         raise ValueError(
             f"OPTIM.NEW_LAYERS is {tuple(optim_cfg.NEW_LAYERS)}, expected some of: {', '.join(children) or 'none'}. "
-            "Set it, or leave OPTIM.STAGED_LR off."
+            "Set it, or set OPTIM.STAGED_LR to False."
         )
     new = {id(p) for name in optim_cfg.NEW_LAYERS for p in children[name].parameters()}
     trainable = _trainable(model)
@@ -82,7 +84,7 @@ def _staged_groups(model: nn.Module, optim_cfg: CN) -> list[dict]:
 
 
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: CN) -> LRScheduler:
-    """Builds the schedule that OPTIM describes; `step()` is called once per epoch, epoch 0's rate is set at once."""
+    """Builds the schedule that OPTIM describes and sets the rate of epoch 0; call `step()` after every epoch."""
     decay, warmup = _decay(optim_cfg), max(optim_cfg.WARMUP_EPOCH, 0)
 
     def rate(epoch: int, lr: float) -> float:
@@ -106,7 +108,7 @@ class ClosedFormLR(LRScheduler):
         return [self.rate(self.last_epoch, lr) for lr in self.base_lrs]
 
     def state_dict(self) -> dict:
-        """Returns all but the rate, a function that the config makes again and that cannot be saved."""
+        """Returns the state without `rate`, a function, which cannot be saved; the config makes it again."""
         return {name: value for name, value in super().state_dict().items() if name != "rate"}
 
 
@@ -128,4 +130,95 @@ def _decay(optim_cfg: CN) -> Callable[[int], float]:
         case "multi_step":
             return lambda epoch: gamma ** sum(milestone <= epoch for milestone in optim_cfg.STEPSIZE)
         case name:
-            raise ValueError(f"OPTIM.LR_SCHEDULER is {name!r}, expected cosine, single_step or multi_step.")
+            raise ValueError(f"OPTIM.LR_SCHEDULER is {name!r}, expected one of: cosine, single_step, multi_step.")
+
+
+class TrainedModels:
+    """Models by name, with their optimisers and schedules. One that has an optimiser is trained.
+
+    Args:
+        trainer: The method's name, for messages.
+
+    Attributes:
+        models, optims, scheds: By name; of a model that is not trained the latter two are None.
+    """
+
+    def __init__(self, trainer: str):
+        self.trainer = trainer
+        self.models: dict[str, nn.Module] = {}
+        self.optims: dict[str, torch.optim.Optimizer | None] = {}
+        self.scheds: dict[str, LRScheduler | None] = {}
+        self.unread_losses: list[tuple[str, Tensor]] = []  # when in the run, and the loss there
+        self.gradients_are_summed = False  # over all ranks
+
+    def register(self, name: str, model: nn.Module, optim=None, sched=None) -> None:
+        """Adds a model, or replaces it."""
+        self.models[name], self.optims[name], self.scheds[name] = model, optim, sched
+        if n_ranks() > 1 and optim is not None:
+            optim.register_step_pre_hook(self._require_summed)
+
+    def names(self, names: str | list[str] | None = None) -> list[str]:
+        """Returns `names` as a list, all registered names for None."""
+        return [names] if isinstance(names, str) else list(names or self.models)
+
+    def set_mode(self, mode: str, names: str | list[str] | None = None) -> None:
+        """Sets what is trained to train() or eval(); everything else stays in eval() always."""
+        for name in self.names(names):
+            self.models[name].train(mode == "train" and self.optims[name] is not None)
+
+    def lr(self, names: str | list[str] | None = None) -> float:
+        """Returns the learning rate in force."""
+        return self.optims[self.names(names)[0]].param_groups[0]["lr"]
+
+    def update_lr(self, names: str | list[str] | None = None) -> None:
+        """Steps the schedules."""
+        for name in self.names(names):
+            if self.scheds[name] is not None:
+                self.scheds[name].step()
+
+    def step(
+        self, loss: Tensor, names: str | list[str] | None, scaler: torch.amp.GradScaler, *, when: str, check: bool
+    ) -> None:
+        """Does one optimisation step.
+
+        Args:
+            loss: A scalar: this rank's part of the batch's loss, the sum over the ranks.
+            names: The models that are stepped; None: all.
+            scaler: Scales the loss where gradients are small in float16.
+            when: Where in the run, for messages.
+            check: Whether the losses are checked now; on a GPU every step would wait for it.
+
+        Raises:
+            FloatingPointError: If the loss is infinite or not a number, here or in a later `check_losses`.
+        """
+        optims = [self.optims[name] for name in self.names(names) if self.optims[name] is not None]
+        self.unread_losses.append((when, sum_over_ranks(loss.detach())))
+        if check:
+            self.check_losses()
+        for optim in optims:
+            optim.zero_grad()
+        scaler.scale(loss).backward()
+        sum_gradients(parameter for optim in optims for group in optim.param_groups for parameter in group["params"])
+        self.gradients_are_summed = True
+        for optim in optims:
+            scaler.step(optim)
+        scaler.update()
+        self.gradients_are_summed = False
+
+    def check_losses(self) -> None:
+        """Raises FloatingPointError if a loss since the last call is infinite or not a number, on any rank."""
+        unread, self.unread_losses = self.unread_losses, []
+        for when, loss in unread:
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"The loss is {loss.item()} in {when}. Lower OPTIM.LR, or use PREC fp32; what was saved before is "
+                    "as it was."
+                )
+
+    def _require_summed(self, *_) -> None:
+        """Raises before a step that would take the ranks apart."""
+        if not self.gradients_are_summed:
+            raise ValueError(
+                f"{self.trainer} steps its optimiser by itself on {n_ranks()} ranks. It has to call "
+                "model_backward_and_update, which adds up their gradients. Run it in one process, or change the method."
+            )

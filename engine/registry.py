@@ -1,4 +1,4 @@
-"""Names to classes: how a trainer, a data set or an evaluator is found by the name in the config."""
+"""Registries: the class of a trainer, a data set or an evaluator by its name in the config."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Registry:
 
     Args:
         name: What the entries are, in the singular; used in messages ("trainer").
-        contract: What an entry is called with and what it must return; read by whoever writes one.
+        contract: What an entry is called with and what it must return, for whoever writes one.
     """
 
     def __init__(self, name: str, contract: str):
@@ -36,8 +36,8 @@ class Registry:
         taken = self._entries.maps[0].get(key)
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise KeyError(
-                f"The {self.name} name {key} is taken by {taken.__module__}.{taken.__qualname__}, expected a name of "
-                f"its own for {cls.__module__}.{cls.__qualname__}. Rename the class."
+                f"The {self.name} name {key} is taken by {taken.__module__}.{taken.__qualname__}. Rename "
+                f"{cls.__module__}.{cls.__qualname__}."
             )
         self._entries[key] = cls
         return cls
@@ -46,15 +46,15 @@ class Registry:
         """Returns the class registered under `name`.
 
         Raises:
-            KeyError: If no entry has that name; the message lists the names and the nearest one.
+            KeyError: If there is none; the message lists the names and suggests the nearest.
         """
         if name not in self._entries:
             raise KeyError(self.unknown(name))
         return self._entries[name]
 
     def unknown(self, name: str) -> str:
-        """Returns the message for a name that is not registered."""
-        options = ", ".join(self.registered_names()) or "none registered: import the package that defines them"
+        """Returns the message for an unknown name."""
+        options = ", ".join(self.registered_names()) or "none registered; import the package that defines them"
         return f"The {self.name} is {name!r}, expected one of: {options}.{near_name(name, self._entries)}"
 
     def registered_names(self) -> list[str]:
@@ -63,7 +63,7 @@ class Registry:
 
     @contextmanager
     def overlay(self) -> Iterator[None]:
-        """Within it, names that were taken before are free again; what is registered is forgotten at its end."""
+        """Until the `with` block ends, every name is free again; what is registered in it is then forgotten."""
         self._entries = self._entries.new_child()
         try:
             yield
@@ -71,7 +71,7 @@ class Registry:
             self._entries = self._entries.parents
 
     def layers(self) -> list[Mapping[str, type]]:
-        """Returns name -> class as registered outside of any overlay, then the same for each overlay."""
+        """Returns name -> class: first what is registered outside any overlay, then for each overlay."""
         return self._entries.maps[::-1]
 
     def __contains__(self, name: str) -> bool:

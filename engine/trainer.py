@@ -1,32 +1,58 @@
-"""What a method is made of: its options, a data set, a model, and the loop that trains and tests it."""
+"""The training loop, and what a method is made of: its options, a data set, models, a step.
+
+train() -> for each epoch: run_epoch() -> for each batch: forward_backward(batch), which a method defines
+"""
 
 from __future__ import annotations
 
-from functools import cached_property
+import datetime
+import logging
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
+import torch
+from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from .data.datum import data_digests
-from .data.manager import DataManager
-from .distributed import n_ranks
-from .evaluator import build_evaluator
-from .loop import Loop
+from .checkpoint import Checkpointer, backbone_warning, load_pretrained_weights, save_checkpoint, saved_epoch
+from .data.manager import DataManager, check_splits
+from .data.samplers import batch_share, gather_batch
+from .device import pick_device, smaller_batches
+from .distributed import any_rank, gather_objects, is_first_rank, mean_over_ranks, n_ranks
+from .evaluator import build_evaluator, evaluate
+from .features.path import choose_path, is_plain
+from .features.reader import FeatureReader, ViewBatches
+from .interruption import Interrupted, finishing, is_asked, raise_if_asked
+from .log import Clock, ScalarWriter, StepLog, progress
+from .optim import TrainedModels
+from .random_state import random_state, restore_random_state
+from .resume import ResumeFile, ResumePoint, nothing_to_resume, restore
+
+logger = logging.getLogger(__name__)
 
 
-class TrainerX(Loop):
+class TrainerX:
     """A method on a data set: builds both, trains, validates and tests.
 
     A method is a subclass. It must define `build_model`, which calls `register_model` for what is trained;
     `forward_backward(batch)`, one optimisation step, which returns its losses by name; and
-    `model_inference(images)`, from (B, 3, H, W) to logits (B, C). The loop steps the schedules.
+    `model_inference(images)`, from (B, 3, H, W) to logits (B, C). In place of the latter it may define `image_tower`
+    and `classify_features`: then each image is encoded once and its feature is kept.
 
-    Class attributes:
-        not_in_identity: The method's keys that change how it computes, not what: another value is still the same run.
+    Attributes:
+        epoch, batch_idx: Those of the step, while training.
+        epochs_done: Of the model as it is; None of a checkpoint that does not say.
+        point: Where in the run the models stand; None while a step changes them.
+        warnings: What makes the results doubtful, a sentence each.
     """
 
-    not_in_identity: tuple[str, ...] = ()
+    loop_steps_schedules = True  # False for a method that steps them itself
+    not_in_identity: tuple[str, ...] = ()  # the method's keys that change how it computes, not what
+    ignored_on_load: tuple[str, ...] = ()  # state-dict entries that are saved for reference and never read back
+    precision: str | None = None  # in which the method computes, such as fp32; None where it does not say
+    epoch = batch_idx = num_batches = 0
+    features: FeatureReader | None = None
 
     @staticmethod
     def add_config(cfg: CN) -> None:
@@ -38,15 +64,221 @@ class TrainerX(Loop):
         return []
 
     def __init__(self, cfg: CN):
-        super().__init__(cfg)
+        self.cfg, self.output_dir = cfg, Path(cfg.OUTPUT_DIR)
+        self.device = pick_device(use_cuda=cfg.USE_CUDA)
+        self.trained = TrainedModels(cfg.TRAINER.NAME)
+        self.models, self.optims, self.scheds = self.trained.models, self.trained.optims, self.trained.scheds
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
+        self.checkpointer = Checkpointer(self.trained, ignored=self.ignored_on_load)
+        self.resume_file = ResumeFile(self.output_dir, every_s=cfg.TRAIN.RESUME_EVERY_S)
+        self.point: ResumePoint | None = None
+        self.resumed: ResumePoint | None = None  # what the first epoch begins with
+        self.start_epoch, self.max_epoch, self.epochs_done = 0, cfg.OPTIM.MAX_EPOCH, 0
+        self.best_result = -1.0  # on the validation items, in percent
+        self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
+        self.clock, self.writer = Clock(), ScalarWriter(None)
+        self.warnings: list[str] = []
+        self.results: dict[str, Any] = {}
+
         self.check_cfg(cfg)
         self.build_data_loader()
         self.check_splits()
         self.build_model()
         self.load_init_weights()
-        self.features = self.build_features()
+        self.decide_features()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
-        self.results: dict[str, Any] = {}  # of the last test
+
+    # The loop
+
+    def train(self) -> None:
+        """Trains from where it was interrupted, or from the start, to MAX_EPOCH; then tests."""
+        try:
+            self.before_train()
+            for self.epoch in range(self.start_epoch, self.max_epoch):
+                self.before_epoch()
+                self.point = None  # unless run_epoch sets it
+                self.run_epoch()
+                self.after_epoch()
+            self.after_train()
+        except Interrupted:
+            self.save_point()
+            logger.info("Interrupted%s", f" {self.point}" if self.point else "")
+            raise
+
+    def run_epoch(self) -> None:
+        """One pass over the training items, or over what an interrupted one has left of them."""
+        self.set_model_mode("train")
+        first, batches = self.begin_epoch()
+        if first < self.num_batches:
+            with finishing():  # a signal waits until a step is done
+                self.point = None  # the models change
+                for self.batch_idx, batch in enumerate(self.step_log.timed(batches, first), start=first):
+                    losses = self.forward_backward(batch)
+                    self.step_log.add(mean_over_ranks(losses, self.batch_share, self.device), self.trained.lr())
+                    self.save_if_due()
+                self.step_log.read()
+                if self.loop_steps_schedules:
+                    self.trained.update_lr()
+                self.point = self.point_after(self.epoch, self.num_batches)
+        self.epochs_done = self.epoch + 1
+
+    def after_epoch(self) -> None:
+        """Validates if the best model is wanted; saves."""
+        done, frequency = self.epochs_done, self.cfg.TRAIN.CHECKPOINT_FREQ
+        if self.cfg.TEST.FINAL_MODEL == "best_val":
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.save_model(done, val_result=result, is_best=True)
+                self.best_result = result
+        if done == self.max_epoch or (frequency > 0 and done % frequency == 0):
+            self.save_model(done, val_result=self.best_result)
+        self.point = self.point_after(done, 0)
+        if any_rank([self.resume_file.is_due()])[0]:
+            self.save_point()
+
+    def forward_backward(self, batch: dict) -> dict[str, float | Tensor]:
+        """Does one optimisation step on a batch and returns its losses by name."""
+        raise NotImplementedError
+
+    def model_backward_and_update(self, loss: Tensor, names: str | list[str] | None = None) -> None:
+        """Does one optimisation step on `loss` (a scalar, the mean over this rank's items), which must be finite."""
+        when, on_cpu = f"{self.when()}, at learning rate {self.trained.lr():.4e}", self.device.type == "cpu"
+        self.trained.step(loss * self.batch_share, names, self.scaler, when=when, check=on_cpu)
+
+    # What stands around the steps
+
+    def before_train(self) -> None:
+        """Resumes if OUTPUT_DIR, or else RESUME, holds a state to go on from."""
+        for folder in filter(None, (self.output_dir, self.cfg.RESUME)):
+            if self.point is None:
+                self.start_epoch = self.epochs_done = self.resume_model_if_exist(folder)
+        if self.cfg.RESUME and self.point is None:
+            raise nothing_to_resume(self.cfg.RESUME, list(self.models))
+        if self.cfg.RESUME and self.start_epoch == self.max_epoch:
+            self.save_model(self.start_epoch, val_result=self.best_result)  # for tests that look for it here
+        if self.cfg.INPUT.VIEWS:
+            n_views = min(self.cfg.INPUT.VIEWS, self.max_epoch)
+            self.train_loader_x = ViewBatches(self.features, self.train_loader_x, n_views)
+        self.num_batches, self.batch_share = len(self.train_loader_x), batch_share(self.train_loader_x)
+        if is_first_rank():
+            step = self.start_epoch * self.num_batches + (self.resumed.batch if self.resumed else 0)
+            self.writer = ScalarWriter(self.output_dir / "tensorboard", purge_step=step)
+        self.clock.start()
+
+    def before_epoch(self) -> None:
+        """Draws the epoch's order and augmentations."""
+        self.dm.set_epoch(self.epoch)
+
+    def begin_epoch(self) -> tuple[int, Iterator[dict]]:
+        """Returns the number of the epoch's first batch that is left, and the batches from it on."""
+        resumed, self.resumed = self.resumed, None
+        first = resumed.batch if resumed else 0
+        if first:
+            self.dm.set_epoch(self.epoch, first)
+        else:
+            self.point = self.point_after(self.epoch, 0)
+        batches = iter(self.train_loader_x)
+        if first:
+            restore_random_state(resumed.random)  # what comes before may have drawn, now a second time
+            self.point = self.point_after(self.epoch, first)
+        position = {"epoch": self.epoch, "max_epoch": self.max_epoch, "n_batches": self.num_batches}
+        self.step_log = StepLog(self.writer, self.trained.check_losses, self.cfg.TRAIN.PRINT_FREQ, **position)
+        return first, batches
+
+    def save_if_due(self) -> None:
+        """Between two steps, saves the run's state if it is time, or if somebody asks the run to end; then it ends."""
+        if self.batch_idx + 1 == self.num_batches:
+            return  # the epoch's end does it
+        loader = self.train_loader_x
+        if not (loader is self.dm.train_loader_x or isinstance(loader, ViewBatches)):
+            raise_if_asked()  # with a loader of the method's own the epoch is begun again
+        elif any_rank([is_asked() or self.resume_file.is_due()])[0]:
+            self.step_log.read()
+            self.point = self.point_after(self.epoch, self.batch_idx + 1)
+            self.save_point()
+            raise_if_asked()
+            self.point = None
+
+    def after_train(self) -> None:
+        """Tests the final model."""
+        logger.info("Finish training")
+        self.point = None  # the last checkpoint has it
+        self.results = {}  # not those of the last validation
+        if not self.cfg.TEST.NO_TEST:
+            best = self.cfg.TEST.FINAL_MODEL == "best_val"
+            logger.info("Deploy the %s", "model with the best val performance" if best else "last-step model")
+            if best:
+                self.load_model(self.output_dir)
+            self.test()
+        logger.info("Elapsed: %s", datetime.timedelta(seconds=round(self.clock.times()["time_s"])))
+        self.writer.close()
+
+    # Testing
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluates on a split (TEST.SPLIT by default) and returns the main result, in percent."""
+        split = split or self.cfg.TEST.SPLIT
+        self.set_model_mode("eval")
+        logger.info("Evaluate on the *%s* set", split)
+        with self.clock.testing():
+            self.results = evaluate(self.evaluator, self.predictions(split))
+        step = (self.epochs_done or 0) * self.num_batches
+        for name, value in self.results.items():
+            self.writer.add_scalar(f"{split}/{name}", value, step)
+        return next(iter(self.results.values()))
+
+    def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the logits (B, C) and labels (B,) of a split's batches, from kept features where it can."""
+        loader = self.val_loader if split == "val" else self.test_loader
+        if self.uses_features and is_plain(loader.dataset):
+            yield from self.features.predictions(loader, self.classify_features, split)
+            return
+        for i, batch in enumerate(progress(loader, split)):
+            images, labels = self.parse_batch_test(batch)
+            yield gather_batch(loader, i, self.model_inference(images), labels)
+
+    def model_inference(self, images: Tensor) -> Tensor:
+        """Returns the logits (B, C) of images (B, 3, H, W)."""
+        return self.classify_features(self.encode_images(images))
+
+    def image_tower(self) -> nn.Module | None:
+        """Returns the frozen module that alone decides the features of images; None where a method has none."""
+        return None
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Returns the image tower's features (B, E) float32 of images (B, 3, H, W). No method redefines it."""
+        return self.image_tower()(images).float()
+
+    def classify_features(self, features: Tensor) -> Tensor:
+        """Returns the logits (B, C) of the images with these features (B, E)."""
+        raise NotImplementedError
+
+    def decide_features(self) -> None:
+        """Decides whether tests see kept features of images or their pixels, and says which and why."""
+        n_views = self.cfg.INPUT.VIEWS
+        why = choose_path(type(self), TrainerX, self.image_tower(), self.train_loader_x, n_views=n_views)
+        self.uses_features = not why
+        logger.info("Images: %s", f"read as pixels, since {why}" if why else "encoded once, their features are kept")
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether tests see kept features of images, or their pixels; a method may set it."""
+        return self.features is not None
+
+    @uses_features.setter
+    def uses_features(self, value: bool) -> None:
+        if value and self.image_tower() is None:
+            raise ValueError(f"{type(self).__name__} has no image_tower, so there are no features to keep.")
+        self.features = FeatureReader(self.cfg, self.image_tower(), self.encode_images) if value else None
+
+    def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""
+        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
+
+    parse_batch_train = parse_batch_test
+
+    # What it is made of
 
     def check_cfg(self, cfg: CN) -> None:
         """Raises what is wrong with `cfg` and cannot be seen before the trainer is built."""
@@ -60,59 +292,109 @@ class TrainerX(Loop):
 
     def check_splits(self) -> None:
         """Raises what the config asks for and the data set does not have, before any work is done."""
-        splits = {"val": self.val_loader, "test": self.test_loader}
-        name, wanted = self.cfg.DATASET.NAME, self.cfg.TEST.SPLIT
-        if not self.cfg.TEST.NO_TEST and splits[wanted] is None:
-            raise ValueError(f"TEST.SPLIT is {wanted}, expected a split that {name} has. Set TEST.SPLIT.")
-        if not self.cfg.TEST.NO_TEST:
-            self.check_ranks(splits[wanted], wanted)
-        if self.cfg.RUN.EVAL_ONLY:
-            return
-        if self.train_loader_x is None:
-            raise ValueError(
-                f"The data set {name} has no training items, expected some. It is for testing: give --eval-only with "
-                "--model-dir."
-            )
-        if self.cfg.TEST.FINAL_MODEL == "best_val" and self.val_loader is None:
-            raise ValueError(
-                f"TEST.FINAL_MODEL is best_val, expected last_step: the data set {name} has no validation items."
-            )
-        self.check_ranks(self.train_loader_x, "training")
-
-    def check_ranks(self, loader: DataLoader, split: str) -> None:
-        """Raises if there are more ranks than items."""
-        if n_ranks() > 1 and n_ranks() > len(loader.dataset):
-            raise ValueError(
-                f"The number of ranks is {n_ranks()}, expected at most {len(loader.dataset)}, the {split} items of "
-                f"{self.cfg.DATASET.NAME}. Lower torchrun's --nproc_per_node or --nnodes."
-            )
+        check_splits(self.cfg, train=self.train_loader_x, val=self.val_loader, test=self.test_loader)
 
     def build_model(self) -> None:
         """Builds the model and registers its trained part."""
         raise NotImplementedError
 
-    def half_at_once(self) -> dict[str, int]:
-        """Returns the keys that decide how much is computed at once, with half of what is, best first."""
-        loader = self.cfg.DATALOADER
-        sizes = {"DATALOADER.TEST.BATCH_SIZE": loader.TEST.BATCH_SIZE}
-        if not self.cfg.RUN.EVAL_ONLY:
-            sizes["DATALOADER.TRAIN_X.BATCH_SIZE"] = loader.TRAIN_X.BATCH_SIZE
-        return {key: size // 2 for key, size in sizes.items() if size > 1}
+    def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
+        """Makes `model` one that is saved and loaded under `name`, and trained if it has an optimiser."""
+        self.trained.register(name, model, optim, sched)
 
-    @cached_property
-    def data_sha256(self) -> dict[str, str]:
-        """The digests of the items that the run learns and chooses from."""
-        chooses = self.cfg.TEST.FINAL_MODEL == "best_val"
-        return data_digests(self.dm.dataset, ["train", "val"] if chooses else ["train"])
+    def load_init_weights(self) -> None:
+        """Starts every model from MODEL.INIT_WEIGHTS, if it is set."""
+        for model in self.models.values() if self.cfg.MODEL.INIT_WEIGHTS else ():
+            load_pretrained_weights(model, self.cfg.MODEL.INIT_WEIGHTS, ignored=self.ignored_on_load)
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """Sets what is trained to train() or eval(); everything else stays in eval() always."""
+        self.trained.set_mode(mode, names)
+
+    def smaller_settings(self) -> dict[str, int]:
+        """Returns the keys that decide how much is computed at once, with half of what is, best first."""
+        return smaller_batches(self.cfg)
 
     def result_fields(self) -> dict[str, Any]:
         """Returns the method's own entries of results.json."""
         return {}
 
+    def backbone_fields(self) -> dict[str, Any]:
+        """Returns a checkpoint's entries "backbone" and "weights_sha256", where the method knows them."""
+        return {}
+
+    # Saving and loading
+
+    def save_model(self, epoch: int, *, val_result: float | None = None, is_best: bool = False) -> None:
+        """Saves every model after `epoch` epochs."""
+        self.trained.check_losses()
+        for name in self.models:
+            save_checkpoint(self.checkpoint(name, epoch, val_result), self.output_dir / name, is_best=is_best)
+
+    def checkpoint(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
+        """Returns what is saved of a model after `epoch` epochs."""
+        own = self.checkpointer.entries(name, self.when())
+        random = gather_objects(random_state())
+        return {**own, "epoch": epoch, "val_result": val_result, "random": random, **self.common_entries()}
+
+    def save_point(self) -> None:
+        """Saves the run's state, where the models stand, once."""
+        self.resume_file.save(self.point, self.state)
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a resume file holds, besides the point."""
+        self.trained.check_losses()
+        return {"models": self.checkpointer.learned_entries(self.when()), **self.common_entries()}
+
+    def common_entries(self) -> dict[str, Any]:
+        """Returns the entries that the checkpoints of all models have in common."""
+        return {"scaler": self.scaler.state_dict(), **self.clock.times(), **self.checkpoint_fields()}
+
     def checkpoint_fields(self) -> dict[str, Any]:
+        """Returns what a checkpoint says of itself; a method may add to it."""
         return {
             "trainer": self.cfg.TRAINER.NAME,
             "classnames": list(self.dm.dataset.classnames),
-            "data_sha256": self.data_sha256,
+            "data_sha256": self.dm.learned_from,
             **self.backbone_fields(),
         }
+
+    def when(self) -> str:
+        """Returns the words for the step."""
+        return f"epoch {self.epoch + 1}, batch {self.batch_idx + 1}"
+
+    def point_after(self, epoch: int, batch: int) -> ResumePoint:
+        """Returns where the models stand after so many epochs and so many batches of the next one."""
+        return ResumePoint(epoch, batch, self.best_result, random_state())
+
+    def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
+        """Loads every model from a run's folder, see `load_checkpoint`; "" loads nothing, None the best epoch."""
+        if self.models and not directory:
+            logger.info("No --model-dir is given: the model is evaluated as it starts")
+        for name in self.models if directory else ():
+            path, checkpoint = self.checkpointer.read(directory, name, epoch)
+            try:
+                self.before_load(name, checkpoint)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            self.checkpointer.load(name, checkpoint, path)
+            self.warnings += filter(None, [backbone_warning(checkpoint, self.backbone_fields(), path)])
+            self.epochs_done = saved_epoch(checkpoint, path)
+            logger.info("Load %s (epoch %s)", path, self.epochs_done)
+
+    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Adapts the model `name` to a checkpoint that is going to be loaded into it, or the other way round."""
+
+    def resume_model_if_exist(self, directory: str | Path) -> int:
+        """Restores the newest state in `directory`, see engine/resume.py; returns how many epochs it is after."""
+        inputs = {**self.checkpoint_fields(), "dataset": self.cfg.DATASET.NAME}
+        state = restore(Path(directory), self.output_dir, self.checkpointer, self.scaler, inputs)
+        if state is None:
+            return 0
+        self.clock.restore(state)
+        self.best_result = state["val_result"]
+        self.point = self.resumed = self.point_after(state["epoch"], state["batch"])
+        if Path(directory) == self.output_dir:
+            self.resume_file.saved = self.point
+        logger.info("Resume %s from %s", self.point, directory)
+        return state["epoch"]

@@ -1,21 +1,20 @@
-# Sourced by every experiment's script: where things are; `train`, which runs train.py once and remembers failures;
-# which model a test loads.
+# Sourced by every experiment's script: the settings, `train` (calls train.py once) and `evaluate` (tests a trained run).
 #
 # Environment:
-#   DATA     folder that holds the data sets' folders; unset: the data set's default (`shapes`: data/)
-#   SEEDS    seeds, one run each (default: "1 2 3")
+#   DATA     folder of the data sets' folders; unset: the data set's default (`shapes`: data/)
+#   SEEDS    the seeds; one run for each (default: "1 2 3")
 #   OUTPUT   folder of all runs (default: output)
-#   PLUGIN   a trainer or data set that is not ours: a .py file, or a module; PLUGIN_CONFIG: the YAML of its options
+#   PLUGIN   a trainer or data set of your own: a .py file or a module; PLUGIN_CONFIG: the YAML of its options
 #   DRY_RUN  1: print the commands instead of running them
-#   PYTHON   the interpreter (default: .venv/bin/python where it is there, else python3)
-# DATA, OUTPUT and these files are relative to the caller's folder; all else is relative to the repository's root.
-# A run that is done already says so and costs seconds; an unfinished one goes on where it was.
-# Ctrl-C and SIGTERM end the run that goes, which saves where it stands, and then the script, with 130 or 143.
+#   PYTHON   the interpreter (default: .venv/bin/python if it exists, else python3)
+# DATA, OUTPUT and the PLUGIN files are relative to the caller's folder, everything else to the repository's root.
+# Finished runs are skipped, which takes seconds. Unfinished runs are resumed.
+# Ctrl-C and SIGTERM stop the current run, which saves its state, and then the script, with exit code 130 or 143.
 # shellcheck shell=bash
 
 set -euo pipefail
 
-# absolute PATH: prints it as a path that does not depend on the current folder.
+# absolute PATH: prints the absolute path.
 absolute() {
   if [[ $1 == [/~]* ]]; then echo "$1"; else echo "$PWD/$1"; fi
 }
@@ -33,15 +32,15 @@ if [[ -z ${PYTHON:-} ]]; then
 fi
 FAILED=()
 CHILD=            # the process that `run` waits for
-N_HEARD=0 SIGNAL= # how many signals came, and the exit code after the last one
+N_HEARD=0 SIGNAL= # number of signals so far, and the exit code of the last one
 trap 'interrupted INT 130' INT
 trap 'interrupted TERM 143' TERM
 
-# usage COUNT ARGUMENTS...: ends the script with its header as help, unless there are COUNT arguments and then pairs.
+# usage COUNT ARGUMENTS...: ends the script with its header as help unless it has COUNT arguments and then pairs.
 usage() {
-  local count=$1 given=$(($# - 1))
-  if ((given >= count && (given - count) % 2 == 0)); then return; fi
-  wrong_call "there are $given arguments, expected $count and then KEY VALUE pairs."
+  local count=$1 found=$(($# - 1))
+  if ((found >= count && (found - count) % 2 == 0)); then return; fi
+  wrong_call "there are $found arguments, expected $count and then KEY VALUE pairs."
 }
 
 # wrong_call MESSAGE: ends the script with its header as help.
@@ -58,14 +57,14 @@ fail() {
 
 if [[ ! $SEEDS =~ ^[-0-9[:space:]]+$ ]]; then fail "SEEDS is $SEEDS, expected whole numbers such as SEEDS=\"1 2 3\"."; fi
 
-# interrupted NAME CODE: passes a signal on to what runs, which ends the script when it has ended.
+# interrupted NAME CODE: passes the signal on to the current run; the script ends when that has ended.
 interrupted() {
   N_HEARD=$((N_HEARD + 1)) SIGNAL=$2
   if [[ -z $CHILD ]]; then exit "$SIGNAL"; fi
   kill -s "$1" "$CHILD" 2>/dev/null || true
 }
 
-# run COMMAND...: runs it beside the script, since bash hears no signal while it waits for what runs in it.
+# run COMMAND...: runs it in the background and waits: bash handles no signal while a command runs in the foreground.
 run() {
   local code n_heard
   "$@" &
@@ -73,7 +72,7 @@ run() {
   while true; do
     n_heard=$N_HEARD code=0
     wait "$CHILD" || code=$?
-    if ((n_heard == N_HEARD)); then break; fi # else the wait has ended, and not what is waited for
+    if ((n_heard == N_HEARD)); then break; fi # else a signal ended the wait, not the command
   done
   CHILD=
   if [[ -n $SIGNAL ]]; then exit "$SIGNAL"; fi
@@ -81,7 +80,7 @@ run() {
   return "$code"
 }
 
-# train FOLDER ARGUMENTS...: one call of train.py whose run lies in FOLDER.
+# train FOLDER ARGUMENTS...: calls train.py once, with FOLDER as the run folder; remembers a failure.
 train() {
   local folder=$1
   shift
@@ -95,28 +94,28 @@ train() {
   fi
   if run "${command[@]}"; then return; fi
   FAILED+=("$folder")
-  # It failed before it started, so what is wrong is not the seed: the others would fail alike.
+  # It failed before the run started: another seed would fail in the same way.
   if [[ ! -f $folder/config.yaml ]]; then finish; fi
 }
 
-# needs_run FOLDER COMMAND: fails unless FOLDER holds a trained run, and names the COMMAND that trains it.
+# needs_run FOLDER COMMAND: fails unless FOLDER holds a finished run; the message names the COMMAND that trains it.
 needs_run() {
   local folder=$1 problem="does not exist" environment=${DATA:+DATA=$(printf '%q' "$DATA") }
   if [[ ${DRY_RUN:-0} == 1 || -f $folder/results.json ]]; then return; fi # a dry run shows the command anyway
   if [[ -f $folder/config.yaml ]]; then
     problem="was begun and is not finished"
   elif compgen -G "$folder/*/model*.pth.tar*" >/dev/null; then
-    return # the original's runs: checkpoints without config.yaml and results.json
+    return # a run of the original code: checkpoints without config.yaml and results.json
   fi
   environment+=${PLUGIN:+PLUGIN=$(printf '%q' "$PLUGIN") }
   environment+=${PLUGIN_CONFIG:+PLUGIN_CONFIG=$(printf '%q' "$PLUGIN_CONFIG") }
   if [[ $OUTPUT != output ]]; then environment+="OUTPUT=$(printf '%q' "$OUTPUT") "; fi
-  echo "Error: The run $folder $problem, expected a finished one to test. Train it first: $environment$2" >&2
+  echo "Error: The run $folder $problem. Train it first: $environment$2" >&2
   FAILED+=("$folder")
   return 1
 }
 
-# evaluate FOLDER MODEL PAIRS...: tests the run in MODEL, of TRAINER with CFG and SEED, on DATASET.
+# evaluate FOLDER MODEL PAIRS...: tests the run in MODEL (of TRAINER, CFG, SEED) on DATASET; FOLDER is the run folder.
 evaluate() {
   local folder=$1 model=$2 epoch
   shift 2
@@ -132,15 +131,15 @@ evaluate() {
     "$@"
 }
 
-# last_epoch FOLDER: prints the epoch to load from FOLDER, where TRAINER is or will be trained with CFG.
+# last_epoch FOLDER: prints the epoch to load from FOLDER: the MAX_EPOCH of its run, or of CFG if it has none yet.
 last_epoch() {
   local yaml=$1/config.yaml
-  if [[ $TRAINER == LinearProbe ]]; then return; fi # it saves its best model only
+  if [[ $TRAINER == LinearProbe ]]; then return; fi # it has only one model
   if [[ ! -f $yaml ]]; then yaml=configs/trainers/$TRAINER/$CFG.yaml; fi
   if [[ -f $yaml ]]; then max_epoch "$yaml"; fi
 }
 
-# max_epoch YAML: prints the MAX_EPOCH of a config, or of the one that it is based on.
+# max_epoch YAML: prints the MAX_EPOCH of a config, or of its _BASE_.
 max_epoch() {
   local epoch base
   epoch=$(sed -n 's/^ *MAX_EPOCH: *\([0-9]*\).*/\1/p' "$1")
@@ -148,7 +147,7 @@ max_epoch() {
   if [[ -z $epoch && -n $base ]]; then max_epoch "$(dirname "$1")/$base"; else echo "$epoch"; fi
 }
 
-# finish: the last line of a script; says which runs failed, and fails if one did.
+# finish: the last line of a script; lists the runs that failed, and fails if there are any.
 finish() {
   if ((${#FAILED[@]} == 0)); then return; fi
   printf 'Failed: %s\n' "${FAILED[@]}" >&2

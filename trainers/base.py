@@ -15,7 +15,6 @@ from clip.clip import load, weights_sha256
 from clip.model import CLIP, convert_weights
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.distributed import first_on_machine
-from engine.features.reader import FeatureReader
 from engine.process_cache import common_tensors, shared
 from engine.registry import near_name
 
@@ -75,8 +74,8 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     resolution = clip_model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
         raise ValueError(
-            f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, expected ({resolution}, {resolution}), the resolution of {name}. "
-            "Set INPUT.SIZE in the trainer's YAML or at the end of the command."
+            f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the resolution of {name} is ({resolution}, {resolution}). Set "
+            "INPUT.SIZE in the trainer's YAML or at the end of the command."
         )
     return clip_model
 
@@ -91,7 +90,7 @@ def frozen_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
 
 
 class TextEncoder(nn.Module):
-    """Embedded prompts to text features by the plain computation: all L places of every prompt.
+    """Embedded prompts to text features by the plain computation: all L positions of every prompt.
 
     For methods whose prompts share nothing. What CoOp and CoCoOp share is left out, exactly, by clip.prompts.
     """
@@ -156,7 +155,7 @@ class PromptTrainer(TrainerX):
     def config_errors(cls, cfg: CN) -> list[str]:
         if "PREC" not in cfg.TRAINER.get(cls.node, {}):
             key = f"TRAINER.{cls.node or 'NODE'}.PREC"
-            return [f"{cls.__name__} has no key {key}, expected one. Define `node`, and the key in `add_config`."]
+            return [f"{cls.__name__} declares no key {key}. Define `node`, and the key in `add_config`."]
         return option_errors(cfg, {f"TRAINER.{cls.node}.PREC": PRECISIONS})
 
     def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> nn.Module:
@@ -188,16 +187,16 @@ class PromptTrainer(TrainerX):
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
 
     def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
-        """Registers as TrainerBase does, but nothing of the loaded CLIP.
+        """Registers a model, but nothing of the loaded CLIP.
 
         Raises:
             ValueError: If a tensor of the model is also CLIP's.
         """
         if None not in (self.clip_model, model) and (names := common_tensors(self.clip_model, model)):
             raise ValueError(
-                f"{self.cfg.TRAINER.NAME}'s {name} holds {names[0]} of the loaded CLIP ({len(names)} tensor(s)), "
-                "expected none of it: other runs of the process use it too. Clone the tensor, or let prompted_clip "
-                "start with clip_model = copy.deepcopy(clip_model)."
+                f"{self.cfg.TRAINER.NAME}'s {name} holds {names[0]} of the loaded CLIP ({len(names)} tensor(s)), which "
+                "other runs of the process use too. Clone the tensor, or let prompted_clip start with clip_model = "
+                "copy.deepcopy(clip_model)."
             )
         super().register_model(name, model, optim, sched)
 
@@ -217,13 +216,13 @@ class PromptTrainer(TrainerX):
         """Returns the loss, the mean over a batch's logits (B, C) and labels (B,); a method may have its own."""
         return F.cross_entropy(logits, labels)
 
-    def build_features(self) -> FeatureReader | None:
+    def decide_features(self) -> None:
         if self.image_tower() not in (None, getattr(self.model, "image_encoder", None)):
             raise ValueError(
-                f"{self.cfg.TRAINER.NAME}'s image_tower is not its model's image_encoder, expected the same: training "
-                "goes through the model. Set image_encoder in prompted_clip, and leave image_tower as it is."
+                f"{self.cfg.TRAINER.NAME}'s image_tower is not its model's image_encoder, but training goes through "
+                "the model. Set image_encoder in prompted_clip, and leave image_tower as it is."
             )
-        return super().build_features()
+        super().decide_features()
 
     def image_tower(self) -> nn.Module | None:
         is_classified_by_feature = getattr(type(self.model), "forward", None) is PromptedCLIP.forward

@@ -9,8 +9,8 @@ Paper: Conditional Prompt Learning for Vision-Language Models, Zhou, Yang, Loy, 
 
 Run:   bash scripts/cocoop/base2new_train.sh caltech101 1
        bash scripts/cocoop/base2new_test.sh caltech101 1
-Cost:  the text tower once for every image, forward and backward: B (M + own tokens of C classes) places instead of
-       77 B C (clip/prompts.py), in testing too. CHUNK_ROWS bounds the memory, at the price of a second forward pass.
+Cost:  the text tower once for every image, forward and backward: B (M + own tokens of C classes) positions instead
+       of 77 B C (clip/prompts.py), in testing too. CHUNK_ROWS bounds the memory, at the price of a second forward pass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from yacs.config import CfgNode as CN
 from clip.model import CLIP
 from engine import TRAINER_REGISTRY
 
-from .context import ContextCLIP, ContextLearner, ContextTrainer
+from .base import PromptedCLIP
+from .context import ContextLearner, ContextTrainer, build_prompt_encoder
 
 REDUCTION = 16  # the Meta-Net's bottleneck
 
@@ -59,8 +60,12 @@ class PromptLearner(ContextLearner):
         return torch.stack([self.embed(context) for context in self.contexts(image_features)])
 
 
-class CustomCLIP(ContextCLIP):
-    """CLIP with prompts for each image."""
+class CustomCLIP(PromptedCLIP):
+    """CLIP with prompts for each image. `options` are those of `build_prompt_encoder`."""
+
+    def __init__(self, clip_model: CLIP, prompt_learner: PromptLearner, **options):
+        super().__init__(clip_model, prompt_learner)
+        self.encode_prompts = build_prompt_encoder(clip_model, prompt_learner, **options)
 
     def classify(self, features: Tensor) -> Tensor:
         """Classifies images by their features (B, E), float32: (B, C) logits, float16 under autocast."""

@@ -1,4 +1,4 @@
-"""Learned context vectors: their start, the prompts they stand in, the CLIP around them and how it is trained."""
+"""Learned context vectors: their start, the prompts they stand in, how these are encoded and trained."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from yacs.config import CfgNode as CN
 
 from clip.clip import tokenize
 from clip.model import CLIP
-from clip.prompt_layout import lay_out
+from clip.prompt_layout import PromptLayout, lay_out
 from clip.prompts import PromptEncoder
-from engine.distributed import n_ranks
+from engine.distributed import gather_rows, n_ranks, share
 
-from .base import PromptedCLIP, PromptTrainer
+from .base import PromptTrainer
 from .learned_rows import take_learned
-from .sharded_prompts import ShardedPromptEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -80,24 +79,47 @@ class ContextLearner(nn.Module):
         return columns.gather(1, order[..., None].expand_as(columns))
 
 
-class ContextCLIP(PromptedCLIP):
-    """CLIP whose text features are those of prompts with a learned context.
+class ShardedPromptEncoder(PromptEncoder):
+    """A PromptEncoder of this rank's classes; the features of the others come, with gradients, from the other ranks.
+
+    Args:
+        clip_model, layout, class_specific, chunk_rows: See PromptEncoder; the prompts are those of all C classes.
+
+    Raises:
+        ValueError: If there are fewer classes than ranks.
+    """
+
+    def __init__(self, clip_model: CLIP, layout: PromptLayout, *, class_specific: bool = False, chunk_rows: int = 0):
+        n_classes = len(layout.tokens)
+        if n_classes < n_ranks():
+            raise ValueError(
+                f"TRAINER.COOP.SHARD_CLASSES is True, but {n_classes} classes cannot be shared out among {n_ranks()} "
+                "ranks. Leave it out, or start fewer."
+            )
+        own = share(n_classes)
+        super().__init__(clip_model, layout.of_classes(own), class_specific=class_specific, chunk_rows=chunk_rows)
+        self.n_classes, self.own = n_classes, own
+
+    def forward(self, ctx: Tensor) -> Tensor:
+        """Encodes the prompts: one context (M, D), or (C, M, D) if class-specific -> (C, E) float32, not normalised."""
+        own = super().forward(ctx[self.own] if self.class_specific else ctx)
+        return gather_rows(own.float(), self.n_classes)  # float32: gradients of all ranks are summed
+
+
+def build_prompt_encoder(
+    clip_model: CLIP, prompt_learner: ContextLearner, *, chunk_rows: int = 0, shard_classes: bool = False
+) -> PromptEncoder:
+    """Builds what encodes the prompts of a ContextLearner.
 
     Args:
         clip_model: The frozen CLIP.
-        prompt_learner: What is trained.
+        prompt_learner: Has the prompts.
         chunk_rows: Rows of the text tower at once, see PromptEncoder.
-        shard_classes: Whether the ranks of a run share the classes out among them, see ShardedPromptEncoder.
+        shard_classes: Whether the ranks of a run share the classes out among them.
     """
-
-    def __init__(
-        self, clip_model: CLIP, prompt_learner: ContextLearner, *, chunk_rows: int = 0, shard_classes: bool = False
-    ):
-        super().__init__(clip_model, prompt_learner)
-        encoder = ShardedPromptEncoder if shard_classes and n_ranks() > 1 else PromptEncoder
-        self.encode_prompts = encoder(
-            clip_model, prompt_learner.layout, class_specific=prompt_learner.class_specific, chunk_rows=chunk_rows
-        )
+    encoder = ShardedPromptEncoder if shard_classes and n_ranks() > 1 else PromptEncoder
+    class_specific = prompt_learner.class_specific
+    return encoder(clip_model, prompt_learner.layout, class_specific=class_specific, chunk_rows=chunk_rows)
 
 
 class ContextTrainer(PromptTrainer):
@@ -108,11 +130,11 @@ class ContextTrainer(PromptTrainer):
         node, errors = cfg.TRAINER[cls.node], super().config_errors(cfg)
         key = f"TRAINER.{cls.node}"
         if node.CTX_INIT and not node.CTX_INIT.replace("_", " ").strip():
-            errors.append(f"{key}.CTX_INIT is {node.CTX_INIT!r}, expected words, or nothing for a random start.")
+            errors.append(f"{key}.CTX_INIT is {node.CTX_INIT!r}. Give words, or nothing for a random start.")
         if node.N_CTX < 1:
-            errors.append(f"{key}.N_CTX is {node.N_CTX}, expected at least 1.")
+            errors.append(f"{key}.N_CTX is {node.N_CTX}; it must be at least 1.")
         if node.CHUNK_ROWS < 0:
-            errors.append(f"{key}.CHUNK_ROWS is {node.CHUNK_ROWS}, expected 0 (all at once) or more.")
+            errors.append(f"{key}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
         return errors
 
     def start_options(self, **changes) -> dict[str, Any]:
@@ -142,14 +164,14 @@ class ContextTrainer(PromptTrainer):
         found, own = state_dict.get("token_suffix"), self.model.prompt_learner.token_suffix.float().cpu()
         if found is not None and found.shape == own.shape and (found.float() - own).norm() > 0.01 * own.norm():
             raise ValueError(
-                "The checkpoint's `token_suffix` is that of other classes, expected the data set's: a context for each "
-                "class knows no other class. Test it on the classes it was trained on, or train with CSC False."
+                "The checkpoint's `token_suffix` is that of other classes, and a context for each class knows no "
+                "other. Test it on the classes it was trained on, or train with CSC False."
             )
 
-    def half_at_once(self) -> dict[str, int]:
+    def smaller_settings(self) -> dict[str, int]:
         key, encoder = f"TRAINER.{self.node}.CHUNK_ROWS", self.model.encode_prompts
         n_rows = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows)
-        return {key: n_rows // 2, **super().half_at_once()}  # the first changes no result
+        return {key: n_rows // 2, **super().smaller_settings()}  # the first changes no result
 
     def result_fields(self) -> dict[str, Any]:
         return {**super().result_fields(), "n_ctx": self.model.prompt_learner.n_ctx}

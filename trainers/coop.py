@@ -23,8 +23,8 @@ from clip.prompt_layout import POSITIONS
 from engine import TRAINER_REGISTRY
 from engine.text import shorten
 
-from .base import TextEncoder, load_clip_to_cpu, option_errors  # noqa: F401  the original's files import them from here
-from .context import ContextCLIP, ContextLearner, ContextTrainer
+from .base import PromptedCLIP, TextEncoder, load_clip_to_cpu, option_errors  # noqa: F401  the original's files do so
+from .context import ContextLearner, ContextTrainer, build_prompt_encoder
 
 
 class PromptLearner(ContextLearner):
@@ -35,8 +35,12 @@ class PromptLearner(ContextLearner):
         return self.embed(self.ctx)
 
 
-class CustomCLIP(ContextCLIP):
-    """CLIP with one set of prompts for all images."""
+class CustomCLIP(PromptedCLIP):
+    """CLIP with one set of prompts for all images. `options` are those of `build_prompt_encoder`."""
+
+    def __init__(self, clip_model: CLIP, prompt_learner: PromptLearner, **options):
+        super().__init__(clip_model, prompt_learner)
+        self.encode_prompts = build_prompt_encoder(clip_model, prompt_learner, **options)
 
     def text_features(self) -> Tensor:
         """Returns the features of all classes, (C, E) float32, normalised."""
@@ -94,8 +98,8 @@ class CoOp(ContextTrainer):
         own = self.cfg.TRAINER.COOP.CLASS_TOKEN_POSITION
         if (learned := checkpoint.get("class_token_position", own)) != own:
             raise ValueError(
-                f"TRAINER.COOP.CLASS_TOKEN_POSITION is {own}, expected {shorten(learned)}, where the class token stood "
-                "when the checkpoint's context was learned. Set it so."
+                f"TRAINER.COOP.CLASS_TOKEN_POSITION is {own}, but the class token stood at {shorten(learned)} when the "
+                "checkpoint's context was learned. Set it so."
             )
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ def take_learned(values: dict[str, Tensor], learned: list[str] | None, dataset: 
     for name, value in values.items():
         if value.shape[:1] != (len(learned),):
             raise ValueError(
-                f"The checkpoint's `{printable(name)}` is {tuple(value.shape)}, expected a row for each of its "
+                f"The checkpoint's `{printable(name)}` is {tuple(value.shape)}, which is not a row for each of its "
                 f"{len(learned)} `classnames`. Name another checkpoint."
             )
     return {name: value[rows] for name, value in values.items()}
@@ -46,8 +46,8 @@ def learned_rows(learned: list[str] | None, dataset: DatasetBase) -> list[int] |
         return None
     if not (isinstance(learned, list) and learned and all(isinstance(name, str) for name in learned)):
         raise ValueError(
-            f"The checkpoint's `classnames` is {shorten(learned)}, expected the name of each class of the training. "
-            "Name another checkpoint."
+            f"The checkpoint's `classnames` is {shorten(learned)}; it should be a list with the name of each class of "
+            "the training. Name another checkpoint."
         )
     if labels is not None and max(labels) < len(learned) and [learned[label] for label in labels] == asked:
         return list(labels)
@@ -56,7 +56,7 @@ def learned_rows(learned: list[str] | None, dataset: DatasetBase) -> list[int] |
     shown = [[printable(names[i]) for i in (0, other, -1)] for names in (learned, asked)]
     there, here = (" ... ".join(dict.fromkeys(names)) for names in shown)
     raise ValueError(
-        f"The checkpoint was learned for each of {len(learned)} classes ({there}), expected the {len(asked)} of "
-        f"{type(dataset).__name__} ({here}). What is learned for each class knows no other: test it on the classes it "
-        "was trained on, or train what all share (CoOp with CSC False, CoCoOp)."
+        f"The checkpoint was learned for each of {len(learned)} classes ({there}), but {type(dataset).__name__} has "
+        f"{len(asked)} ({here}). What is learned for each class knows no other: test it on the classes it was trained "
+        "on, or train what all share (CoOp with CSC False, CoCoOp)."
     )

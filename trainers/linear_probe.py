@@ -20,12 +20,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
@@ -36,6 +34,9 @@ from engine.text import shorten
 
 from .base import backbone_fields, count_parameters, load_clip, option_errors, usable_precision
 from .learned_rows import take_learned
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,9 @@ def search_log_c(accuracy: Callable[[float], float]) -> float:
 
 def fit(features: np.ndarray, labels: np.ndarray, log_c: float) -> LogisticRegression:
     """Fits features (N, E) and labels (N,), with scikit-learn's defaults but for C and the number of iterations."""
+    from sklearn.exceptions import ConvergenceWarning  # here: the import takes a second, which no other method needs
+    from sklearn.linear_model import LogisticRegression
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations is logged
         warnings.filterwarnings("ignore", "The number of unique classes")  # one shot is meant
@@ -106,7 +110,7 @@ class LinearProbe(TrainerX):
         errors = option_errors(cfg, {"TRAINER.LINEAR_PROBE.PREC": ("fp32", "fp16", "bf16")})
         for key, value in (("RESUME", cfg.RESUME), ("MODEL.INIT_WEIGHTS", cfg.MODEL.INIT_WEIGHTS)):
             if value:
-                errors.append(f"{key} is {value}, expected none: LinearProbe is fitted from the start. Leave it out.")
+                errors.append(f"{key} is {value}, but LinearProbe is fitted from the start. Leave it out.")
         return errors
 
     def check_splits(self) -> None:
@@ -115,17 +119,17 @@ class LinearProbe(TrainerX):
             return
         name = self.cfg.DATASET.NAME
         if self.num_classes < 2:
-            raise ValueError(f"The data set {name} has 1 class, expected at least 2. A linear probe tells them apart.")
+            raise ValueError(f"The data set {name} has 1 class. A linear probe needs at least 2 to tell apart.")
         lacking = self.num_classes - len({item.label for item in self.dm.dataset.train_x})
         if lacking:
             raise ValueError(
-                f"The data set {name} has {lacking:,} class(es) without a training image, expected one of each: a "
-                "linear probe cannot learn them. Replace the images that were skipped."
+                f"The data set {name} has {lacking:,} class(es) without a training image, which a linear probe cannot "
+                "learn. Replace the images that were skipped."
             )
         if not self.dm.dataset.selection:
             raise ValueError(
-                f"The data set {name} has 0 items to choose C on, expected validation items or a class with a second "
-                "training image to hold out. Add some."
+                f"The data set {name} has no items to choose C on. Add validation items, or a second training image of "
+                "a class, which is then held out."
             )
 
     def build_model(self) -> None:
@@ -172,7 +176,7 @@ class LinearProbe(TrainerX):
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         if not directory:
-            raise ValueError("--model-dir is '', expected the folder of a LinearProbe run. Train one, and give it.")
+            raise ValueError("--model-dir is empty. Give the folder of a LinearProbe run.")
         super().load_model(directory, epoch)
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
@@ -182,7 +186,7 @@ class LinearProbe(TrainerX):
         self.log_c, limit = checkpoint.get("log_c"), GRID[0] + 1
         if not (self.log_c is None or (isinstance(self.log_c, float) and abs(self.log_c) <= limit)):
             raise ValueError(
-                f"The checkpoint's `log_c` is {shorten(self.log_c)}, expected a number from {-limit:g} to {limit:g}, "
+                f"The checkpoint's `log_c` is {shorten(self.log_c)}; it must be a number from {-limit:g} to {limit:g}, "
                 "or None. Name another checkpoint."
             )
 

@@ -27,7 +27,7 @@ def imagenet_templates() -> tuple[str, ...]:
         from open_clip import OPENAI_IMAGENET_TEMPLATES
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "TRAINER.ZSCLIP.TEMPLATES is full, expected the package open_clip, which holds the 80 templates. "
-            "Run `pip install open_clip_torch`, or use TRAINER.ZSCLIP.TEMPLATES select."
+            "TRAINER.ZSCLIP.TEMPLATES is full, but the package open_clip, which holds the 80 templates, is not "
+            "installed. Run `pip install open_clip_torch`, or use TRAINER.ZSCLIP.TEMPLATES select."
         ) from error
     return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)

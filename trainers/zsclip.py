@@ -67,11 +67,9 @@ class ZeroshotCLIP(TrainerX):
         options = {"TRAINER.ZSCLIP.PREC": PRECISIONS, "TRAINER.ZSCLIP.TEMPLATES": ("select", "full")}
         errors = option_errors(cfg, options)
         if not cfg.RUN.EVAL_ONLY:
-            errors.append(
-                f"TRAINER.NAME is {cfg.TRAINER.NAME}, which trains nothing, expected --eval-only. Add the flag."
-            )
+            errors.append(f"TRAINER.NAME is {cfg.TRAINER.NAME}, which trains nothing. Add --eval-only.")
         if cfg.RUN.MODEL_DIR:
-            errors.append(f"--model-dir is {cfg.RUN.MODEL_DIR}, expected none: {cfg.TRAINER.NAME} learns nothing.")
+            errors.append(f"--model-dir is {cfg.RUN.MODEL_DIR}, but {cfg.TRAINER.NAME} learns nothing. Leave it out.")
         return errors
 
     def templates(self) -> tuple[str, ...]:

@@ -35,8 +35,8 @@ class DatasetBase(engine.DatasetBase):
     ):
         if train_u:
             raise ValueError(
-                f"{type(self).__name__}.train_u has {len(train_u)} items, expected none. Unlabelled training data are "
-                "not supported: leave it out."
+                f"{type(self).__name__}.train_u has {len(train_u)} items, but unlabelled training data are not "
+                "supported. Leave it out."
             )
         super().__init__(train_x or (), val=val, test=test or ())
 

@@ -1,7 +1,8 @@
-"""The config: every key with its default, the options of each, and the keys that are refused.
+"""Every key of the config with its default, the values that it may have, and the keys that are refused.
 
-Order: the defaults below, `add_config(cfg)` of every trainer, the data set's YAML, the trainer's YAML, the flags given,
-KEY VALUE pairs; then the config is checked, frozen and written to OUTPUT_DIR/config.yaml (see config_file.py).
+A value comes from the last of these that sets it: the defaults below, `add_config(cfg)` of the trainers, the data set's
+YAML, the trainer's YAML, the flags, KEY VALUE pairs. Then the config is checked (load.py), frozen and written to
+OUTPUT_DIR/config.yaml.
 """
 
 from __future__ import annotations
@@ -14,143 +15,143 @@ from yacs.config import CfgNode as CN
 def get_cfg_default() -> CN:
     """Returns a new config that holds every key of the engine with its default value."""
     cfg = CN()
-    cfg.VERSION = 1
-    cfg.OUTPUT_DIR = "./output"  # where log.txt, config.yaml, results.json and checkpoints go
-    cfg.RESUME = ""  # folder of an unfinished run to go on from; "": OUTPUT_DIR itself
-    cfg.SEED = -1  # of everything that is drawn; negative: a fresh one, which is logged
-    cfg.USE_CUDA = True  # where there is a GPU
+    cfg.VERSION = 1  # of the config format, as in Dassl
+    cfg.OUTPUT_DIR = "./output"  # the run folder: log.txt, config.yaml, results.json, checkpoints
+    cfg.RESUME = ""  # run folder to resume from; "": OUTPUT_DIR
+    cfg.SEED = -1  # decides everything that is drawn; negative: a fresh seed, which is logged
+    cfg.USE_CUDA = True  # use the GPU if there is one
     cfg.VERBOSE = True  # log the config and the environment
 
-    cfg.RUN = CN()  # what this call does, set by train.py's flags
-    cfg.RUN.CFG = ""  # name of the trainer's config file, without .yaml
-    cfg.RUN.PLUGINS = ()  # modules or files that define trainers or data sets beside ours, see plugins.py
-    cfg.RUN.EVAL_ONLY = False
-    cfg.RUN.MODEL_DIR = ""  # folder of the run whose checkpoint is evaluated
+    cfg.RUN = CN()  # what this call does; train.py's flags set it
+    cfg.RUN.CFG = ""  # name of the trainer's YAML, without .yaml
+    cfg.RUN.PLUGINS = ()  # modules or .py files that define more trainers and data sets, see plugins.py
+    cfg.RUN.EVAL_ONLY = False  # test only, without training
+    cfg.RUN.MODEL_DIR = ""  # run folder whose checkpoint is tested
     cfg.RUN.LOAD_EPOCH = -1  # epoch of that checkpoint; -1: model-best.pth.tar
-    cfg.RUN.DETERMINISTIC = False  # the same bits on every run of a GPU too, which is slower there
+    cfg.RUN.DETERMINISTIC = False  # the same bits in every run on a GPU too, at a lower speed
 
     cfg.INPUT = CN()
-    cfg.INPUT.SIZE = (224, 224)  # height, width in pixels
+    cfg.INPUT.SIZE = (224, 224)  # (height, width) in pixels
     cfg.INPUT.INTERPOLATION = "bilinear"  # bilinear, bicubic, nearest
-    cfg.INPUT.TRANSFORMS = ()  # names of engine/data/transforms.py
-    cfg.INPUT.NO_TRANSFORM = False  # only resize to SIZE
+    cfg.INPUT.TRANSFORMS = ()  # names, see engine/data/transforms.py
+    cfg.INPUT.NO_TRANSFORM = False  # resize to SIZE, and normalize if named; nothing else
     cfg.INPUT.VIEWS = 0  # random views of each training image, encoded once; 0: a fresh one in every epoch
-    cfg.INPUT.ON_BAD_IMAGE = "error"  # of training and drawn validation images; error, skip (and tell)
-    cfg.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]  # of RGB in [0, 1]
-    cfg.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]
-    cfg.INPUT.CROP_PADDING = 4  # random_crop, in pixels
-    cfg.INPUT.RRCROP_SCALE = (0.08, 1.0)  # random_resized_crop, share of the image's area
-    cfg.INPUT.CUTOUT_N = 1  # number of holes
-    cfg.INPUT.CUTOUT_LEN = 16  # a hole's side, in pixels
-    cfg.INPUT.GN_MEAN = 0.0  # gaussian_noise, RGB in [0, 1]
-    cfg.INPUT.GN_STD = 0.15
-    cfg.INPUT.RANDAUGMENT_N = 2  # operations per image
-    cfg.INPUT.RANDAUGMENT_M = 10  # their magnitude
-    cfg.INPUT.COLORJITTER_B = 0.4  # brightness
-    cfg.INPUT.COLORJITTER_C = 0.4  # contrast
-    cfg.INPUT.COLORJITTER_S = 0.4  # saturation
-    cfg.INPUT.COLORJITTER_H = 0.1  # hue
-    cfg.INPUT.RGS_P = 0.2  # randomgrayscale, probability
-    cfg.INPUT.GB_P = 0.5  # gaussian_blur, probability
-    cfg.INPUT.GB_K = 21  # gaussian_blur, kernel size in pixels, odd
+    cfg.INPUT.ON_BAD_IMAGE = "error"  # unreadable training and validation images: error, skip (with a warning)
+    cfg.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]  # of R, G, B in [0, 1]
+    cfg.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]  # of R, G, B in [0, 1]
+    cfg.INPUT.CROP_PADDING = 4  # random_crop: pixels on each side
+    cfg.INPUT.RRCROP_SCALE = (0.08, 1.0)  # random_resized_crop: (smallest, largest) share of the image's area
+    cfg.INPUT.CUTOUT_N = 1  # cutout: number of holes
+    cfg.INPUT.CUTOUT_LEN = 16  # cutout: a hole's side in pixels
+    cfg.INPUT.GN_MEAN = 0.0  # gaussian_noise: mean, for R, G, B in [0, 1]
+    cfg.INPUT.GN_STD = 0.15  # gaussian_noise: standard deviation
+    cfg.INPUT.RANDAUGMENT_N = 2  # randaugment*: operations on an image
+    cfg.INPUT.RANDAUGMENT_M = 10  # randaugment: magnitude of the operations, 0 to 30
+    cfg.INPUT.COLORJITTER_B = 0.4  # colorjitter: brightness
+    cfg.INPUT.COLORJITTER_C = 0.4  # colorjitter: contrast
+    cfg.INPUT.COLORJITTER_S = 0.4  # colorjitter: saturation
+    cfg.INPUT.COLORJITTER_H = 0.1  # colorjitter: hue
+    cfg.INPUT.RGS_P = 0.2  # randomgrayscale: probability
+    cfg.INPUT.GB_P = 0.5  # gaussian_blur: probability
+    cfg.INPUT.GB_K = 21  # gaussian_blur: kernel size in pixels, odd
 
     cfg.DATASET = CN()
-    cfg.DATASET.ROOT = ""  # folder that holds the data sets' folders
-    cfg.DATASET.NAME = ""
-    cfg.DATASET.NUM_SHOTS = -1  # training items per class; -1: all
-    cfg.DATASET.FEWSHOT_FILE = ""  # JSON Lines of the training and val items; "": they are drawn
-    cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base (the first half of the labels), new (the rest)
-    cfg.DATASET.CLASSNAMES = ""  # data set Folder: file of class names; "": the folders' names
-    cfg.DATASET.SOURCE_DOMAINS = ()
-    cfg.DATASET.TARGET_DOMAINS = ()
-    cfg.DATASET.NUM_LABELED = -1
-    cfg.DATASET.VAL_PERCENT = 0.1
-    cfg.DATASET.ALL_AS_UNLABELED = False
-    cfg.DATASET.STL10_FOLD = -1
-    cfg.DATASET.CIFAR_C_TYPE = ""
-    cfg.DATASET.CIFAR_C_LEVEL = 1
+    cfg.DATASET.ROOT = ""  # folder of the data sets' folders; "": the data set's own default, if it has one
+    cfg.DATASET.NAME = ""  # a name in DATASET_REGISTRY
+    cfg.DATASET.NUM_SHOTS = -1  # training images of each class; -1: all
+    cfg.DATASET.FEWSHOT_FILE = ""  # JSON Lines file with the training and validation items; "": they are drawn
+    cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base (first half of the labels), new (second half)
+    cfg.DATASET.CLASSNAMES = ""  # data set Folder: file with the class names; "": the names of the folders
+    cfg.DATASET.SOURCE_DOMAINS = ()  # refused, see REFUSED
+    cfg.DATASET.TARGET_DOMAINS = ()  # refused
+    cfg.DATASET.NUM_LABELED = -1  # refused
+    cfg.DATASET.VAL_PERCENT = 0.1  # refused
+    cfg.DATASET.ALL_AS_UNLABELED = False  # refused
+    cfg.DATASET.STL10_FOLD = -1  # refused
+    cfg.DATASET.CIFAR_C_TYPE = ""  # refused
+    cfg.DATASET.CIFAR_C_LEVEL = 1  # refused
 
     cfg.DATALOADER = CN()
-    cfg.DATALOADER.NUM_WORKERS = 4
-    cfg.DATALOADER.CACHE_GB = 2.0  # decoded training images kept in memory, by all workers together; 0: none
-    cfg.DATALOADER.K_TRANSFORMS = 1  # augmented views of each training image
-    cfg.DATALOADER.RETURN_IMG0 = False  # also give the image without augmentation
+    cfg.DATALOADER.NUM_WORKERS = 4  # processes that load images; 0: the main process loads them
+    cfg.DATALOADER.CACHE_GB = 2.0  # memory for decoded training images, all processes together; 0: none
+    cfg.DATALOADER.K_TRANSFORMS = 1  # augmented views of each training image in a batch
+    cfg.DATALOADER.RETURN_IMG0 = False  # batches also hold img0, the image without augmentation
     cfg.DATALOADER.TRAIN_X = CN()
     cfg.DATALOADER.TRAIN_X.SAMPLER = "RandomSampler"  # RandomSampler, SequentialSampler, RandomClassSampler
-    cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 32
-    cfg.DATALOADER.TRAIN_X.N_DOMAIN = 0
+    cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 32  # images, of all ranks together
+    cfg.DATALOADER.TRAIN_X.N_DOMAIN = 0  # refused
     cfg.DATALOADER.TRAIN_X.N_INS = 16  # RandomClassSampler: images of each class in a batch
     cfg.DATALOADER.TRAIN_U = CN()
-    cfg.DATALOADER.TRAIN_U.SAME_AS_X = True
-    cfg.DATALOADER.TRAIN_U.SAMPLER = "RandomSampler"
-    cfg.DATALOADER.TRAIN_U.BATCH_SIZE = 32
-    cfg.DATALOADER.TRAIN_U.N_DOMAIN = 0
-    cfg.DATALOADER.TRAIN_U.N_INS = 16
+    cfg.DATALOADER.TRAIN_U.SAME_AS_X = True  # refused, like all of TRAIN_U
+    cfg.DATALOADER.TRAIN_U.SAMPLER = "RandomSampler"  # refused
+    cfg.DATALOADER.TRAIN_U.BATCH_SIZE = 32  # refused
+    cfg.DATALOADER.TRAIN_U.N_DOMAIN = 0  # refused
+    cfg.DATALOADER.TRAIN_U.N_INS = 16  # refused
     cfg.DATALOADER.TEST = CN()
-    cfg.DATALOADER.TEST.SAMPLER = "SequentialSampler"
-    cfg.DATALOADER.TEST.BATCH_SIZE = 32
+    cfg.DATALOADER.TEST.SAMPLER = "SequentialSampler"  # SequentialSampler, RandomSampler
+    cfg.DATALOADER.TEST.BATCH_SIZE = 32  # images, of all ranks together
 
     cfg.FEATURES = CN()
-    cfg.FEATURES.DIR = os.environ.get("COOP_FEATURES", "~/.cache/clip/features")  # image features; "": memory alone
-    cfg.FEATURES.MAX_GB = 20.0  # of FEATURES.DIR; what was used longest ago makes room
+    cfg.FEATURES.DIR = os.environ.get("COOP_FEATURES", "~/.cache/clip/features")  # the feature cache; "": memory only
+    cfg.FEATURES.MAX_GB = 20.0  # size of that folder; the features used longest ago are deleted first
 
     cfg.MODEL = CN()
-    cfg.MODEL.INIT_WEIGHTS = ""  # checkpoint of the learned part to start from
-    cfg.MODEL.CHANNELS_LAST = True  # memory format of a ResNet's images, the faster one
+    cfg.MODEL.INIT_WEIGHTS = ""  # checkpoint that the learned part starts from; "": none
+    cfg.MODEL.CHANNELS_LAST = True  # memory format of a ResNet's images; True is faster
     cfg.MODEL.BACKBONE = CN()
-    cfg.MODEL.BACKBONE.NAME = ""  # a name of clip.available_models() or a path to a checkpoint
-    cfg.MODEL.BACKBONE.PRETRAINED = True
+    cfg.MODEL.BACKBONE.NAME = ""  # a name of clip.available_models(), or the path of a file of weights
+    cfg.MODEL.BACKBONE.PRETRAINED = True  # refused
     cfg.MODEL.HEAD = CN()
-    cfg.MODEL.HEAD.NAME = ""
-    cfg.MODEL.HEAD.HIDDEN_LAYERS = ()
-    cfg.MODEL.HEAD.ACTIVATION = "relu"
-    cfg.MODEL.HEAD.BN = True
-    cfg.MODEL.HEAD.DROPOUT = 0.0
+    cfg.MODEL.HEAD.NAME = ""  # refused, like all of HEAD
+    cfg.MODEL.HEAD.HIDDEN_LAYERS = ()  # refused
+    cfg.MODEL.HEAD.ACTIVATION = "relu"  # refused
+    cfg.MODEL.HEAD.BN = True  # refused
+    cfg.MODEL.HEAD.DROPOUT = 0.0  # refused
 
     cfg.OPTIM = CN()
     cfg.OPTIM.NAME = "adam"  # sgd, adam, adamw, amsgrad, rmsprop, radam
-    cfg.OPTIM.LR = 0.0003
-    cfg.OPTIM.WEIGHT_DECAY = 5e-4
+    cfg.OPTIM.LR = 0.0003  # learning rate
+    cfg.OPTIM.WEIGHT_DECAY = 5e-4  # on every learned parameter
     cfg.OPTIM.MOMENTUM = 0.9  # sgd, rmsprop
-    cfg.OPTIM.SGD_DAMPNING = 0
-    cfg.OPTIM.SGD_NESTEROV = False
-    cfg.OPTIM.RMSPROP_ALPHA = 0.99
-    cfg.OPTIM.ADAM_BETA1 = 0.9
-    cfg.OPTIM.ADAM_BETA2 = 0.999
-    cfg.OPTIM.STAGED_LR = False  # lower rate for all but NEW_LAYERS
-    cfg.OPTIM.NEW_LAYERS = ()  # names of child modules that keep the full rate
-    cfg.OPTIM.BASE_LR_MULT = 0.1  # factor on the rate of the other layers
+    cfg.OPTIM.SGD_DAMPNING = 0  # sgd: dampening of the momentum
+    cfg.OPTIM.SGD_NESTEROV = False  # sgd: Nesterov momentum
+    cfg.OPTIM.RMSPROP_ALPHA = 0.99  # rmsprop: smoothing
+    cfg.OPTIM.ADAM_BETA1 = 0.9  # adam and its kin: decay of the first moment
+    cfg.OPTIM.ADAM_BETA2 = 0.999  # adam and its kin: decay of the second moment
+    cfg.OPTIM.STAGED_LR = False  # a lower learning rate for all modules but NEW_LAYERS
+    cfg.OPTIM.NEW_LAYERS = ()  # STAGED_LR: names of the child modules that keep the full rate
+    cfg.OPTIM.BASE_LR_MULT = 0.1  # STAGED_LR: factor on the rate of the other modules
     cfg.OPTIM.LR_SCHEDULER = "single_step"  # single_step, multi_step, cosine
-    cfg.OPTIM.STEPSIZE = (-1,)  # single_step: one epoch count, -1 means MAX_EPOCH; multi_step: milestones
-    cfg.OPTIM.GAMMA = 0.1  # factor at each step
-    cfg.OPTIM.MAX_EPOCH = 10
+    cfg.OPTIM.STEPSIZE = (-1,)  # single_step: a number of epochs, -1 means MAX_EPOCH; multi_step: all step epochs
+    cfg.OPTIM.GAMMA = 0.1  # single_step, multi_step: factor at each step
+    cfg.OPTIM.MAX_EPOCH = 10  # number of epochs
     cfg.OPTIM.WARMUP_EPOCH = -1  # epochs of warm-up; -1: none
     cfg.OPTIM.WARMUP_TYPE = "linear"  # linear, constant
-    cfg.OPTIM.WARMUP_CONS_LR = 1e-5  # rate during constant warm-up
-    cfg.OPTIM.WARMUP_MIN_LR = 1e-5  # rate of the first epoch of linear warm-up
-    cfg.OPTIM.WARMUP_RECOUNT = True  # the schedule counts from the end of the warm-up as if from its own start
+    cfg.OPTIM.WARMUP_CONS_LR = 1e-5  # constant warm-up: its learning rate
+    cfg.OPTIM.WARMUP_MIN_LR = 1e-5  # linear warm-up: learning rate of the first epoch
+    cfg.OPTIM.WARMUP_RECOUNT = True  # the schedule starts from its own epoch 0 after the warm-up
 
     cfg.TRAIN = CN()
-    cfg.TRAIN.CHECKPOINT_FREQ = 0  # keep a checkpoint every so many epochs; 0: only the last
-    cfg.TRAIN.RESUME_EVERY_S = 60.0  # seconds between writes of the file that an interrupted run resumes from; 0: none
+    cfg.TRAIN.CHECKPOINT_FREQ = 0  # epochs between checkpoints that are kept; 0: only the last is
+    cfg.TRAIN.RESUME_EVERY_S = 60.0  # seconds between writes of the resume point; 0: none is written
     cfg.TRAIN.PRINT_FREQ = 10  # batches between log lines
-    cfg.TRAIN.COUNT_ITER = "train_x"
+    cfg.TRAIN.COUNT_ITER = "train_x"  # refused
 
     cfg.TEST = CN()
-    cfg.TEST.EVALUATOR = "Classification"
-    cfg.TEST.PER_CLASS_RESULT = False
+    cfg.TEST.EVALUATOR = "Classification"  # a name in EVALUATOR_REGISTRY
+    cfg.TEST.PER_CLASS_RESULT = False  # log the accuracy of each class
     cfg.TEST.COMPUTE_CMAT = False  # save the confusion matrix to OUTPUT_DIR/cmat.pt
-    cfg.TEST.NO_TEST = False  # end after training
-    cfg.TEST.SPLIT = "test"  # test, val
-    cfg.TEST.ON_BAD_IMAGE = "error"  # of the images that a result is measured on; error, skip (and tell)
-    cfg.TEST.FINAL_MODEL = "last_step"  # last_step, best_val (validated after every epoch)
+    cfg.TEST.NO_TEST = False  # stop after training, without the test
+    cfg.TEST.SPLIT = "test"  # split to test on: test, val
+    cfg.TEST.ON_BAD_IMAGE = "error"  # unreadable test images: error, skip (with a warning)
+    cfg.TEST.FINAL_MODEL = "last_step"  # model to test: last_step, best_val (validated after every epoch)
 
     cfg.TRAINER = CN()
-    cfg.TRAINER.NAME = ""
+    cfg.TRAINER.NAME = ""  # a name in TRAINER_REGISTRY
     return cfg
 
 
-# Keys whose meaning lies outside this project: a value other than the default is refused, never ignored.
+# Keys of the original that mean nothing here: any value but the default is an error, and this says why.
 REFUSED = {
     "DATASET.SOURCE_DOMAINS": "Domain labels are not used: another distribution is a data set of its own.",
     "DATASET.TARGET_DOMAINS": "Domain labels are not used: another distribution is a data set of its own.",
@@ -173,6 +174,7 @@ REFUSED = {
     "TRAIN.COUNT_ITER": "An epoch is one pass over train_x.",
 }
 
+# Key -> the values that it may have.
 OPTIONS = {
     "INPUT.ON_BAD_IMAGE": ("error", "skip"),
     "DATASET.SUBSAMPLE_CLASSES": ("all", "base", "new"),
@@ -184,6 +186,7 @@ OPTIONS = {
     "TEST.FINAL_MODEL": ("last_step", "best_val"),
 }
 
+# Key -> its smallest value.
 AT_LEAST = {
     "INPUT.VIEWS": 0,
     "DATALOADER.NUM_WORKERS": 0,
@@ -199,7 +202,7 @@ AT_LEAST = {
     "TRAIN.PRINT_FREQ": 1,
 }
 
-# Files and folders that decide what a run computes.
+# Paths that decide what a run computes: load.py writes each in one form.
 PATHS = (
     "DATASET.ROOT",
     "DATASET.FEWSHOT_FILE",
@@ -209,7 +212,7 @@ PATHS = (
     "RUN.MODEL_DIR",
 )
 
-# Keys that say where and how fast a run goes, not what it computes: another value is still the same run.
+# Keys that decide where and how fast a run computes, not what: with another value it is still the same run.
 NOT_IN_DIGEST = {
     "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST", "TRAIN.CHECKPOINT_FREQ",

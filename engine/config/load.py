@@ -1,26 +1,26 @@
-"""Reading configs: YAML files with `_BASE_`, KEY VALUE pairs, the checks before a run, what makes two runs the same.
+"""Reading configs: YAML files with `_BASE_`, KEY VALUE pairs, and the checks before a run.
 
-Every function that reads or checks returns the errors it found; `require` raises them together.
+A function that reads or checks returns all the errors that it finds; `require` raises them together.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import yaml
 from yacs.config import CfgNode as CN
 
-from ..data.transforms import check_input
 from ..files import missing_path
 from ..registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
 from ..text import printable, shorten
-from .defaults import AT_LEAST, NOT_IN_DIGEST, OPTIONS, PATHS, REFUSED, get_cfg_default
-from .plain_yaml import MAX_BYTES, dump_plain_yaml, load_plain_yaml, why_unreadable
+from .defaults import AT_LEAST, OPTIONS, PATHS, REFUSED, get_cfg_default
+
+MAX_BYTES = 100_000  # of a config file; reading it takes seconds
+MAX_LENGTH = 3000  # characters of a value; a path may be long, and Python writes numbers of up to 4,300 digits
 
 # What plug-ins add to the default config: functions that are called with it, in this order.
 CONFIG_EXTENSIONS: ContextVar[tuple[Callable[[CN], None], ...]] = ContextVar("CONFIG_EXTENSIONS", default=())
@@ -38,13 +38,13 @@ def require(errors: list[str]) -> None:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Reads a YAML file over the one that its `_BASE_` names (a path relative to the file).
+    """Reads a YAML file on top of the one that its `_BASE_` names (a path relative to the file).
 
     Returns:
         The merged file as flat keys: {"OPTIM.LR": 0.002, ...}.
 
     Raises:
-        ConfigError: If the file or a base is missing, is not plain YAML, or the bases form a circle.
+        ConfigError: If the file or a base is missing or not plain YAML, or if a file is its own base.
     """
     return _read_yaml(Path(path), ())
 
@@ -52,23 +52,59 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def _read_yaml(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     resolved = path.resolve()
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"The config file is {path}, expected a .yaml file. Python config files are not run.")
+        raise ConfigError(f"The config file {path} is not a .yaml file. Python config files are not run.")
     if not path.is_file():
         message = missing_path(path, "The config file", "See configs/ for the files there are.")
         raise ConfigError(message + near_name(path.name, (other.name for other in path.parent.glob("*.yaml"))))
     if resolved in above:
         raise ConfigError(f"The config file {path} is its own _BASE_ in the end. Remove one of the _BASE_ lines.")
-    try:
-        tree = load_plain_yaml(path) or {}
-    except ValueError as error:
-        raise ConfigError(f"The config file {path} is not valid YAML: {error}") from error
+    tree = _load_plain_yaml(path) or {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"The config file {path} holds a {type(tree).__name__}, expected KEY: VALUE lines.")
+        raise ConfigError(f"The config file {path} holds a {type(tree).__name__}; it must hold KEY: VALUE lines.")
     base = tree.pop("_BASE_", None)
     if base is not None and not (isinstance(base, str) and base.isprintable()):
-        raise ConfigError(f"The config file {path}: _BASE_ is {shorten(base)}, expected the path of one file.")
+        raise ConfigError(f"The config file {path}: _BASE_ is {shorten(base)}; it must be the path of one file.")
     values = _read_yaml(path.parent / base, (*above, resolved)) if base else {}
     return {**values, **flatten(tree)}
+
+
+def _load_plain_yaml(path: Path) -> Any:
+    """Returns what a YAML file holds; it may come from a stranger, so only plain values are read."""
+    n_bytes = path.stat().st_size
+    if n_bytes > MAX_BYTES:
+        raise ConfigError(f"The config file {path} has {n_bytes:,} bytes; at most {MAX_BYTES:,} are read.")
+    try:
+        return _PlainLoader(path.read_bytes().decode("utf-8")).get_single_data()
+    except Exception as error:  # whatever PyYAML raises: the kind depends on what is broken
+        reason = str(error) if isinstance(error, yaml.YAMLError) else f"{type(error).__name__}: {error}"
+        reason = "\n".join(map(printable, reason.splitlines()))
+        raise ConfigError(f"The config file {path} is not valid YAML: {reason}") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values only: no tag builds an object. Aliases are refused: a few lines can stand for billions of values."""
+
+    def compose_node(self, parent, index):
+        event, problem = self.peek_event(), None
+        if isinstance(event, yaml.AliasEvent):
+            problem = f"there is the alias *{event.anchor}; write its value out"
+        elif isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_LENGTH:
+            problem = f"a value has {len(event.value):,} characters; at most {MAX_LENGTH:,} are allowed"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def dump_yaml(cfg: CN) -> str:
+    """Returns a config as the text of a YAML file, which `read_yaml` reads: without aliases for equal values."""
+    return yaml.dump(cfg, Dumper=_PlainDumper)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    yaml_multi_representers = {dict: yaml.SafeDumper.represent_dict}  # yacs' nodes
+
+    def ignore_aliases(self, data):
+        return True
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -79,13 +115,13 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def merge(cfg: CN, values: dict[str, Any], place: str) -> list[str]:
+def merge(cfg: CN, values: dict[str, Any], source: str) -> list[str]:
     """Sets the keys of `values` in `cfg`; strings are read as Python literals where they are one, as yacs does.
 
     Args:
         cfg: The config, changed in place.
         values: Flat keys and their values.
-        place: Where the values come from; names them in the errors.
+        source: Where the values come from; the errors name it.
 
     Returns:
         An error for every unknown key and every value of another type than the default's.
@@ -93,13 +129,16 @@ def merge(cfg: CN, values: dict[str, Any], place: str) -> list[str]:
     known, errors = flatten(cfg), []
     for key, value in values.items():
         if key not in known:
-            errors.append(f"{place}: the key {printable(key)} is unknown.{near_name(key, known)}")
+            errors.append(f"{source}: the key {printable(key)} is unknown.{near_name(key, known)}")
+            continue
+        if isinstance(known[key], str) and isinstance(value, str) and len(value) > MAX_LENGTH:
+            errors.append(f"{source}: {key} has {len(value):,} characters; at most {MAX_LENGTH:,} are allowed.")
             continue
         try:
             cfg.merge_from_list([key, _prepare(value, known[key])])
-        except (ValueError, OverflowError, RecursionError, MemoryError):  # the last three: of literals without end
-            expected = f"a value of type {type(known[key]).__name__} such as {known[key]!r}"
-            errors.append(f"{place}: {key} is {shorten(value)}, expected {expected}.")
+        except (ValueError, OverflowError, RecursionError, MemoryError):  # the last three: endless literals
+            kind = f"{type(known[key]).__name__}, such as {known[key]!r}"
+            errors.append(f"{source}: {key} is {shorten(value)}; it must be of type {kind}.")
     return errors
 
 
@@ -107,7 +146,7 @@ def _prepare(value: Any, default: Any) -> Any:
     """Returns a value for yacs, which reads strings as literals, takes no int for a float, and None for anything.
 
     Raises:
-        ValueError: If it is None, or looks like a whole number and is none.
+        ValueError: If it is None, or looks like a whole number but is none.
     """
     if isinstance(default, str) and isinstance(value, str) and not value.startswith(("'", '"')):
         return repr(value)  # a text stays one, even where it could be read as a number
@@ -122,68 +161,6 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_cfg(cfg: CN) -> list[str]:
-    """Returns an error for every value that no run can use: refused keys, unknown names, numbers out of range."""
-    changed, values = changed_keys(cfg), flatten(cfg)
-    errors = [
-        f"{key} is {values[key]!r}, expected its default. {why}" for key, why in REFUSED.items() if key in changed
-    ]
-    for key, options in OPTIONS.items():
-        if values[key] not in options:
-            hint = near_name(str(values[key]), options)
-            errors.append(f"{key} is {values[key]!r}, expected one of: {', '.join(options)}.{hint}")
-    errors += [
-        f"{key} is {values[key]}, expected at least {least}."
-        for key, least in AT_LEAST.items()
-        if not values[key] >= least  # so that it is no NaN either
-    ]
-    if not cfg.OPTIM.STEPSIZE or not all(isinstance(step, int) for step in cfg.OPTIM.STEPSIZE):
-        errors.append(f"OPTIM.STEPSIZE is {cfg.OPTIM.STEPSIZE}, expected numbers of epochs. (-1,) means MAX_EPOCH.")
-    if not cfg.MODEL.BACKBONE.NAME:
-        errors.append("MODEL.BACKBONE.NAME is empty, expected a CLIP's name or path. Give --config-file or --backbone.")
-    if cfg.TRAINER.NAME not in TRAINER_REGISTRY:
-        errors.append(f"{TRAINER_REGISTRY.unknown(cfg.TRAINER.NAME)} One outside trainers/ is named by --plugin.")
-    if cfg.DATASET.NAME not in DATASET_REGISTRY:
-        errors.append(f"{DATASET_REGISTRY.unknown(cfg.DATASET.NAME)} One outside datasets/ is named by --plugin.")
-    if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
-        errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
-    errors += check_input(cfg.INPUT) + _check_run(cfg) + _check_text(cfg, changed)
-    if cfg.TRAINER.NAME in TRAINER_REGISTRY:
-        errors += TRAINER_REGISTRY.get(cfg.TRAINER.NAME).config_errors(cfg)
-    return errors
-
-
-def _check_run(cfg: CN) -> list[str]:
-    """Returns an error for every flag that this kind of call would leave unused."""
-    run, errors = cfg.RUN, []
-    if run.EVAL_ONLY and cfg.RESUME:
-        errors.append(f"--resume is {cfg.RESUME}, expected none with --eval-only. Give --model-dir and --load-epoch.")
-    if run.EVAL_ONLY and cfg.TEST.NO_TEST:
-        errors.append("TEST.NO_TEST is True, expected False with --eval-only, which does nothing but test.")
-    if run.MODEL_DIR and not run.EVAL_ONLY:
-        errors.append(
-            f"--model-dir is {run.MODEL_DIR}, expected none in training. Add --eval-only to test that model, or give "
-            "--resume to go on with its training, or MODEL.INIT_WEIGHTS to start from it."
-        )
-    if run.LOAD_EPOCH >= 0 and not run.MODEL_DIR:
-        errors.append(f"--load-epoch is {run.LOAD_EPOCH}, expected --model-dir with it. Name the run to load from.")
-    if Path(cfg.OUTPUT_DIR).is_file():
-        errors.append(f"--output-dir is {cfg.OUTPUT_DIR}, which is a file, expected a folder. Name another one.")
-    if cfg.INPUT.VIEWS and (n := cfg.DATALOADER.K_TRANSFORMS) > 1:
-        errors.append(f"DATALOADER.K_TRANSFORMS is {n}, expected 1 with INPUT.VIEWS. Leave one of them out.")
-    return errors
-
-
-def _check_text(cfg: CN, changed: dict[str, Any]) -> list[str]:
-    """Returns an error for every value that could be written to config.yaml, but not be read again."""
-    n_bytes = len(dump_plain_yaml(cfg))  # ASCII
-    found = [(f"{key} is {shorten(value)}", why_unreadable({key: value})) for key, value in changed.items()]
-    if n_bytes > MAX_BYTES:
-        found.append(("The config is large", f"it has {n_bytes:,} bytes, expected at most {MAX_BYTES:,}"))
-    remedy = "Shorten it, or have the plug-in read it from a file."
-    return [f"{what}, which config.yaml cannot hold: {why}. {remedy}" for what, why in found if why]
-
-
 def full_default(*, with_plugins: bool = True) -> CN:
     """Returns the default config with the options of every registered trainer, those of plug-ins last."""
     cfg, layers = get_cfg_default(), TRAINER_REGISTRY.layers()
@@ -195,14 +172,64 @@ def full_default(*, with_plugins: bool = True) -> CN:
     return cfg
 
 
-def changed_keys(cfg: CN) -> dict[str, Any]:
-    """Returns the keys of `cfg` whose values are not the defaults, and all keys that plug-ins declare."""
-    default = flatten(full_default(with_plugins=False))
-    return {key: value for key, value in flatten(cfg).items() if value != default.get(key)}
+def check_cfg(cfg: CN) -> list[str]:
+    """Returns an error for every value that no run can use: refused keys, unknown names, numbers out of range."""
+    from ..data.transforms import check_input  # here: it costs torch, and reading a config needs none
+
+    default, values = flatten(get_cfg_default()), flatten(cfg)
+    errors = [
+        f"{key} is {shorten(values[key])}; only its default, {default[key]!r}, is allowed. {why}"
+        for key, why in REFUSED.items()
+        if values[key] != default[key]
+    ]
+    for key, options in OPTIONS.items():
+        if values[key] not in options:
+            hint = near_name(str(values[key]), options)
+            errors.append(f"{key} is {shorten(values[key])}, expected one of: {', '.join(options)}.{hint}")
+    errors += [
+        f"{key} is {shorten(values[key])}; it must be at least {least}."
+        for key, least in AT_LEAST.items()
+        if not values[key] >= least  # NaN is not at least anything
+    ]
+    if not cfg.OPTIM.STEPSIZE or not all(isinstance(step, int) for step in cfg.OPTIM.STEPSIZE):
+        errors.append(f"OPTIM.STEPSIZE is {cfg.OPTIM.STEPSIZE}; it must hold numbers of epochs. (-1,) means MAX_EPOCH.")
+    if not cfg.MODEL.BACKBONE.NAME:
+        errors.append("MODEL.BACKBONE.NAME is empty. Name a CLIP with --config-file or --backbone.")
+    if cfg.TRAINER.NAME not in TRAINER_REGISTRY:
+        errors.append(f"{TRAINER_REGISTRY.unknown(cfg.TRAINER.NAME)} Name a trainer outside trainers/ with --plugin.")
+    if cfg.DATASET.NAME not in DATASET_REGISTRY:
+        errors.append(f"{DATASET_REGISTRY.unknown(cfg.DATASET.NAME)} Name a data set outside datasets/ with --plugin.")
+    if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
+        errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
+    errors += check_input(cfg.INPUT) + _check_run(cfg)
+    if cfg.TRAINER.NAME in TRAINER_REGISTRY:
+        errors += TRAINER_REGISTRY.get(cfg.TRAINER.NAME).config_errors(cfg)
+    return errors
+
+
+def _check_run(cfg: CN) -> list[str]:
+    """Returns an error for every flag that this kind of call would not use."""
+    run, errors = cfg.RUN, []
+    if run.EVAL_ONLY and cfg.RESUME:
+        errors.append(f"--resume is {cfg.RESUME}, but --eval-only trains nothing. Use --model-dir and --load-epoch.")
+    if run.EVAL_ONLY and cfg.TEST.NO_TEST:
+        errors.append("TEST.NO_TEST is True, but --eval-only does nothing but test. Leave one of them out.")
+    if run.MODEL_DIR and not run.EVAL_ONLY:
+        errors.append(
+            f"--model-dir is {run.MODEL_DIR}, but this call trains. Add --eval-only to test that model, or use "
+            "--resume to continue its training, or MODEL.INIT_WEIGHTS to start from it."
+        )
+    if run.LOAD_EPOCH >= 0 and not run.MODEL_DIR:
+        errors.append(f"--load-epoch is {run.LOAD_EPOCH}, but there is no --model-dir. Name the run to load from.")
+    if Path(cfg.OUTPUT_DIR).is_file():
+        errors.append(f"--output-dir is {cfg.OUTPUT_DIR}, which is a file. Name a folder.")
+    if cfg.INPUT.VIEWS and (n := cfg.DATALOADER.K_TRANSFORMS) > 1:
+        errors.append(f"DATALOADER.K_TRANSFORMS is {n}; with INPUT.VIEWS it must be 1. Leave one of them out.")
+    return errors
 
 
 def settle_paths(cfg: CN) -> None:
-    """Writes each path in one way, however it was typed: relative below the current folder, absolute elsewhere."""
+    """Writes each path in one form, however it was typed: relative below the current folder, else absolute."""
     values = flatten(cfg)
     for key in PATHS:
         if values[key] and (key != "MODEL.BACKBONE.NAME" or Path(values[key]).is_file()):
@@ -215,22 +242,3 @@ def _settled(path: str) -> str:
     path = os.path.abspath(os.path.expanduser(path))
     below = os.path.commonpath([path, os.getcwd()]) == os.getcwd()
     return os.path.relpath(path) if below else path
-
-
-def identity(cfg: CN) -> dict[str, Any]:
-    """Returns the changed keys that decide what a run computes.
-
-    Values at their default are left out, so a key that a later version adds leaves old runs the same.
-    """
-    left_out = set(NOT_IN_DIGEST)
-    if cfg.TRAINER.NAME in TRAINER_REGISTRY:  # a run that is read may be of a plug-in that is not there
-        left_out |= set(TRAINER_REGISTRY.get(cfg.TRAINER.NAME).not_in_identity)
-    dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME) if cfg.DATASET.NAME in DATASET_REGISTRY else None
-    if getattr(dataset, "root_is_identity", False):
-        left_out.discard("DATASET.ROOT")
-    return {key: value for key, value in changed_keys(cfg).items() if key not in left_out}
-
-
-def config_digest(cfg: CN) -> str:
-    """Returns the sha256, in hexadecimal, of what a run computes."""
-    return hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()

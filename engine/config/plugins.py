@@ -1,7 +1,7 @@
-"""What is not ours: trainers, data sets and evaluators of a --plugin, and options that --plugin-config declares.
+"""Plug-ins: trainers, data sets and evaluators that --plugin names, and options that --plugin-config declares.
 
-Both hold for one run. Their keys are part of what identifies it, at their defaults too: these change while a plug-in is
-being written.
+Both are there for one run only. Their keys always belong to the run's identity, at their defaults too: defaults change
+while a plug-in is being written.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ REGISTRIES = (TRAINER_REGISTRY, DATASET_REGISTRY, EVALUATOR_REGISTRY)
 
 @contextmanager
 def plugins(names: Sequence[str] = (), config_files: Sequence[str | Path] = ()) -> Iterator[None]:
-    """Within it, the classes of plug-ins are registered and their options are in the default config.
+    """Registers the classes of plug-ins and adds their options to the default config, until the `with` block ends.
 
     Args:
-        names: Modules, importable from the current folder too, or paths of .py files. Their classes go before ours of
-            the same name.
-        config_files: YAML files whose values are the defaults of keys that they add.
+        names: Modules, also from the current folder, or paths of .py files. A class of theirs replaces ours of the
+            same name.
+        config_files: YAML files; each key is added, with its value as the default.
 
     Raises:
-        ConfigError: If one is missing, does not import, registers no class, or takes another plug-in's name, or if a
-            key exists with another type.
+        ConfigError: If a plug-in is missing, fails to import, registers no class, or uses a name that another plug-in
+            has registered; or if a key exists with another type.
     """
-    extensions = tuple(partial(declare, values=_read_options(path), place=str(path)) for path in config_files)
+    extensions = tuple(partial(declare, values=_read_options(path), source=str(path)) for path in config_files)
     search_path, outer = sys.path.copy(), CONFIG_EXTENSIONS.set(extensions)
     imported: set[str] = set()
     try:
@@ -52,29 +52,29 @@ def plugins(names: Sequence[str] = (), config_files: Sequence[str | Path] = ()) 
                 overlays.enter_context(registry.overlay())
             for index, name in enumerate(names, start=1):
                 imported |= _load(name, f"plugin{index}")
-            _name_the_replaced()
-            full_default()  # raises what is wrong with the options
+            _warn_of_replaced_classes()
+            full_default()  # raises if an option is wrong
             yield
     finally:
         CONFIG_EXTENSIONS.reset(outer)
         sys.path[:] = search_path
-        for module in imported:  # so that a later run in this process registers them again
+        for module in imported:  # a later run in this process imports, and so registers, them again
             sys.modules.pop(module, None)
 
 
-def declare(cfg: CN, values: dict[str, Any], place: str) -> None:
-    """Adds keys with their defaults; one that is there already gets another default of its type.
+def declare(cfg: CN, values: dict[str, Any], source: str) -> None:
+    """Adds keys with their defaults; a key that exists gets a new default of the same type.
 
     Args:
         cfg: The default config, changed in place.
         values: Flat keys and their defaults.
-        place: Where they are declared; names them in the errors.
+        source: Where they are declared; the errors name it.
 
     Raises:
-        ConfigError: If a key is there with a default of another type, or is a group of keys.
+        ConfigError: If a key exists with another type, or is the name of a group of keys.
     """
     known = flatten(cfg)
-    errors = merge(cfg, {key: value for key, value in values.items() if key in known}, place)
+    errors = merge(cfg, {key: value for key, value in values.items() if key in known}, source)
     for key, value in values.items():
         if key in known:
             continue
@@ -83,35 +83,35 @@ def declare(cfg: CN, values: dict[str, Any], place: str) -> None:
         for group in groups:
             node = node.setdefault(group, CN()) if isinstance(node, CN) else node
         if not isinstance(node, CN) or name in node:
-            errors.append(f"{place}: {key} is declared, expected another name: the config has one that it overlaps.")
+            errors.append(f"{source}: {key} overlaps a key or a group of keys of the config. Choose another name.")
         else:
             node[name] = value
     require(errors)
 
 
-def extend(cfg: CN, extend_cfg: Callable[[CN], None], place: str) -> None:
-    """Adds what a plug-in's function `extend_cfg(cfg)` declares; keys of others stay, even in a group that it resets.
+def extend(cfg: CN, extend_cfg: Callable[[CN], None], source: str) -> None:
+    """Adds the keys that a plug-in's function `extend_cfg(cfg)` declares; other keys stay, even in a group it resets.
 
     Raises:
-        ConfigError: If the function fails, or as `declare`.
+        ConfigError: If the function fails, or if `declare` raises it.
     """
     extended, known = cfg.clone(), flatten(cfg)
     try:
         extend_cfg(extended)
     except Exception as error:
-        raise ConfigError(f"{place}: extend_cfg(cfg) raises {_say(error)}, expected declared keys.") from error
+        raise ConfigError(f"{source}: extend_cfg(cfg) raises {_error_and_line(error)}. Correct it.") from error
     values = flatten(extended)
-    declare(cfg, {key: value for key, value in values.items() if key not in known or value != known[key]}, place)
+    declare(cfg, {key: value for key, value in values.items() if key not in known or value != known[key]}, source)
 
 
 def _read_options(path: str | Path) -> dict[str, Any]:
     values = read_yaml(path)
-    require([f"{path}: {key} is empty, expected its default value." for key, value in values.items() if value is None])
+    require([f"{path}: {key} is empty. Give it a default value." for key, value in values.items() if value is None])
     return {key: _literal(value) for key, value in values.items()}
 
 
 def _literal(value: Any) -> Any:
-    """Reads a text as a Python literal where it is one, as for values that are set: "(224, 224)", "1e-5"."""
+    """Reads a text as a Python literal if it is one, as `merge` does: "(224, 224)", "1e-5"."""
     try:
         return ast.literal_eval(value) if isinstance(value, str) else value
     except (ValueError, SyntaxError):
@@ -119,39 +119,31 @@ def _literal(value: Any) -> Any:
 
 
 def _load(name: str, file_name: str) -> set[str]:
-    """Imports a plug-in, a file as module `file_name_STEM`, and returns the names of the modules that this brought."""
+    """Imports a plug-in, a file as module `file_name_STEM`; returns the names of its modules that were imported."""
     path = Path(name).expanduser()
     is_file = path.suffix == ".py" or os.sep in name
     if is_file and not path.exists():
         raise ConfigError(missing_path(path, "The plug-in", "Correct --plugin."))
     if is_file and (path.suffix != ".py" or path.is_dir()):
-        raise ConfigError(f"--plugin is {name}, expected the path of a .py file, or a module (my_package.my_trainer).")
+        raise ConfigError(f"--plugin is {name}; it must be a .py file or a module (my_package.my_trainer).")
     sys.path += [os.getcwd(), *([str(path.absolute().parent)] if is_file else [])]
     module_name = f"{file_name}_{path.stem}" if is_file else name
-    there, n_registered = set(sys.modules), _count_registered()
+    before = set(sys.modules)
     try:
-        module = _import_file(path, module_name) if is_file else importlib.import_module(name)
+        _import_file(path, module_name) if is_file else importlib.import_module(name)
     except Exception as error:
         raise ConfigError(_not_imported(name, error)) from error
-    finally:
-        package = module_name.split(".")[0]
-        brought = {module for module in set(sys.modules) - there if module.split(".")[0] == package}
+    imported = set(sys.modules) - before
     layers = [layer for registry in REGISTRIES for layer in registry.layers()]
-    own = any(cls.__module__ == module.__name__ for layer in layers for cls in layer.values())
-    if not own and _count_registered() == n_registered:
+    if not any(cls.__module__ in imported | {module_name} for layer in layers for cls in layer.values()):
         raise ConfigError(
-            f"--plugin is {name}, which registers nothing, expected a trainer with @TRAINER_REGISTRY.register(), or a "
-            "data set or an evaluator with its registry's. Add the decorator."
+            f"--plugin is {name}, which registers nothing. Add @TRAINER_REGISTRY.register() to its trainer, or the "
+            "decorator of the other registries to its data set or evaluator."
         )
-    return brought
+    return {module for module in imported if module.split(".")[0] == module_name.split(".")[0]}
 
 
-def _count_registered() -> int:
-    """Returns how many classes plug-ins have registered."""
-    return sum(len(registry.layers()[-1]) for registry in REGISTRIES)
-
-
-def _import_file(path: Path, module_name: str):
+def _import_file(path: Path, module_name: str) -> None:
     spec = importlib.util.spec_from_file_location(module_name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
@@ -160,34 +152,30 @@ def _import_file(path: Path, module_name: str):
     except BaseException:
         del sys.modules[module_name]
         raise
-    return module
 
 
 def _not_imported(name: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
         return (
-            f"--plugin is {name}, which Python does not find from {os.getcwd()}, expected a module "
-            "(my_package.my_trainer) or the path of a .py file. Correct it."
+            f"--plugin is {name}, which Python does not find from {os.getcwd()}. Name a module "
+            "(my_package.my_trainer) or the path of a .py file."
         )
     return (
-        f"--plugin is {name}, expected a file that Python imports; it raises {_say(error)}. Correct the file; one that "
-        "imports from its own package is named as a module (my_package.my_trainer)."
+        f"--plugin is {name}, which cannot be imported: it raises {_error_and_line(error)}. Correct it. A file that "
+        "imports from its own package must be named as a module (my_package.my_trainer)."
     )
 
 
-def _say(error: Exception) -> str:
-    """The error with its place."""
+def _error_and_line(error: Exception) -> str:
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if isinstance(error, SyntaxError) else f" ({frame.filename}, line {frame.lineno})"  # it says so itself
     return f"{type(error).__name__}: {message}{where}"
 
 
-def _name_the_replaced() -> None:
+def _warn_of_replaced_classes() -> None:
     for registry in REGISTRIES:
         *below, own = registry.layers()
         for name, cls in own.items():
             for replaced in (layer[name] for layer in below if name in layer):
-                logger.warning(
-                    f"The {registry.name} {name} is that of {cls.__module__}, not that of {replaced.__module__}"
-                )
+                logger.warning(f"The {registry.name} {name} is from {cls.__module__}, not from {replaced.__module__}")

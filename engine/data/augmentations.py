@@ -1,6 +1,7 @@
-"""Image transforms that torchvision does not have. Their repr, as that of torchvision's, says all that decides them.
+"""Image transforms that torchvision does not have; transforms.py has the names and the order of all.
 
-Everything random draws from torch's global generator.
+What is random is drawn from torch's global generator. The repr of a transform shows every parameter: it is part of the
+key of a cached feature.
 """
 
 from collections.abc import Sequence
@@ -12,28 +13,28 @@ from torchvision import transforms as T
 from torchvision.transforms import functional as F
 
 N_MAGNITUDES = 31  # RandAugment's scale is 0 to 30
-LONGEST = 16  # times the shorter edge
+MAX_RATIO = 16  # of an image's longer to its shorter edge
 
 
 class ResizeShorterEdge(T.Resize):
-    """Resizes the shorter edge to `size`; of an image more than LONGEST times as long as wide only the middle.
+    """Resizes the shorter edge to `size`; of an image beyond MAX_RATIO only the middle is resized.
 
-    A centre crop shows no more than that, to within rounding, and 30,000 x 10 pixels do not become 672,000 x 224.
-    Whole multiples of the shorter edge are cut off, so that pixels lie where they would.
+    A centre crop shows the same, to within rounding, and 30,000 x 10 pixels do not become 672,000 x 224. Both ends lose
+    whole multiples of the shorter edge, so the pixels that are left keep their positions.
     """
 
     def forward(self, image: Image.Image) -> Image.Image:
         shorter, longer = sorted(image.size)
-        n_cut = max((longer // shorter - LONGEST) // 2, 0)  # squares at each end
+        n_cut = max((longer // shorter - MAX_RATIO) // 2, 0)  # squares at each end
         height, width = (min(edge, longer - 2 * n_cut * shorter) for edge in (image.height, image.width))
         return super().forward(F.center_crop(image, [height, width]) if n_cut else image)
 
 
 @dataclass(frozen=True)
 class RandomTranslation:
-    """With probability p, enlarges to 9/8 of the size and crops the size at random; else resizes to it.
+    """With probability p, enlarges to 9/8 of the size and takes a random crop of that size; else resizes to it.
 
-    Differs from the original: INPUT.INTERPOLATION is used, there it is always bilinear.
+    Differs from the original: INPUT.INTERPOLATION is used; there it is always bilinear.
     """
 
     size: Sequence[int]
@@ -50,9 +51,9 @@ class RandomTranslation:
 
 @dataclass(frozen=True)
 class RandomMagnitudeAugment:
-    """Applies n operations of RandAugment in turn, each with probability p and a magnitude of its own.
+    """Applies n operations of RandAugment in turn, each with probability p and a random magnitude.
 
-    Differs from the original: torchvision's list and ranges of operations, 31 magnitudes instead of a continuous one.
+    Differs from the original: the operations and their ranges are torchvision's, and there are 31 magnitudes.
     """
 
     n_ops: int
@@ -68,7 +69,7 @@ class RandomMagnitudeAugment:
 
 @dataclass(frozen=True)
 class Cutout:
-    """Sets squares at random centres to zero; what lies outside the image is cut off.
+    """Sets squares at random centres to zero; the part of a square outside the image is ignored.
 
     Paper: Improved Regularization of Convolutional Neural Networks with Cutout, DeVries and Taylor, 2017,
     https://arxiv.org/abs/1708.04552

@@ -1,4 +1,4 @@
-"""What a data set is made of: `Datum`, one labelled image file, and `DatasetBase`, three lists of them."""
+"""Data sets: `Datum` is one labelled image file, `DatasetBase` holds the lists of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Datum:
     Args:
         impath: Path of the image file.
         label: Class index, from 0.
-        domain: Always 0 here; kept because batches carry it.
+        domain: Always 0; batches carry it, as in the original.
         classname: The class's name as it goes into a prompt.
     """
 
@@ -32,7 +32,7 @@ class Datum:
 
 
 def items_digest(folder: str | Path, *splits: Sequence[Datum]) -> str:
-    """Returns a sha256 over lists of items in their order: paths relative to the folder, labels and class names."""
+    """Returns the sha256 of lists of items in their order: paths relative to the folder, labels, class names."""
     content = [[[os.path.relpath(x.impath, folder), x.label, x.classname] for x in items] for items in splits]
     return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
@@ -41,19 +41,19 @@ class DatasetBase:
     """Items for training, validation and test, and the classes they share.
 
     Args:
-        train_x: Items to train on; may be empty where a data set is only tested on.
+        train_x: Items to train on; empty if the data set can only be tested on.
         val: Items to validate on; may be empty.
         test: Items to test on.
-        selection: Items on which hyper-parameters may be chosen, never the test items; None takes the val items. Where
-            some are training items too, leave these out of what is fitted while choosing.
+        selection: Items to choose hyper-parameters by, never test items; None: the val items. If some are training
+            items too, do not fit on these while choosing.
 
     Attributes:
-        prompt_template: The hand-made prompt, `{}` stands for the class name.
-        source_labels: Where a data set is only tested on and its classes are some of another set's: their labels there.
+        prompt_template: The hand-made prompt; `{}` stands for the class name.
+        source_labels: For a test set with some of another data set's classes: the labels of its classes there.
 
     Raises:
-        ValueError: If there is nothing to test on, labels are not 0..C-1, a label has two names, or val or test has
-            a class that the training items lack.
+        ValueError: If there is no test item, labels are not 0..C-1, a label has two names, or val or test has a class
+            without training items.
     """
 
     prompt_template = "a photo of a {}."
@@ -80,15 +80,15 @@ class DatasetBase:
 
     def _name_classes(self) -> dict[int, str]:
         """Returns label -> class name, in order of the labels."""
-        place = type(self).__name__
+        name = type(self).__name__
         if not self.test:
-            raise ValueError(f"{place}.test is empty, expected at least one item. Check the data set's split.")
+            raise ValueError(f"{name}.test is empty. Check the data set's split.")
         names = {item.label: item.classname for item in self.train_x or self.test}
         wrong = [label for label in names if label not in range(len(names))]
         if wrong:
             raise ValueError(
-                f"{place} has the labels {sorted(names)[:10]}... ({len(names)} in all, {wrong[0]!r} among them), "
-                f"expected 0 to {len(names) - 1}. Number the classes from 0 without gaps."
+                f"{name} has the labels {sorted(names)[:10]}... ({len(names)} in all, {wrong[0]!r} among them); they "
+                f"must be 0 to {len(names) - 1}. Number the classes from 0 without gaps."
             )
         for split in ("train_x", "val", "test", "selection"):
             for item in getattr(self, split):
@@ -96,21 +96,21 @@ class DatasetBase:
         return {label: names[label] for label in range(len(names))}
 
     def _require_class(self, split: str, item: Datum, names: dict[int, str]) -> None:
-        place = f"{type(self).__name__}.{split}"
+        shown = f"{type(self).__name__}.{split}'s item {printable(item.impath)}"
         if item.label not in names:
             raise ValueError(
-                f"{place}'s item {printable(item.impath)} has label {item.label} ({printable(item.classname)}), "
-                f"expected 0 to {len(names) - 1}. Every class of val and test must be among the training items."
+                f"{shown} has label {item.label} ({printable(item.classname)}); the training items have 0 to "
+                f"{len(names) - 1}. Add training items of this class, or leave it out."
             )
         if item.classname != names[item.label]:
             raise ValueError(
-                f"{place}'s item {printable(item.impath)} calls class {item.label} {shorten(item.classname)}, expected "
-                f"{shorten(names[item.label])} as elsewhere. Give each label one name."
+                f"{shown} calls class {item.label} {shorten(item.classname)}, others call it "
+                f"{shorten(names[item.label])}. Give each label one name."
             )
 
 
 def data_digests(dataset: DatasetBase, splits: Iterable[str] = SPLITS) -> dict[str, str]:
-    """Returns for each of these splits that is not empty the `items_digest`, below the folder that its images share."""
+    """Returns split -> `items_digest`, relative to the folder that its images share; empty splits are left out."""
     digests = {}
     for split in splits:
         items = dataset.train_x if split == "train" else getattr(dataset, split)

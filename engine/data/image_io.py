@@ -1,4 +1,4 @@
-"""An image file becomes RGB of 8 bits a channel, or an error that names it. DATASETS.md has what each kind gives."""
+"""Reads an image file as RGB of 8 bits a channel, or raises an error that names it. DATASETS.md lists all cases."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from PIL import Image
 from ..text import printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow would call Ghostscript
-SIXTEEN_BITS = ("PNG", "PPM")  # formats whose integers are of 16 bits, in whatever mode Pillow keeps them
+SIXTEEN_BITS = ("PNG", "PPM")  # formats whose integers have 16 bits, whatever Pillow's mode
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
     """Returns the image file as RGB.
 
     Raises:
-        MissingImageError: If there is no such file; a FileNotFoundError.
-        BrokenImageError: If it does not decode, or is too large; a ValueError.
+        MissingImageError: If there is no such file (a FileNotFoundError).
+        BrokenImageError: If it does not decode or is too large (a ValueError).
     """
     _hush_pillow()
     shown = printable(str(path))
@@ -29,44 +29,42 @@ def read_image(path: str | os.PathLike) -> Image.Image:
             return _to_rgb(image)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingImageError(
-            f"Image {shown} is missing, expected every file that the split lists. Put it there; "
-            "`python -m datasets.check NAME --root FOLDER` lists all that are missing."
+            f"Image {shown} is missing, but the split lists it. Add it. `python -m datasets.check NAME --root FOLDER` "
+            "lists all missing images."
         ) from error
     except Image.DecompressionBombError as error:
         raise BrokenImageError(
-            f"Image {shown} has too many pixels ({error}), expected what fits into memory. Make it smaller."
+            f"Image {shown} has too many pixels to fit into memory ({error}). Make it smaller."
         ) from error
-    except Exception as error:  # what a decoder raises on a broken file depends on the format
+    except Exception as error:  # each decoder raises its own kind
         raise BrokenImageError(
-            f"Image {shown} does not decode ({type(error).__name__}: {error}), expected a whole image file. "
-            "Replace it, or go on without such images: INPUT.ON_BAD_IMAGE skip. `python -m datasets.check NAME --root "
-            "FOLDER --decode` finds them all."
+            f"Image {shown} does not decode ({type(error).__name__}: {error}). Replace it, or leave such images out "
+            "with INPUT.ON_BAD_IMAGE skip. `python -m datasets.check NAME --root FOLDER --decode` finds them all."
         ) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Returns an opened file's first frame as it is stored: not turned, its transparency and colour profile left out.
+    """Returns the first frame as it is stored: EXIF rotation, transparency and colour profile are ignored.
 
     Raises:
-        ValueError: If it does not say which of its values are black and white.
+        ValueError: If black and white are not defined: values of 32 bits.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BITS):
-        # Differs from the original: there all values above 255 become white, which is nearly the whole image.
+        # Differs from the original: there all values above 255 become white, nearly the whole image.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    # Differs from the original: there they are cut off at 0 and 255, whatever they mean.
-    if image.mode in ("I", "F"):
-        raise ValueError("its values have 32 bits and no known range, expected 8 or 16 bits")
+    if image.mode in ("I", "F"):  # Differs from the original: there they are cut off at 0 and 255, whatever they mean.
+        raise ValueError("its values have 32 bits and no known range; save it with 8 or 16 bits")
     return image.convert("RGB")
 
 
 @cache
 def _hush_pillow() -> None:
-    """Once in a process. What Pillow warns of changes no pixel, and every worker would say it of every such image."""
+    """Turns off Pillow's warnings, once in a process: they concern no pixel, and each worker would repeat them."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class _ImageError(Exception):
-    """An error that reads the same from a worker process, where torch makes the text a traceback, its message last."""
+    """An error with the same text from a worker process: torch makes it again from a traceback, the message last."""
 
     def __init__(self, text: str):
         name = f"{type(self).__module__}.{type(self).__qualname__}: "

@@ -1,4 +1,4 @@
-"""From one item to its part of a batch: the image file is read and its transform drawn from a seed of its own."""
+"""From an item to its part of a batch: the image file is read, and transformed with a seed of its own."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class DatasetWrapper(Dataset):
     Args:
         cfg: The config.
         data_source: The items.
-        transform: PIL image -> tensor (3, H, W); a list gives one view for each. Random ones draw from torch's
-            generator, which is seeded for every item.
-        is_train: Whether DATALOADER.K_TRANSFORMS views are made of each image, and images are kept for other epochs.
+        transform: PIL image -> tensor (3, H, W); a list gives a view for each. Random ones draw from torch's generator,
+            which is seeded for every item.
+        is_train: Whether DATALOADER.K_TRANSFORMS views are made, and images kept in memory for the next epochs.
     """
 
     def __init__(
@@ -37,14 +37,12 @@ class DatasetWrapper(Dataset):
     ):
         self.data_source = data_source
         self.seed = cfg.SEED
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared: workers that live on see changes
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared, so that workers see a new epoch
         self.images = ImageCache(cfg.DATALOADER.CACHE_GB * GB / n_local_ranks() if is_train else 0)
         transforms = list(transform) if isinstance(transform, (list, tuple)) else [transform]
         n_views = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
-        if n_views < 1:
-            raise ValueError(f"DATALOADER.K_TRANSFORMS is {n_views}, expected 1 or more views of an image. Change it.")
         self.transforms = [transform for transform in transforms for _ in range(n_views)]
-        # Differs from the original: img0 is the test transform's view, aspect ratio kept, not the squeezed image.
+        # Differs from the original: img0 keeps the aspect ratio, as in testing; there it is squeezed to SIZE.
         self.img0_transform = build_transform(cfg, is_train=False) if cfg.DATALOADER.RETURN_IMG0 else None
 
     def set_epoch(self, epoch: int) -> None:
@@ -57,7 +55,7 @@ class DatasetWrapper(Dataset):
         return self.in_epoch(index, int(self.epoch))
 
     def in_epoch(self, index: int, epoch: int) -> dict:
-        """Returns an item's part of a batch as it is in an epoch."""
+        """Returns the part of a batch that an item has in `epoch`."""
         item = self.data_source[index]
         image = self.images.read(item.impath)
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": index}
@@ -71,50 +69,50 @@ class DatasetWrapper(Dataset):
 
 
 class Views(DatasetWrapper):
-    """The items as they are in the first epochs, all views of an item one after another.
+    """Each item as it is in the first `n_views` epochs: all views of the first item, then those of the next.
 
     Args:
         cfg: The config.
         data_source: The items.
         transform: PIL image -> tensor (3, H, W), a random one.
-        n_views: Number of epochs.
+        n_views: Views of each item.
 
     Attributes:
-        places: For each view the index of its item, and its epoch.
+        index_and_epoch: Of each view.
     """
 
     def __init__(self, cfg, data_source: Sequence[Datum], transform: Callable, *, n_views: int):
         super().__init__(cfg, data_source, transform)
-        self.places = [(index, epoch) for index in range(len(data_source)) for epoch in range(n_views)]
+        self.index_and_epoch = [(index, epoch) for index in range(len(data_source)) for epoch in range(n_views)]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.index_and_epoch)
 
     def __getitem__(self, number: int) -> dict:
-        return self.in_epoch(*self.places[number])
+        return self.in_epoch(*self.index_and_epoch[number])
 
 
 class ImageCache:
-    """Decoded images in memory: the last one, and as many as fit, those read first. Nobody may change them.
+    """Decoded images in memory: the last one read, and the first ones read, as many as fit. They must not be changed.
 
     Args:
-        max_bytes: Of all worker processes together: each has its own images, in an equal part.
+        max_bytes: For all worker processes together; each keeps its own images in an equal part.
     """
 
     def __init__(self, max_bytes: float):
         self.max_bytes, self.n_bytes = max_bytes, 0
         self.kept: dict[str, Image.Image] = {}
-        self.last: tuple[str, Image.Image] | None = None  # and its path
+        self.last: tuple[str, Image.Image] | None = None  # path, image
 
     def read(self, path: str) -> Image.Image:
-        """Returns the image file as RGB; raises what `read_image` does."""
+        """Returns the image file as RGB, or raises what `read_image` raises."""
         if path in self.kept:
             return self.kept[path]
         if self.last is not None and self.last[0] == path:
             return self.last[1]
         image = read_image(path)
         self.last = path, image
-        n_bytes = 4 * image.width * image.height  # Pillow keeps a pixel in four
+        n_bytes = 4 * image.width * image.height  # Pillow uses four for a pixel
         worker = get_worker_info()
         if self.n_bytes + n_bytes <= self.max_bytes / (worker.num_workers if worker else 1):
             self.kept[path] = image

@@ -3,8 +3,8 @@
 A batch holds `img` (B, 3, H, W) float32, normalised; `label` (B,) int64; `domain`, `impath` and `index`; with
 DATALOADER.K_TRANSFORMS = k > 1 in training also `img2` ... `imgk`, and with DATALOADER.RETURN_IMG0 also `img0`.
 
-The order of the items depends only on (SEED, epoch), an item's augmentation only on (SEED, epoch, index): not on the
-number of workers, nor on where a run was interrupted.
+The order of the items depends only on (SEED, epoch), an item's augmentation only on (SEED, epoch, index). Neither the
+number of workers nor an interruption changes them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from tabulate import tabulate
@@ -22,7 +22,7 @@ from ..distributed import n_local_ranks, n_ranks
 from ..interruption import leave_signals_to_parent
 from ..registry import DATASET_REGISTRY
 from .bad_images import leave_out_bad
-from .datum import Datum
+from .datum import Datum, data_digests
 from .images import DatasetWrapper
 from .samplers import RankBatchSampler, build_sampler, mix_seeds
 from .transforms import build_transform
@@ -35,18 +35,18 @@ class DataManager:
 
     Args:
         cfg: The frozen config.
-        custom_tfm_train: Transform in place of INPUT.TRANSFORMS' for training, or a list of them (one view each).
+        custom_tfm_train: Training transform instead of INPUT's, or a list of transforms (a view for each).
         custom_tfm_test: The same for validation and test.
-        dataset_wrapper: Class in place of `DatasetWrapper`, called as (cfg, items, transform=..., is_train=...).
+        dataset_wrapper: Class instead of `DatasetWrapper`, called as (cfg, items, transform=..., is_train=...).
 
     Attributes:
-        train_loader_x: None where the data set has no training items.
-        val_loader: None where it has no validation items.
-        skipped: Split -> the paths of the images that were left out of it.
+        train_loader_x: None if the data set has no training items.
+        val_loader: None if it has no validation items.
+        skipped: Split -> paths of its images that could not be read and were left out.
 
     Raises:
         KeyError: If DATASET.NAME is not registered.
-        ValueError: If bad images are skipped, and no other is left to train on, or to test on.
+        ValueError: If bad images are left out and no training or no test image remains.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class DataManager:
         self.train_loader_x = build(self.dataset.train_x, tfm_train, is_train=True)
         self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
         self.test_loader = build(self.dataset.test, tfm_test, is_train=False)
+        self.chooses_epoch = cfg.TEST.FINAL_MODEL == "best_val"
         self.log_summary(cfg)
 
     @property
@@ -76,12 +77,17 @@ class DataManager:
     def lab2cname(self) -> dict[int, str]:
         return self.dataset.lab2cname
 
+    @cached_property
+    def learned_from(self) -> dict[str, str]:
+        """The digests of the items that a run learns from, and of those by which it chooses an epoch."""
+        return data_digests(self.dataset, ["train", "val"] if self.chooses_epoch else ["train"])
+
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Fixes the order and the augmentation of the training items; call it before every epoch.
+        """Sets the epoch, and with it the order and the augmentation of the training items; call it before each epoch.
 
         Args:
             epoch: Counted from 0.
-            first_batch: The one to begin with, where the run was interrupted; of those before it no image is read.
+            first_batch: Batch to start with, after an interruption; the images of earlier batches are not read.
         """
         if self.train_loader_x is None:
             return
@@ -112,20 +118,20 @@ def build_data_loader(
     n_workers: int | None = None,
     dataset_wrapper: type[Dataset] = DatasetWrapper,
 ) -> DataLoader | None:
-    """Builds the loader of one list of items, after DATALOADER.TRAIN_X in training and DATALOADER.TEST otherwise.
+    """Builds the loader of a list of items from DATALOADER.TRAIN_X (training) or DATALOADER.TEST; None without items.
 
-    In training a last, smaller batch is dropped unless it is the only one. None when there are no items.
+    In training a last, smaller batch is dropped unless it is the only one.
 
     Raises:
-        ValueError: If a key of DATALOADER does not fit the items, or names a sampler that is not here.
+        ValueError: If the sampler is unknown or does not fit the items.
     """
     if not data_source:
         return None
     options = cfg.DATALOADER.TRAIN_X if is_train else cfg.DATALOADER.TEST
     if not is_train and options.SAMPLER == "RandomClassSampler":
         raise ValueError(
-            "DATALOADER.TEST.SAMPLER is 'RandomClassSampler', expected SequentialSampler or RandomSampler, which visit "
-            "every item once. Change it."
+            "DATALOADER.TEST.SAMPLER is 'RandomClassSampler', which does not visit every item once. Use "
+            "SequentialSampler or RandomSampler."
         )
     n_ins = options.N_INS if is_train else 1
     n_workers = count_workers(cfg.DATALOADER.NUM_WORKERS) if n_workers is None else n_workers
@@ -138,7 +144,9 @@ def build_data_loader(
     if n_ranks() > 1:
         batches = {"batch_sampler": RankBatchSampler(**batches)}
         if is_train and n_ranks() > options.BATCH_SIZE:
-            logger.info(f"DATALOADER.TRAIN_X.BATCH_SIZE is {options.BATCH_SIZE}: no more ranks have work in a step")
+            logger.info(
+                f"DATALOADER.TRAIN_X.BATCH_SIZE is {options.BATCH_SIZE}: the other ranks have no work in a step"
+            )
     return DataLoader(
         dataset_wrapper(cfg, data_source, transform=transform, is_train=is_train),
         **batches,
@@ -146,12 +154,41 @@ def build_data_loader(
         worker_init_fn=leave_signals_to_parent,
         pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
         persistent_workers=is_train and n_workers > 0,  # test loaders rarely run twice
-        generator=torch.Generator().manual_seed(mix_seeds(cfg.SEED)),  # so that a loader draws nothing from torch's own
+        generator=torch.Generator().manual_seed(mix_seeds(cfg.SEED)),  # the loader draws nothing from torch's own
     )
 
 
+def check_splits(cfg, *, train: DataLoader | None, val: DataLoader | None, test: DataLoader | None) -> None:
+    """Raises ValueError for what the config asks for and the data set does not have; None: no such items."""
+    name, wanted = cfg.DATASET.NAME, cfg.TEST.SPLIT
+    tested = val if wanted == "val" else test
+    if not cfg.TEST.NO_TEST:
+        if tested is None:
+            raise ValueError(f"TEST.SPLIT is {wanted}, but the data set {name} has no such items. Set TEST.SPLIT.")
+        _check_ranks(tested, f"{wanted} items of {name}")
+    if cfg.RUN.EVAL_ONLY:
+        return
+    if train is None:
+        raise ValueError(
+            f"The data set {name} has no training items. It is for testing: give --eval-only with --model-dir."
+        )
+    if cfg.TEST.FINAL_MODEL == "best_val" and val is None:
+        raise ValueError(
+            f"TEST.FINAL_MODEL is best_val, but the data set {name} has no validation items. Set it to last_step."
+        )
+    _check_ranks(train, f"training items of {name}")
+
+
+def _check_ranks(loader: DataLoader, items: str) -> None:
+    if n_ranks() > 1 and n_ranks() > len(loader.dataset):
+        raise ValueError(
+            f"The number of ranks is {n_ranks()}, but there are {len(loader.dataset)} {items}. Lower torchrun's "
+            "--nproc_per_node or --nnodes."
+        )
+
+
 def count_workers(n_asked: int) -> int:
-    """Returns the number of worker processes: what is asked for, at most this rank's part of the CPU cores."""
+    """Returns the number of worker processes: `n_asked`, but at most this rank's part of the CPU cores."""
     n_most = max(1, n_cores() // n_local_ranks())
     if n_asked > n_most:
         logger.info(f"DATALOADER.NUM_WORKERS is {n_asked}, using {n_most}: one for each CPU core")
@@ -159,5 +196,5 @@ def count_workers(n_asked: int) -> int:
 
 
 def n_cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

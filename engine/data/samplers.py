@@ -11,14 +11,12 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from ..distributed import gather_rows, n_ranks, share
 from .datum import Datum
 
-DOMAIN_SAMPLERS = ("RandomDomainSampler", "SeqDomainSampler")
-
 
 def mix_seeds(*numbers: int) -> int:
     """Returns a seed in [0, 2^63) that depends on every number and on their order.
 
-    It is the start of BLAKE2b over the decimal digits, hence the same on every machine; neighbouring inputs give
-    unrelated seeds, which sums and products of them do not.
+    It is the start of BLAKE2b over the decimal digits, so it is the same on every machine, and neighbouring inputs give
+    unrelated seeds; sums and products of them would not.
     """
     digest = hashlib.blake2b(",".join(str(number) for number in numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -32,32 +30,28 @@ def build_sampler(
     Args:
         name: SequentialSampler, RandomSampler or RandomClassSampler.
         data_source: The items to draw from.
-        seed: With the epoch it decides the order.
+        seed: The order depends on it and on the epoch.
         batch_size: RandomClassSampler: images in a batch.
         n_ins: RandomClassSampler: images of each class in a batch.
 
     Raises:
-        ValueError: If the name is unknown or belongs to a domain sampler, or batch_size, n_ins and the number of
-            classes do not fit.
+        ValueError: If the name is unknown, or if batch_size, n_ins and the number of classes do not fit.
     """
-    if name == "SequentialSampler":
-        return SequentialSampler(data_source, seed)
-    if name == "RandomSampler":
-        return RandomSampler(data_source, seed)
-    if name == "RandomClassSampler":
-        return RandomClassSampler(data_source, seed, batch_size=batch_size, n_ins=n_ins)
-    reason = " Domain labels are not used here." if name in DOMAIN_SAMPLERS else ""
+    match name:
+        case "SequentialSampler":
+            return SequentialSampler(data_source, seed)
+        case "RandomSampler":
+            return RandomSampler(data_source, seed)
+        case "RandomClassSampler":
+            return RandomClassSampler(data_source, seed, batch_size=batch_size, n_ins=n_ins)
     raise ValueError(
-        f"The sampler is {name!r}, expected RandomSampler, SequentialSampler or RandomClassSampler.{reason} "
+        f"The sampler is {name!r}, expected one of: RandomSampler, SequentialSampler, RandomClassSampler. "
         "Change DATALOADER.TRAIN_X.SAMPLER or DATALOADER.TEST.SAMPLER."
     )
 
 
 class EpochSampler(Sampler):
-    """Yields indices of `data_source`; `set_epoch` before an epoch decides which and in what order.
-
-    A sampler defines `order`.
-    """
+    """Yields indices of `data_source`; call `set_epoch` before each epoch. A sampler defines `order`."""
 
     def __init__(self, data_source: Sequence[Datum], seed: int = 0):
         self.data_source = data_source
@@ -65,7 +59,7 @@ class EpochSampler(Sampler):
         self.epoch = self.n_skipped = 0
 
     def set_epoch(self, epoch: int, n_skipped: int = 0) -> None:
-        """Sets what is drawn next: an epoch, but for its first indices, which an interrupted run has had."""
+        """Sets the epoch that is drawn next, without its first indices, which an interrupted run has already had."""
         self.epoch, self.n_skipped = epoch, n_skipped
 
     def order(self) -> Sequence[int]:
@@ -76,7 +70,7 @@ class EpochSampler(Sampler):
         return iter(self.order()[self.n_skipped :])
 
     def __len__(self) -> int:
-        """Returns the number of indices in a whole epoch."""
+        """Returns the number of indices of the whole epoch."""
         return len(self.data_source)
 
     def epoch_generator(self) -> torch.Generator:
@@ -84,14 +78,14 @@ class EpochSampler(Sampler):
 
 
 class SequentialSampler(EpochSampler):
-    """All items in their own order."""
+    """All items, in their order."""
 
     def order(self) -> Sequence[int]:
         return range(len(self.data_source))
 
 
 class RandomSampler(EpochSampler):
-    """All items, shuffled anew in every epoch."""
+    """All items, shuffled in every epoch."""
 
     def order(self) -> Sequence[int]:
         return torch.randperm(len(self.data_source), generator=self.epoch_generator()).tolist()
@@ -100,9 +94,9 @@ class RandomSampler(EpochSampler):
 class RandomClassSampler(EpochSampler):
     """Batches of `batch_size / n_ins` classes with `n_ins` images of each.
 
-    A class's images are shuffled and cut into groups of n_ins; what does not fill a group waits for another epoch, and
-    a class with fewer than n_ins images repeats some. A batch takes the classes with the most groups left, ties in
-    random order: so every epoch has the same number of batches.
+    A class's images are shuffled and cut into groups of n_ins. Images that do not fill a group are not drawn in this
+    epoch; a class with fewer than n_ins images repeats some. A batch takes the classes with the most groups left, ties
+    in random order, so every epoch has the same number of batches.
     """
 
     def __init__(self, data_source: Sequence[Datum], seed: int = 0, *, batch_size: int, n_ins: int):
@@ -112,14 +106,14 @@ class RandomClassSampler(EpochSampler):
             self.indices_by_class.setdefault(item.label, []).append(index)
         if n_ins < 1 or batch_size % n_ins:
             raise ValueError(
-                f"DATALOADER.TRAIN_X.BATCH_SIZE is {batch_size}, expected a multiple of N_INS = {n_ins} for "
-                "RandomClassSampler. Change BATCH_SIZE or N_INS."
+                f"DATALOADER.TRAIN_X.BATCH_SIZE is {batch_size}; for RandomClassSampler it must be a multiple of "
+                f"N_INS = {n_ins}. Change BATCH_SIZE or N_INS."
             )
         self.n_ins, self.n_classes_per_batch = n_ins, batch_size // n_ins
         if self.n_classes_per_batch > len(self.indices_by_class):
             raise ValueError(
-                f"DATALOADER.TRAIN_X.BATCH_SIZE / N_INS is {self.n_classes_per_batch} classes, expected at most the "
-                f"{len(self.indices_by_class)} that the training items have. Lower BATCH_SIZE or raise N_INS."
+                f"DATALOADER.TRAIN_X.BATCH_SIZE / N_INS is {self.n_classes_per_batch} classes, but the training items "
+                f"have only {len(self.indices_by_class)}. Lower BATCH_SIZE or raise N_INS."
             )
         self.n_indices = len(self.order())
 
@@ -140,7 +134,7 @@ class RandomClassSampler(EpochSampler):
         return drawn
 
     def _group(self, indices: list[int], generator: torch.Generator) -> list[list[int]]:
-        """Returns a class's indices, shuffled, as a list of groups of n_ins."""
+        """Returns a class's indices, shuffled, in groups of n_ins."""
         order = [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
         if len(order) < self.n_ins:
             repeats = torch.randint(len(order), (self.n_ins - len(order),), generator=generator).tolist()
@@ -149,7 +143,7 @@ class RandomClassSampler(EpochSampler):
 
 
 class RankBatchSampler(BatchSampler):
-    """This rank's share of every batch; of one that it has no share of the first index, which does not count."""
+    """This rank's share of every batch; if that is empty the batch's first index, whose result is not used."""
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in super().__iter__():
@@ -159,20 +153,20 @@ class RankBatchSampler(BatchSampler):
         self.sampler.set_epoch(epoch, n_skipped)
 
     def n_items(self, i: int) -> int:
-        """Number of items that all ranks have together in batch i."""
+        """Returns the number of items of batch i, of all ranks together."""
         return min(self.batch_size, len(self.sampler) - i * self.batch_size)
 
 
 def batch_share(loader: DataLoader) -> float:
-    """Returns which part of a training batch is this rank's, in [0, 1]; equal parts where each rank has all of it."""
+    """Returns this rank's part of a training batch, in [0, 1]; 1 / ranks if each rank has the whole batch."""
     sampler = getattr(loader, "batch_sampler", None)
     if not isinstance(sampler, RankBatchSampler):
         return 1 / n_ranks()
-    own = share(sampler.n_items(0))  # all are equally large: a smaller one is dropped unless it is the only one
+    own = share(sampler.n_items(0))  # all batches are equally large: a smaller last one is dropped
     return (own.stop - own.start) / sampler.n_items(0)
 
 
-def whole_batch(loader: DataLoader, i: int, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def gather_batch(loader: DataLoader, i: int, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Returns for each tensor of this rank's rows of the loader's batch i the rows of the whole batch, in order."""
     sampler = loader.batch_sampler
     return tuple(gather_rows(r, sampler.n_items(i)) for r in rows) if isinstance(sampler, RankBatchSampler) else rows

@@ -1,6 +1,6 @@
-"""Image transforms by name: an RGB PIL image becomes a float32 tensor (3, H, W).
+"""Which transforms INPUT names, and in which order: an RGB PIL image becomes a float32 tensor (3, H, W).
 
-The order is fixed, whatever the order of the names in INPUT.TRANSFORMS:
+The order of the names in INPUT.TRANSFORMS does not matter:
 
 | step | training: applied if named                     | keys of INPUT               | testing                 |
 |------|------------------------------------------------|-----------------------------|-------------------------|
@@ -21,8 +21,8 @@ The order is fixed, whatever the order of the names in INPUT.TRANSFORMS:
 | 14   | gaussian_noise                                 | GN_MEAN, GN_STD             |                         |
 | 15   | instance_norm                                  |                             | if named                |
 
-INPUT.NO_TRANSFORM leaves steps 1 (resize to SIZE), 11 and 13, in training and in testing.
-Everything random draws from torch's global generator, so the seed of an item decides its transform.
+INPUT.NO_TRANSFORM keeps only steps 1 (resize to SIZE), 11 and 13, in training and in testing.
+What is random is drawn from torch's global generator, so the seed of an item decides how it is transformed.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,6 +32,7 @@ from PIL import Image
 from torchvision import transforms as T
 
 from ..registry import near_name
+from ..text import shorten
 from .augmentations import (
     N_MAGNITUDES,
     Cutout,
@@ -53,14 +54,14 @@ def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch
     """Composes the transform of a split.
 
     Args:
-        cfg: The configuration; its node INPUT is read.
+        cfg: The config; its node INPUT is read.
         is_train: Whether to augment.
 
     Returns:
         A callable from an RGB PIL image to a float32 tensor (3, H, W), (H, W) = cfg.INPUT.SIZE.
 
     Raises:
-        ValueError: A name or a value of cfg.INPUT that is not allowed.
+        ValueError: If INPUT has a name or a value that is not allowed.
     """
     node = cfg.INPUT
     if errors := check_input(node):
@@ -91,8 +92,8 @@ def _shorter_edge_and_center_crop(node) -> list[Callable]:
     return [resize, T.CenterCrop(node.SIZE)]
 
 
-# Differs from the original: torchvision's AutoAugment and RandAugment, whose ranges are not those of the original's
-# copies; random_crop pads images that are smaller than SIZE, which stopped the original.
+# Differs from the original: AutoAugment and RandAugment are torchvision's, with other ranges; random_crop pads images
+# that are smaller than SIZE, where the original fails.
 ON_IMAGE = {
     "random_translation": lambda c: RandomTranslation(c.SIZE, interpolation=INTERPOLATION_MODES[c.INTERPOLATION]),
     "random_crop": lambda c: T.RandomCrop(c.SIZE, padding=c.CROP_PADDING, pad_if_needed=True),
@@ -122,10 +123,10 @@ TRANSFORM_NAMES = ("center_crop", *ON_IMAGE, *ON_TENSOR)
 def check_transforms(names: Iterable[str]) -> list[str]:
     """Returns an error for every name that is not a transform."""
     if isinstance(names, str):
-        return [f'INPUT.TRANSFORMS is "{names}", expected a list of names. Write ["{names}"].']
+        return [f"INPUT.TRANSFORMS is {shorten(names)}; it must be a list of names. Write [{shorten(names)}]."]
     return [
-        f'INPUT.TRANSFORMS has "{name}", expected names of: {", ".join(TRANSFORM_NAMES)}.'
-        f"{near_name(str(name), TRANSFORM_NAMES) or ' Correct or remove the name.'}"
+        f"INPUT.TRANSFORMS has {shorten(name)}, expected some of: {', '.join(TRANSFORM_NAMES)}."
+        f"{near_name(str(name), TRANSFORM_NAMES)}"
         for name in names
         if name not in TRANSFORM_NAMES
     ]
@@ -133,29 +134,33 @@ def check_transforms(names: Iterable[str]) -> list[str]:
 
 def check_input(node) -> list[str]:
     """Returns an error for every value of `node`, cfg.INPUT, that its transforms cannot use."""
-    names = node.TRANSFORMS
-    errors = check_transforms(names)
-    if node.INTERPOLATION not in INTERPOLATION_MODES:
-        options = ", ".join(INTERPOLATION_MODES)
-        errors.append(f'INPUT.INTERPOLATION is "{node.INTERPOLATION}", expected one of: {options}. Change the key.')
-    if not (_are_numbers(node.SIZE, 2, int) and min(node.SIZE) > 0):
-        errors.append(
-            f"INPUT.SIZE is {node.SIZE}, expected (height, width), two whole numbers above 0. Write (224, 224)."
-        )
-    if not (_are_numbers(node.RRCROP_SCALE, 2) and 0 < node.RRCROP_SCALE[0] <= node.RRCROP_SCALE[1] <= 1):
-        allowed = "(smallest, largest), two shares of the area above 0 and at most 1"
-        errors.append(f"INPUT.RRCROP_SCALE is {node.RRCROP_SCALE}, expected {allowed}. Write (0.08, 1.0).")
-    if not _are_numbers(node.PIXEL_MEAN, 3):
-        errors.append(f"INPUT.PIXEL_MEAN is {node.PIXEL_MEAN}, expected three numbers, of R, G and B. Change the key.")
-    if not (_are_numbers(node.PIXEL_STD, 3) and min(node.PIXEL_STD) > 0):
-        allowed = "three numbers above 0, of R, G and B"
-        errors.append(f"INPUT.PIXEL_STD is {node.PIXEL_STD}, expected {allowed}. Change the key.")
-    if "randaugment" in names and node.RANDAUGMENT_M not in range(N_MAGNITUDES):
-        allowed = f"a whole number from 0 to {N_MAGNITUDES - 1}"
-        errors.append(f"INPUT.RANDAUGMENT_M is {node.RANDAUGMENT_M}, expected {allowed}. Change the key.")
-    if "gaussian_blur" in names and not (node.GB_K > 0 and node.GB_K % 2 == 1):
-        errors.append(f"INPUT.GB_K is {node.GB_K}, expected an odd number of pixels above 0. Change the key.")
-    return errors
+    names, scale = node.TRANSFORMS, node.RRCROP_SCALE
+    is_magnitude = node.RANDAUGMENT_M in range(N_MAGNITUDES)
+    rules = [
+        ("INTERPOLATION", node.INTERPOLATION in INTERPOLATION_MODES, f"one of: {', '.join(INTERPOLATION_MODES)}"),
+        (
+            "SIZE",
+            _are_numbers(node.SIZE, 2, int) and min(node.SIZE) > 0,
+            "(height, width) in pixels, such as (224, 224)",
+        ),
+        (
+            "RRCROP_SCALE",
+            _are_numbers(scale, 2) and 0 < scale[0] <= scale[1] <= 1,
+            "(smallest, largest) share of the area, above 0 and at most 1, such as (0.08, 1.0)",
+        ),
+        ("PIXEL_MEAN", _are_numbers(node.PIXEL_MEAN, 3), "three numbers, of R, G and B"),
+        (
+            "PIXEL_STD",
+            _are_numbers(node.PIXEL_STD, 3) and min(node.PIXEL_STD) > 0,
+            "three numbers above 0, of R, G and B",
+        ),
+        ("RANDAUGMENT_M", "randaugment" not in names or is_magnitude, f"a whole number from 0 to {N_MAGNITUDES - 1}"),
+        ("GB_K", "gaussian_blur" not in names or (node.GB_K > 0 and node.GB_K % 2), "an odd number of pixels above 0"),
+    ]
+    wrong = [
+        f"INPUT.{key} is {shorten(node[key])}; it must be {rule}." for key, is_right, rule in rules if not is_right
+    ]
+    return check_transforms(names) + wrong
 
 
 def _are_numbers(values, length: int, *types: type) -> bool:

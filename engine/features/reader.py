@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from ..data.datum import Datum
 from ..data.images import DatasetWrapper, Views
 from ..data.manager import count_workers
-from ..data.samplers import mix_seeds
+from ..data.samplers import gather_batch, mix_seeds
 from ..data.transforms import build_transform
 from ..distributed import any_rank, gather_rows, local_rank, n_ranks, share
 from ..interruption import leave_signals_to_parent, raise_if_asked
@@ -65,10 +65,27 @@ class FeatureReader:
         keys = [item_key(item) for item in items]
         return self._read(DatasetWrapper(self.cfg, items, transform=transform), keys)
 
+    def predictions(
+        self, loader: DataLoader, classify: Callable[[Tensor], Tensor], label: str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the logits (B, C) and labels (B,) of a loader's batches, of images under one transform.
+
+        Args:
+            loader: Its batches, in its order; its images are only read where their features are not kept.
+            classify: Features (B, E) on the device -> logits (B, C).
+            label: What the progress bar says.
+        """
+        items = loader.dataset.data_source
+        features = self.read(items, transform=loader.dataset.transforms[0])
+        labels = torch.tensor([item.label for item in items])
+        for i, indices in enumerate(progress(list(loader.batch_sampler), label)):
+            logits = classify(features[indices].to(self.device))
+            yield gather_batch(loader, i, logits, labels[indices].to(self.device))
+
     def read_views(self, items: Sequence[Datum], transform: Callable, n_views: int) -> Tensor:
         """Returns the features (N, V, E) float32 of V random views of each item: those of a run's first V epochs."""
         views = Views(self.cfg, items, transform, n_views=n_views)
-        keys = [item_key(items[index], self.cfg.SEED, view, index) for index, view in views.places]
+        keys = [item_key(items[index], self.cfg.SEED, view, index) for index, view in views.index_and_epoch]
         return self._read(views, keys).unflatten(0, (len(items), n_views))
 
     @torch.no_grad()

@@ -14,8 +14,8 @@ from typing import Any
 from yacs.config import CfgNode as CN
 
 from ..checkpoint import model_sha256
-from ..config.load import ConfigError, config_digest, flatten, full_default, identity, merge, read_yaml
-from ..config.plain_yaml import dump_plain_yaml
+from ..config.identity import config_digest, differing_keys
+from ..config.load import ConfigError, dump_yaml, flatten, full_default, merge, read_yaml
 from ..distributed import is_first_rank, on_first_rank
 from ..files import write_atomically
 
@@ -38,7 +38,7 @@ def write_config(cfg: CN) -> None:
     if not is_first_rank():
         return
     path = Path(cfg.OUTPUT_DIR) / CONFIG
-    write_atomically(path, lambda temporary: temporary.write_text(dump_plain_yaml(cfg), encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(dump_yaml(cfg), encoding="utf-8"))
 
 
 def read_results(folder: str | Path) -> dict[str, Any] | None:
@@ -51,9 +51,7 @@ def read_results(folder: str | Path) -> dict[str, Any] | None:
         if not isinstance(results, dict):
             raise ValueError("no entries by name")
     except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is not JSON ({error}), expected what a run wrote. Delete it to test again."
-        ) from error
+        raise ConfigError(f"{path} is not JSON as a run writes it ({error}). Delete it to test again.") from error
     return results
 
 
@@ -66,7 +64,7 @@ def write_results(cfg: CN, results: dict[str, Any]) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
 
-def set_results_aside(folder: str | Path) -> bool:
+def retire_results(folder: str | Path) -> bool:
     """Renames results that are no longer those of the run in `folder`, so that nothing counts them; says if it did."""
     path = Path(folder) / RESULTS
     if not path.is_file():
@@ -98,8 +96,8 @@ def is_done(cfg: CN) -> bool:
         return False
     if stored[cfg.OUTPUT_DIR] is None and results is not None and not same:
         raise ConfigError(
-            f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration, expected the same one or an empty "
-            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old results away."
+            f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration. Choose another "
+            "--output-dir (OUTPUT for the scripts), or move the old results away."
         )
     return same
 
@@ -124,17 +122,12 @@ def _tested_what_is_there(cfg: CN, results: dict[str, Any]) -> bool:
 
 
 def _refuse_another(cfg: CN, stored: CN, folder: str) -> None:
-    found, asked = identity(stored), identity(cfg)
-    values_found, values_asked = flatten(stored), flatten(cfg)
-    differing = sorted(
-        key
-        for key in found.keys() | asked.keys()
-        if found.get(key) != asked.get(key) and values_found[key] != values_asked[key]
-    )
-    if differing:
-        lines = [f"  - {key} is {values_found[key]!r} there, {values_asked[key]!r} was asked for" for key in differing]
+    lines = [
+        f"  - {key} is {there!r} there, {asked!r} was asked for"
+        for key, (there, asked) in differing_keys(stored, cfg).items()
+    ]
+    if lines:
         raise ConfigError(
-            f"The folder {folder} holds a run of another configuration, expected the same one or an empty "
-            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old run away. What differs:\n"
-            + "\n".join(lines)
+            f"The folder {folder} holds a run of another configuration. Choose another --output-dir (OUTPUT for the "
+            "scripts), or move the old run away. What differs:\n" + "\n".join(lines)
         )

@@ -58,8 +58,8 @@ def _wait_for(file: io.FileIO, path: Path) -> None:
     while not take(file, path):
         if time.monotonic() > deadline_s:
             raise BlockingIOError(
-                f"The folder {path.parent} is in use by {holder(path)}, expected one run in a folder at a time. Wait "
-                "until that one ends, or choose another --output-dir."
+                f"The folder {path.parent} is in use by {holder(path)}. Wait until that run ends, or choose another "
+                "--output-dir."
             )
         time.sleep(0.1)
 

@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy
 import PIL
-import sklearn
 import torch
 import torchvision
 
 from ..data.datum import SPLITS, data_digests
 from ..distributed import n_ranks
-from ..trainer import TrainerX
 from .folder import tested_model
 
 PACKAGE = "prompt-learning-clip"  # in setup.py
@@ -27,7 +25,7 @@ GIT_SECONDS = 10  # in which git has to answer
 GB = 1e9
 
 
-def provenance(trainer: TrainerX, weights_sha256: str | None) -> dict[str, Any]:
+def provenance(trainer, weights_sha256: str | None) -> dict[str, Any]:
     """Returns what a run computes with: code, libraries, machine, weights, and the items it trains and tests on.
 
     Args:
@@ -49,13 +47,13 @@ def provenance(trainer: TrainerX, weights_sha256: str | None) -> dict[str, Any]:
     }
 
 
-def cost(trainer: TrainerX) -> dict[str, float | None]:
+def cost(trainer) -> dict[str, float | None]:
     """Returns the seconds that training and tests took, those of an interrupted run's parts together, and the memory.
 
     Args:
         trainer: After its test.
     """
-    times = trainer.times()
+    times = trainer.clock.times()
     training_s = None if trainer.cfg.RUN.EVAL_ONLY else round(times["time_s"] - times["testing_s"], 3)
     return {"training_s": training_s, "testing_s": round(times["testing_s"], 3), **peak_memory_gb(trainer.device)}
 
@@ -76,9 +74,10 @@ def code_version(folder: Path = SOURCES) -> dict[str, Any]:
 
 def library_versions(device: torch.device) -> dict[str, str]:
     """Returns the versions of all that decides a result's last digits; of CUDA's libraries on a GPU alone."""
-    modules = {"torch": torch, "torchvision": torchvision, "numpy": numpy, "pillow": PIL, "scikit-learn": sklearn}
+    modules = {"torch": torch, "torchvision": torchvision, "numpy": numpy, "pillow": PIL}
     versions = {"python": platform.python_version()}
     versions |= {name: module.__version__ for name, module in modules.items()}
+    versions["scikit-learn"] = metadata.version("scikit-learn")  # imported only where something is fitted
     if device.type == "cuda":
         versions |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
     return versions

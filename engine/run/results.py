@@ -1,24 +1,20 @@
-"""What a run leaves in results.json, and what the log says of it where it should be doubted."""
+"""What a run leaves in results.json: what was measured, what identifies the run, what to be warned of."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from yacs.config import CfgNode as CN
 
-from ..config.load import identity
-from ..data.bad_images import log_skipped, skip_warnings, skipped_fields
-from ..trainer import TrainerX
+from ..config.identity import identity
+from ..data.bad_images import skip_warnings, skipped_fields
 from .folder import read_config
-
-logger = logging.getLogger(__name__)
 
 SEEDS_OWN = ("SEED", "RUN.MODEL_DIR", "MODEL.INIT_WEIGHTS")  # keys in which an experiment's seeds differ
 
 
-def results_of(trainer: TrainerX) -> dict[str, Any]:
-    """Returns the entries of results.json: what was measured, what identifies the run in a table, what to doubt."""
+def results_of(trainer) -> dict[str, Any]:
+    """Returns the entries of results.json, from a trainer after its test."""
     cfg = trainer.cfg
     trained_on = read_config(cfg.RUN.MODEL_DIR) if cfg.RUN.MODEL_DIR else None
     source = cfg.DATASET.NAME if not cfg.RUN.EVAL_ONLY else trained_on.DATASET.NAME if trained_on else None
@@ -43,7 +39,7 @@ def results_of(trainer: TrainerX) -> dict[str, Any]:
         "settings": settings_of(cfg),
         "trained_with": trained_on and settings_of(trained_on),
         "warnings": [
-            *trainer.doubts,
+            *trainer.warnings,
             *skip_warnings(trainer.dm.skipped),
             *chance_warnings(trainer, trained_on),
             *choice_warnings(trainer, trained_on),
@@ -57,7 +53,7 @@ def settings_of(cfg: CN) -> dict[str, Any]:
     return {key: value for key, value in identity(cfg).items() if key not in SEEDS_OWN}
 
 
-def chance_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:
+def chance_warnings(trainer, trained_on: CN | None) -> list[str]:
     """Returns a sentence if the accuracy on classes that were trained on is at chance; on other classes it may be."""
     if trainer.cfg.RUN.EVAL_ONLY and not knows_classes(trainer.cfg, trained_on):
         return []
@@ -66,7 +62,7 @@ def chance_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:
     return list(filter(None, [trainer.evaluator.chance_warning()]))
 
 
-def choice_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:
+def choice_warnings(trainer, trained_on: CN | None) -> list[str]:
     """Returns a sentence if the epoch was chosen by the accuracy on images that are tested on, as ImageNet's are."""
     cfg, training = trainer.cfg, trainer.cfg
     if cfg.RUN.EVAL_ONLY:
@@ -82,9 +78,9 @@ def choice_warnings(trainer: TrainerX, trained_on: CN | None) -> list[str]:
     if not n_both:
         return []
     return [
-        f"TEST.FINAL_MODEL is best_val and {n_both:,} of the {len(tested):,} images tested on are validation images, "
-        "expected none: they chose the epoch, so on new images the accuracy may be lower. Say so beside the number, or "
-        "train with TEST.FINAL_MODEL last_step."
+        f"TEST.FINAL_MODEL is best_val and {n_both:,} of the {len(tested):,} images tested on are validation images: "
+        "they chose the epoch, so on new images the accuracy may be lower. Say so beside the number, or train with "
+        "TEST.FINAL_MODEL last_step."
     ]
 
 
@@ -92,10 +88,3 @@ def knows_classes(cfg: CN, trained_on: CN | None) -> bool:
     """Says whether a test is on the data set and the classes of the training."""
     keys = ("NAME", "ROOT", "SUBSAMPLE_CLASSES")
     return trained_on is not None and all(cfg.DATASET[key] == trained_on.DATASET[key] for key in keys)
-
-
-def log_doubts(trainer: TrainerX, results: dict[str, Any]) -> None:
-    """Logs the images that were left out, and the warnings among the results."""
-    log_skipped(trainer.dm.skipped)
-    for warning in results["warnings"]:
-        logger.info("Warning: %s", warning)

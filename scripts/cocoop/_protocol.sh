@@ -1,13 +1,13 @@
-# Sourced after _common.sh by the scripts of this folder: which method is trained or tested, and with which config.
+# Sourced after _common.sh by the scripts of this folder: the method to train or test, and its config.
 #
 # Environment, besides that of _common.sh:
-#   TRAINER  the method: CoCoOp (default), CoOp, LinearProbe, or another whose YAML is in configs/trainers/TRAINER/
-#   SHOTS    training images of each class (default: 16)
+#   TRAINER  the method: CoCoOp (default), CoOp, LinearProbe, or another one with its YAML in configs/trainers/TRAINER/
+#   SHOTS    training images per class (default: 16)
 # shellcheck shell=bash
 
 TRAINER=${TRAINER:-CoCoOp} SHOTS=${SHOTS:-16}
 
-# check_arguments NAMES WORDS...: ends the script with its help unless each of NAMES has its word; the last one is SEED.
+# check_arguments NAMES WORDS...: ends the script with its help unless there is a word for each of NAMES, SEED the last.
 check_arguments() {
   local count
   count=$(wc -w <<<"$1")
@@ -16,24 +16,24 @@ check_arguments() {
   if [[ ! $1 =~ ^-?[0-9]+$ ]]; then wrong_call "SEED is $1, expected a whole number."; fi
 }
 
-# needs_training DATASET [SUBSAMPLE]: fails if TRAINER is one that learns nothing, naming the call that tests it.
+# needs_training DATASET [SUBSAMPLE]: fails if TRAINER learns nothing; the message names the call that tests it.
 needs_training() {
   local cfg=vit_b16 environment=${2:+SUBSAMPLE=$2 }
   if [[ $TRAINER != ZeroshotCLIP* ]]; then return; fi
   if [[ $TRAINER != ZeroshotCLIP ]]; then environment="TRAINER=$TRAINER $environment"; fi
   if [[ $1 == shapes* ]]; then cfg=tiny; fi
-  fail "TRAINER is $TRAINER, which learns nothing, expected a method that does.\
+  fail "TRAINER is $TRAINER, which learns nothing.\
  Test it without training: ${environment}bash scripts/coop/zeroshot.sh $1 $cfg"
 }
 
-# choose_cfg DATASET WORDS...: sets CFG, to the first word if it names a config, else to the papers' choice for what is
-# trained on DATASET; the other words are the PAIRS.
+# choose_cfg DATASET WORDS...: sets CFG to the first word if it names a config, else to the papers' choice for training
+# on DATASET; sets PAIRS to the other words.
 choose_cfg() {
   local dataset=$1 folder=configs/trainers/$TRAINER
   shift
   if [[ ! -d $folder ]]; then
     fail "TRAINER is $TRAINER, expected one of: $(names configs/trainers/*).\
- Another one, as a PLUGIN's, has its YAML in $folder/."
+ Another method, such as a PLUGIN's, needs its YAML files in $folder/."
   fi
   if (($#)) && [[ -f $folder/$1.yaml ]]; then
     CFG=$1
@@ -54,11 +54,11 @@ default_cfg() {
     CoOp,imagenet) echo vit_b16_ep50_ctxv1 ;;
     CoOp,*) echo vit_b16_ctxv1 ;;
     LinearProbe,*) echo vit_b16 ;;
-    *) fail "CFG is not given and $TRAINER has no default, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;
+    *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;
   esac
 }
 
-# names PATHS...: prints file names without .yaml, on one line.
+# names PATHS...: prints the file names on one line, without .yaml.
 names() {
   local path list=
   for path in "$@"; do

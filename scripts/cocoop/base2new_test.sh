@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Base to new, the second half: tests what base2new_train.sh learned on the classes that it did not see.
+# Base to new, second half: tests the model of base2new_train.sh on the classes that it was not trained on.
 #
 #   bash scripts/cocoop/base2new_test.sh DATASET SEED [CFG] [KEY VALUE ...]
 #   bash scripts/cocoop/base2new_test.sh caltech101 1
@@ -9,7 +9,7 @@
 # Run: output/base2new/test_new/DATASET/shots_16/TRAINER/CFG/seedSEED
 # Environment: DATA OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
 #   TRAINER SHOTS, as in training (default: CoCoOp 16);
-#   SUBSAMPLE=all tests on base and new classes together, in base2new/test_all
+#   SUBSAMPLE=all tests on the base and new classes together; the run is in base2new/test_all
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 source scripts/cocoop/_protocol.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Base to new, the first half: trains on the base classes of a data set and tests on them.
+# Base to new, first half: trains on the base classes of a data set and tests on them.
 #
 #   bash scripts/cocoop/base2new_train.sh DATASET SEED [CFG] [KEY VALUE ...]
 #   bash scripts/cocoop/base2new_train.sh caltech101 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cross-data-set transfer and domain generalisation, the second half: tests on a data set what xd_train.sh learned.
+# Cross-data-set transfer and domain generalisation, second half: tests the model of xd_train.sh on another data set.
 #
 #   bash scripts/cocoop/xd_test.sh DATASET SEED [CFG] [KEY VALUE ...]
 #   bash scripts/cocoop/xd_test.sh caltech101 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cross-data-set transfer and domain generalisation, the first half: trains on all classes of the source.
+# Cross-data-set transfer and domain generalisation, first half: trains on all classes of the source data set.
 #
 #   bash scripts/cocoop/xd_train.sh SEED [CFG] [KEY VALUE ...]
 #   bash scripts/cocoop/xd_train.sh 1

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# CoOp: tests the contexts that were learned on one data set (ImageNet, as in the paper) on another, once for each seed.
+# CoOp: tests contexts that were learned on one data set (ImageNet in the paper) on another, once for each seed.
 #
 #   bash scripts/coop/eval.sh DATASET CFG [KEY VALUE ...]
 #   SOURCE=caltech101 bash scripts/coop/eval.sh folder rn50_ep50
 #
 #   DATASET  configs/datasets/DATASET.yaml, the data set to test on
-#   CFG      configs/trainers/CoOp/CFG.yaml, as trained; where only CFG with _ep50 was trained, that is used
+#   CFG      configs/trainers/CoOp/CFG.yaml, as in training; if only CFG with _ep50 was trained, that is used
 #
 # Runs: output/evaluation/CoOp/CFG_16shots/nctx16_cscFalse_ctpend/DATASET/seedSEED
 # Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh); TRAINER (default: CoOp);
-#   SOURCE SHOTS NCTX CSC CTP, which run to test (default: imagenet 16 16 False end)
+#   SOURCE SHOTS NCTX CSC CTP: the run to test (default: imagenet 16 16 False end)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 
@@ -26,7 +26,7 @@ model_folder() {
 
 short=${CFG%_ctxv1}_ep50${CFG#"${CFG%_ctxv1}"}
 if [[ ! -d $(model_folder "$CFG") && -d $(model_folder "$short") ]]; then
-  echo "$(model_folder "$CFG") does not exist: $short is tested instead of $CFG" >&2
+  echo "$(model_folder "$CFG") does not exist, so $short is tested instead of $CFG" >&2
   CFG=$short
 fi
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# CoOp: trains on a data set and tests on it, once for each seed.
+# CoOp: trains and tests on a data set, once for each seed.
 #
 #   bash scripts/coop/main.sh DATASET CFG CTP NCTX SHOTS CSC [KEY VALUE ...]
 #   bash scripts/coop/main.sh caltech101 rn50_ep50 end 16 1 False
 #
 #   DATASET  configs/datasets/DATASET.yaml
 #   CFG      configs/trainers/CoOp/CFG.yaml
-#   CTP      where the class token stands: end, middle or front
+#   CTP      position of the class token: end, middle or front
 #   NCTX     number of context vectors
-#   SHOTS    training images of each class
-#   CSC      True: a context for each class; False: one for all
+#   SHOTS    training images per class
+#   CSC      True: a context for each class; False: one context for all
 #
 # Runs: output/DATASET/CoOp/CFG_SHOTSshots/nctxNCTX_cscCSC_ctpCTP/seedSEED
 # Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh); TRAINER (default: CoOp)
@@ -21,7 +21,7 @@ DATASET=$1 CFG=$2 CTP=$3 NCTX=$4 SHOTS=$5 CSC=$6
 shift 6
 TRAINER=${TRAINER:-CoOp}
 case $TRAINER in
-  CoCoOp | LinearProbe) fail "TRAINER is $TRAINER, which has no CTP, NCTX and CSC, expected CoOp or a method like it.\
+  CoCoOp | LinearProbe) fail "TRAINER is $TRAINER, which has no CTP, NCTX and CSC.\
  Train it with: TRAINER=$TRAINER SOURCE=$DATASET SHOTS=$SHOTS bash scripts/cocoop/xd_train.sh SEED $CFG" ;;
 esac
 

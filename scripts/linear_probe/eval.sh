@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Linear probe: tests the classifier that was fitted on one data set (ImageNet, as in CoOp's Table 1) on another with the
-# same classes or some of them, once for each seed.
+# Linear probe: tests a classifier that was fitted on one data set (ImageNet in CoOp's Table 1) on another with the same
+# classes or some of them, once for each seed.
 #
 #   bash scripts/linear_probe/eval.sh DATASET CFG [KEY VALUE ...]
 #   SOURCE=shapes bash scripts/linear_probe/eval.sh shapes_sketch tiny
 #
 #   DATASET  configs/datasets/DATASET.yaml, the data set to test on
-#   CFG      configs/trainers/LinearProbe/CFG.yaml, as trained
+#   CFG      configs/trainers/LinearProbe/CFG.yaml, as in training
 #
 # Runs: output/evaluation/LinearProbe/CFG_16shots/DATASET/seedSEED
 # Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh);
-#   SOURCE SHOTS, which run to test (default: imagenet 16)
+#   SOURCE SHOTS: the run to test (default: imagenet 16)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Linear probe: fits a logistic regression on CLIP's image features of a data set and tests on it, once for each seed.
+# Linear probe: fits a logistic regression on CLIP's image features of a data set and tests it, once for each seed.
 #
 #   bash scripts/linear_probe/main.sh DATASET CFG SHOTS [KEY VALUE ...]
 #   bash scripts/linear_probe/main.sh caltech101 rn50 16
 #
 #   DATASET  configs/datasets/DATASET.yaml
 #   CFG      configs/trainers/LinearProbe/CFG.yaml
-#   SHOTS    training images of each class
+#   SHOTS    training images per class
 #
 # Runs: output/DATASET/LinearProbe/CFG_SHOTSshots/seedSEED
 # Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh)

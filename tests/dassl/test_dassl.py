@@ -270,7 +270,7 @@ class TestMessages:
         assert "TRAINER.NAME is 'PlainCoOp' there, 'CoOp' was asked for" in err
         err = self.refused(call, "OPTIM.MAX_EPOCH", 1, plugin=None, options=None)
         assert "The trainer is 'PlainCoOp', expected one of:" in err
-        assert "One outside trainers/ is named by --plugin." in err
+        assert "Name a trainer outside trainers/ with --plugin." in err
 
     def test_the_key_is_the_flags(self, call):
         err = self.refused(call, "RUN.PLUGINS", "('a.py',)", trainer="CoOp", plugin=None)
@@ -344,7 +344,7 @@ class TestTrainer:
         parts.model_backward(torch.nn.functional.cross_entropy(parts.model_inference(images), labels))
         parts.model_update("prompt_learner")
         assert torch.equal(parts.model.prompt_learner.ctx, whole.model.prompt_learner.ctx)
-        with pytest.raises(FloatingPointError, match=r"The loss is nan, expected a finite number"):
+        with pytest.raises(FloatingPointError, match=r"The loss is nan"):
             parts.model_backward(torch.tensor(float("nan")))
 
     def test_scalars_go_to_tensorboard_only_while_training(self, make, tmp_path):
@@ -415,7 +415,7 @@ class TestDatasets:
 
     def test_unlabelled_items_are_refused(self):
         items = [Datum("a", 0, classname="x")]
-        with pytest.raises(ValueError, match="DatasetBase.train_u has 1 items, expected none"):
+        with pytest.raises(ValueError, match="DatasetBase.train_u has 1 items, but unlabelled"):
             DatasetBase(train_x=items, train_u=items, test=items)
 
     def test_data_manager(self, tiny_files, tmp_path):

@@ -62,7 +62,7 @@ class TestZeroShot:
 
     def test_it_cannot_be_trained(self, call):
         err, results = call("PlainZeroshot")
-        assert err.startswith("Error: PlainZeroshot has no forward_backward: it trains nothing, expected --eval-only.")
+        assert err.startswith("Error: PlainZeroshot has no forward_backward: it trains nothing. Add --eval-only.")
         assert results is None
 
 

@@ -16,8 +16,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine import load_checkpoint, load_pretrained_weights, save_checkpoint
-from engine.checkpoint import BEST, newest_checkpoint, newest_whole, saved_checkpoints, saved_epoch
-from engine.torch_files import Dropped
+from engine.checkpoint import BEST, Dropped, newest_whole, saved_checkpoints, saved_epoch
 
 
 def state(epoch=3, **more):
@@ -53,11 +52,11 @@ class TestSaving:
         assert saved_epoch({"epoch": epoch}, Path("run") / name) == expected
 
     def test_file_checkpoint_names_the_newest(self, tmp_path):
-        assert newest_checkpoint(tmp_path) is None
+        assert saved_checkpoints(tmp_path) == []
         save_checkpoint(state(1), tmp_path)
         save_checkpoint(state(2), tmp_path)
         save_checkpoint(state(2), tmp_path, is_best=True)
-        assert newest_checkpoint(tmp_path) == tmp_path / "model.pth.tar-2"
+        assert saved_checkpoints(tmp_path)[0] == tmp_path / "model.pth.tar-2"
         assert (tmp_path / "checkpoint").read_text() == "model.pth.tar-2\n"
         assert sorted(os.listdir(tmp_path)) == ["checkpoint", BEST, "model.pth.tar-1", "model.pth.tar-2"]
 
@@ -69,9 +68,9 @@ class TestSaving:
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match=rf"model.pth.tar-2 could not be written \({os.strerror(number)}\), expected"):
+        with pytest.raises(OSError, match=rf"model.pth.tar-2 could not be written \({os.strerror(number)}\)\. "):
             save_checkpoint(state(2), tmp_path)
-        assert load_checkpoint(newest_checkpoint(tmp_path))["epoch"] == 1
+        assert load_checkpoint(saved_checkpoints(tmp_path)[0])["epoch"] == 1
         assert sorted(os.listdir(tmp_path)) == ["checkpoint", "model.pth.tar-1"]
 
 
@@ -104,7 +103,7 @@ class TestNewest:
         found, checkpoint = newest_whole([tmp_path / "not there", *paths])
         assert (found, checkpoint["epoch"]) == (paths[2], 2)
         messages = [
-            f"The checkpoint {path} cannot be read ({reason}), expected a whole file as training saves it. "
+            f"The checkpoint {path} cannot be read ({reason}): it is not a whole file as training saves it. "
             "What was saved before it is used."
             for path, reason in zip(paths, ["it is cut short", "its record NAME is altered"])
         ]
@@ -176,7 +175,7 @@ class TestMissingOrBroken:
         path = save_checkpoint(state(), tmp_path)
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(
-            ValueError, match=r"model.pth.tar-3 cannot be read .* expected a whole file .*cut short or altered: delete"
+            ValueError, match=r"model.pth.tar-3 cannot be read .* not a whole file .*cut short or altered: delete"
         ):
             load_checkpoint(path)
 
@@ -224,7 +223,7 @@ class TestMissingOrBroken:
     @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
     def test_not_a_checkpoint(self, tmp_path, content):
         torch.save(content, tmp_path / "model")
-        with pytest.raises(ValueError, match=r"model has no `state_dict`.*, expected a file that training saved"):
+        with pytest.raises(ValueError, match=r"model has no `state_dict`.* Name a file that training saved"):
             load_checkpoint(tmp_path / "model")
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
@@ -233,7 +232,7 @@ class TestMissingOrBroken:
         with pytest.raises(ValueError) as error:
             load_checkpoint(path)
         assert str(error.value) == (
-            f"The checkpoint {path} has NaN in `ctx`, expected numbers alone. Its training diverged: name another one, "
+            f"The checkpoint {path} has NaN in `ctx`: its training diverged. Name another one, "
             "or train with a lower OPTIM.LR."
         )
 
@@ -330,7 +329,7 @@ class TestTheOriginals:
         path = save_checkpoint(state(foreign=value), tmp_path)
         with pytest.raises(
             ValueError,
-            match=rf"^The checkpoint {path} asks for {name}, expected tensors and plain values alone\. More could run "
+            match=rf"^The checkpoint {path} asks for {name}; only tensors and plain values are read\. More could run "
             r"any code, so it was not read: ask whoever made it for its `state_dict` alone\.$",
         ):
             load_checkpoint(path)
@@ -367,6 +366,7 @@ class TestPretrainedWeights:
     def test_none_fits(self, tmp_path):
         path = save_checkpoint(state(), tmp_path)
         with pytest.raises(
-            ValueError, match=r"No entry of .* fits the model: it has ctx \(2, 3\), expected weight \(2, 5\), bias"
+            ValueError,
+            match=r"No entry of .* fits the model: it has ctx \(2, 3\); expected bias \(2,\), weight \(2, 5\)",
         ):
             load_pretrained_weights(nn.Linear(5, 2), path)

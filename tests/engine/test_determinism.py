@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import train
-from engine.config.load import config_digest
-from engine.determinism import deterministic
+from engine.config.identity import config_digest
+from engine.device import deterministic
 from engine.log import close_logging
 from tests.support.tiny_run import build_trainer, tiny_cfg
 
@@ -50,7 +50,7 @@ def test_settings_are_taken_back_after_an_error(monkeypatch):
 def test_an_operation_without_a_repeatable_form_is_named(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     message = (
-        r"^RUN\.DETERMINISTIC is True, expected operations that can repeat themselves; torch's put_ cannot on this "
+        r"^RUN\.DETERMINISTIC is True, but torch's put_ has no deterministic form on this "
         r"device\. Leave --deterministic out, or set USE_CUDA False\.$"
     )
     with pytest.raises(ValueError, match=message), deterministic(True):

@@ -105,7 +105,7 @@ class TestFullGpu:
     def test_training_names_the_rows_and_the_batches(self, fail):
         pairs = [("TRAINER.COOP.CHUNK_ROWS", 10), ("DATALOADER.TRAIN_X.BATCH_SIZE", 4)]
         assert fail("CoOp", "forward_backward", *pairs, ("TRAINER.COOP.N_CTX", 2)) == (
-            "Error: The GPU's memory is full (CUDA out of memory), expected that the run fits into it. Compute half as "
+            "Error: The GPU's memory is full (CUDA out of memory). Compute half as "
             "much at once: add TRAINER.COOP.CHUNK_ROWS 5 or DATALOADER.TEST.BATCH_SIZE 16 or "
             "DATALOADER.TRAIN_X.BATCH_SIZE 2.\n"
         )

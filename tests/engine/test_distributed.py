@@ -8,14 +8,25 @@ from contextlib import contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import engine.trainer
 import train
 from engine import distributed
-from engine.distributed import any_rank, first_on_machine, gather_rows, n_ranks, on_first_rank, process_group, share
+from engine.distributed import (
+    any_rank,
+    first_on_machine,
+    gather_rows,
+    mean_over_ranks,
+    n_ranks,
+    on_first_rank,
+    process_group,
+    share,
+)
 from engine.features import reader as feature_reader
 from engine.process_cache import sharing
 from engine.run.folder import read_results
@@ -48,18 +59,19 @@ def do_run(cfg):
     """Trains, or only tests; returns what should not depend on the number of ranks."""
     trainer = build_trainer(cfg)
     losses, logits = [], []
-    over_all_ranks, process = trainer.over_all_ranks, trainer.evaluator.process
+    process = trainer.evaluator.process
 
-    def record(values):
-        losses.append({name: float(value) for name, value in over_all_ranks(values).items()})
+    def record(values, *share):
+        losses.append({name: float(value) for name, value in mean_over_ranks(values, *share).items()})
         return losses[-1]
 
     def record_logits(*batch):
         logits.append(batch[0].clone())
         process(*batch)
 
-    trainer.over_all_ranks, trainer.evaluator.process = record, record_logits
-    trainer.test() if cfg.RUN.EVAL_ONLY else trainer.train()
+    trainer.evaluator.process = record_logits
+    with patch.object(engine.trainer, "mean_over_ranks", record):
+        trainer.test() if cfg.RUN.EVAL_ONLY else trainer.train()
     learned = {name: model.state_dict() for name, model in trainer.models.items()}
     return {"losses": losses, "logits": logits, "learned": learned, "results": trainer.results}
 
@@ -257,7 +269,7 @@ class TestErrors:
     def test_a_step_without_the_other_ranks(self, together):
         for given in together[0]:
             assert given["own step"].startswith(
-                f"CoOp steps its optimiser by itself on {len(together[0])} ranks, expected"
+                f"CoOp steps its optimiser by itself on {len(together[0])} ranks. It has to"
             )
 
     def test_a_loss_that_is_infinite_on_one_rank_stops_all(self, together):
@@ -267,11 +279,11 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("pairs", "n", "message"),
         [
-            ((), 10, "The number of ranks is 10, expected at most 9, the test items of Folder. Lower"),
+            ((), 10, "The number of ranks is 10, but there are 9 test items of Folder. Lower"),
             (
                 ("TEST.NO_TEST", True),
                 13,
-                "The number of ranks is 13, expected at most 12, the training items",
+                "The number of ranks is 13, but there are 12 training items",
             ),
         ],
     )
@@ -283,7 +295,7 @@ class TestErrors:
     def test_more_ranks_than_classes(self, tiny_files, tmp_path, monkeypatch):
         for module in ("context", "sharded_prompts"):
             monkeypatch.setattr(f"trainers.{module}.n_ranks", lambda: 4)
-        with pytest.raises(ValueError, match="SHARD_CLASSES is True for 3 classes on 4 ranks, expected a class"):
+        with pytest.raises(ValueError, match="SHARD_CLASSES is True, but 3 classes cannot be shared out among 4 ranks"):
             build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *SHARDED))
 
     def test_more_ranks_than_gpus(self, monkeypatch):
@@ -299,7 +311,7 @@ class TestErrors:
             monkeypatch.setenv(name, str(value))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        with pytest.raises(ValueError, match="--nproc_per_node is 4, expected at most 2, the GPUs of this machine"):
+        with pytest.raises(ValueError, match="--nproc_per_node is 4, but this machine has 2 GPUs"):
             process_group(use_cuda=True).__enter__()
 
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what a disk does not take is told with what to do."""
+"""Files are written whole or not at all; a full or read-only disk and a missing path are explained."""
 
 import errno
 import os
@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from engine.files import UNFINISHED, remove_unfinished, write_atomically
-from reports.render.output import write_whole
+from engine.files import UNFINISHED, missing_path, remove_unfinished, write_atomically
 from tests.robustness.small_disk import filled, read_only, small_disk
 
 
@@ -24,24 +23,15 @@ def path(tmp_path):
     return path
 
 
-@pytest.fixture(params=[write_atomically, write_whole], ids=lambda function: function.__name__)
-def write_to(request):
-    """Of the engine and of the reports."""
-    return request.param
-
-
 def is_as_it_was(path):
     return path.read_text() == "old" and os.listdir(path.parent) == [path.name]
 
 
 class TestWriting:
-    def test_the_new_file_takes_the_place_of_the_old_one(self, path):
-        write(path)
-        assert path.read_text() == "new" and os.listdir(path.parent) == ["file"]
-
-    def test_its_folders_are_made(self, tmp_path):
-        write(tmp_path / "a" / "b" / "file")
-        assert (tmp_path / "a" / "b" / "file").read_text() == "new"
+    @pytest.mark.parametrize("name", ["folder/file", "a/b/file"])
+    def test_an_old_file_is_replaced_and_folders_are_made(self, path, tmp_path, name):
+        write(tmp_path / name)
+        assert (tmp_path / name).read_text() == "new" and os.listdir((tmp_path / name).parent) == ["file"]
 
     def test_an_interrupted_write_leaves_the_old_file(self, path):
         def interrupted(temporary):
@@ -53,7 +43,7 @@ class TestWriting:
         assert is_as_it_was(path)
 
     @pytest.mark.parametrize("durable", [True, False])
-    def test_it_is_on_the_disk_before_it_takes_the_place(self, path, monkeypatch, durable):
+    def test_it_is_on_the_disk_before_it_gets_its_name(self, path, monkeypatch, durable):
         """A power cut must not leave the new name with nothing behind it."""
         steps, replace = [], os.replace
         monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append(os.fstat(descriptor)))
@@ -66,23 +56,23 @@ class TestWriting:
         assert replaced == "replace"
         assert [status.st_ino for status in (file, folder)] == [name.stat().st_ino for name in names]
 
-    def test_a_file_system_that_cannot_be_asked_to_sync(self, path, monkeypatch):
+    def test_a_file_system_without_sync(self, path, monkeypatch):
         monkeypatch.setattr(os, "fsync", failing(errno.EINVAL))
         write(path)
         assert path.read_text() == "new"
 
     @pytest.mark.parametrize("target", ["file", "new"])
-    def test_a_link_stays_one(self, path, write_to, target):
+    def test_a_link_stays_one(self, path, target):
         path.with_name("link").symlink_to(target)
-        write_to(path.with_name("link"), lambda temporary: temporary.write_text("new"))
+        write(path.with_name("link"))
         assert path.with_name("link").is_symlink() and path.with_name(target).read_text() == "new"
 
-    def test_what_is_no_file_is_written_to_as_it_is(self, tmp_path, write_to):
-        """A device or a pipe, which root's rename would put an end to."""
+    def test_a_device_or_a_pipe_is_written_to_directly(self, tmp_path):
+        """A rename by root would replace it."""
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         reads = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-        write_to(pipe, lambda path: path.write_text("new"))
+        write(pipe)
         assert os.read(reads, 10) == b"new" and pipe.is_fifo()
         os.close(reads)
 
@@ -104,7 +94,7 @@ def failing(number, **about):
 
 
 class TestFaults:
-    """Simulated, for every kind of fault; below on real disks, where the user may mount them."""
+    """Simulated, for every kind of fault; TestDisks has real disks, where the user may mount them."""
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
     @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -113,38 +103,38 @@ class TestFaults:
             patch.setattr(os, step, failing(number))
             with pytest.raises(OSError) as caught:
                 write(path)
-        message = rf"^{path} could not be written \({os.strerror(number)}\), expected room for it, where [\d,]+\.\d MB "
-        assert caught.match(message + r"are free\. Free some room; the same command goes on\.$")
+        message = rf"^{path} could not be written \({os.strerror(number)}\)\. [\d,]+\.\d MB are free\. "
+        assert caught.match(message + r"Free some space, then repeat the command\.$")
         assert caught.value.errno == number
         assert is_as_it_was(path)
         write(path)
         assert path.read_text() == "new"
 
     @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
-    def test_a_folder_that_may_not_be_written_to(self, path, monkeypatch, number):
+    def test_a_write_protected_folder(self, path, monkeypatch, number):
         monkeypatch.setattr(os, "replace", failing(number))
         with pytest.raises(OSError) as caught:
             write(path)
         assert str(caught.value) == (
-            f"{path} could not be written ({os.strerror(number)}), expected a folder that may be written to. "
-            "Mend its rights, or choose another one; the same command goes on."
+            f"{path} could not be written ({os.strerror(number)}). "
+            "Change the permissions of its folder, or choose another folder, then repeat the command."
         )
         assert type(caught.value) is type(OSError(number, ""))
         assert is_as_it_was(path)
 
-    def test_another_fault_is_told_as_it_is(self, path, monkeypatch):
+    def test_another_fault_stays(self, path, monkeypatch):
         monkeypatch.setattr(os, "fsync", failing(errno.EIO))
         with pytest.raises(OSError, match=r"^\[Errno 5\] Input/output error$"):
             write(path)
         assert is_as_it_was(path)
 
-    def test_so_is_that_of_a_file_which_is_read(self, path, tmp_path, monkeypatch):
+    def test_so_does_that_of_a_file_which_is_read(self, path, tmp_path, monkeypatch):
         source = tmp_path / "elsewhere" / "source"
         monkeypatch.setattr(shutil, "copyfile", failing(errno.EACCES, filename=str(source)))
         with pytest.raises(PermissionError, match=f"Permission denied: '{source}'"):
             write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))
 
-    def test_one_that_was_made_clear_already_stays(self, path, monkeypatch):
+    def test_so_does_one_that_names_the_file_already(self, path, monkeypatch):
         monkeypatch.setattr(os, "replace", failing(errno.ENOSPC))
         with pytest.raises(OSError, match=f"^{path} could not be written"):
             write_atomically(path.with_name("outer"), lambda temporary: write(path))
@@ -155,7 +145,7 @@ class TestDisks:
         with small_disk("64k") as disk:
             path = disk / "file"
             path.write_text("old")
-            with filled(disk), pytest.raises(OSError, match=r"\(No space left on device\), .* where 0\.0 MB are free"):
+            with filled(disk), pytest.raises(OSError, match=r"\(No space left on device\)\. 0\.0 MB are free"):
                 write(path, "new" * 10_000)
             assert is_as_it_was(path)
             write(path)
@@ -179,3 +169,8 @@ class TestDisks:
             write(path)
         path.parent.chmod(0o755)
         assert is_as_it_was(path)
+
+
+def test_a_missing_path_is_named_with_the_part_that_exists(tmp_path):
+    message = missing_path(tmp_path / "a" / "b.txt", "The file", "Make it.")
+    assert message == f"The file {tmp_path}/a/b.txt does not exist (the part that does: {tmp_path}). Make it."

@@ -124,6 +124,6 @@ class TestTrainingAPartOfCLIP:
                     self.register_model("norm", norm, build_optimizer(norm, self.cfg.OPTIM))
 
         name, tensor = ("norm" if how == "another model" else "prompt_learner"), r"visual\.ln_post\.(weight|bias)"
-        message = rf"^Method's {name} holds {tensor} of the loaded CLIP \(\d tensor\(s\)\), expected none of it: "
+        message = rf"^Method's {name} holds {tensor} of the loaded CLIP \(\d tensor\(s\)\), which other "
         with pytest.raises(ValueError, match=message):
             run(Refused, "refused")

@@ -104,7 +104,7 @@ class TestWhatIsTrained:
             *("DATALOADER.TRAIN_X.BATCH_SIZE", 12),
         )
         rates = []
-        watch(trainer, lambda batch: rates.append(trainer.get_current_lr()))
+        watch(trainer, lambda batch: rates.append(trainer.trained.lr()))
         trainer.train()
         assert rates == pytest.approx(case["lrs"], rel=1e-9)
 
@@ -150,7 +150,7 @@ class TestResume:
         second.train()
         assert losses_first + losses_second == losses
         assert torch.equal(second.model.prompt_learner.ctx, whole.model.prompt_learner.ctx)
-        assert second.get_current_lr() == whole.get_current_lr()
+        assert second.trained.lr() == whole.trained.lr()
         assert second.results == whole.results
 
     def test_from_another_folder(self, make, tmp_path):

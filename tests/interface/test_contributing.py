@@ -105,7 +105,7 @@ def test_the_trainer_computes_its_formula_from_features_as_from_images(tiny_file
         )
         cosines = F.cosine_similarity(features[:, None], texts[None], dim=-1)
         expected = trainer.clip_model.logit_scale.exp() * cosines
-        found = torch.cat([logits for logits, _ in trainer.predictions(trainer.test_loader, "test")])
+        found = torch.cat([logits for logits, _ in trainer.predictions("test")])
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(trainer.model_inference(images), expected, rtol=1e-5, atol=1e-5)
     assert len(trainer.features.caches) == 1

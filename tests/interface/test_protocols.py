@@ -132,8 +132,7 @@ def test_without_a_finished_run_the_training_command_is_named(tmp_path, state, s
     result = call(f"cocoop/{script}.sh", "dtd 3 rn50", python=python, **environment, DRY_RUN="0")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"Error: The run {tmp_path}/{folder} {state}, expected a finished one to test. "
-        f"Train it first: DATA=/my\\ data OUTPUT={tmp_path} {training}\n"
+        f"Error: The run {tmp_path}/{folder} {state}. Train it first: DATA=/my\\ data OUTPUT={tmp_path} {training}\n"
     )
 
 
@@ -176,7 +175,7 @@ def test_a_trainer_without_configs_is_refused():
     result = call("cocoop/xd_train.sh", "3", TRAINER="Coop")
     assert (result.returncode, result.stdout) == (1, "")
     assert "TRAINER is Coop, expected one of: CoCoOp CoOp LinearProbe." in result.stderr
-    assert "Another one, as a PLUGIN's, has its YAML in configs/trainers/Coop/." in result.stderr
+    assert "Another method, such as a PLUGIN's, needs its YAML files in configs/trainers/Coop/." in result.stderr
 
 
 def test_a_method_of_ones_own_names_its_config(tmp_path):
@@ -187,7 +186,7 @@ def test_a_method_of_ones_own_names_its_config(tmp_path):
     script = tmp_path / "scripts/cocoop/xd_train.sh"
     result = call(script, "3", cwd=tmp_path, TRAINER="Own")
     assert (result.returncode, result.stdout) == (1, "")
-    assert "CFG is not given and Own has no default, expected one of: rn50." in result.stderr
+    assert "Own has no default CFG, expected one of: rn50." in result.stderr
     [line] = commands(call(script, "3 rn50", cwd=tmp_path, TRAINER="Own"))
     assert "configs/trainers/Own/rn50.yaml" in line
 
@@ -207,8 +206,7 @@ def test_zero_shot_clip_is_sent_to_its_own_script(trainer, script, arguments, re
     assert (result.returncode, result.stdout) == (1, "")
     environment = "TRAINER=ZeroshotCLIP2 " if trainer == "ZeroshotCLIP2" else ""
     assert result.stderr == (
-        f"Error: TRAINER is {trainer}, which learns nothing, expected a method that does. "
-        f"Test it without training: {environment}{remedy}\n"
+        f"Error: TRAINER is {trainer}, which learns nothing. Test it without training: {environment}{remedy}\n"
     )
 
 

@@ -93,7 +93,7 @@ def test_main_sends_methods_without_its_options_to_their_script(trainer, cfg):
     result = call("coop/main.sh", f"dtd {cfg} end 16 4 False", TRAINER=trainer)
     assert (result.returncode, result.stdout) == (1, "")
     message, remedy = result.stderr.strip().split(" Train it with: ")
-    assert message == f"Error: TRAINER is {trainer}, which has no CTP, NCTX and CSC, expected CoOp or a method like it."
+    assert message == f"Error: TRAINER is {trainer}, which has no CTP, NCTX and CSC."
     assert remedy == f"TRAINER={trainer} SOURCE=dtd SHOTS=4 bash scripts/cocoop/xd_train.sh SEED {cfg}"
     [line] = commands(call("cocoop/xd_train.sh", f"3 {cfg}", TRAINER=trainer, SOURCE="dtd", SHOTS="4"))
     assert line[3] == f"output/dtd/{trainer}/{cfg}_4shots/seed3"
@@ -165,9 +165,9 @@ def test_eval_tests_the_seeds_that_were_trained_and_says_how_to_train_the_others
     result = call("coop/eval.sh", "shapes rn50", python=python, DRY_RUN="0", OUTPUT=str(tmp_path), SEEDS="1 2 3 4")
     assert (result.returncode, result.stdout.split()) == (1, ["2", "4"])
     remedy = f"OUTPUT={tmp_path} SEEDS={{}} TRAINER=CoOp bash scripts/coop/main.sh imagenet rn50 end 16 16 False\n"
-    begun = f"The run {folder}/seed1 was begun and is not finished, expected a finished one to test. Train it first: "
+    begun = f"The run {folder}/seed1 was begun and is not finished. Train it first: "
     assert begun + remedy.format(1) in result.stderr
-    missing = f"The run {folder}/seed3 does not exist, expected a finished one to test. Train it first: "
+    missing = f"The run {folder}/seed3 does not exist. Train it first: "
     assert missing + remedy.format(3) in result.stderr
     assert result.stderr.count("Error: ") == 2
 

@@ -7,7 +7,8 @@ import torch
 
 import train
 from engine import save_checkpoint
-from engine.config.load import ConfigError, changed_keys, config_digest
+from engine.config.identity import changed_keys, config_digest
+from engine.config.load import ConfigError
 from tests.support.tiny_run import write_clip, write_images
 from train import FLAGS, parse_args, setup_cfg
 
@@ -113,9 +114,9 @@ class TestFlags:
         ("words", "message"),
         [
             (["OPTIM.LR"], "command line: 'OPTIM.LR' has no value, expected KEY VALUE pairs."),
-            (["--head", "linear"], "MODEL.HEAD.NAME is 'linear', expected its default."),
-            (["--source-domains", "real"], "DATASET.SOURCE_DOMAINS is ('real',), expected its default."),
-            (["--target-domains", "a", "b"], "DATASET.TARGET_DOMAINS is ('a', 'b'), expected its default."),
+            (["--head", "linear"], "MODEL.HEAD.NAME is 'linear'; only its default, '', is allowed."),
+            (["--source-domains", "real"], "DATASET.SOURCE_DOMAINS is ('real',); only its default, (), is allowed."),
+            (["--target-domains", "a", "b"], "DATASET.TARGET_DOMAINS is ('a', 'b'); only its default, (), is allowed."),
             (["--transforms", "random_flop"], "Did you mean random_flip?"),
             (["OPTIM.LR", "0.1", "--seed", "1"], "command line: the key --seed is unknown."),
         ],
@@ -163,15 +164,19 @@ class TestWrongInput:
             ([], {"root": ""}, ["DATASET.ROOT is empty", "Pass --root FOLDER"]),
             ([], {"root": "/no/data"}, ["/no/data is missing", "/ exists"]),
             ([], {"config_file": "rn50.yml"}, ["rn50.yml does not exist"]),
-            ([], {"config_file": "rn50.py"}, ["rn50.py, expected a .yaml file"]),
+            ([], {"config_file": "rn50.py"}, ["rn50.py is not a .yaml file"]),
             ([], {"resume": "/no/run"}, ["/no/run/prompt_learner/checkpoint does not exist", "Correct --resume"]),
-            (["OPTIM.STEPSIZE", "()"], {}, ["OPTIM.STEPSIZE is (), expected numbers of epochs"]),
-            (["OPTIM.STEPSIZE", "('a',)"], {}, ["OPTIM.STEPSIZE is ('a',), expected numbers of epochs"]),
+            (["OPTIM.STEPSIZE", "()"], {}, ["OPTIM.STEPSIZE is (); it must hold numbers of epochs"]),
+            (["OPTIM.STEPSIZE", "('a',)"], {}, ["OPTIM.STEPSIZE is ('a',); it must hold numbers of epochs"]),
             ([], {"backbone": ""}, ["MODEL.BACKBONE.NAME is empty"]),
-            ([], {"model_dir": "old"}, ["--model-dir is old, expected none in training. Add --eval-only"]),
-            ([], {"load_epoch": 7}, ["--load-epoch is 7, expected --model-dir with it"]),
-            (["RUN.EVAL_ONLY", "True"], {"resume": "old"}, ["--resume is old, expected none with --eval-only"]),
-            (["RUN.EVAL_ONLY", "True", "TEST.NO_TEST", "True"], {}, ["TEST.NO_TEST is True, expected False"]),
+            ([], {"model_dir": "old"}, ["--model-dir is old, but this call trains. Add --eval-only"]),
+            ([], {"load_epoch": 7}, ["--load-epoch is 7, but there is no --model-dir"]),
+            (["RUN.EVAL_ONLY", "True"], {"resume": "old"}, ["--resume is old, but --eval-only trains nothing"]),
+            (
+                ["RUN.EVAL_ONLY", "True", "TEST.NO_TEST", "True"],
+                {},
+                ["TEST.NO_TEST is True, but --eval-only"],
+            ),
             (["TRAINER.COOP.CTX_INIT", " "], {}, ["TRAINER.COOP.CTX_INIT is ' ', expected words"]),
             ([], {"output_dir": __file__}, [f"--output-dir is {__file__}, which is a file"]),
             (["TRAINER.COOP.N_CTX", 80], {}, ["has 84 tokens with 80 context vectors, expected at most 77"]),

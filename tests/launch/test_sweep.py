@@ -10,7 +10,8 @@ import torch
 
 import sweep
 import train
-from engine.config.load import ConfigError, config_digest
+from engine.config.identity import config_digest
+from engine.config.load import ConfigError
 from engine.config.plugins import plugins
 from engine.interruption import Interrupted
 from engine.process_cache import sharing
@@ -132,7 +133,7 @@ class TestRefused:
             ("--dataset dtd --shots 1 --cfg rn51", r"rn51.yaml does not exist .* Did you mean rn50.yaml\?"),
             ("--dataset dtd --shots 1 --cfg rn50 --trainer CoOpp", r"configs/trainers/CoOpp/rn50.yaml does not exist"),
             ("--dataset dtd --shots 1 --cfg rn50 --ctp begin", "CLASS_TOKEN_POSITION is 'begin', expected one of"),
-            ("--dataset dtd --shots 1 --cfg rn50 --views -1", "INPUT.VIEWS is -1, expected at least 0"),
+            ("--dataset dtd --shots 1 --cfg rn50 --views -1", "INPUT.VIEWS is -1; it must be at least 0"),
             ("--dataset dtd --shots 1 --cfg rn50 OPTIM.LRR 1", r"OPTIM.LRR is unknown. Did you mean OPTIM.LR\?"),
         ],
     )

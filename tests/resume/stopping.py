@@ -43,8 +43,14 @@ def train(trainer):
         except (Interrupted, Killed):
             return False
         finally:
-            trainer.close_writer()
+            trainer.writer.close()
     return True
+
+
+def save_at(trainer, epoch, batch):
+    """Saves the run's state as it is after so many epochs and batches."""
+    trainer.point = trainer.point_after(epoch, batch)
+    trainer.save_point()
 
 
 def ended(trainer):
@@ -55,7 +61,7 @@ def ended(trainer):
             tensors |= {f"{name} {i} {key}": value for key, value in own.items() if torch.is_tensor(value)}
     tensors = {name: value.clone() for name, value in tensors.items()}
     random = random_state()
-    rest = {"results": trainer.results, "best": trainer.best_result, "lr": trainer.get_current_lr()}
+    rest = {"results": trainer.results, "best": trainer.best_result, "lr": trainer.trained.lr()}
     return tensors, rest | {"torch": random["torch"].tolist(), "numpy": random["numpy"], "python": random["python"]}
 
 

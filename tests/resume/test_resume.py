@@ -14,7 +14,7 @@ import engine.resume
 from engine import TRAINER_REGISTRY, load_checkpoint
 from engine.process_cache import sharing
 from engine.resume import BEFORE, RESUME, newest_state, remove_resume_files
-from tests.resume.stopping import assert_same, before_step, ended, kill, terminate, train
+from tests.resume.stopping import assert_same, before_step, ended, kill, save_at, terminate, train
 from tests.support.tiny_run import build_trainer, tiny_cfg
 from trainers.coop import CoOp
 
@@ -312,7 +312,7 @@ class TestFiles:
 
     def test_a_run_of_another_method_or_context(self, make):
         self.stopped(make, 3)
-        with pytest.raises(ValueError, match=rf"{RESUME} of CoOp holds ctx \(2, 64\), CoOp expected ctx \(4, 64\)"):
+        with pytest.raises(ValueError, match=rf"{RESUME} of CoOp holds ctx \(2, 64\); CoOp expected ctx \(4, 64\)"):
             make("TRAINER.COOP.N_CTX", 4).train()
 
     @pytest.mark.parametrize("name, pairs", [("train", ()), ("val", BEST_VAL)])
@@ -342,7 +342,8 @@ class TestFiles:
         (tmp_path / "run").mkdir()
         torch.save({"weight": torch.ones(2)}, tmp_path / "run" / RESUME)
         with pytest.raises(
-            ValueError, match=rf"{RESUME} is not a state of a run \(it has no `models`\), expected what training"
+            ValueError,
+            match=rf"{RESUME} is not the state of a run as training saves it \(it has no `models`\)\. Delete",
         ):
             make().train()
 
@@ -352,12 +353,12 @@ class TestFiles:
         state["models"]["prompt_learner"]["state_dict"]["ctx"] = [1.0]
         torch.save(state, folder / RESUME)
         assert make().resume_model_if_exist(folder) == 1
-        assert f"{RESUME} has no `state_dict` of tensors by name, expected a file that training saved." in caplog.text
+        assert f"{RESUME} has no `state_dict` of tensors by name." in caplog.text
 
     def test_a_folder_to_resume_from_without_a_whole_checkpoint(self, make, tmp_path):
         make("OPTIM.MAX_EPOCH", 1).train()
         spoil(tmp_path / "run" / "prompt_learner" / "model.pth.tar-1", "cut")
-        with pytest.raises(ValueError, match="RESUME is .*/run, expected a folder with a whole checkpoint. Name"):
+        with pytest.raises(ValueError, match="RESUME is .*/run, which holds no whole checkpoint. Name"):
             make("RESUME", str(tmp_path / "run"), folder="second").train()
 
 
@@ -389,16 +390,13 @@ class TestStrangers:
     def test_are_refused_with_the_file_and_the_entry(self, make, tmp_path, file, entry, value, reason):
         trainer, path = make(), tmp_path / "run" / file
         trainer.save_model(1)
-        trainer.keep_place(0, 2)
-        trainer.save_place()
+        save_at(trainer, 0, 2)
         if file == RESUME:
             (tmp_path / "run/prompt_learner/model.pth.tar-1").unlink()
         state = torch.load(path, weights_only=True)
         (state if entry in state else state["models"]["prompt_learner"])[entry] = value
         torch.save(state, path)
-        message = (
-            rf"{path} is not a state of a run \(.*{reason}.*\), expected what training saves there\. Delete it, or"
-        )
+        message = rf"{path} is not the state of a run as training saves it \(.*{reason}.*\)\. Delete it, or"
         with pytest.raises(ValueError, match=message) as error:
             make().resume_model_if_exist(tmp_path / "run")
         assert str(error.value).isprintable()
@@ -410,7 +408,9 @@ class TestStrangers:
         state = torch.load(path, weights_only=True)
         del state[entry]
         torch.save(state, path)
-        with pytest.raises(ValueError, match=rf"{path} is not a state of a run \(.*{entry}.*\), expected"):
+        with pytest.raises(
+            ValueError, match=rf"{path} is not the state of a run as training saves it \(.*{entry}.*\)\. Delete it"
+        ):
             make().resume_model_if_exist(tmp_path / "run")
 
 
@@ -444,8 +444,7 @@ def test_seconds_of_both_parts_count(make):
     assert not train(trainer)
     again = make()
     again.before_train()
-    assert again.earlier_s > 0
-    assert again.times()["time_s"] > again.earlier_s
+    assert again.clock.times()["time_s"] > again.clock.earlier_s > 0
 
 
 def test_load_checkpoint_refuses_no_epoch_of_it(make):

@@ -36,7 +36,7 @@ from datasets.fetch.archives import unpack
 from datasets.splits.fewshot_file import read_fewshot
 from datasets.splits.split_file import read_split
 from engine import load_checkpoint
-from engine.checkpoint import newest_checkpoint, newest_whole
+from engine.checkpoint import newest_whole, saved_checkpoints
 from engine.config.load import read_yaml
 from engine.features.cache import read_shard
 from engine.run.folder import read_config
@@ -278,7 +278,7 @@ MAGIC = (0x1950A86A20F9469CFC6C, 1001)  # how a file of torch.save before 1.6 be
 FILES = {
     **{
         f"a checkpoint, {name}": Hostile(
-            in_checkpoint(payload), load_checkpoint, f"asks for {asked}, expected tensors and plain", trusting
+            in_checkpoint(payload), load_checkpoint, f"asks for {asked}; only tensors and plain", trusting
         )
         for name, (payload, asked) in PAYLOADS.items()
     },
@@ -286,7 +286,7 @@ FILES = {
         f"a checkpoint before torch 1.6, {name}": Hostile(
             in_checkpoint(PAYLOADS[name][0], _use_new_zipfile_serialization=False),
             load_checkpoint,
-            f"asks for {PAYLOADS[name][1]}, expected tensors and plain",
+            f"asks for {PAYLOADS[name][1]}; only tensors and plain",
             trusting,
         )
         for name in ("os.system", "eval", "setstate", "a schedule")
@@ -305,7 +305,7 @@ FILES = {
     "a checkpoint to resume from": Hostile(
         in_checkpoint(PAYLOADS["eval"][0]), refusing(lambda path: newest_whole([path])), None, trusting
     ),
-    "a name that leads to another folder": Hostile(marker, refusing(newest_checkpoint), None),
+    "a name that leads to another folder": Hostile(marker, refusing(saved_checkpoints), None),
     "weights, a pickle": Hostile(
         in_checkpoint(PAYLOADS["eval"][0]), read_state_dict, "cannot be read .*eval", trusting
     ),

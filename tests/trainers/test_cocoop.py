@@ -167,7 +167,7 @@ class TestTrainer:
     @pytest.mark.parametrize(
         "pairs, message",
         [
-            (("TRAINER.COCOOP.N_CTX", 0), "TRAINER.COCOOP.N_CTX is 0, expected at least 1."),
+            (("TRAINER.COCOOP.N_CTX", 0), "TRAINER.COCOOP.N_CTX is 0; it must be at least 1."),
             (("TRAINER.COCOOP.CTX_INIT", " "), "TRAINER.COCOOP.CTX_INIT is ' ', expected words"),
             (("TRAINER.COCOOP.CHUNK_ROWS", -1), "TRAINER.COCOOP.CHUNK_ROWS is -1, expected 0"),
             (("TRAINER.COCOOP.PREC", "fp8"), "TRAINER.COCOOP.PREC is 'fp8', expected one of: fp32, fp16, amp, bf16"),

@@ -34,13 +34,13 @@ def test_a_checkpoint_says_its_classes_and_trainer(make, tmp_path):
 @pytest.mark.parametrize(
     "names, shown, expected",
     [
-        (["face", "leopard", "teapot"], "3 classes (face ... teapot)", "the 3 of Folder (face ... wine_bottle)"),
+        (["face", "leopard", "teapot"], "3 classes (face ... teapot)", "Folder has 3 (face ... wine_bottle)"),
         (
             ["face", "tiger", "wine_bottle"],
             "3 classes (face ... tiger ... wine_bottle)",
-            "the 3 of Folder (face ... leopard ... wine_bottle)",
+            "Folder has 3 (face ... leopard ... wine_bottle)",
         ),
-        (["face", "leopard"], "2 classes (face ... leopard)", "the 3 of Folder (face ... wine_bottle)"),
+        (["face", "leopard"], "2 classes (face ... leopard)", "Folder has 3 (face ... wine_bottle)"),
     ],
 )
 def test_other_classes_are_refused(make, tmp_path, names, shown, expected):
@@ -49,7 +49,7 @@ def test_other_classes_are_refused(make, tmp_path, names, shown, expected):
     trainer.save_model(1)
     with pytest.raises(ValueError) as error:
         make(*CSC).load_model(tmp_path / "run", epoch=1)
-    assert f"learned for each of {shown}, expected {expected}" in str(error.value)
+    assert f"learned for each of {shown}, but {expected}" in str(error.value)
 
 
 @pytest.mark.parametrize("names", ["abc", [1, 2, 3], {"face": 0}, [], 3])
@@ -58,7 +58,9 @@ def test_what_is_no_list_of_names_is_refused(make, tmp_path, names):
     trainer.save_model(1)
     path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-1"
     torch.save({**torch.load(path), "classnames": names}, path)
-    with pytest.raises(ValueError, match=re.escape(f"`classnames` is {names!r}, expected the name of each class")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"`classnames` is {names!r}; it should be a list with the name of each class")
+    ):
         trainer.load_model(tmp_path / "run", epoch=1)
 
 
@@ -92,8 +94,8 @@ class TestSomeOfTheClasses:
         with pytest.raises(ValueError) as error:
             make_some().load_model(tmp_path / "run", epoch=1)
         assert str(error.value) == (
-            f"{path}: The checkpoint's `ctx` is ({n_rows}, 2, 64), expected a row for each of its 3 `classnames`. Name "
-            "another checkpoint."
+            f"{path}: The checkpoint's `ctx` is ({n_rows}, 2, 64), which is not a row for each of its 3 `classnames`. "
+            "Name another checkpoint."
         )
 
 
@@ -124,6 +126,4 @@ def test_a_method_without_the_key_of_its_precision_is_told(node, key):
     cfg = full_default()
     cfg.TRAINER.BARE = CN({"N": 1})
     method = type("Bare", (PromptTrainer,), {"node": node})
-    assert method.config_errors(cfg) == [
-        f"Bare has no key {key}, expected one. Define `node`, and the key in `add_config`."
-    ]
+    assert method.config_errors(cfg) == [f"Bare declares no key {key}. Define `node`, and the key in `add_config`."]

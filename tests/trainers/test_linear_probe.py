@@ -241,10 +241,10 @@ class TestOtherDataSets:
     @pytest.mark.parametrize(
         ("entry", "value", "reason"),
         [
-            ("weight", torch.zeros(2, 32), r"`weight` is \(2, 32\), expected a row for each of its 3 `classnames`"),
-            ("bias", torch.tensor(0.0), r"`bias` is \(\), expected a row for each of its 3 `classnames`"),
-            ("log_c", "x", "`log_c` is 'x', expected a number from -7 to 7, or None"),
-            ("log_c", 400.0, "`log_c` is 400.0, expected a number from -7 to 7, or None"),
+            ("weight", torch.zeros(2, 32), r"`weight` is \(2, 32\), which is not a row for each of its 3 `classnames`"),
+            ("bias", torch.tensor(0.0), r"`bias` is \(\), which is not a row for each of its 3 `classnames`"),
+            ("log_c", "x", "`log_c` is 'x'; it must be a number from -7 to 7, or None"),
+            ("log_c", 400.0, "`log_c` is 400.0; it must be a number from -7 to 7, or None"),
         ],
     )
     def test_a_strangers_entry_is_refused(self, make, trained, some_classes, tmp_path, entry, value, reason):
@@ -258,7 +258,7 @@ class TestOtherDataSets:
             trainer.load_model(tmp_path / "other")
 
     def test_a_model_is_needed(self, make):
-        with pytest.raises(ValueError, match="--model-dir is '', expected the folder of a LinearProbe run. Train one"):
+        with pytest.raises(ValueError, match="--model-dir is empty. Give the folder of a LinearProbe run"):
             make("RUN.EVAL_ONLY", True).load_model("")
 
 
@@ -271,14 +271,14 @@ class TestConfig:
                 make(key, "x")
 
     def test_one_class(self, make):
-        with pytest.raises(ValueError, match="The data set Folder has 1 class, expected at least 2"):
+        with pytest.raises(ValueError, match="The data set Folder has 1 class. A linear probe needs at least 2"):
             make("DATASET.SUBSAMPLE_CLASSES", "new")
 
     def test_nothing_to_choose_c_on(self, make, tmp_path):
         data = write_images(tmp_path / "data", splits=("train", "test"))
         for path in data.glob("train/*/[1-9].png"):
             path.unlink()
-        with pytest.raises(ValueError, match="Folder has 0 items to choose C on, expected validation items or a class"):
+        with pytest.raises(ValueError, match="Folder has no items to choose C on. Add validation items"):
             make(data=data)
         assert make("RUN.EVAL_ONLY", True, data=data)
 

@@ -107,7 +107,8 @@ def test_an_incomplete_one_on_a_disk_that_may_only_be_read_is_told(dtd, is_there
             shutil.rmtree(dtd.lay_out(disk / "data") / "images")
         with read_only(disk):
             assert prepare.main(["dtd", "--root", str(disk / "data")]) == 1
-        assert capsys.readouterr().err.startswith(f"{disk}/data/dtd could not be written (Read-only file system)")
+        message = f"{disk}/data/dtd could not be written (Read-only file system). Change the permissions of its folder"
+        assert capsys.readouterr().err.startswith(message)
 
 
 def test_another_fault_is_told(tmp_path):

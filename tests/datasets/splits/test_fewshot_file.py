@@ -12,7 +12,7 @@ from datasets.prepare import main as prepare
 from datasets.splits.fewshot_file import read_fewshot, write_fewshot
 from engine import Datum
 from engine.config.defaults import PATHS
-from engine.config.load import config_digest
+from engine.config.identity import config_digest
 from tests.support.tiny_run import CLASSES, N_ITEMS, build_trainer, tiny_cfg
 
 

@@ -1,4 +1,8 @@
-"""The config: files with `_BASE_`, values of the right type, the checks, and all errors in one message."""
+"""Reading configs: files with `_BASE_`, files of strangers, types of values, checks, and one message for all errors."""
+
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -6,16 +10,17 @@ import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
 from engine.config.defaults import AT_LEAST, NOT_IN_DIGEST, OPTIONS, REFUSED, get_cfg_default
 from engine.config.load import (
+    MAX_BYTES,
+    MAX_LENGTH,
     ConfigError,
-    changed_keys,
     check_cfg,
+    dump_yaml,
     flatten,
     full_default,
     merge,
     read_yaml,
     require,
 )
-from engine.files import missing_path
 
 
 def write(folder, **files):
@@ -32,80 +37,112 @@ def valid_cfg(**values):
     return cfg
 
 
-class TestReadYaml:
-    def test_chain_of_bases(self, tmp_path):
+class TestBases:
+    def test_a_file_is_read_on_top_of_its_bases(self, tmp_path):
+        (tmp_path / "sub").mkdir()
         write(
             tmp_path,
             grand="OPTIM: {LR: 0.1, MAX_EPOCH: 200, NAME: sgd}\nINPUT:\n  SIZE: (224, 224)\n",
             base="_BASE_: grand.yaml\nOPTIM: {LR: 0.2, MAX_EPOCH: 100}\n",
-            child="_BASE_: base.yaml\nOPTIM: {MAX_EPOCH: 50}\n",
         )
-        assert read_yaml(tmp_path / "child.yaml") == {
+        write(tmp_path / "sub", child="_BASE_: ../base.yaml\nOPTIM: {MAX_EPOCH: 50}\n")  # relative to the file
+        assert read_yaml(tmp_path / "sub" / "child.yaml") == {
             "OPTIM.LR": 0.2,
             "OPTIM.MAX_EPOCH": 50,
             "OPTIM.NAME": "sgd",
             "INPUT.SIZE": "(224, 224)",
         }
 
-    def test_base_is_relative_to_the_file(self, tmp_path):
-        (tmp_path / "sub").mkdir()
-        write(tmp_path, base="SEED: 3\n")
-        write(tmp_path / "sub", child="_BASE_: ../base.yaml\n")
-        assert read_yaml(tmp_path / "sub" / "child.yaml") == {"SEED": 3}
-
-    def test_empty_file(self, tmp_path):
-        write(tmp_path, empty="# nothing\n")
-        assert read_yaml(tmp_path / "empty.yaml") == {}
-
     @pytest.mark.parametrize("files", [{"a": "_BASE_: a.yaml"}, {"a": "_BASE_: b.yaml", "b": "_BASE_: ./a.yaml"}])
-    def test_circle(self, tmp_path, files):
+    def test_a_circle_is_refused(self, tmp_path, files):
         write(tmp_path, **files)
         with pytest.raises(ConfigError, match=r"a.yaml is its own _BASE_ in the end. Remove one of the _BASE_ lines"):
             read_yaml(tmp_path / "a.yaml")
 
-    def test_missing_file_names_the_part_that_exists_and_the_nearest(self, tmp_path):
-        write(tmp_path, rn50_ep50="SEED: 1")
+    @pytest.mark.parametrize("base", ['"a\\0.yaml"', '"a\\n* accuracy: 99%.yaml"', "5", "{a: b}", "[a.yaml, b.yaml]"])
+    def test_a_base_that_is_no_path_is_refused(self, tmp_path, base):
+        write(tmp_path, some=f"_BASE_: {base}\n")
+        with pytest.raises(ConfigError, match=r"some.yaml: _BASE_ is .*; it must be the path of one file\.") as error:
+            read_yaml(tmp_path / "some.yaml")
+        assert str(error.value).isprintable()
+
+    def test_a_missing_file_is_named_with_the_nearest_one(self, tmp_path):
+        write(tmp_path, rn50_ep50="SEED: 1", child="_BASE_: base.yaml")
         with pytest.raises(ConfigError) as error:
             read_yaml(tmp_path / "rn50_ep500.yaml")
         assert str(error.value) == (
             f"The config file {tmp_path}/rn50_ep500.yaml does not exist (the part that does: {tmp_path}). "
             "See configs/ for the files there are. Did you mean rn50_ep50.yaml?"
         )
-        with pytest.raises(ConfigError, match=rf"\(the part that does: {tmp_path}\)"):
-            read_yaml(tmp_path / "no" / "such" / "folder" / "rn50.yaml")
-
-    def test_missing_base(self, tmp_path):
-        write(tmp_path, child="_BASE_: base.yaml")
         with pytest.raises(ConfigError, match=r"The config file .*base.yaml does not exist"):
             read_yaml(tmp_path / "child.yaml")
 
-    def test_python_files_are_refused(self, tmp_path):
+
+LISTS = "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
+NOT_YAML = {
+    "lists of lists of lists": (LISTS, r"there is the alias \*a; write its value out"),
+    "a merge key": ("a: &a {x: 1}\nb: {<<: *a}", r"there is the alias \*a"),
+    "in itself": ("a: &a [*a]", r"there is the alias \*a"),
+    "an object": ("a: !!python/object/apply:os.getpid []", "could not determine a constructor for the tag"),
+    "a name": ("a: !!python/name:os.system", "could not determine a constructor for the tag"),
+    "nested deep": ("a: " + "[" * 90_000, "RecursionError: "),
+    "nested deep, lines": ("- " * 40_000, "RecursionError: "),
+    "a long value": ("a: " + "1:" * 4_000 + "1", "a value has 8,001 characters; at most 3,000 are allowed"),
+    "a long key": ("? " + "a" * 4_000 + "\n: 1", "a value has 4,000 characters; at most 3,000 are allowed"),
+    "not closed": ("OPTIM: [1", "expected ',' or ']'"),
+    "no UTF-8": (b"a: \xff", "UnicodeDecodeError: 'utf-8' codec can't decode"),
+    "a terminal's commands": ("a: \x1b[2J", "special characters are not allowed"),
+    "no time": ("a: !!timestamp x", "AttributeError: "),
+    "a 13th month": ("a: 2024-13-45", "ValueError: month must be in 1..12"),
+    "no truth value": ("a: !!bool x", "KeyError: 'x'"),
+    "a list as a key": ("? [a]\n: b", "found unhashable key"),
+}
+
+
+class TestFilesOfStrangers:
+    @pytest.mark.parametrize("kind", NOT_YAML)
+    def test_what_is_not_plain_yaml_is_refused(self, tmp_path, kind):
+        text, reason = NOT_YAML[kind]
+        (tmp_path / "some.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        message = rf"The config file {tmp_path}/some.yaml is not valid YAML: (?s:.*){reason}"
+        with pytest.raises(ConfigError, match=message) as error:
+            read_yaml(tmp_path / "some.yaml")
+        assert str(error.value).replace("\n", "").isprintable() and len(str(error.value)) < 1_500
+
+    def test_other_files_are_refused(self, tmp_path):
+        write(tmp_path, large="a: b\n" * 30_000, listed="- OPTIM")
         (tmp_path / "config.py").write_text("raise SystemExit")
-        with pytest.raises(ConfigError, match=r"config.py, expected a .yaml file. Python config files are not run"):
-            read_yaml(tmp_path / "config.py")
+        for name, message in {
+            "large.yaml": f"has 150,000 bytes; at most {MAX_BYTES:,} are read",
+            "listed.yaml": "holds a list; it must hold KEY: VALUE lines",
+            "config.py": "is not a .yaml file. Python config files are not run",
+        }.items():
+            with pytest.raises(ConfigError, match=f"^The config file {tmp_path}/{name} {message}"):
+                read_yaml(tmp_path / name)
+
+    @pytest.mark.parametrize(("content", "values"), [(b"# nothing\n", {}), (b"\xef\xbb\xbfSEED: 3\r\n", {"SEED": 3})])
+    def test_an_empty_file_and_one_of_windows_are_read(self, tmp_path, content, values):
+        (tmp_path / "some.yaml").write_bytes(content)
+        assert read_yaml(tmp_path / "some.yaml") == values
 
     @pytest.mark.parametrize(
-        ("text", "message"),
+        "value",
         [
-            ("OPTIM: [1", "is not valid YAML"),
-            ("- OPTIM", "holds a list, expected KEY: VALUE lines"),
-            ("_BASE_: [a.yaml, b.yaml]", r"_BASE_ is \['a.yaml', 'b.yaml'\], expected the path of one file"),
+            "c" * MAX_LENGTH,
+            ["c" * MAX_LENGTH] * 9,
+            ["\ud800", "\0", "2024-13-45", "*a", "!!bool x", "猫 " * 900],
+            10**2_999,
         ],
+        ids=["a text", "long texts", "odd texts", "a number"],
     )
-    def test_broken_file(self, tmp_path, text, message):
-        write(tmp_path, broken=text)
-        with pytest.raises(ConfigError, match=message):
-            read_yaml(tmp_path / "broken.yaml")
-
-    def test_code_in_yaml_is_not_run(self, tmp_path):
-        write(tmp_path, attack="SEED: !!python/object/apply:os.getpid []")
-        with pytest.raises(ConfigError, match="is not valid YAML"):
-            read_yaml(tmp_path / "attack.yaml")
+    def test_what_is_written_is_read_again(self, tmp_path, value):
+        write(tmp_path, config=dump_yaml({"A": value}))
+        assert read_yaml(tmp_path / "config.yaml") == {"A": value}
 
 
 class TestMerge:
     @pytest.mark.parametrize(
-        ("key", "given", "expected"),
+        ("key", "value", "expected"),
         [
             ("INPUT.SIZE", "(32, 32)", (32, 32)),  # a tuple and 1e-5 are strings in YAML
             ("INPUT.SIZE", [32, 32], (32, 32)),
@@ -122,37 +159,58 @@ class TestMerge:
             ("TRAINER.COOP.CTX_INIT", "None", "None"),
         ],
     )
-    def test_values_are_read_as_literals_of_the_defaults_type(self, key, given, expected):
+    def test_values_are_read_as_literals_of_the_defaults_type(self, key, value, expected):
         cfg = full_default()
-        assert merge(cfg, {key: given}, "file") == []
+        assert merge(cfg, {key: value}, "file") == []
         found = flatten(cfg)[key]
         assert found == expected and type(found) is type(expected)
 
     @pytest.mark.parametrize(
-        ("key", "given", "expected"),
+        ("key", "value", "expected"),
         [
-            ("OPTIM.LR", "high", "a value of type float such as 0.0003"),
-            ("OPTIM.LR", True, "a value of type float"),
-            ("OPTIM.LR", "+-5", "a value of type float"),
-            ("OPTIM.MAX_EPOCH", "1.5", "a value of type int such as 10"),
-            ("OPTIM.MAX_EPOCH", None, "a value of type int"),
-            ("TEST.NO_TEST", 1, "a value of type bool such as False"),
-            ("INPUT.SIZE", 224, r"a value of type tuple such as \(224, 224\)"),
-            ("OUTPUT_DIR", 5, "a value of type str"),
+            ("OPTIM.LR", "high", "float, such as 0.0003"),
+            ("OPTIM.LR", True, "float"),
+            ("OPTIM.LR", "+-5", "float"),
+            ("OPTIM.MAX_EPOCH", "1.5", "int, such as 10"),
+            ("OPTIM.MAX_EPOCH", None, "int"),
+            ("TEST.NO_TEST", 1, "bool, such as False"),
+            ("INPUT.SIZE", 224, "tuple, such as (224, 224)"),
+            ("OUTPUT_DIR", 5, "str"),
         ],
     )
-    def test_another_type(self, key, given, expected):
+    def test_another_type_is_refused(self, key, value, expected):
         cfg = full_default()
-        [error] = merge(cfg, {key: given}, "rn50.yaml")
-        assert error.startswith(f"rn50.yaml: {key} is {given!r}, expected ")
-        assert error.endswith(".") and expected.replace("\\", "") in error
-        assert changed_keys(cfg) == {}
+        [error] = merge(cfg, {key: value}, "rn50.yaml")
+        assert error.startswith(f"rn50.yaml: {key} is {value!r}; it must be of type {expected}")
+        assert cfg == full_default()
 
-    def test_unknown_key_names_the_nearest(self):
-        errors = merge(full_default(), {"OPTIM.MAX_EPOCHS": 5, "FOO": 1, "OPTIM": 3}, "command line")
-        assert errors[0] == "command line: the key OPTIM.MAX_EPOCHS is unknown. Did you mean OPTIM.MAX_EPOCH?"
-        assert errors[1] == "command line: the key FOO is unknown."
-        assert errors[2].startswith("command line: the key OPTIM is unknown.")
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            *(("OPTIM.MAX_EPOCH", text) for text in ("(" * 90_000, "-" * 90_000 + "1", "[" * 2_900, "\0")),
+            ("OPTIM.MAX_EPOCH", ["\n* accuracy: 99%"] * 1_000),
+            ("OPTIM.LR", 10**400),
+        ],
+        ids=range(6),
+    )
+    def test_endless_values_are_refused_in_a_short_message(self, key, value):
+        [error] = merge(full_default(), {key: value}, "file")
+        assert re.match(rf"file: {key} is .*; it must be of type (int|float), such as", error)
+        assert error.isprintable() and len(error) < 300
+
+    def test_a_text_that_could_not_be_read_again_is_refused(self):
+        [error] = merge(full_default(), {"TRAINER.COOP.CTX_INIT": "a " * MAX_LENGTH}, "file")
+        assert error == "file: TRAINER.COOP.CTX_INIT has 6,000 characters; at most 3,000 are allowed."
+
+    def test_an_unknown_key_is_refused_with_the_nearest(self):
+        values = {"OPTIM.MAX_EPOCHS": 5, "FOO": 1, "OPTIM": 3, "A\n* accuracy: 99%": 1}
+        errors = merge(full_default(), values, "command line")
+        assert [error.removeprefix("command line: the key ") for error in errors] == [
+            "OPTIM.MAX_EPOCHS is unknown. Did you mean OPTIM.MAX_EPOCH?",
+            "FOO is unknown.",
+            "OPTIM is unknown. Did you mean OPTIM.LR?",
+            r"'A\n* accuracy: 99%' is unknown.",
+        ]
 
 
 class TestChecks:
@@ -161,26 +219,20 @@ class TestChecks:
 
     @pytest.mark.parametrize("key", REFUSED)
     def test_refused_keys(self, key):
-        cfg = valid_cfg()
-        other = {bool: lambda v: not v, tuple: lambda v: ("x",), str: lambda v: "x"}
-        value = flatten(cfg)[key]
-        assert merge(cfg, {key: other.get(type(value), lambda v: v + 1)(value)}, "test") == []
-        [error] = check_cfg(cfg)
-        assert error == f"{key} is {flatten(cfg)[key]!r}, expected its default. {REFUSED[key]}"
+        default = flatten(get_cfg_default())[key]
+        other = {bool: lambda v: not v, tuple: lambda v: ("x",), str: lambda v: "x"}.get(type(default), lambda v: v + 1)
+        [error] = check_cfg(valid_cfg(**{key.replace(".", "__"): other(default)}))
+        assert error == f"{key} is {other(default)!r}; only its default, {default!r}, is allowed. {REFUSED[key]}"
 
     @pytest.mark.parametrize("key", OPTIONS)
     def test_options(self, key):
-        cfg = valid_cfg(**{key.replace(".", "__"): OPTIONS[key][-1] + "x"})
-        [error] = check_cfg(cfg)
+        [error] = check_cfg(valid_cfg(**{key.replace(".", "__"): OPTIONS[key][-1] + "x"}))
         assert error.startswith(f"{key} is '{OPTIONS[key][-1]}x', expected one of: {', '.join(OPTIONS[key])}.")
 
     @pytest.mark.parametrize("key", AT_LEAST)
     def test_least_values(self, key):
         cfg = valid_cfg(**{key.replace(".", "__"): AT_LEAST[key] - 1})
-        assert check_cfg(cfg) == [f"{key} is {flatten(cfg)[key]}, expected at least {AT_LEAST[key]}."]
-
-    def test_not_a_number_is_not_enough(self):
-        assert check_cfg(valid_cfg(OPTIM__LR=float("nan"))) == ["OPTIM.LR is nan, expected at least 0."]
+        assert check_cfg(cfg) == [f"{key} is {flatten(cfg)[key]}; it must be at least {AT_LEAST[key]}."]
 
     @pytest.mark.parametrize(
         ("key", "value", "message"),
@@ -189,13 +241,14 @@ class TestChecks:
             ("DATASET__NAME", "Caltech", "The data set is 'Caltech', expected one of: .* Did you mean Caltech101?"),
             ("TEST__EVALUATOR", "Segmentation", "The evaluator is 'Segmentation', expected one of: Classification"),
             ("INPUT__TRANSFORMS", ("random_flop",), "random_flop.* Did you mean random_flip?"),
+            ("OPTIM__LR", float("nan"), "OPTIM.LR is nan; it must be at least 0."),
             ("TRAINER__COOP__CLASS_TOKEN_POSITION", "back", "'back', expected one of: end, middle, front."),
             ("TRAINER__COOP__PREC", "fp61", "'fp61', expected one of: fp32, fp16, amp, bf16. Did you mean fp16?"),
-            ("TRAINER__COOP__N_CTX", 0, "TRAINER.COOP.N_CTX is 0, expected at least 1."),
-            ("TRAINER__COOP__CHUNK_ROWS", -1, "TRAINER.COOP.CHUNK_ROWS is -1, expected 0"),
+            ("TRAINER__COOP__N_CTX", 0, "TRAINER.COOP.N_CTX is 0; it must be at least 1."),
+            ("TRAINER__COOP__CHUNK_ROWS", -1, "TRAINER.COOP.CHUNK_ROWS is -1; it must be 0"),
         ],
     )
-    def test_names_and_the_trainers_own_keys(self, key, value, message):
+    def test_names_numbers_and_the_trainers_own_keys(self, key, value, message):
         with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
             require(check_cfg(valid_cfg(**{key: value})))
 
@@ -221,6 +274,6 @@ def test_every_key_that_is_named_exists():
     assert all(known[key] in options for key, options in OPTIONS.items())
 
 
-def test_missing_path(tmp_path):
-    message = missing_path(tmp_path / "a" / "b.txt", "The file", "Make it.")
-    assert message == f"The file {tmp_path}/a/b.txt does not exist (the part that does: {tmp_path}). Make it."
+def test_reading_a_config_costs_no_torch():
+    code = "import sys, engine.config.identity, engine.config.plugins; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -27,11 +27,15 @@ def test_a_data_set_that_is_only_tested_on(items):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ([(0, "a"), (2, "c")], [(0, "a")], "expected 0 to 1. Number the classes from 0 without gaps"),
+        ([(0, "a"), (2, "c")], [(0, "a")], "they must be 0 to 1. Number the classes from 0 without gaps"),
         ([(-1, "a"), (0, "c")], [(0, "c")], "-1 among them"),
-        ([(0, "a"), (1, "b")], [(2, "c")], r"a.jpg has label 2 \(c\), expected 0 to 1. Every class of val and test"),
-        ([(0, "a"), (1, "b")], [(1, "x")], "calls class 1 'x', expected 'b' as elsewhere"),
-        ([(0, "a")], [], "test is empty, expected at least one item"),
+        (
+            [(0, "a"), (1, "b")],
+            [(2, "c")],
+            r"a.jpg has label 2 \(c\); the training items have 0 to 1. Add training items",
+        ),
+        ([(0, "a"), (1, "b")], [(1, "x")], "calls class 1 'x', others call it 'b'. Give each label one name"),
+        ([(0, "a")], [], "DatasetBase.test is empty"),
     ],
 )
 def test_wrong_labels_are_refused(train, test, message):

@@ -1,5 +1,6 @@
-"""Training images are decoded once and kept within a budget; neither this nor the workers change a result."""
+"""Images are decoded once and kept within a budget, or named in the error; workers change neither."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -54,7 +55,7 @@ def test_all_views_of_an_image_come_from_one_reading(paths, read):
     for epoch in range(3):
         expected.set_epoch(epoch)
         for index in range(len(items)):
-            view, part = images[views.places.index((index, epoch))], expected[index]
+            view, part = images[views.index_and_epoch.index((index, epoch))], expected[index]
             assert torch.equal(view.pop("img"), part.pop("img")) and view == part
 
 
@@ -85,14 +86,44 @@ def test_training_images_alone_are_kept(paths, read, is_train):
     assert len(read) == len(paths) * (1 if is_train else 2)
 
 
+def break_image(path, how):
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize("how", ["missing", "cut"])
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_named(paths, how, n_workers):
+    cfg, path = get_cfg_default(), paths[0]
+    break_image(Path(path), how)
+    loader = build_data_loader(
+        cfg, [Datum(path)], build_transform(cfg, is_train=False), is_train=False, n_workers=n_workers
+    )
+    error, words = (FileNotFoundError, "is missing") if how == "missing" else (ValueError, "does not decode")
+    batches = iter(loader)
+    with pytest.raises(error, match=f"^Image {path} {words}.*python -m datasets.check.*[.]$") as found:
+        next(batches)
+    with pytest.raises(error) as direct:
+        read_image(path)
+    assert str(found.value) == str(direct.value)  # the same text from a worker process
+    stop_workers(batches)
+
+
+def stop_workers(batches):
+    """Left to the garbage collector, they would be waited for five seconds."""
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
+
+
 def learned(files, folder, *pairs):
     """The context after two epochs, and the images of the third one, in their order."""
     trainer = build_trainer(tiny_cfg(files[0], files[1]["vit"], folder, *pairs, "TEST.NO_TEST", True))
     trainer.train()
     trainer.dm.set_epoch(2)
     images = torch.cat([batch["img"] for batch in trainer.train_loader_x])
-    if workers := trainer.train_loader_x._iterator:
-        workers._shutdown_workers()  # left to the garbage collector, this would wait for five seconds
+    stop_workers(trainer.train_loader_x._iterator)
     return trainer.model.prompt_learner.ctx.detach(), images
 
 

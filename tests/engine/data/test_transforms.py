@@ -10,15 +10,8 @@ import torch
 from torchvision import transforms as T
 
 from engine.config.defaults import get_cfg_default
-from engine.data.transforms import (
-    TRANSFORM_NAMES,
-    Cutout,
-    GaussianNoise,
-    InstanceNormalization,
-    RandomMagnitudeAugment,
-    build_transform,
-    check_transforms,
-)
+from engine.data.augmentations import Cutout, GaussianNoise, InstanceNormalization, RandomMagnitudeAugment
+from engine.data.transforms import TRANSFORM_NAMES, build_transform, check_transforms
 
 NAMES = {
     "random_flip", "random_resized_crop", "random_crop", "random_translation", "center_crop", "normalize",
@@ -47,7 +40,7 @@ def test_names_are_the_documented_ones():
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_every_transform_runs_and_is_decided_by_torchs_seed_alone(name, image):
+def test_every_transform_runs_and_torchs_seed_alone_decides_it(name, image):
     transform = build_transform(make_cfg(name), is_train=True)
     outputs = []
     for other_seed in (1, 2):
@@ -57,13 +50,8 @@ def test_every_transform_runs_and_is_decided_by_torchs_seed_alone(name, image):
         outputs.append(torch.stack([transform(image) for _ in range(4)]))
     assert outputs[0].shape == (4, 3, 32, 32) and outputs[0].dtype == torch.float32
     assert torch.equal(*outputs)
-
-
-@pytest.mark.parametrize("name", sorted(NAMES - {"center_crop", "normalize", "instance_norm"}))
-def test_every_random_transform_varies(name, image):
-    torch.manual_seed(0)
-    transform = build_transform(make_cfg(name), is_train=True)
-    assert len({transform(image).numpy().tobytes() for _ in range(20)}) > 1
+    is_random = len({transform(image).numpy().tobytes() for _ in range(20)}) > 1
+    assert is_random == (name not in ("center_crop", "normalize", "instance_norm"))
 
 
 def test_training_of_clip_equals_torchvisions_composition(image):
@@ -107,17 +95,9 @@ def test_normalize_formula(image):
     torch.testing.assert_close(build_transform(cfg, is_train=True)(image), (plain - mean) / std)
 
 
-def test_order_does_not_depend_on_the_list(image):
-    names = ["normalize", "cutout", "colorjitter", "random_flip", "random_resized_crop", "gaussian_noise"]
-    outputs = []
-    for ordered in (names, names[::-1]):
-        torch.manual_seed(3)
-        outputs.append(build_transform(make_cfg(*ordered), is_train=True)(image))
-    assert torch.equal(*outputs)
-
-
-def test_order_is_the_documented_one():
-    transform = build_transform(make_cfg(*NAMES), is_train=True)
+@pytest.mark.parametrize("names", [sorted(NAMES), sorted(NAMES, reverse=True)], ids=["sorted", "reversed"])
+def test_order_is_the_documented_one_whatever_the_order_of_the_names(names):
+    transform = build_transform(make_cfg(*names), is_train=True)
     assert [type(step).__name__ for step in transform.transforms] == [
         "RandomTranslation", "RandomCrop", "RandomResizedCrop", "RandomHorizontalFlip", "AutoAugment", "AutoAugment",
         "AutoAugment", "RandAugment", "RandomMagnitudeAugment", "RandomMagnitudeAugment", "ColorJitter",
@@ -138,11 +118,11 @@ def test_flip_mirrors_half_of_the_images(image):
 def test_random_crop_pads_by_crop_padding(image):
     small = image.resize((32, 32))
     padded = T.ToTensor()(T.Pad(4)(small))
-    places = {padded[:, y : y + 32, x : x + 32].numpy().tobytes() for y in range(9) for x in range(9)}
+    crops = {padded[:, y : y + 32, x : x + 32].numpy().tobytes() for y in range(9) for x in range(9)}
     transform = build_transform(make_cfg("random_crop"), is_train=True)
     torch.manual_seed(0)
     outputs = {transform(small).numpy().tobytes() for _ in range(30)}
-    assert outputs <= places and len(outputs) > 10
+    assert outputs <= crops and len(outputs) > 10
     assert build_transform(make_cfg("random_crop"), is_train=True)(image.resize((10, 12))).shape == (3, 32, 32)
 
 
@@ -150,13 +130,13 @@ def test_random_translation_crops_an_image_enlarged_by_9_8(image):
     bicubic = T.InterpolationMode.BICUBIC
     resized = T.Resize((32, 32), bicubic)(image)
     enlarged = T.ToTensor()(T.Resize((36, 36), bicubic)(resized))
-    places = {enlarged[:, y : y + 32, x : x + 32].numpy().tobytes() for y in range(5) for x in range(5)}
+    crops = {enlarged[:, y : y + 32, x : x + 32].numpy().tobytes() for y in range(5) for x in range(5)}
     transform = build_transform(make_cfg("random_translation"), is_train=True)
     torch.manual_seed(0)
     outputs = [transform(image).numpy().tobytes() for _ in range(100)]
     n_plain = outputs.count(T.ToTensor()(resized).numpy().tobytes())
     assert 35 <= n_plain <= 65
-    assert n_plain + sum(output in places for output in outputs) == 100
+    assert n_plain + sum(output in crops for output in outputs) == 100
 
 
 def test_cutout_zeroes_one_square():
@@ -253,18 +233,18 @@ def test_unknown_names_are_refused_together():
     with pytest.raises(ValueError) as error:
         build_transform(make_cfg("random_flop", "normalize", "zzz"))
     near, far = str(error.value).splitlines()
-    assert re.fullmatch(r'INPUT.TRANSFORMS has "random_flop", expected names of: .* Did you mean random_flip\?', near)
-    assert far.startswith('INPUT.TRANSFORMS has "zzz"') and far.endswith(". Correct or remove the name.")
-    assert check_transforms("random_flip")[0].endswith('expected a list of names. Write ["random_flip"].')
+    assert re.fullmatch(r"INPUT.TRANSFORMS has 'random_flop', expected some of: .* Did you mean random_flip\?", near)
+    assert far.startswith("INPUT.TRANSFORMS has 'zzz'") and "Did you mean" not in far
+    assert check_transforms("random_flip")[0].endswith("it must be a list of names. Write ['random_flip'].")
 
 
 @pytest.mark.parametrize(
     "key, value, expected",
     [
         ("INTERPOLATION", "cubic", "one of: bilinear, bicubic, nearest"),
-        *(("SIZE", size, "(height, width), two whole numbers above 0") for size in ((0, 32), (32,), (32, 1.5))),
+        *(("SIZE", size, "(height, width) in pixels, such as (224, 224).") for size in ((0, 32), (32,), (32, 1.5))),
         *(
-            ("RRCROP_SCALE", scale, "(smallest, largest), two shares of the area above 0 and at most 1")
+            ("RRCROP_SCALE", scale, "(smallest, largest) share of the area, above 0 and at most 1")
             for scale in ((0.5,), ("a", 1.0), (1.0, 0.5), (0, 1), (0.5, 2))
         ),
         *(("PIXEL_MEAN", mean, "three numbers, of R, G and B") for mean in ([0.5], [0.5, 0.5, "b"])),
@@ -274,6 +254,6 @@ def test_unknown_names_are_refused_together():
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused(key, value, expected):
-    message = f"{re.escape(str(value))}.?, expected {re.escape(expected)}"
-    with pytest.raises(ValueError, match=rf"^INPUT\.{key} is .?{message}"):
+    message = f"INPUT.{key} is {value!r}; it must be {expected}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         build_transform(make_cfg("randaugment", "gaussian_blur", **{key: value}), is_train=False)

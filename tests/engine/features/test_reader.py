@@ -58,9 +58,9 @@ def test_logits_from_features_are_those_of_the_pixels(cfg, method, kind, monkeyp
     trainer = build_trainer(cfg(*options(method), kind=kind))
     with torch.no_grad():
         pixels = [trainer.model_inference(batch["img"]) for batch in trainer.test_loader]
-        first = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        first = [logits for logits, _ in trainer.predictions("test")]
         no_images(monkeypatch)
-        second, labels = zip(*trainer.predictions(trainer.test_loader, "test"))
+        second, labels = zip(*trainer.predictions("test"))
     torch.testing.assert_close(torch.cat(first), torch.cat(pixels), rtol=1e-5, atol=1e-5)
     assert torch.equal(torch.cat(second), torch.cat(first))
     assert torch.cat(labels).tolist() == [item.label for item in trainer.dm.dataset.test]
@@ -293,7 +293,7 @@ def test_epochs_draw_from_the_views(cfg, monkeypatch):
                     seen.add((epoch, int(index), fits.index(True)))
     by_epoch = [{view for other, _, view in seen if other == epoch} for epoch in range(2, 5)]
     assert by_epoch == [{0, 1}] * 3  # within an epoch some items show one view, some the other
-    trainer.close_writer()
+    trainer.writer.close()
 
 
 def test_a_run_of_fewer_epochs_encodes_as_many_views(cfg):
@@ -352,12 +352,12 @@ def test_an_interrupted_run_with_views_goes_on_to_the_same_end(cfg, tmp_path, mo
 
 
 def test_views_with_several_transforms_are_refused(cfg):
-    with pytest.raises(ValueError, match="DATALOADER.K_TRANSFORMS is 2, expected 1 with INPUT.VIEWS. Leave one of"):
+    with pytest.raises(ValueError, match="DATALOADER.K_TRANSFORMS is 2; with INPUT.VIEWS it must be 1. Leave one of"):
         cfg("INPUT.VIEWS", 2, "DATALOADER.K_TRANSFORMS", 2)
 
 
 def test_a_negative_number_of_views_is_refused(cfg):
-    with pytest.raises(ValueError, match="INPUT.VIEWS is -1, expected at least 0"):
+    with pytest.raises(ValueError, match="INPUT.VIEWS is -1; it must be at least 0"):
         cfg("INPUT.VIEWS", -1)
 
 
@@ -412,7 +412,7 @@ def test_what_reads_the_pixels_in_its_own_way_gets_them(cfg, monkeypatch, method
     use(monkeypatch, method)
     trainer = build_trainer(cfg())
     with torch.no_grad():
-        [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        [logits, *_] = [logits for logits, _ in trainer.predictions("test")]
         flipped = next(iter(trainer.test_loader))["img"].flip(-1)
         expected = trainer.model.classify(trainer.clip_model.encode_image(flipped).float())
     torch.testing.assert_close(logits, expected)
@@ -424,7 +424,7 @@ def test_features_of_a_tower_that_changes_are_not_kept(cfg, monkeypatch, change)
     trainer = build_trainer(cfg())
     trainer.model.image_encoder.conv1.weight.data *= change
     with torch.no_grad():
-        [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        [logits, *_] = [logits for logits, _ in trainer.predictions("test")]
         torch.testing.assert_close(logits, trainer.model(next(iter(trainer.test_loader))["img"]))
     assert not list(Path(cfg().FEATURES.DIR).rglob("*.npz"))
 
@@ -454,16 +454,16 @@ def test_whoever_encodes_in_another_way_returns_another_tower(cfg, monkeypatch):
 
     build_trainer(cfg()).test()
     use(monkeypatch, Encodes)
-    with pytest.raises(ValueError, match="CoOp redefines encode_images, expected image_tower to return a module that"):
+    with pytest.raises(ValueError, match="Encodes redefines encode_images, but features are kept by the weights"):
         build_trainer(cfg())
     use(monkeypatch, TestsAnother)
-    with pytest.raises(ValueError, match="CoOp's image_tower is not its model's image_encoder, expected the same"):
+    with pytest.raises(ValueError, match="CoOp's image_tower is not its model's image_encoder, but training goes"):
         build_trainer(cfg())
     use(monkeypatch, Right)
     trainer = build_trainer(cfg())
     images = next(iter(trainer.test_loader))["img"]
     with torch.no_grad():
-        [logits, *_] = [logits for logits, _ in trainer.predictions(trainer.test_loader, "test")]
+        [logits, *_] = [logits for logits, _ in trainer.predictions("test")]
         torch.testing.assert_close(logits, trainer.model.classify(trainer.clip_model.visual(images.flip(-1)).float()))
     fresh, views = train(cfg(name="fresh")), train(cfg("INPUT.VIEWS", 2, name="views"))
     torch.testing.assert_close(fresh["ctx"], views["ctx"], rtol=1e-4, atol=1e-6)
@@ -486,7 +486,7 @@ def test_a_loss_of_a_methods_own_goes_with_views(cfg, monkeypatch):
 )
 def test_views_are_refused_where_a_method_computes_on_images(cfg, monkeypatch, method):
     use(monkeypatch, method)
-    with pytest.raises(ValueError, match="INPUT.VIEWS is 2, expected 0: CoOp looks at images"):
+    with pytest.raises(ValueError, match="INPUT.VIEWS is 2, which needs features: "):
         build_trainer(cfg("INPUT.VIEWS", 2))
     assert train(cfg())  # without them it does
 
@@ -508,7 +508,7 @@ def test_views_are_those_of_the_transform_that_the_loader_has(cfg, monkeypatch):
         expected = trainer.encode_images(torch.stack([dataset[index]["img"] for index in range(len(dataset))]))
     for batch in trainer.train_loader_x:
         torch.testing.assert_close(batch["features"], expected[batch["index"]], rtol=1e-4, atol=1e-5)
-    trainer.close_writer()
+    trainer.writer.close()
 
 
 def test_a_transform_that_does_not_say_what_it_is_is_not_kept(cfg):

@@ -8,9 +8,10 @@ from yacs.config import CfgNode as CN
 
 import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
-from engine.config import load as config_file
+from engine.config import identity
 from engine.config.defaults import NOT_IN_DIGEST
-from engine.config.load import ConfigError, config_digest, flatten, full_default, merge, read_yaml, require
+from engine.config.identity import config_digest
+from engine.config.load import ConfigError, flatten, full_default, merge, read_yaml, require
 from engine.run.folder import is_done, read_config, read_results, resolve_seed, write_config, write_results
 
 
@@ -45,7 +46,7 @@ class TestIdentity:
         before = config_digest(valid_cfg(SEED=2))
         later = full_default()
         later.OPTIM.LOOKAHEAD, later.TRAINER.NEW = 5, CN({"N": 1})
-        monkeypatch.setattr(config_file, "full_default", lambda **_: later.clone())
+        monkeypatch.setattr(identity, "full_default", lambda **_: later.clone())
         assert config_digest(valid_cfg(SEED=2)) != config_digest(valid_cfg())
         cfg = later.clone()
         require(merge(cfg, {"TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes", "SEED": 2}, "test"))
@@ -112,8 +113,8 @@ class TestRunFolder:
         with pytest.raises(ConfigError) as error:
             is_done(self.cfg(tmp_path, SEED=2))
         assert str(error.value) == (
-            f"The folder {tmp_path}/run holds a run of another configuration, expected the same one or an empty "
-            "folder. Choose another --output-dir (OUTPUT for the scripts), or move the old run away. What differs:\n"
+            f"The folder {tmp_path}/run holds a run of another configuration. Choose another "
+            "--output-dir (OUTPUT for the scripts), or move the old run away. What differs:\n"
             "  - OPTIM.LR is 0.002 there, 0.0003 was asked for\n"
             "  - SEED is 1 there, 2 was asked for"
         )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import engine.run.run
 import train
 from engine.files import UNFINISHED
 from engine.run import lock as run_lock
@@ -73,15 +74,15 @@ class TestLock:
         ):
             pytest.fail("it came in")
         assert str(caught.value) == (
-            f"The folder {tmp_path} is in use by process 4711 on node7 since 2026-01-31T12:00:00+0100, expected one "
-            "run in a folder at a time. Wait until that one ends, or choose another --output-dir."
+            f"The folder {tmp_path} is in use by process 4711 on node7 since 2026-01-31T12:00:00+0100. Wait "
+            "until that run ends, or choose another --output-dir."
         )
 
     @pytest.mark.parametrize("says", ["", "cut", "\x1b[2J a b"])
     def test_what_the_file_says_is_not_trusted(self, tmp_path, says):
         with holder(tmp_path, says), pytest.raises(BlockingIOError) as caught, locked(tmp_path):
             pytest.fail("it came in")
-        assert "in use by another process, expected" in str(caught.value) or r"\x1b[2J" in str(caught.value)
+        assert "in use by another process. Wait" in str(caught.value) or r"\x1b[2J" in str(caught.value)
 
     def test_it_waits_for_one_that_ends(self, tmp_path, monkeypatch):
         monkeypatch.setattr(run_lock, "PATIENCE_S", 60)
@@ -138,7 +139,7 @@ class TestWithoutLocks:
 
     def test_a_folder_that_may_only_be_read(self):
         with small_disk("64k") as disk, read_only(disk):
-            with pytest.raises(OSError, match=r"/\.lock could not be written \(Read-only file system\), expected a"):
+            with pytest.raises(OSError, match=r"/\.lock could not be written \(Read-only file system\)\. Change"):
                 with locked(disk):
                     pytest.fail("it came in")
 
@@ -157,7 +158,7 @@ class TestRun:
         with holder(tmp_path / "run", "4711 node7 noon"):
             code, _, error = run()
             assert code == 1
-            assert error.startswith(f"Error: The folder {tmp_path}/run is in use by process 4711 on node7 since noon, ")
+            assert error.startswith(f"Error: The folder {tmp_path}/run is in use by process 4711 on node7 since noon. ")
             assert os.listdir(tmp_path / "run") == [LOCK]
         assert run()[0] == 0
         assert is_free(tmp_path / "run")
@@ -166,6 +167,6 @@ class TestRun:
 
     def test_what_another_process_has_done_meanwhile_is_not_done_again(self, run, tmp_path, monkeypatch):
         answers = iter([False, True])
-        monkeypatch.setattr(train, "is_done", lambda cfg: next(answers))
+        monkeypatch.setattr(engine.run.run, "is_done", lambda cfg: next(answers))
         assert run() == (0, f"Done already: {tmp_path}/run holds the results of this run.\n", "")
         assert os.listdir(tmp_path / "run") == [LOCK]

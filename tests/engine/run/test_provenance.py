@@ -8,6 +8,7 @@ import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,8 @@ from clip.clip import weights_sha256
 from clip.download import sha256
 from engine import DatasetBase, Datum, get_cfg_default
 from engine.data.datum import data_digests
-from engine.log import close_logging
+from engine.log import Clock, close_logging
 from engine.run import provenance
-from engine.trainer_base import TrainerBase
 from tests.support.tiny_run import CLASSES, tiny_cfg
 
 CPU = torch.device("cpu")
@@ -128,13 +128,12 @@ def test_on_a_gpu():
 def seconds(monkeypatch):
     """Returns the seconds of training and of tests that are said of a trainer, ten seconds after its start."""
 
-    def seconds_of(*, eval_only=False, **attributes):
-        cfg = get_cfg_default()
-        cfg.RUN.EVAL_ONLY, cfg.USE_CUDA = eval_only, False
-        trainer = TrainerBase(cfg)
-        vars(trainer).update(attributes)
-        monkeypatch.setattr(time, "monotonic", lambda: trainer.time_start_s + 10.0)
-        found = provenance.cost(trainer)
+    def seconds_of(*, eval_only=False, **seconds):
+        cfg, clock = get_cfg_default(), Clock()
+        cfg.RUN.EVAL_ONLY = eval_only
+        vars(clock).update(seconds)
+        monkeypatch.setattr(time, "monotonic", lambda: clock.start_s + 10.0)
+        found = provenance.cost(SimpleNamespace(cfg=cfg, clock=clock, device=CPU))
         return found["training_s"], found["testing_s"]
 
     return seconds_of

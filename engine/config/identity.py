@@ -1,0 +1,48 @@
+"""What makes two runs the same: the keys that decide what is computed, and their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from yacs.config import CfgNode as CN
+
+from ..registry import DATASET_REGISTRY, TRAINER_REGISTRY
+from .defaults import NOT_IN_DIGEST
+from .load import flatten, full_default
+
+
+def changed_keys(cfg: CN) -> dict[str, Any]:
+    """Returns the keys whose values are not the defaults, and all keys that plug-ins declare."""
+    default = flatten(full_default(with_plugins=False))
+    return {key: value for key, value in flatten(cfg).items() if value != default.get(key)}
+
+
+def identity(cfg: CN) -> dict[str, Any]:
+    """Returns the changed keys that decide what a run computes.
+
+    Keys at their default are left out: when a later version adds a key, old runs stay the same.
+    """
+    left_out = set(NOT_IN_DIGEST)
+    if cfg.TRAINER.NAME in TRAINER_REGISTRY:  # the plug-in of an old run may be gone
+        left_out |= set(TRAINER_REGISTRY.get(cfg.TRAINER.NAME).not_in_identity)
+    dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME) if cfg.DATASET.NAME in DATASET_REGISTRY else None
+    if getattr(dataset, "root_is_identity", False):
+        left_out.discard("DATASET.ROOT")
+    return {key: value for key, value in changed_keys(cfg).items() if key not in left_out}
+
+
+def config_digest(cfg: CN) -> str:
+    """Returns the sha256 of a config's identity, in hexadecimal: equal digests, the same run."""
+    return hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()
+
+
+def differing_keys(stored: CN, asked: CN) -> dict[str, tuple[Any, Any]]:
+    """Returns the keys that make two configs different runs, each with its value in both."""
+    values, identities = (flatten(stored), flatten(asked)), (identity(stored), identity(asked))
+    return {
+        key: (values[0][key], values[1][key])
+        for key in sorted(identities[0].keys() | identities[1].keys())
+        if identities[0].get(key) != identities[1].get(key) and values[0][key] != values[1][key]
+    }
