@@ -28,13 +28,7 @@ class Caltech101(FewShotDataset):
     n_classes = 100
     n_items = (4128, 1649, 2465)
     n_base_new = (1549, 916)
-    archives = (
-        RemoteFile(
-            "101_ObjectCategories.tar.gz",
-            members={"101_ObjectCategories": "101_ObjectCategories"},
-            inside=OUTER_ARCHIVE,
-        ),
-    )
+    archives = (RemoteFile("101_ObjectCategories.tar.gz", inside=OUTER_ARCHIVE),)
     mirrored = True
     ignored_folders = frozenset({"BACKGROUND_Google", "Faces_easy"})
     renamed_folders: ClassVar = {

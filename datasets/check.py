@@ -3,8 +3,6 @@
 Run: python -m datasets.check caltech101 dtd --root FOLDER [--decode]
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
@@ -17,6 +15,7 @@ import yaml
 from engine import DATASET_REGISTRY
 from engine.registry import near_name
 
+from .data_copy import DataCopy
 from .verify.report import Report, tabulate_reports
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "datasets"
@@ -29,12 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     reports: list[Report] = []
 
-    def check(dataset: type, root: Path) -> int:
-        reports.append(dataset.check(root, decode=args.decode))
+    def check(copy: DataCopy) -> int:
+        reports.append(copy.dataset.check(copy.root, decode=args.decode))
         return 0  # print_reports counts
 
-    failed = run(check, args)
-    return max(failed, print_reports(reports, may_be_absent=ALL in args.names))
+    return max(run(check, args), print_reports(reports, may_be_absent=ALL in args.names))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,19 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets; default: $DATA")
 
 
-def run(command: Callable[[type, Path], int], args: argparse.Namespace) -> int:
-    """Calls command(dataset class, root) -> exit code; a user's error becomes one message and exit code 1."""
+def run(command: Callable[[DataCopy], int], args: argparse.Namespace, *, source: str = "") -> int:
+    """Calls command(copy) -> exit code; a user's error becomes one message and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("httpx", "httpx2"):  # the hub's client tells of every request
         logging.getLogger(name).setLevel(logging.WARNING)
     if ALL in args.names and not args.root:
-        print(f"--root is empty, expected a folder with {ALL}. Pass --root FOLDER, or set DATA.", file=sys.stderr)
+        print(f"--root is empty; {ALL} needs a folder of data sets. Pass --root FOLDER, or set DATA.", file=sys.stderr)
         return 1
     codes = []
     for name in expand_names(args.names):
         try:
             dataset = find_dataset(name)
-            codes.append(command(dataset, dataset.find_root(args.root)))
+            codes.append(command(DataCopy(dataset, dataset.find_root(args.root), source)))
         except (KeyError, ValueError, OSError, NotImplementedError) as error:
             print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
             codes.append(1)
@@ -70,7 +68,7 @@ def run(command: Callable[[type, Path], int], args: argparse.Namespace) -> int:
 
 
 def expand_names(names: Sequence[str]) -> list[str]:
-    """Returns the names, each once, those of all configs but that of `folder` in the place of `all`."""
+    """Returns the names, each once; `all` stands for those of all configs but that of `folder`."""
     return list(dict.fromkeys(one for name in names for one in (list_names() if name == ALL else [name])))
 
 
@@ -80,17 +78,13 @@ def list_names() -> list[str]:
 
 
 def find_dataset(name: str) -> type:
-    """Returns the data set of a config's name (caltech101) or of a registered name (Caltech101).
-
-    Raises:
-        KeyError: If there is none.
-    """
+    """Returns the data set of a config's name (caltech101) or a registered name (Caltech101), or raises KeyError."""
     config = CONFIGS / f"{name}.yaml"
     if config.exists():
         name = yaml.safe_load(config.read_text(encoding="utf-8"))["DATASET"]["NAME"]
     elif name not in DATASET_REGISTRY.registered_names():
         near = near_name(name, [*DATASET_REGISTRY.registered_names(), *list_names()])
-        raise KeyError(f"The data set is {name!r}, expected one of: {', '.join([*list_names(), NOT_IN_ALL])}.{near}")
+        raise KeyError(f"There is no data set {name!r}; choose one of: {', '.join([*list_names(), NOT_IN_ALL])}.{near}")
     return DATASET_REGISTRY.get(name)
 
 
@@ -104,8 +98,8 @@ def print_reports(reports: Sequence[Report], *, may_be_absent: bool) -> int:
     if not any(report.is_there for report in reports):
         roots = ", ".join(sorted({str(report.folder.parent) for report in reports}))
         print(
-            f"\n{roots} holds none of these data sets, expected their folders. Correct --root (or DATA), or fill "
-            "it: `python -m datasets.prepare NAME --root FOLDER`."
+            f"\n{roots} holds none of these data sets. Correct --root (or DATA), or fill it: "
+            "`python -m datasets.prepare NAME --root FOLDER`."
         )
         return 1
     return 1 if wrong else 0

@@ -27,14 +27,7 @@ class EuroSAT(FewShotDataset):
     n_classes = 10
     n_items = (13500, 5400, 8100)
     n_base_new = (4200, 3900)
-    archives = (
-        RemoteFile(
-            "EuroSAT.zip",
-            sources=(PUBLISHER, COPY),
-            md5="c8fa014336c82ac7804f0398fcb19387",
-            members={"2750": "2750"},
-        ),
-    )
+    archives = (RemoteFile("EuroSAT.zip", sources=(PUBLISHER, COPY), md5="c8fa014336c82ac7804f0398fcb19387"),)
     mirrored = True
     renamed_folders: ClassVar = {
         "AnnualCrop": "Annual Crop Land",

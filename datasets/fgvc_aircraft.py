@@ -6,7 +6,7 @@ https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/
 
 from pathlib import Path
 
-from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
+from .base import DATASET_REGISTRY, DataCopy, Datum, FewShotDataset, Items, RemoteFile, require
 from .splits.annotations import read_lines, read_list
 from .splits.entries import join_listed
 
@@ -38,21 +38,15 @@ class FGVCAircraft(FewShotDataset):
 
     @classmethod
     def read_items(cls, root: Path) -> Items:
-        """Returns the items of the publisher's lists; labels follow variants.txt.
-
-        Raises:
-            FileNotFoundError: If the images or a list is missing.
-            ValueError: If a list names a variant that variants.txt does not.
-        """
-        folder = root / cls.dataset_dir
-        for name in cls.contents():
-            cls.require(folder / name)
-        labels = {variant: label for label, variant in enumerate(read_lines(folder / VARIANTS_FILE))}
+        """Returns the items of the publisher's lists; labels follow variants.txt."""
+        copy = DataCopy(cls, root)
+        for path in copy.contents:
+            require(copy, path)
+        labels = {variant: label for label, variant in enumerate(read_lines(copy.folder / VARIANTS_FILE))}
 
         def read_item(line: str) -> Datum:
             image, _, variant = line.partition(" ")  # 1025794 707-320
-            path = join_listed(folder / cls.image_dir, f"{image}.jpg")
-            return Datum(path, labels[variant], classname=variant)
+            return Datum(join_listed(copy.images, f"{image}.jpg"), labels[variant], classname=variant)
 
-        expected = f"`IMAGE VARIANT`, the variant one of {VARIANTS_FILE}"
-        return tuple(read_list(folder / name, read_item, expected) for name in LIST_FILES)
+        form = f"`IMAGE VARIANT`, the variant one of {VARIANTS_FILE}"
+        return tuple(read_list(copy.folder / name, read_item, form) for name in LIST_FILES)

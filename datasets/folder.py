@@ -6,17 +6,17 @@ and the rest to test on, and the split is kept in split_folder_seed1.json. Whate
 seeds differ in the few shots that are drawn, never in the test set. Delete the file to draw anew.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from engine.text import printable, shorten
+from engine.files import missing_path
+from engine.text import printable
 
 from .base import (
     DATASET_REGISTRY,
+    DataCopy,
     Datum,
     FewShotDataset,
     Items,
@@ -24,10 +24,11 @@ from .base import (
     find_unusable,
     list_class_images,
     read_split,
+    require,
     write_split,
 )
-
-SPLIT_SEED = 1
+from .splits.classnames import read_names
+from .splits.own_split import OWN_SPLIT_SEED
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 class Folder(FewShotDataset):
     """Class names are the folders' names, underscores becoming spaces in prompts, or those in DATASET.CLASSNAMES."""
 
-    split_file = f"split_folder_seed{SPLIT_SEED}.json"
+    split_file = f"split_folder_seed{OWN_SPLIT_SEED}.json"
     root_is_identity = True  # another DATASET.ROOT is another data set, not the same one moved
 
     def load_items(self, cfg) -> Items:
@@ -45,20 +46,15 @@ class Folder(FewShotDataset):
 
     @classmethod
     def read_items(cls, root: Path) -> Items:
-        """Returns all items, drawing and keeping a split where the folder has none.
-
-        Raises:
-            FileNotFoundError: If the folder is missing, or an image of the split that is drawn or kept.
-            ValueError: If there are no class folders, a class has no images, or a class is not in train.
-        """
-        cls.require(root)
+        """Returns all items, drawing and keeping a split where the folder has none."""
+        require(DataCopy(cls, root), root)
         if is_split(root):
             return read_presplit(root)
         split = root / cls.split_file
         items = list_items(root)
         if not split.exists():
             require_images(root, [items], "remove the links to them")  # else no later run could use the split
-            splits = draw_split(items, SPLIT_SEED)
+            splits = draw_split(items, OWN_SPLIT_SEED)
             keep_split(split, root, splits)
             return splits
         splits = read_split(split, root)
@@ -69,12 +65,12 @@ class Folder(FewShotDataset):
         return splits
 
     @classmethod
-    def prepare(cls, root: Path, *, given: str = "") -> None:
+    def prepare(cls, root: Path, *, source: str = "") -> None:
         """Draws the split, if there is none."""
         cls.read_items(root)
 
     @classmethod
-    def remedy(cls, root: Path | None = None) -> str:
+    def remedy(cls, root: Path) -> str:
         return "Pass the folder of the class folders as --root FOLDER (DATA=FOLDER to the scripts)."
 
 
@@ -88,47 +84,42 @@ def read_presplit(root: Path) -> Items:
     """Returns the items of train/, val/ and test/; labels number the classes of train/, else of test/."""
     if not (root / "test").is_dir():
         raise ValueError(
-            f"{root} has train/ but no test/, expected both. Rename or link the images to test on to test/."
+            f"{root} has train/ but no test/. Rename or link the folder with the images to test on to test/."
         )
-    labels: dict[str, int] | None = None
-    splits = []
-    for name in ("train", "val", "test"):
-        splits.append(list_items(root / name, labels) if (root / name).is_dir() else [])
-        if name == "train" and splits[0]:
-            labels = {item.classname: item.label for item in splits[0]}
-    return tuple(splits)
+    train = list_items(root / "train") if (root / "train").is_dir() else []
+    labels = {item.classname: item.label for item in train} or None
+    others = (list_items(root / name, labels) if (root / name).is_dir() else [] for name in ("val", "test"))
+    return train, *others
 
 
 def list_items(folder: Path, labels: dict[str, int] | None = None) -> list[Datum]:
-    """Returns an item for every image, sorted by class folder and file name; labels number the folders unless given."""
+    """Returns an item for every image, by class folder and file name; without labels, the folders are numbered."""
     classes = list_class_images(folder)
     if not classes:
         raise ValueError(
-            f"{folder} holds no class folders, expected one folder of images per class. Pass their parent as --root."
+            f"{folder} holds no class folders (one of images for each class). Pass the folder above them as --root."
         )
     empty = [name for name, paths in classes.items() if not paths]
     if empty:
         raise ValueError(
-            f"{folder / empty[0]} holds no images, expected some in every class folder ({len(empty)} without). Fill it "
-            "or remove it."
+            f"{folder / empty[0]} holds no images ({len(empty)} class folder(s) without any). Fill it or remove it."
         )
     labels = labels or {name: label for label, name in enumerate(classes)}
     unknown = [name for name in classes if name not in labels]
     if unknown:
         raise ValueError(
-            f"{folder / unknown[0]} is a class that train/ lacks, expected the same classes ({len(unknown)} unknown). "
-            "Add it to train/ or remove it."
+            f"{folder / unknown[0]} is a class that train/ lacks ({len(unknown)} such). Add it to train/ or remove it."
         )
     return [Datum(str(path), labels[name], classname=name) for name, paths in classes.items() for path in paths]
 
 
-def require_images(place: Path, splits: Iterable[list[Datum]], otherwise: str) -> None:
+def require_images(path: Path, splits: Iterable[list[Datum]], otherwise: str) -> None:
     """Raises FileNotFoundError if images are missing that a folder or a split file lists."""
     missing, _ = find_unusable(*splits)
     if missing:
         raise FileNotFoundError(
-            f"{place} lists {len(missing):,} image(s) that are missing, {missing[0]} first, expected all of them. "
-            f"Put them back, or {otherwise}."
+            f"{path} lists {len(missing):,} image(s) that are missing, {missing[0]} first. Put them back, or "
+            f"{otherwise}."
         )
 
 
@@ -143,33 +134,14 @@ def keep_split(split: Path, root: Path, splits: Items) -> None:
 
 
 def rename_classes(items: Iterable[list[Datum]], path: Path) -> Items:
-    """Replaces the folders' names by those of a file with a line `FOLDER CLASS NAME` for each folder.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a line has no class name, or a folder has no line.
-    """
+    """Replaces the folders' names by those of a file with a line `FOLDER CLASS NAME` for each folder."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"DATASET.CLASSNAMES is {path}, which is missing, expected a file with lines `FOLDER CLASS NAME`. "
-            "Correct it."
-        )
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not readable ({error}), expected UTF-8 text. Save it as such.") from error
-    names = {}
-    for number, line in enumerate(lines, start=1):
-        folder, _, name = line.strip().partition(" ")
-        if folder and not name.strip():
-            raise ValueError(
-                f"{path}, line {number} is {shorten(line)}, expected `FOLDER CLASS NAME`. Add the class name."
-            )
-        names[folder] = name.strip()
+        raise FileNotFoundError(missing_path(path, "DATASET.CLASSNAMES", "Name a file with lines `FOLDER CLASS NAME`."))
+    names = dict(read_names(path))
     lacking = sorted({item.classname for split in items for item in split} - set(names))
     if lacking:
         raise ValueError(
-            f"{path} has no line for the folder {printable(lacking[0])} ({len(lacking)} lacking), expected one for "
-            "each class. Add `FOLDER CLASS NAME`."
+            f"{path} has no line for the folder {printable(lacking[0])} ({len(lacking)} such). Add `FOLDER CLASS NAME` "
+            "for each class."
         )
     return tuple([replace(item, classname=names[item.classname]) for item in split] for split in items)

@@ -6,10 +6,10 @@ https://www.image-net.org/
 
 from pathlib import Path
 
-from .base import DATASET_REGISTRY, Items
+from .base import DATASET_REGISTRY, DataCopy, Items, require
 from .fetch.folder_lock import filling
 from .fetch.ilsvrc import plan_ilsvrc, unpack_ilsvrc
-from .fetch.sources import plan as plan_file
+from .fetch.sources import plan_file
 from .imagenet_files import ImageNetFiles
 from .splits.classnames import CLASSNAMES_STEP
 
@@ -43,21 +43,17 @@ class ImageNet(ImageNetFiles):
         return ("images/train", "images/val")
 
     @classmethod
-    def prepare(cls, root: Path, *, given: str = "") -> None:
-        """Unpacks the archives, where they lie in the data set's folder or in `given`."""
-        with filling(root / cls.dataset_dir):
-            unpack_ilsvrc(root / cls.dataset_dir, given, cls.n_images())
-        super().prepare(root, given=given)
+    def prepare(cls, root: Path, *, source: str = "") -> None:
+        """Unpacks the archives, where they lie in the data set's folder or in `source`."""
+        copy = DataCopy(cls, root, source)
+        with filling(copy.folder):
+            unpack_ilsvrc(copy)
+        super().prepare(root, source=source)
 
     @classmethod
-    def plan(cls, root: Path, *, given: str = "") -> list[str]:
-        folder = root / cls.dataset_dir
-        lines = [plan_file(file, folder, given=given) for file in cls.label_files]
-        return lines + plan_ilsvrc(folder, given, cls.n_images(), cls.remedy())
-
-    @classmethod
-    def n_images(cls) -> dict[str, int]:
-        return {"train": cls.n_items[0], "val": cls.n_items[2]}
+    def plan(cls, root: Path, *, source: str = "") -> list[str]:
+        copy = DataCopy(cls, root, source)
+        return [plan_file(file, copy.folder, source=source) for file in cls.label_files] + plan_ilsvrc(copy)
 
     @classmethod
     def is_complete(cls, root: Path) -> bool:
@@ -68,8 +64,9 @@ class ImageNet(ImageNetFiles):
     @classmethod
     def read_items(cls, root: Path) -> Items:
         """Returns the items of train/ and, to test on, of val/; labels are the lines of classnames.txt."""
-        images = root / cls.dataset_dir / cls.image_dir
-        for split in ("train", "val"):
-            cls.require(images / split)  # before classnames.txt, which is fetched
-        classnames = cls.read_classnames(root)
-        return cls.list_class_items(images / "train", classnames), [], cls.list_class_items(images / "val", classnames)
+        copy = DataCopy(cls, root)
+        for split in copy.contents:
+            require(copy, split)  # before classnames.txt, which is fetched
+        classnames = cls.read_classnames(copy)
+        train, val = (cls.list_class_items(copy, split, classnames) for split in copy.contents)
+        return train, [], val

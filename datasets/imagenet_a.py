@@ -26,12 +26,6 @@ class ImageNetA(ImageNetFiles):
     image_dir = "imagenet-a"
     n_classes = 200
     n_items = (0, 0, 7500)
-    archives = (
-        RemoteFile(
-            "imagenet-a.tar",
-            sources=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar",),
-            members={"imagenet-a": "imagenet-a"},
-        ),
-    )
+    archives = (RemoteFile("imagenet-a.tar", sources=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar",)),)
     mirrored = True
     source_labels = tuple(map(int, LABELS.split()))

@@ -27,12 +27,6 @@ class ImageNetR(ImageNetFiles):
     image_dir = "imagenet-r"
     n_classes = 200
     n_items = (0, 0, 30000)
-    archives = (
-        RemoteFile(
-            "imagenet-r.tar",
-            sources=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",),
-            members={"imagenet-r": "imagenet-r"},
-        ),
-    )
+    archives = (RemoteFile("imagenet-r.tar", sources=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",)),)
     mirrored = True
     source_labels = tuple(map(int, LABELS.split()))

@@ -7,15 +7,13 @@ https://github.com/modestyachts/ImageNetV2
 from .base import DATASET_REGISTRY, RemoteFile
 from .imagenet_files import ImageNetFiles
 
-MATCHED_FREQUENCY = "imagenetv2-matched-frequency-format-val"
-
 
 @DATASET_REGISTRY.register()
 class ImageNetV2(ImageNetFiles):
     """The "matched frequency" images; a class folder is called by its label."""
 
     dataset_dir = "imagenetv2"
-    image_dir = MATCHED_FREQUENCY
+    image_dir = "imagenetv2-matched-frequency-format-val"
     n_classes = 1000
     n_items = (0, 0, 10000)
     archives = (
@@ -25,7 +23,6 @@ class ImageNetV2(ImageNetFiles):
                 "https://s3-us-west-2.amazonaws.com/imagenetv2public/imagenetv2-matched-frequency.tar.gz",
                 "hub:vaishaal/ImageNetV2",
             ),
-            members={MATCHED_FREQUENCY: MATCHED_FREQUENCY},
         ),
     )
     mirrored = True

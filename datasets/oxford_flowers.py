@@ -29,12 +29,7 @@ class OxfordFlowers(FewShotDataset):
     n_items = (4093, 1633, 2463)
     n_base_new = (1053, 1410)
     archives = (
-        RemoteFile(
-            "102flowers.tgz",
-            sources=(f"{PUBLISHER}/102flowers.tgz",),
-            md5="52808999861908f626f3c1f4e79d11fa",
-            members={"jpg": "jpg"},
-        ),
+        RemoteFile("102flowers.tgz", sources=(f"{PUBLISHER}/102flowers.tgz",), md5="52808999861908f626f3c1f4e79d11fa"),
     )
     mirrored = True
     annotations = (

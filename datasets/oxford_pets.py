@@ -7,14 +7,13 @@ https://www.robots.ox.ac.uk/~vgg/data/pets/
 from pathlib import Path
 
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
-from .splits.annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
+from .splits.annotations import label_of, read_and_hold_out
 from .splits.entries import join_listed
+from .splits.own_split import HELD_OUT_RULE
 
 PUBLISHER = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 ANNOTATIONS = RemoteFile(
-    "annotations.tar.gz",
-    sources=(f"{PUBLISHER}/annotations.tar.gz",),
-    md5="95a8c909bbe2e81eed6a22bccdf3f68f",
+    "annotations.tar.gz", sources=(f"{PUBLISHER}/annotations.tar.gz",), md5="95a8c909bbe2e81eed6a22bccdf3f68f"
 )
 LIST_FILES = ("annotations/trainval.txt", "annotations/test.txt")
 
@@ -33,12 +32,7 @@ class OxfordPets(FewShotDataset):
     n_items = (2944, 736, 3669)
     n_base_new = (1881, 1788)
     archives = (
-        RemoteFile(
-            "images.tar.gz",
-            sources=(f"{PUBLISHER}/images.tar.gz",),
-            md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
-            members={"images": "images"},
-        ),
+        RemoteFile("images.tar.gz", sources=(f"{PUBLISHER}/images.tar.gz",), md5="5c4f3ee8e5d25df40f4fd59a7f44e54c"),
     )
     mirrored = True
     annotations = tuple(RemoteFile(name, inside=ANNOTATIONS) for name in LIST_FILES)
@@ -51,10 +45,8 @@ class OxfordPets(FewShotDataset):
 
         def read_item(line: str) -> Datum:
             image, number, _, _ = line.split(" ")  # Abyssinian_100 1 1 1
-            classname = image.rpartition("_")[0].lower()
             path = join_listed(folder / cls.image_dir, f"{image}.jpg")
-            return Datum(path, label_of(number), classname=classname)
+            return Datum(path, label_of(number), classname=image.rpartition("_")[0].lower())
 
-        expected = "`IMAGE CLASS SPECIES BREED` with CLASS from 1"
-        trainval, test = (read_list(folder / name, read_item, expected) for name in LIST_FILES)
-        return *hold_out_val(trainval), test
+        form = "`IMAGE CLASS SPECIES BREED` with CLASS from 1"
+        return read_and_hold_out([folder / name for name in LIST_FILES], read_item, form)

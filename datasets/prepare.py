@@ -3,8 +3,6 @@
 Run: python -m datasets.prepare caltech101 dtd --root FOLDER
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from .check import add_arguments, expand_names, run
+from .data_copy import DataCopy
 from .splits.few_shot import draw_few_shots
 from .splits.fewshot_file import write_fewshot
 
@@ -19,14 +18,14 @@ from .splits.fewshot_file import write_fewshot
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepares data sets and returns the exit code: 1 where something is wrong afterwards."""
     args = parse_args(argv)
-    return run(partial(plan if args.dry_run else prepare, args=args), args)
+    return run(plan if args.dry_run else partial(prepare, args=args), args, source=args.source)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m datasets.prepare", description="Fetch and check data sets.")
     add_arguments(parser)
     parser.add_argument(
-        "--from", dest="given", default="", metavar="DIR_OR_URL", help="where to look first: a folder, or an address"
+        "--from", dest="source", default="", metavar="DIR_OR_URL", help="where to look first: a folder, or an address"
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be fetched")
     parser.add_argument("--export-fewshot", metavar="FILE", help="also write the drawn items as JSON Lines")
@@ -34,40 +33,37 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="for --export-fewshot (default: 1)")
     args = parser.parse_args(argv)
     if args.export_fewshot and len(expand_names(args.names)) > 1:
-        parser.error(f"--export-fewshot is {args.export_fewshot}, expected one data set with it. Name one.")
+        parser.error(f"--export-fewshot {args.export_fewshot} takes one data set. Name one.")
     if args.shots < 1 and args.shots != -1:
-        parser.error(f"--shots is {args.shots}, expected a positive number, or -1 for all items. Change --shots.")
+        parser.error(f"--shots is {args.shots}; it must be 1 or more, or -1 for all items. Change --shots.")
     if args.seed < 0:  # for training it means a new draw each time
-        parser.error(f"--seed is {args.seed}, expected 0 or more. Change --seed.")
+        parser.error(f"--seed is {args.seed}; it must be 0 or more. Change --seed.")
     return args
 
 
-def plan(dataset: type, root: Path, *, args: argparse.Namespace) -> int:
-    lines = dataset.plan(root, given=args.given)
-    print("\n  ".join([f"{dataset.__name__} in {root / dataset.dataset_dir}:", *lines]), flush=True)
+def plan(copy: DataCopy) -> int:
+    print("\n  ".join([f"{copy.name} in {copy.folder}:", *copy.plan()]), flush=True)
     return 0
 
 
-def prepare(dataset: type, root: Path, *, args: argparse.Namespace) -> int:
-    dataset.prepare(root, given=args.given)
-    report = dataset.check(root)
-    print(report, flush=True)  # in its place among what is logged, in a file too
+def prepare(copy: DataCopy, *, args: argparse.Namespace) -> int:
+    copy.prepare()
+    report = copy.dataset.check(copy.root)
+    print(report, flush=True)  # in order with what is logged, in a file too
     if args.export_fewshot and not report.ok:
-        raise ValueError(f"{args.export_fewshot} is not written. Correct first what is wrong with {dataset.__name__}.")
+        raise ValueError(f"{args.export_fewshot} is not written. Correct first what is wrong with {copy.name}.")
     if args.export_fewshot:
-        export(dataset, root, args)
+        export(copy, args)
     return 0 if report.ok else 1
 
 
-def export(dataset: type, root: Path, args: argparse.Namespace) -> None:
+def export(copy: DataCopy, args: argparse.Namespace) -> None:
     """Writes the items that training draws with these shots and this seed."""
-    all_train, all_val, _ = dataset.read_items(root)
+    all_train, all_val, _ = copy.read()
     train, val = draw_few_shots(all_train, all_val, shots=args.shots, seed=args.seed)
     if not train:
-        raise ValueError(
-            f"{dataset.__name__} has no training items, expected some for --export-fewshot. Name another data set."
-        )
-    write_fewshot(Path(args.export_fewshot), root / dataset.dataset_dir / dataset.image_dir, train, val)
+        raise ValueError(f"{copy.name} has no training items to write. Name another data set for --export-fewshot.")
+    write_fewshot(Path(args.export_fewshot), copy.images, train, val)
     print(f"{args.export_fewshot}: {len(train):,} training and {len(val):,} validation items")
 
 

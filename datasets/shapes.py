@@ -21,10 +21,9 @@ class Shapes(FewShotDataset):
     n_items = (1920, 768, 1920)
     default_root = "data"
     prepare_on_first_use = True
-    prompt_template = "a photo of a {}."
 
     @classmethod
-    def prepare(cls, root: Path, *, given: str = "") -> None:
+    def prepare(cls, root: Path, *, source: str = "") -> None:
         """Draws the images in about ten seconds, unless all of them are there."""
         folder = root / cls.dataset_dir
         draw_files(folder / cls.image_dir, folder / cls.split_file, (STYLE,), SPLITS)

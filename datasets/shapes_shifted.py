@@ -32,13 +32,12 @@ class ShiftedShapes(FewShotDataset):
     split_file = "split_shapes.json"
     default_root = "data"
     prepare_on_first_use = True
-    prompt_template = "a photo of a {}."
     styles: tuple[Spec, ...] = ()
     n_images = 0
     seed = 0
 
     @classmethod
-    def prepare(cls, root: Path, *, given: str = "") -> None:
+    def prepare(cls, root: Path, *, source: str = "") -> None:
         """Draws the images in a few seconds, unless all of them are there."""
         folder, splits = root / cls.dataset_dir, {"test": (cls.n_images, cls.seed)}
         draw_files(folder / cls.image_dir, folder / cls.split_file, cls.styles, splits, cls.source_labels)

@@ -9,8 +9,9 @@ from pathlib import Path
 from engine.text import shorten
 
 from .base import DATASET_REGISTRY, MIRROR, Datum, FewShotDataset, Items, RemoteFile
-from .splits.annotations import HELD_OUT_RULE, hold_out_val, read_mat, wrong_file
+from .splits.annotations import read_mat, wrong_file
 from .splits.entries import LEADS_OUT
+from .splits.own_split import HELD_OUT_RULE, hold_out_val
 
 NAMES_FILE = "devkit/cars_meta.mat"
 LABEL_FILES = {"cars_train": "devkit/cars_train_annos.mat", "cars_test": "cars_test_annos_withlabels.mat"}
@@ -48,7 +49,7 @@ def read_labels(path: Path, images: Path, classnames: list[str]) -> list[Datum]:
     """Returns the items of one of the publisher's structs, whose classes are numbered from 1."""
     annotations = read_mat(path, "annotations")
     if not {"fname", "class"} <= set(annotations.dtype.names or ()):
-        raise wrong_file(path, f"has the fields {annotations.dtype.names}", "fname and class among them")
+        raise wrong_file(path, f"has the fields {annotations.dtype.names}", "fname and class, among others,")
     labels = [int(number) - 1 for number in annotations["class"]]
     if unknown := set(labels) - set(range(len(classnames))):
         raise wrong_file(path, f"has the class {min(unknown) + 1}", f"1 to {len(classnames)} as in {NAMES_FILE}")

@@ -7,8 +7,9 @@ https://vision.princeton.edu/projects/2010/SUN/ (the archive is gone)
 from pathlib import Path
 
 from .base import DATASET_REGISTRY, MIRROR, Datum, FewShotDataset, Items, RemoteFile
-from .splits.annotations import HELD_OUT_RULE, hold_out_val, read_lines, read_list
+from .splits.annotations import read_and_hold_out, read_lines
 from .splits.entries import join_listed
+from .splits.own_split import HELD_OUT_RULE
 
 NAMES_FILE = "ClassName.txt"
 LIST_FILES = ("Training_01.txt", "Testing_01.txt")
@@ -35,11 +36,9 @@ class SUN397(FewShotDataset):
         labels = {name.strip("/"): label for label, name in enumerate(read_lines(folder / NAMES_FILE))}
 
         def read_item(line: str) -> Datum:
-            place, _, image = line.strip("/").rpartition("/")  # a/apartment_building/outdoor, sun_aa.jpg
-            classname = " ".join(reversed(place.split("/")[1:]))
-            path = join_listed(folder / cls.image_dir, f"{place}/{image}")
-            return Datum(path, labels[place], classname=classname)
+            scene, _, image = line.strip("/").rpartition("/")  # a/apartment_building/outdoor, sun_aa.jpg
+            path = join_listed(folder / cls.image_dir, f"{scene}/{image}")
+            return Datum(path, labels[scene], classname=" ".join(reversed(scene.split("/")[1:])))
 
-        expected = f"`/LETTER/CLASS/IMAGE`, /LETTER/CLASS a line of {NAMES_FILE}"
-        trainval, test = (read_list(folder / name, read_item, expected) for name in LIST_FILES)
-        return *hold_out_val(trainval), test
+        form = f"`/LETTER/CLASS/IMAGE`, /LETTER/CLASS a line of {NAMES_FILE}"
+        return read_and_hold_out([folder / name for name in LIST_FILES], read_item, form)

@@ -8,13 +8,12 @@ import re
 from pathlib import Path
 
 from .base import DATASET_REGISTRY, Datum, FewShotDataset, Items, RemoteFile
-from .splits.annotations import HELD_OUT_RULE, hold_out_val, label_of, read_list
+from .splits.annotations import label_of, read_and_hold_out, read_list
 from .splits.entries import join_listed
+from .splits.own_split import HELD_OUT_RULE
 
-LISTS = RemoteFile(
-    "UCF101TrainTestSplits-RecognitionTask.zip",
-    sources=("https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip",),
-)
+LISTS_ARCHIVE = "UCF101TrainTestSplits-RecognitionTask.zip"
+LISTS = RemoteFile(LISTS_ARCHIVE, sources=(f"https://www.crcv.ucf.edu/data/UCF101/{LISTS_ARCHIVE}",))
 CLASSES_FILE = "ucfTrainTestlist/classInd.txt"
 LIST_FILES = ("ucfTrainTestlist/trainlist01.txt", "ucfTrainTestlist/testlist01.txt")
 
@@ -31,13 +30,7 @@ class UCF101(FewShotDataset):
     n_classes = 101
     n_items = (7639, 1898, 3783)
     n_base_new = (1934, 1849)
-    archives = (
-        RemoteFile(
-            "UCF-101-midframes.zip",
-            sources=("drive:10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O",),
-            members={"UCF-101-midframes": "UCF-101-midframes"},
-        ),
-    )
+    archives = (RemoteFile("UCF-101-midframes.zip", sources=("drive:10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O",)),)
     mirrored = True
     annotations = tuple(RemoteFile(name, inside=LISTS) for name in (CLASSES_FILE, *LIST_FILES))
     own_split_rule = HELD_OUT_RULE
@@ -58,6 +51,5 @@ class UCF101(FewShotDataset):
             return Datum(join_listed(folder / cls.image_dir, str(frame)), labels[action], classname=classname)
 
         labels = dict(read_list(folder / CLASSES_FILE, read_class, "`NUMBER ACTION` with NUMBER from 1"))
-        expected = f"`ACTION/VIDEO.avi`, the action one of {Path(CLASSES_FILE).name}"
-        trainval, test = (read_list(folder / name, read_item, expected) for name in LIST_FILES)
-        return *hold_out_val(trainval), test
+        form = f"`ACTION/VIDEO.avi`, the action one of {Path(CLASSES_FILE).name}"
+        return read_and_hold_out([folder / name for name in LIST_FILES], read_item, form)

@@ -32,7 +32,7 @@ LIGHTS = {"day": (1.0, 1.0, 1.0), "warm": (1.15, 0.85, 0.5), "cold": (0.6, 0.85,
 
 @dataclass(frozen=True)
 class Spec:
-    """What is to be seen in one image; what a spec leaves open (place, angle, phase ...) is drawn at random."""
+    """What is to be seen in one image; what a spec leaves open (position, angle, phase ...) is drawn at random."""
 
     shape: str
     colour: str
@@ -50,15 +50,7 @@ class Spec:
 
 
 def draw(spec: Spec, rng: np.random.Generator) -> np.ndarray:
-    """Draws one image.
-
-    Args:
-        spec: what is to be seen.
-        rng: source of everything that the spec leaves open.
-
-    Returns:
-        The image (48, 48, 3), uint8, RGB.
-    """
+    """Draws one image (48, 48, 3), uint8, RGB; all that the spec leaves open comes from rng."""
     u, v = _object_frame(spec, rng)
     if spec.rendering == "painting":  # a brush's wavering edge
         u = u + 0.16 * (_enlarge(_field(rng, 9)) - 0.5)

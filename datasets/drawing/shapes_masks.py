@@ -5,20 +5,7 @@ Only + - * /, comparisons and np.floor in float64, so that every machine finds t
 
 import numpy as np
 
-SHAPES = (
-    "circle",
-    "star",
-    "arrow",
-    "hourglass",
-    "triangle",
-    "cross",
-    "heart",
-    "moon",
-    "square",
-    "ring",
-    "diamond",
-    "bolt",
-)
+SHAPES = tuple("circle star arrow hourglass triangle cross heart moon square ring diamond bolt".split())
 TEXTURES = ("plain", "striped", "dotted", "checkered", "halved")
 
 # Unit normals of a regular pentagon's edges, y downwards: (cos, sin) of -90 + 72 k degrees, written out.
@@ -32,16 +19,7 @@ _PENTAGON = (
 
 
 def shape_mask(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Says which points lie inside a shape.
-
-    Args:
-        shape: one of `SHAPES`.
-        u: horizontal coordinates, to the right; the shape lies within [-1, 1].
-        v: vertical coordinates, downwards; same shape as u.
-
-    Returns:
-        bool, same shape as u.
-    """
+    """Says which points lie inside one of `SHAPES`: coordinates u to the right, v downwards, within [-1, 1] -> bool."""
     return _MASKS[shape](u, v)
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from engine import Datum
+from engine.data.datum import SPLITS as SPLIT_NAMES
 
-from ..splits.few_shot import SPLITS as SPLIT_NAMES
-from ..splits.few_shot import read_split, write_split
+from ..splits.split_file import read_split, write_split
 from ..verify.wrong_files import find_unusable
 from .shapes_drawing import Spec, draw
 from .shapes_masks import SHAPES
@@ -39,19 +39,7 @@ BASE_SHAPES, SHARED_SHAPES, NEW_SHAPES = SHAPES[:4], SHAPES[4:8], SHAPES[8:]
 SPLITS = {"train": (20, 1101), "val": (8, 1102), "test": (20, 1103)}
 
 # Warm light beyond any in pretraining (cast 1.4, there at most 1); what is drawn is filled in by `class_specs`.
-STYLE = Spec(
-    shape="",
-    colour="",
-    texture="",
-    rendering="photo",
-    background="rough",
-    light="warm",
-    cast=1.4,
-    clutter=5,
-    blur=1,
-    noise=14,
-    size=(0.5, 0.8),
-)
+STYLE = Spec("", "", "", "photo", "rough", "warm", cast=1.4, clutter=5, blur=1, noise=14, size=(0.5, 0.8))
 
 Plan = list[tuple[Datum, tuple[Spec, int, int, int]]]  # a split's items, each with the arguments of `draw_image`
 
@@ -90,11 +78,11 @@ def draw_files(
     processes may draw the same set at once.
 
     Args:
-        image_dir: where the images shall lie; made if missing.
-        split_path: the split file, beside image_dir or elsewhere.
-        styles: the styles of the images; number i of a class takes style i modulo their number.
-        splits: number of images of a class, and seed, of "train", "val" and "test".
-        labels: the classes that are drawn, as labels among the 96, renumbered from 0 in this order; None: all.
+        image_dir: Where the images shall lie; made if missing.
+        split_path: The split file.
+        styles: Image i of a class takes style i modulo their number.
+        splits: Number of images of a class, and seed, of "train", "val" and "test".
+        labels: The classes that are drawn, as labels among the 96, renumbered from 0 in this order; None: all.
     """
     plans = {name: _plan_split(image_dir / name, styles, labels, n, seed) for name, (n, seed) in splits.items()}
     if _is_drawn(image_dir, split_path, plans, len(styles)):

@@ -1,17 +1,12 @@
-"""Fetches one file from one source; what a broken download left is continued."""
-
-from __future__ import annotations
+"""Fetches one file from one address; what a broken download left is continued."""
 
 import hashlib
 import logging
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-from engine.files import DISK_IS_FULL
 
 N_RETRIES = 5  # of a connection that breaks, in one call; each goes on where the one before stopped
 TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces
@@ -22,52 +17,46 @@ CAUSE = re.compile(r"HTTPS?ConnectionPool\(.* \(Caused by \w+\(.*?\): (.*)[\"']\
 logger = logging.getLogger(__name__)
 
 
-def fetch(source: str, path: Path, *, check: Callable[[Path], None] | None = None) -> None:
+def fetch(address: str, path: Path, *, check: Callable[[Path], None] | None = None) -> None:
     """Downloads a file to path, whole or not at all.
 
-    What a broken download left stays beside path, hidden, and the next call for this source goes on with it.
+    What a broken download left stays beside path, hidden, and the next call for this address goes on with it.
 
     Args:
-        source: "https://...", "drive:ID", or "hub:OWNER/NAME/FILE" for a file of a Hugging Face data set.
+        address: "https://...", "drive:ID", or "hub:OWNER/NAME/FILE" for a file of a Hugging Face data set.
         path: Where to put it; its folder exists.
-        check: Raises ValueError where what came is not what it should be; it is then deleted, not put at path.
+        check: Raises ValueError where what came is not what it should be; it is then deleted.
 
     Raises:
-        ConnectionError: If the source does not give it, or gives something else.
+        ConnectionError: If it is not to be had there, or is something else.
         OSError: If the disk is full or not writable; what has come is kept.
     """
-    place = page_of(source)
-    logger.info(f"Fetching {path.name} from {place}")
-    # Of this source alone: the beginning of one source's file is never continued with the end of another's.
-    whole = path.with_name(f".{path.name}.{hashlib.sha256(source.encode()).hexdigest()[:8]}")
+    page = page_of(address)
+    logger.info(f"Fetching {path.name} from {page}")
+    # Of this address alone: the beginning of one file is never continued with the end of another.
+    whole = path.with_name(f".{path.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}")
     try:
-        _download(source, whole)
+        _download(address, whole)
     except Exception as error:  # gdown's, requests' and the hub's errors have no base class in common
-        kept = sum(part.stat().st_size for part in _parts(whole))
-        if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
-            raise OSError(_no_room(path, place, kept)) from error
         if isinstance(error, OSError) and error.errno is not None:  # the disk's; the network's errors have no number
             raise
+        kept = sum(part.stat().st_size for part in _parts(whole))
         note = f" ({kept:,} bytes of it are kept: run this command again to go on)" if kept else ""
-        raise ConnectionError(f"{place}: {_in_one_line(error)}{note}") from error
+        raise ConnectionError(f"{page}: {_in_one_line(error)}{note}") from error
     try:
         if check:
             check(whole)
     except ValueError as error:
         whole.unlink()
-        raise ConnectionError(f"{place} gives another file, which is deleted: {error}") from error
+        raise ConnectionError(f"{page} gives another file, which is deleted: {error}") from error
     whole.chmod(0o666 & ~_umask())  # gdown's files are for their owner's eyes only
     whole.replace(path)
-    for part in _parts(path.with_name(f".{path.name}.")):  # of other sources
+    for part in _parts(path.with_name(f".{path.name}.")):  # of other addresses
         part.unlink()
 
 
 def list_hub_files(repo: str) -> list[str]:
-    """Returns the names of the files in a Hugging Face data set, "OWNER/NAME".
-
-    Raises:
-        ConnectionError: If the hub does not answer.
-    """
+    """Returns the names of the files in a Hugging Face data set, "OWNER/NAME"; ConnectionError without an answer."""
     from huggingface_hub import HfApi  # here, since it takes long to import and only this needs it
 
     try:
@@ -77,21 +66,21 @@ def list_hub_files(repo: str) -> list[str]:
     return [file.rfilename for file in found.siblings or ()]
 
 
-def page_of(source: str) -> str:
-    """Returns the address under which a browser shows or fetches a source."""
-    kind, _, name = source.partition(":")
+def page_of(address: str) -> str:
+    """Returns under which URL a browser shows or fetches what is at an address."""
+    kind, _, name = address.partition(":")
     if kind == "drive":
         return f"https://drive.google.com/file/d/{name}"
-    return f"{_hub()}/datasets/{'/'.join(name.split('/')[:2])}" if kind == "hub" else source
+    return f"{_hub()}/datasets/{'/'.join(name.split('/')[:2])}" if kind == "hub" else address
 
 
-def _download(source: str, path: Path) -> None:
+def _download(address: str, path: Path) -> None:
     """Lets gdown fetch or continue a file: it asks for ranges, tries again and shows its progress on a terminal."""
     import gdown  # here, since it takes long to import and only this needs it
 
     def download() -> None:
         gdown.download(
-            _address_of(source),
+            _url_of(address),
             str(path),
             quiet=not sys.stderr.isatty(),
             use_cookies=False,
@@ -111,12 +100,12 @@ def _download(source: str, path: Path) -> None:
         download()
 
 
-def _address_of(source: str) -> str:
-    kind, _, name = source.partition(":")
+def _url_of(address: str) -> str:
+    kind, _, name = address.partition(":")
     if kind == "drive":
         return f"https://drive.google.com/uc?id={name}"
     if kind != "hub":
-        return source
+        return address
     from huggingface_hub import hf_hub_url  # as above
 
     # By its address: huggingface_hub's own download keeps nothing of one that is broken off.
@@ -131,15 +120,6 @@ def _hub() -> str:
 def _parts(path: Path) -> list[Path]:
     """Returns what gdown keeps of a broken download to path."""
     return [part for part in path.parent.iterdir() if part.name.startswith(path.name) and part.suffix == ".part"]
-
-
-def _no_room(path: Path, place: str, n_bytes: int) -> str:
-    free_mb, come_mb = shutil.disk_usage(path.parent).free / 1e6, n_bytes / 1e6
-    return (
-        f"{path.parent} has {free_mb:,.1f} MB free, expected room for the rest of {path.name} from {place}, of which "
-        f"{come_mb:,.1f} MB have come. Free some and run this command again, which goes on from there, or pass another "
-        "--root."
-    )
 
 
 def _in_one_line(error: Exception) -> str:

@@ -1,10 +1,8 @@
-"""One process fills a data set's folder at a time; another waits until that one ends, however it ends.
+"""The lock of a data set's folder: one process fills it at a time, and another waits until that one ends.
 
-The lock is of the kind that a run's folder has (engine/run/lock.py), on a file beside the data set's folder, which
-holds nothing but data. Where it cannot be written, nothing else can: then there is none.
+It is of the kind that a run's folder has (engine/run/lock.py), on a file beside the data set's folder, which holds
+nothing but data. Where that file cannot be written, nothing else can: then there is no lock.
 """
-
-from __future__ import annotations
 
 import io
 import logging

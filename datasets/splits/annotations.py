@@ -1,11 +1,8 @@
-"""Publishers' own labels: lists of lines and MATLAB files are read, and val items, which most lack, are held out.
+"""Publishers' own labels, lists of lines and MATLAB files: they stand in where the papers' split is not to be had.
 
-They stand in for the papers' split where that is not to be had.
+What reads a file raises FileNotFoundError if it is missing, and ValueError if it is not as it should be.
 """
 
-from __future__ import annotations
-
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -16,25 +13,26 @@ from engine import Datum
 from engine.files import existing_part
 from engine.text import shorten
 
-from ..files import OWN_SPLIT_SEED
 from .entries import LeadsOut
-from .few_shot import group_by_label
+from .own_split import hold_out_val
+from .split_file import Items
 
-HELD_OUT_RULE = "the publisher's test images; of the others a fifth of each class for val"
 T = TypeVar("T")
 
 
-def read_list(path: Path, read_line: Callable[[str], T], expected: str) -> list[T]:
+def read_and_hold_out(paths: Sequence[Path], read_item: Callable[[str], Datum], form: str) -> Items:
+    """Returns the items of a publisher's lists, to train and to test on; of the first a fifth is held out for val."""
+    trainval, test = (read_list(path, read_item, form) for path in paths)
+    return *hold_out_val(trainval), test
+
+
+def read_list(path: Path, read_line: Callable[[str], T], form: str) -> list[T]:
     """Returns what each line of a list says, such as an item.
 
     Args:
         path: The list.
         read_line: Says it of a line; raises KeyError or ValueError where it cannot.
-        expected: What a line should be, in words.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not text, or has another line than expected.
+        form: What a line should be, in words.
     """
     found = []
     for line in read_lines(path):
@@ -43,17 +41,12 @@ def read_list(path: Path, read_line: Callable[[str], T], expected: str) -> list[
         except LeadsOut as error:
             raise wrong_file(path, f"has the line {shorten(line)}", "paths below the folder of the images") from error
         except (KeyError, ValueError) as error:
-            raise wrong_file(path, f"has the line {shorten(line)}", expected) from error
+            raise wrong_file(path, f"has the line {shorten(line)}", form) from error
     return found
 
 
 def read_lines(path: Path) -> list[str]:
-    """Returns the lines of a list, stripped, without empty ones.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not text.
-    """
+    """Returns the lines of a list, stripped, without empty ones."""
     require_file(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -63,12 +56,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
-    """Returns a variable of a MATLAB file as a flat array, a struct's fields by their names.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no MATLAB file or lacks the variable.
-    """
+    """Returns a variable of a MATLAB file as a flat array, a struct's fields by their names."""
     from scipy.io import loadmat  # here, because it is rarely needed and slow to import
 
     require_file(path)
@@ -86,23 +74,14 @@ def label_of(number: str) -> int:
     return int(number) - 1
 
 
-def hold_out_val(items: Sequence[Datum], seed: int = OWN_SPLIT_SEED) -> tuple[list[Datum], list[Datum]]:
-    """Returns the items to train on and a fifth of each class, drawn at random, for val; both keep their order."""
-    rng = random.Random(seed)
-    held_out = {item.impath for group in group_by_label(items) for item in rng.sample(group, round(len(group) / 5))}
-    train = [item for item in items if item.impath not in held_out]
-    return train, [item for item in items if item.impath in held_out]
-
-
-def wrong_file(path: Path, finding: str, expected: str) -> ValueError:
-    """Returns the error to raise for what a file is or has."""
-    return ValueError(f"{path} {finding}, expected {expected}. Delete it and prepare the data set again.")
+def wrong_file(path: Path, finding: str, right: str) -> ValueError:
+    """Returns the error to raise for what a file is or has, and what it should be or have instead."""
+    return ValueError(f"{path} {finding} instead of {right}. Delete it and prepare the data set again.")
 
 
 def require_file(path: Path) -> None:
     """Raises FileNotFoundError if there is no such file."""
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is missing, expected the publisher's file; of this path {existing_part(path)} exists. Prepare the "
-            "data set again."
+            f"The publisher's {path} is missing; of this path {existing_part(path)} exists. Prepare the data set again."
         )

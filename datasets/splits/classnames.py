@@ -1,13 +1,10 @@
-"""ImageNet's class names: classnames.txt, a line `FOLDER CLASS NAME` for each of the 1,000 classes.
+"""Lists of class names, a line `FOLDER CLASS NAME` for each class; above all ImageNet's classnames.txt.
 
-The prompts are made of these names and the labels are their lines' numbers, so another list gives other results: the
+Its prompts are made of these names and its labels are their lines' numbers, so another list gives other results: the
 papers' is told from those of other code bases.
 """
 
-from __future__ import annotations
-
 import hashlib
-import re
 from pathlib import Path
 
 from engine.text import printable, shorten
@@ -16,49 +13,48 @@ CLASSNAMES_FILE = "classnames.txt"
 CLASSNAMES_ID = "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF"
 CLASSNAMES_STEP = f"save https://drive.google.com/file/d/{CLASSNAMES_ID} as {CLASSNAMES_FILE}"
 N_CLASSES = 1000
-WORDNET_ID = re.compile(r"n\d{8}")
+
+
+def read_names(path: Path) -> list[tuple[str, str]]:
+    """Returns the folder and the class name of each line; ValueError if it is no text, or a line has no class name."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not readable ({error}). Save it as UTF-8 text.") from error
+    names = []
+    for number, line in enumerate(lines, start=1):
+        folder, _, name = line.strip().partition(" ")
+        if folder and not name.strip():
+            raise ValueError(f"{path}, line {number} is {shorten(line)}. Add a class name after the folder.")
+        if folder:
+            names.append((folder, name.strip()))
+    return names
 
 
 def read_classnames(path: Path, folders_sha256: str) -> dict[str, str]:
-    """Returns folder -> class name, in the order of the lines.
-
-    Args:
-        path: The file.
-        folders_sha256: Digest of the folders' names, one a line, that it has to have.
+    """Returns folder -> class name of ImageNet's classes, in the order of the lines.
 
     Raises:
-        ValueError: If it is not the papers' file: other folders or another order, or names as they never are there.
+        ValueError: If it is not the papers' list: the folders, one a line, have another digest, or names are others.
     """
-    classnames: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        folder, _, name = line.strip().partition(" ")
-        if not folder:
-            continue
-        if not name.strip() or folder in classnames:
-            raise wrong_file(
-                f"{path}, line {number} is {shorten(line)}, expected `FOLDER CLASS NAME`, each folder once"
-            )
+    remedy = f"Delete it and prepare the data set again, or {CLASSNAMES_STEP}."
+    try:
+        names = read_names(path)
+    except ValueError as error:
+        raise ValueError(f"{error} {remedy}") from error
+    folders = [folder for folder, _ in names]
+    if hashlib.sha256("\n".join(folders).encode()).hexdigest() != folders_sha256:
+        first = printable(folders[0]) if folders else "no folder"
+        raise ValueError(
+            f"{path} has {len(folders):,} lines, from {first} on: it is not the papers' list of {N_CLASSES:,} WordNet "
+            f"ids, sorted, from n01440764 on. {remedy}"
+        )
+    for folder, name in names:
         if "," in name or "_" in name:
-            raise wrong_file(
-                f"{path}, line {number} calls {printable(folder)} {shorten(name.strip())}, expected one name without "
-                "underscores: this is a list of WordNet's or Keras' names, not the papers'"
+            raise ValueError(
+                f"{path} calls {folder} {shorten(name)}: these are WordNet's or Keras' names, not the papers'. {remedy}"
             )
-        classnames[folder] = name.strip()
-    if hashlib.sha256("\n".join(classnames).encode()).hexdigest() != folders_sha256:
-        raise wrong_file(f"{path} {other_folders(list(classnames))}")
-    return classnames
-
-
-def other_folders(folders: list[str]) -> str:
-    """Returns in what a list of folders differs from ImageNet's, and what was expected."""
-    if len(folders) != N_CLASSES:
-        return f"has {len(folders)} lines, expected {N_CLASSES:,}, one for each of ImageNet's classes"
-    for before, folder in zip(["", *folders], folders):
-        if not WORDNET_ID.fullmatch(folder):
-            return f"has the folder {printable(folder)}, expected WordNet ids such as n01440764"
-        if folder < before:
-            return f"has the folder {folder} after {before}, expected the sorted order, which is that of the labels"
-    return "has other folders, expected those of ImageNet's 1,000 classes (ILSVRC 2012)"
+    return dict(names)
 
 
 def require_same(path: Path, classnames: dict[str, str], other: Path) -> None:
@@ -67,10 +63,6 @@ def require_same(path: Path, classnames: dict[str, str], other: Path) -> None:
     for folder, name in classnames.items():
         if name != names_there[folder]:
             raise ValueError(
-                f"{path} calls {folder} {shorten(name)}, expected {shorten(names_there[folder])} as in {other}. Delete "
+                f"{path} calls {folder} {shorten(name)}, but {other} calls it {shorten(names_there[folder])}. Delete "
                 "the wrong one, or both, and prepare the data sets again."
             )
-
-
-def wrong_file(what: str) -> ValueError:
-    return ValueError(f"{what}. Delete it and prepare the data set again, or {CLASSNAMES_STEP}.")

@@ -3,8 +3,6 @@
 A symbolic link that lies in the folder may lead out of it: the user has made it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -26,11 +24,7 @@ class LeadsOut(ValueError):
 
 
 def parse_json(text: str) -> Any:
-    """Returns what a JSON text says.
-
-    Raises:
-        ValueError: If it is no JSON, nested too deep, or holds a key twice or a number that is not finite.
-    """
+    """Returns what a JSON text says; ValueError if it is none, nested too deep, or has a key twice or NaN."""
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
     except RecursionError as error:
@@ -38,18 +32,14 @@ def parse_json(text: str) -> Any:
 
 
 def read_item(image_dir: str | Path, impath: Any, label: Any, classname: Any) -> Datum:
-    """Returns the item that an entry of a list stands for, with its full path.
-
-    Raises:
-        ValueError: If one of the three is not what it should be.
-    """
+    """Returns the item that an entry of a list stands for, with its full path; ValueError if the entry is wrong."""
     if type(label) is not int:  # True is an int, but no label
-        raise ValueError(f"label is {shorten(label)}, expected a whole number")
+        raise ValueError(f"label is {shorten(label)}, not a whole number")
     if not 0 <= label <= LARGEST_LABEL:
-        raise ValueError(f"label is {shorten(label)}, expected 0 to {LARGEST_LABEL:,}")
+        raise ValueError(f"label is {shorten(label)}, not from 0 to {LARGEST_LABEL:,}")
     for name, value in (("impath", impath), ("classname", classname)):
         if type(value) is not str:
-            raise ValueError(f"{name} is {shorten(value)}, expected a text")
+            raise ValueError(f"{name} is {shorten(value)}, not a text")
     return Datum(join_listed(image_dir, impath), label, classname=classname)
 
 
@@ -61,7 +51,7 @@ def join_listed(folder: str | Path, name: str) -> str:
         UnicodeEncodeError: If it has a character that no file name has, half of a surrogate pair; a ValueError.
     """
     if LEADS_OUT.search(name):
-        raise LeadsOut(f"the path is {shorten(name)}, expected one below the folder of the images")
+        raise LeadsOut(f"the path is {shorten(name)}, not below the folder of the images")
     os.fsencode(name)  # raises, and says which character
     return os.path.join(folder, name)
 
@@ -75,4 +65,4 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"a number is {constant}, expected a finite one")
+    raise ValueError(f"a number is {constant}, not a finite one")

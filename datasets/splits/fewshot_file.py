@@ -4,8 +4,6 @@ A line is {"split": "train" or "val", "impath": path relative to the folder of t
 all classes, "classname": name}.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ FIELDS = ("split", "impath", "label", "classname")
 SPLIT_NAMES = {"train": "training", "val": "validation"}
 REMEDY = "Write the list with `python -m datasets.prepare NAME --export-fewshot FILE`, or correct it."
 
-Listed = dict[str, tuple[int, str, Datum]]  # full path -> number of the line, split, item
+Listed = dict[str, tuple[str, str, Datum]]  # full path -> name of the line, split, item
 
 
 def write_fewshot(path: Path, image_dir: Path, train: Sequence[Datum], val: Sequence[Datum]) -> None:
@@ -44,8 +42,7 @@ def read_fewshot(
     Args:
         path: The list.
         image_dir: Folder that its paths start from.
-        train: All training items, among which the listed ones must be.
-        val: All val items, likewise.
+        train, val: All items, among which the listed ones must be.
         shots: How many training items each class in the list has, or all of a smaller class; -1 accepts any number.
 
     Raises:
@@ -53,10 +50,9 @@ def read_fewshot(
         ValueError: If a line is no item, or no training or val item of this data set; or with another number of shots.
     """
     listed = read_lines(path, image_dir)
-    drawn_train = find_items(path, listed, "train", train)
-    drawn_val = find_items(path, listed, "val", val)
+    drawn_train, drawn_val = find_items(listed, "train", train), find_items(listed, "val", val)
     if not drawn_train:
-        raise ValueError(f"{path} lists no training items, expected some of each class. {REMEDY}")
+        raise ValueError(f"{path} lists no training items. {REMEDY}")
     if shots != -1:
         require_shots(path, drawn_train, train, shots)
     return drawn_train, drawn_val
@@ -70,18 +66,17 @@ def read_lines(path: Path, image_dir: Path) -> Listed:
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # not splitlines: names hold any character
         if not line.strip():
             continue
-        split, item = read_line(line, image_dir, f"{path}, line {number}")
+        name = f"{path}, line {number}"
+        split, item = read_line(line, image_dir, name)
         if item.impath in listed:
-            raise ValueError(
-                f"{path}, line {number} lists {printable(item.impath)}, as line {listed[item.impath][0]} does, "
-                "expected every image once. Remove one of the lines."
-            )
-        listed[item.impath] = (number, split, item)
+            before, *_ = listed[item.impath]
+            raise ValueError(f"{name} lists {printable(item.impath)}, as {before} does. Remove one of the lines.")
+        listed[item.impath] = (name, split, item)
     return listed
 
 
-def read_line(line: bytes, image_dir: Path, place: str) -> tuple[str, Datum]:
-    """Returns the split and the item of a line; place is how errors call it."""
+def read_line(line: bytes, image_dir: Path, name: str) -> tuple[str, Datum]:
+    """Returns the split and the item of a line; name is how errors call it."""
     try:
         content = parse_json(line.decode("utf-8"))
         split, impath, label, classname = (content[field] for field in FIELDS)
@@ -90,28 +85,27 @@ def read_line(line: bytes, image_dir: Path, place: str) -> tuple[str, Datum]:
             raise ValueError(f"split is {shorten(split)}")
     except (KeyError, TypeError, ValueError, RecursionError) as error:  # no JSON and no UTF-8 are ValueErrors
         raise ValueError(
-            f"{place} is not readable ({type(error).__name__}: {error}), expected "
+            f"{name} is not readable ({type(error).__name__}: {error}). A line is "
             f'{{"split": "train" or "val", "impath": PATH below the folder of the images, "label": NUMBER from 0, '
             f'"classname": NAME}}. {REMEDY}'
         ) from error
     return split, replace(item, impath=str(Path(item.impath)))  # "a//b" and "./a/b" are a/b
 
 
-def find_items(path: Path, listed: Listed, split: str, items: Sequence[Datum]) -> list[Datum]:
+def find_items(listed: Listed, split: str, items: Sequence[Datum]) -> list[Datum]:
     """Returns those of the data set's items that are listed for a split, in the list's order."""
     wanted = {impath: line for impath, line in listed.items() if line[1] == split}
     known = {item.impath: item for item in items if item.impath in wanted}
-    for impath, (number, _, item) in wanted.items():
+    for impath, (name, _, item) in wanted.items():
         if impath not in known:
             raise ValueError(
-                f"{path}, line {number} lists {printable(impath)}, expected a {SPLIT_NAMES[split]} item of this data "
-                f"set's split. {REMEDY}"
+                f"{name} lists {printable(impath)}, which is no {SPLIT_NAMES[split]} item of this data set. {REMEDY}"
             )
-        found, expected = ((x.label, x.classname) for x in (item, known[impath]))
-        if found != expected:
+        found, right = ((x.label, x.classname) for x in (item, known[impath]))
+        if found != right:
             raise ValueError(
-                f"{path}, line {number} gives {printable(impath)} the label and class name {shorten(found)}, expected "
-                f"this data set's {shorten(expected)}. {REMEDY}"
+                f"{name} gives {printable(impath)} the label and class name {shorten(found)}; in this data set they "
+                f"are {shorten(right)}. {REMEDY}"
             )
     return [known[impath] for impath in wanted]
 
@@ -122,6 +116,6 @@ def require_shots(path: Path, drawn: Sequence[Datum], train: Sequence[Datum], sh
     for item in drawn:
         if n_drawn[item.label] != min(shots, n_train[item.label]):
             raise ValueError(
-                f"DATASET.NUM_SHOTS is {shots}, expected the shots of {path}, which lists {n_drawn[item.label]} "
-                f"training item(s) of {shorten(item.classname)}. Give their number, or -1 to accept any list."
+                f"DATASET.NUM_SHOTS is {shots}, but {path} lists {n_drawn[item.label]} training item(s) of "
+                f"{shorten(item.classname)}. Give their number, or -1 to accept any list."
             )

@@ -1,26 +1,51 @@
-"""The images of class folders as items that are made when they are asked for: ImageNet has more than a million.
+"""Class folders: their images, and items that are made only when they are asked for.
 
-A few-shot run uses some thousands of them; making an item takes several times as long as listing its name.
+ImageNet has more than a million images, of which a few-shot run uses some thousands; making an item takes several times
+as long as listing its name.
 """
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate, chain
+from pathlib import Path
 
 from engine import Datum
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
+
+
+def is_image(name: str) -> bool:
+    """Says whether a file of this name is an image; ._1.jpg of macOS is none."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def list_images(folder: str | Path) -> list[str]:
+    """Returns the names of the image files in a folder, sorted."""
+    names = sorted(os.listdir(folder))
+    joined = "/".join(["", *names, ""])
+    if joined.count(".JPEG/") == len(names) and "/." not in joined:  # asked one by one, a million takes long
+        return names
+    return [name for name in names if is_image(name)]
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Returns the folders in a folder, sorted, without hidden ones and macOS's; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry) for entry in entries if not entry.name.startswith((".", "__")) and entry.is_dir())
+
+
+def list_class_images(image_dir: Path) -> dict[str, list[Path]]:
+    """Returns folder name -> its image files, both sorted, for each folder in image_dir; without hidden ones."""
+    return {folder.name: [folder / name for name in list_images(folder)] for folder in list_folders(image_dir)}
+
 
 class ClassItems(Sequence[Datum]):
-    """The images of one class folder.
-
-    Args:
-        folder: Path of the folder, with a separator at its end.
-        names: File names in it, in the order of the items.
-        label: Label of all of them.
-        classname: The class's name as it goes into a prompt.
-    """
+    """The images of one class folder: its path, with a separator at the end, and the file names in it."""
 
     def __init__(self, folder: str, names: Sequence[str], label: int, classname: str):
         self.folder, self.names, self.label, self.classname = folder, names, label, classname
@@ -46,11 +71,7 @@ class ClassItems(Sequence[Datum]):
 
 
 class FolderItems(Sequence[Datum]):
-    """The images of several class folders, one class after another.
-
-    Args:
-        classes: Those of each class; each label once.
-    """
+    """The images of several class folders, one class after another; each label once."""
 
     def __init__(self, classes: Sequence[ClassItems]):
         self.classes = list(classes)

@@ -1,7 +1,5 @@
 """What is right and wrong with the copy of a data set on disk, in words and as a line of a table."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,34 +7,23 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from engine.data.datum import SPLITS
 from engine.text import printable
-
-from ..splits.few_shot import SPLITS
 
 N_NAMED = 5  # of many files, so many are named
 
 
 @dataclass
 class Report:
-    """Findings of a check: `problems` make a copy unusable or different from the papers', `notes` do not.
+    """Findings of a check: `problems` make a copy unusable or different from the papers'; `notes` do not."""
 
-    Attributes:
-        name: The data set's name.
-        folder: Where its copy lies.
-        problems: What is wrong, each with what to do.
-        notes: What else was found.
-        n_classes: Number of classes found; None where the items could not be read.
-        n_items: Number of train, val and test items found; None likewise.
-        n_missing: Number of their images that are not there.
-    """
-
-    name: str
-    folder: Path
-    problems: list[str] = field(default_factory=list)
+    name: str  # of the data set
+    folder: Path  # where its copy lies
+    problems: list[str] = field(default_factory=list)  # each with what to do
     notes: list[str] = field(default_factory=list)
-    n_classes: int | None = None
-    n_items: tuple[int, int, int] | None = None
-    n_missing: int = 0
+    n_classes: int | None = None  # None where the items could not be read
+    n_items: tuple[int, int, int] | None = None  # train, val and test items; None likewise
+    n_missing: int = 0  # images of these that are not there
 
     @property
     def ok(self) -> bool:

@@ -1,6 +1,4 @@
-"""What is wrong with the files of a data set: images missing, empty, broken, or in folders that no item is in."""
-
-from __future__ import annotations
+"""What is wrong with the files of a copy: images missing, empty, broken, or in folders that no item is in."""
 
 import os
 import shlex
@@ -8,14 +6,39 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engine import Datum
-from engine.data.bad_images import find_bad
-from engine.data.manager import n_cores
+from engine.files import existing_part
 from engine.text import printable
 
-from ..splits.few_shot import Items, is_image
+from ..data_copy import DataCopy
+from ..splits.folder_items import list_folders, list_images
+from ..splits.split_file import Items
+from .misplaced import how_to_move
 from .report import name_first
-from .wrong_copies import how_to_move, list_folders
-from .wrong_items import preparing
+
+
+def require(copy: DataCopy, path: Path) -> None:
+    """Raises FileNotFoundError if a path of the copy is missing, saying how far it exists and what to do."""
+    if path.exists():
+        return
+    fetched = path.name in [file.name for file in copy.dataset.label_files]  # even where the images are not
+    remedy = mend_links(copy, [path]) or how_to_move(copy, path) or (f"Run {copy.command}." if fetched else copy.remedy)
+    raise FileNotFoundError(f"{copy.name}'s {path} is missing; of this path {existing_part(path)} exists. {remedy}")
+
+
+def has_all_images(copy: DataCopy) -> bool:
+    """Says whether all images are there; where no split tells which, whether their folders are.
+
+    Raises:
+        FileNotFoundError: If some are links that lead nowhere.
+    """
+    if not all(path.exists() for path in copy.contents):
+        return False
+    if copy.dataset.split_file and not (copy.split.exists() or copy.own_split.exists()):
+        return True
+    missing, _ = find_unusable(*copy.read())
+    if remedy := mend_links(copy, missing):  # nothing is put over links
+        raise FileNotFoundError(f"{copy.name} lacks images in {copy.folder}. {remedy}")
+    return not missing
 
 
 def find_unusable(*splits: Sequence[Datum]) -> tuple[list[str], list[str]]:
@@ -30,93 +53,68 @@ def find_unusable(*splits: Sequence[Datum]) -> tuple[list[str], list[str]]:
     return missing, empty
 
 
-def name_unusable(dataset: type, root: Path, missing: Sequence[str], empty: Sequence[str]) -> list[str]:
+def name_unusable(copy: DataCopy, missing: Sequence[str], empty: Sequence[str]) -> list[str]:
     """Returns what to say of missing and of empty files."""
-    images, problems = root / dataset.dataset_dir / dataset.image_dir, []
+    problems = []
     if missing:
         folders = [folder for folder in dict.fromkeys(map(os.path.dirname, missing)) if not os.path.isdir(folder)]
-        remedy = mend_links(dataset, root, missing) or how_to_move(dataset, Path(missing[0]), images)
-        whole = f"; {len(folders):,} folder(s) as a whole: {name_first(folders, images)}" if folders else ""
+        remedy = mend_links(copy, missing) or how_to_move(copy, Path(missing[0]), copy.images) or copy.remedy
+        whole = f"; {len(folders):,} folder(s) as a whole: {name_first(folders, copy.images)}" if folders else ""
         problems.append(
-            f"{dataset.__name__} lacks {len(missing):,} image(s), expected every listed file in {images}: "
-            f"{name_first(missing, images)}{whole}. "
-            f"{remedy or dataset.remedy(root)}"
+            f"{copy.name} lacks {len(missing):,} image(s) in {copy.images}: {name_first(missing, copy.images)}{whole}. "
+            f"{remedy}"
         )
     if empty:
         problems.append(
-            f"{dataset.__name__} has {len(empty):,} image(s) of 0 bytes, expected whole files in {images}: "
-            f"{name_first(empty, images)}. Replace them, or delete them, "
-            f"`find {shlex.quote(str(images))} -type f -empty -delete`, and run {preparing(dataset, root)}."
+            f"{copy.name} has {len(empty):,} image(s) of 0 bytes in {copy.images}: {name_first(empty, copy.images)}. "
+            f"Replace them, or delete them, `find {shlex.quote(str(copy.images))} -type f -empty -delete`, and run "
+            f"{copy.command}."
         )
     return problems
 
 
-def require_links(dataset: type, root: Path, paths: Iterable[str | Path]) -> None:
-    """Raises FileNotFoundError if a path is a link that leads nowhere, or in one: nothing is put over links."""
-    if remedy := mend_links(dataset, root, paths):
-        raise FileNotFoundError(
-            f"{dataset.__name__} lacks images, expected them in {root / dataset.dataset_dir}. {remedy}"
-        )
-
-
-def mend_links(dataset: type, root: Path, missing: Iterable[str | Path]) -> str:
+def mend_links(copy: DataCopy, missing: Iterable[str | Path]) -> str:
     """Returns what to do where missing files are links that lead nowhere, or in such a folder; "" where none is.
 
     They are the user's to mend or delete: the disk that they lead to may only not be mounted.
     """
-    places = dict.fromkeys(place for path in map(Path, missing) for place in (path, *path.parents))
-    links = [place for place in places if place.is_symlink() and not place.exists()]
+    paths = dict.fromkeys(part for path in map(Path, missing) for part in (path, *path.parents))
+    links = [path for path in paths if path.is_symlink() and not path.exists()]
     if not links:
         return ""
-    delete = f"find -L {shlex.quote(str(root / dataset.dataset_dir))} -type l -exec rm {{}} +"
+    delete = f"find -L {shlex.quote(str(copy.folder))} -type l -exec rm {{}} +"
     return (
         f"{len(links):,} link(s) lead nowhere: {printable(str(links[0]))} to {printable(os.readlink(links[0]))}. Mount "
-        f"or mend what they lead to, or delete them, `{delete}`, and run {preparing(dataset, root)}."
+        f"or mend what they lead to, or delete them, `{delete}`, and run {copy.command}."
     )
 
 
-def find_broken(paths: Sequence[str]) -> list[str]:
-    """Returns the images that do not decode; all are read, in parallel."""
-    return list(find_bad(paths, n_cores()))
-
-
-def name_broken(dataset: type, root: Path, broken: Sequence[str]) -> list[str]:
+def name_broken(copy: DataCopy, broken: Sequence[str]) -> list[str]:
     """Returns what to say of images that do not decode."""
     if not broken:
         return []
-    images = root / dataset.dataset_dir / dataset.image_dir
     return [
-        f"{dataset.__name__} has {len(broken):,} image(s) that do not decode, expected whole ones in {images}: "
-        f"{name_first(broken, images)}. Replace them, or delete them and run {preparing(dataset, root)}."
+        f"{copy.name} has {len(broken):,} image(s) that do not decode in {copy.images}: "
+        f"{name_first(broken, copy.images)}. Replace them, or delete them and run {copy.command}."
     ]
 
 
-def find_unlisted(dataset: type, root: Path, items: Items) -> list[str]:
-    """Returns the folders, relative to that of the images, that hold images, but none that is an item."""
-    images = root / dataset.dataset_dir / dataset.image_dir
-    if dataset.listed_from_disk:
+def name_unlisted(copy: DataCopy, items: Items) -> list[str]:
+    """Returns what to say of folders that hold images, none of which is an item."""
+    if copy.dataset.listed_from_disk:
         return []
     listed = {Path(folder) for folder in {os.path.dirname(item.impath) for part in items for item in part}}
-    known = listed | {above for folder in listed for above in folder.parents if above.is_relative_to(images)}
-    return sorted(
-        str(folder.relative_to(images))
-        for place in known
-        if place.is_relative_to(images)
-        for folder in list_folders(place)
-        if folder not in known and folder.name not in dataset.ignored_folders and _holds_images(folder)
+    known = listed | {above for folder in listed for above in folder.parents if above.is_relative_to(copy.images)}
+    unlisted = sorted(
+        str(folder.relative_to(copy.images))
+        for above in known
+        if above.is_relative_to(copy.images)
+        for folder in list_folders(above)
+        if folder not in known and folder.name not in copy.dataset.ignored_folders and list_images(folder)
     )
-
-
-def name_unlisted(dataset: type, root: Path, unlisted: Sequence[str]) -> list[str]:
-    """Returns what to say of folders of images that no item is in."""
     if not unlisted:
         return []
     return [
-        f"{root / dataset.dataset_dir / dataset.image_dir} has {len(unlisted):,} folder(s) of images that are not "
-        f"listed, expected those of the classes alone: {name_first(unlisted)}. No run reads them: move them away."
+        f"{copy.images} has {len(unlisted):,} folder(s) of images that are not listed: {name_first(unlisted)}. No run "
+        "reads them: move them away."
     ]
-
-
-def _holds_images(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(is_image(entry.name) for entry in entries)

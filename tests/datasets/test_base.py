@@ -10,12 +10,13 @@ from PIL import Image
 import datasets
 from datasets import check, prepare
 from datasets.base import FewShotDataset, draw_split, write_split
-from engine import DATASET_REGISTRY, get_cfg_default
+from engine import DATASET_REGISTRY
+from tests.support.small_copies import load
 
 
 @pytest.fixture
-def toy(tmp_path, register):
-    """A data set of 4 classes with 10 images each under tmp_path, registered for the time of a test."""
+def toy():
+    """A data set of 4 classes with 10 images each, registered for the time of a test."""
 
     class Toy(FewShotDataset):
         dataset_dir, image_dir, split_file = "toy", "images", "split.json"
@@ -23,8 +24,8 @@ def toy(tmp_path, register):
         n_prepared = 0
 
         @classmethod
-        def prepare(cls, root, *, given=""):
-            cls.n_prepared += 1
+        def prepare(cls, root, *, given=""):  # as plug-ins were written before --from was `source`
+            cls.n_prepared, cls.given = cls.n_prepared + 1, given
             images = root / "toy" / "images"
             for label in range(4):
                 (images / str(label)).mkdir(parents=True, exist_ok=True)
@@ -32,79 +33,58 @@ def toy(tmp_path, register):
                     Image.new("RGB", (8, 8)).save(images / str(label) / f"{i}.jpg")
             write_split(root / "toy" / "split.json", images, *draw_split(cls.list_items(images), 1))
 
-    register(DATASET_REGISTRY, Toy)
-    return Toy
-
-
-def toy_cfg(root, *, shots=-1, subset="all", seed=1):
-    cfg = get_cfg_default()
-    cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = str(root), shots, subset, seed
-    return cfg
+    with DATASET_REGISTRY.overlay():
+        yield DATASET_REGISTRY.register(Toy)
 
 
 def test_the_template_draws_shots_then_classes(toy, tmp_path):
     toy.prepare(tmp_path)
-    dataset = toy(toy_cfg(tmp_path))
+    dataset = load(toy, tmp_path)
     assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (20, 8, 12)
-    few, new = toy(toy_cfg(tmp_path, shots=2)), toy(toy_cfg(tmp_path, shots=2, subset="new"))
+    few, new = load(toy, tmp_path, shots=2), load(toy, tmp_path, shots=2, subset="new")
     assert (len(few.train_x), len(few.val), len(few.test), few.num_classes) == (8, 8, 12, 4)
     assert {x.impath for x in new.train_x} == {x.impath for x in few.train_x if x.label >= 2}
     assert new.classnames == ["2", "3"] and len(new.test) == 6
-    assert toy(toy_cfg(tmp_path, shots=2, seed=2)).train_x != few.train_x
+    assert load(toy, tmp_path, shots=2, seed=2).train_x != few.train_x
     assert toy.prompt_template == "a photo of a {}."
 
 
 def test_a_data_set_that_can_be_made_is_made_on_first_use(toy, tmp_path):
     toy.prepare_on_first_use, toy.default_root = True, str(tmp_path / "default")
-    assert toy(toy_cfg("")).num_classes == 4
+    assert load(toy, "").num_classes == 4
     assert toy.n_prepared == 1 and (tmp_path / "default" / "toy" / "split.json").exists()
 
 
 def test_missing_root_folder_split_and_image_are_named(toy, tmp_path):
-    with pytest.raises(ValueError, match="DATASET.ROOT is empty, .*--root FOLDER, or DATA=.*datasets.prepare Toy"):
-        toy(toy_cfg(""))
+    with pytest.raises(ValueError, match="DATASET.ROOT is empty; .*--root FOLDER, or DATA=.*datasets.prepare Toy"):
+        load(toy, "")
     nowhere = tmp_path / "no" / "where"
     with pytest.raises(
         FileNotFoundError, match=f"{nowhere}/toy/images is .*{tmp_path} exists. Run `.* Toy --root {nowhere}`, or"
     ):
-        toy(toy_cfg(nowhere))
+        load(toy, nowhere)
     toy.prepare(tmp_path)
     split, images = tmp_path / "toy" / "split.json", tmp_path / "toy" / "images"
     (images / "1" / "3.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=rf"lacks 1 image\(s\), .* in {images}: 1/3.jpg. Run `python -m"):
-        toy(toy_cfg(tmp_path))
+    with pytest.raises(FileNotFoundError, match=rf"lacks 1 image\(s\) in {images}: 1/3.jpg. Run `python -m"):
+        load(toy, tmp_path)
     split.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{split} is missing, .*; of this path {split.parent} exists"):
-        toy(toy_cfg(tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"{split} is missing; of this path {split.parent} exists"):
+        load(toy, tmp_path)
 
 
 def test_preparing_ends_with_a_check(toy, tmp_path, capsys):
-    assert prepare.main(["Toy", "--root", str(tmp_path)]) == 0
-    assert "all is as it should be" in capsys.readouterr().out
+    assert prepare.main(["Toy", "--root", str(tmp_path), "--from", "here"]) == 0
+    assert "all is as it should be" in capsys.readouterr().out and toy.given == "here"
     assert check.main(["Toy", "--root", str(tmp_path), "--decode"]) == 0
     out = capsys.readouterr().out
     assert "4 classes; items: train 20, val 8, test 12" in out and "40 image(s) were decoded" in out
 
 
-def test_a_check_lists_what_is_wrong(toy, tmp_path, capsys):
-    toy.prepare(tmp_path)
-    images = tmp_path / "toy" / "images"
-    for i in range(7):
-        (images / "2" / f"{i}.jpg").unlink()
-    (images / "3" / "0.jpg").write_text("no image")
-    toy.n_classes, toy.n_items = 5, (21, 8, 12)
-    assert check.main(["Toy", "--root", str(tmp_path), "--decode"]) == 1
-    out = capsys.readouterr().out
-    assert "split.json has 4 classes, the items train 20, val 8, test 12; expected 5 classes, the items train 21" in out
-    assert "Toy lacks 7 image(s)" in out and "and 2 more" in out
-    assert f"Toy has 1 image(s) that do not decode, expected whole ones in {images}: 3/0.jpg. Replace" in out
-    assert "3 problem(s)" in out
-
-
 def test_commands_say_what_a_user_got_wrong(toy, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("DATA", raising=False)
     for argv, message in [
-        (["DTDs", "--root", str(tmp_path)], "The data set is 'DTDs', expected one of: caltech101, dtd, "),
+        (["DTDs", "--root", str(tmp_path)], "There is no data set 'DTDs'; choose one of: caltech101, dtd, "),
         (["Toy"], "DATASET.ROOT is empty"),
     ]:
         assert check.main(argv) == prepare.main(argv) == 1
@@ -114,10 +94,24 @@ def test_commands_say_what_a_user_got_wrong(toy, tmp_path, capsys, monkeypatch):
     monkeypatch.delattr(toy, "prepare")
     assert prepare.main(["Toy", "--root", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert "Toy does not say how it is prepared, expected `archives`" in said
-    assert f"Put its files into {tmp_path / 'toy'}, or state" in said
+    assert f"Toy does not say how it is prepared. Put its files into {tmp_path}/toy, or state where" in said
     assert check.main(["Toy", "--root", str(tmp_path)]) == 1
     assert "Put the files there, or correct --root" in capsys.readouterr().out  # not: prepare, which would do nothing
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["dtd", "eurosat"], "--export-fewshot few.jsonl takes one data set. Name one."),
+        (["all"], "--export-fewshot few.jsonl takes one data set. Name one."),
+        (["dtd", "--shots", "0"], "--shots is 0; it must be 1 or more, or -1 for all items."),
+        (["dtd", "--seed", "-1"], "--seed is -1; it must be 0 or more. Change --seed."),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_fetched(web, argv, message, capsys):
+    with pytest.raises(SystemExit):
+        prepare.main([*argv, "--root", "/no/such/root", "--export-fewshot", "few.jsonl"])
+    assert message in capsys.readouterr().err and web.server.asked == []
 
 
 def test_the_environment_names_the_root(toy, tmp_path, monkeypatch):

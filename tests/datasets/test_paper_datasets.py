@@ -1,20 +1,17 @@
 """The papers' data sets, each as a small copy: from the publisher's archive to steps of training."""
 
-import random
-from pathlib import Path
-
 import pytest
 
 from datasets import check, prepare
 from datasets.check import find_dataset
-from engine import get_cfg_default
+from tests.datasets.splits.test_real_splits import draw_by_the_rule
 from tests.support.small_copies import (
     FETCHED_SETS,
     PAPER_SETS,
     SHIFTED,
-    imagenet_archives,
+    load,
+    shown,
     small_copy,
-    write_files,
 )
 from tests.support.tiny_run import build_trainer, tiny_cfg
 
@@ -33,25 +30,6 @@ PROMPTS = {  # of a class of each data set, as the papers write it
 }
 
 
-def load(name, root, *, shots=-1, subset="all", seed=1):
-    cfg = get_cfg_default()
-    cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = str(root), shots, subset, seed
-    return find_dataset(name)(cfg)
-
-
-def shown(items, folder):
-    return [(Path(item.impath).relative_to(folder).as_posix(), item.label, item.classname) for item in items]
-
-
-def draw_by_the_rule(items, shots, rng):
-    """Class by class in order of first appearance."""
-    drawn = []
-    for label in dict.fromkeys(label for _, label, _ in items):
-        group = [item for item in items if item[1] == label]
-        drawn += rng.sample(group, shots) if shots <= len(group) else group
-    return drawn
-
-
 def halve(items, n_base):
     """Those of the base classes, and those of the new ones with labels from 0."""
     base = [item for item in items if item[1] < n_base]
@@ -66,7 +44,7 @@ def test_from_the_publishers_archive_to_a_checked_copy(name, web, tmp_path, monk
     folder = root / copy.dataset.dataset_dir
     for path, content in copy.laid_out().items():
         assert (folder / path).read_bytes() == content
-    assert not list(folder.glob(".*"))  # no workplace is left
+    assert not list(folder.glob(".*"))  # nothing unfinished is left
     assert check.main([name, "--root", str(root), "--decode"]) == 0
     dataset = load(name, root)
     for split, items in zip(copy.items, (dataset.train_x, dataset.val, dataset.test)):
@@ -88,8 +66,8 @@ def test_from_the_mirrors_archive_where_nothing_else_is_left(name, web, tmp_path
 def test_few_shots_and_halves_of_the_classes(name, tmp_path, monkeypatch):
     copy = small_copy(name, monkeypatch)
     folder = copy.lay_out(tmp_path) / copy.dataset.image_dir
-    rng, test_only = random.Random(3), not copy.items["train"]
-    train, val = (draw_by_the_rule(copy.items[split], 2, rng) for split in ("train", "val"))
+    train, val = draw_by_the_rule(copy.items, shots=2, seed=3)
+    test_only = not copy.items["train"]
     dataset = load(name, tmp_path, shots=2, seed=3)
     assert shown(dataset.train_x, folder) == train
     assert shown(dataset.test, folder) == copy.items["test"]
@@ -142,17 +120,6 @@ def test_a_set_to_test_on_is_tested_on(name, build, tmp_path, monkeypatch):
 # ImageNet, whose archives only a person can fetch
 
 
-def test_imagenet_is_laid_out_from_its_archives(web, tmp_path, monkeypatch):
-    copy, root = small_copy("imagenet", monkeypatch), tmp_path / "data"
-    web.publish(copy)
-    write_files(tmp_path / "archives", imagenet_archives(copy, monkeypatch))
-    assert prepare.main(["imagenet", "--root", str(root), "--from", str(tmp_path / "archives")]) == 0
-    laid_out = {path.relative_to(root / "imagenet").as_posix() for path in (root / "imagenet").rglob("*.*")}
-    assert laid_out == set(copy.laid_out())
-    for path, content in copy.laid_out().items():
-        assert (root / "imagenet" / path).read_bytes() == content
-
-
 def test_imagenet_comes_with_the_steps_where_its_archives_are_missing(web, tmp_path, monkeypatch, capsys):
     web.publish(small_copy("imagenet", monkeypatch))
     assert prepare.main(["imagenet", "--root", str(tmp_path)]) == 1
@@ -170,8 +137,8 @@ def test_imagenet_comes_with_the_steps_where_its_archives_are_missing(web, tmp_p
 def test_an_unknown_variant_and_a_missing_list_of_aircraft_are_named(tmp_path, monkeypatch):
     val = small_copy("fgvc_aircraft", monkeypatch).lay_out(tmp_path) / "images_variant_val.txt"
     val.write_text("0000001 Concorde\n")
-    with pytest.raises(ValueError, match=f"{val} has the line '0000001 Concorde', expected .* one of variants.txt"):
+    with pytest.raises(ValueError, match=f"{val} has the line '0000001 Concorde' instead of .* one of variants.txt"):
         load("fgvc_aircraft", tmp_path)
     val.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{val} is missing, .*datasets.prepare FGVCAircraft"):
+    with pytest.raises(FileNotFoundError, match=f"{val} is missing; .*datasets.prepare FGVCAircraft"):
         load("fgvc_aircraft", tmp_path)

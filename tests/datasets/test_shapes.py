@@ -2,7 +2,6 @@
 
 import json
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from datasets.drawing import shapes_scenes
 from datasets.drawing.shapes_masks import SHAPES
 from datasets.drawing.shapes_scenes import PAIRS, SPLITS, STYLE, class_names, class_specs, draw_files, draw_image
 from datasets.shapes import Shapes
-from engine import get_cfg_default
+from tests.support.small_copies import load
 
 FEW = {"train": (1, 1), "val": (1, 2), "test": (1, 3)}  # a small set: 288 images
 
@@ -38,27 +37,12 @@ def test_base_and_new_classes_have_shapes_of_their_own():
     assert not {s.texture for s in base if s.shape in shared} & {s.texture for s in new if s.shape in shared}
 
 
-def test_splits_have_seeds_of_their_own():
-    seeds = [seed for _, seed in SPLITS.values()]
-    assert len(set(seeds)) == 3
-
-
 # Files
-
-
-def test_image_is_what_the_seed_says_whatever_was_drawn_before():
-    first = draw_image(class_specs()[5], seed=1, label=5, number=2)
-    draw_image(class_specs()[6], seed=1, label=6, number=0)
-    np.testing.assert_array_equal(first, draw_image(class_specs()[5], seed=1, label=5, number=2))
-    assert (first != draw_image(class_specs()[5], seed=2, label=5, number=2)).any()
-    assert first.shape == (48, 48, 3) and first.dtype == np.uint8
 
 
 def test_set_has_its_counts_and_classes(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes_scenes, "draw_image", lambda *args: np.zeros((48, 48, 3), np.uint8))  # for speed
-    cfg = get_cfg_default()
-    cfg.DATASET.ROOT = str(tmp_path)
-    dataset = Shapes(cfg)
+    dataset = load(Shapes, tmp_path)
     assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (96 * 20, 96 * 8, 96 * 20) == Shapes.n_items
     assert dataset.classnames == class_names()
 
@@ -91,14 +75,6 @@ def test_missing_image_is_drawn_again(tmp_path):
     victim.unlink()
     draw_files(images, split, (STYLE,), {"test": (1, 3)})
     assert victim.read_bytes() == before
-
-
-def test_images_of_another_style_are_drawn_again(tmp_path):
-    images, split = tmp_path / "images", tmp_path / "split.json"
-    draw_files(images, split, (replace(STYLE, light="day"),), {"test": (1, 3)})
-    draw_files(images, split, (STYLE,), {"test": (1, 3)})
-    image = np.asarray(Image.open(images / "test" / "plain_gray_circle" / "00.png"))
-    np.testing.assert_array_equal(image, draw_image(class_specs()[0], 3, 0, 0))
 
 
 def test_two_may_draw_at_once(tmp_path):

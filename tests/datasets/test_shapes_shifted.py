@@ -14,7 +14,7 @@ from datasets.drawing.shapes_masks import SHAPES
 from datasets.drawing.shapes_scenes import SPLITS, STYLE, class_names, class_specs, draw_files
 from datasets.shapes import Shapes
 from datasets.shapes_shifted import ShapesA, ShapesR, ShapesSketch, ShapesV2
-from engine import get_cfg_default
+from tests.support.small_copies import load
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SETS = {"shapes_v2": ShapesV2, "shapes_sketch": ShapesSketch, "shapes_a": ShapesA, "shapes_r": ShapesR}
@@ -48,9 +48,7 @@ def root(tmp_path_factory):
 
 
 def build(name, root, subset="all"):
-    cfg = get_cfg_default()
-    cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES = str(root), 16, subset
-    return SETS[name](cfg)
+    return load(SETS[name], root, shots=16, subset=subset)
 
 
 def expected_spec(name, class_name, number):

@@ -39,9 +39,9 @@ def numbers(cell):
 
 def address(source):
     """The link to a source."""
-    kind, _, place = source.partition(":")
+    kind, _, name = source.partition(":")
     pages = {"drive": "https://drive.google.com/file/d/", "hub": "https://huggingface.co/datasets/"}
-    return pages[kind] + place if kind in pages else source
+    return pages[kind] + name if kind in pages else source
 
 
 def addresses(dataset):
@@ -131,6 +131,9 @@ def spoil(what, folder):
             image.write_bytes(image.read_bytes()[:-100])
         case "a folder lies too deep or too high":
             shutil.move(images, folder / "more" / images.name)
+        case "an ImageNet's class folders lie too deep":
+            shutil.move(sketches, folder / "elsewhere")
+            shutil.move(folder / "elsewhere", sketches / "images")
         case "the data set's folder has another name":
             folder.rename(root / "Caltech101")
         case "`--root` is the data set's own folder":

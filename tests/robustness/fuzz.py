@@ -36,8 +36,8 @@ from torch import nn
 
 import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
-from datasets.splits.few_shot import read_split
 from datasets.splits.fewshot_file import read_fewshot
+from datasets.splits.split_file import read_split
 from engine import Datum, load_checkpoint
 from engine.config.load import ConfigError, check_cfg, full_default, merge, read_yaml
 from engine.run.folder import read_results

@@ -33,8 +33,8 @@ import clip
 from clip.clip import _MODELS
 from clip.weights import read_state_dict
 from datasets.fetch.archives import unpack
-from datasets.splits.few_shot import read_split
 from datasets.splits.fewshot_file import read_fewshot
+from datasets.splits.split_file import read_split
 from engine import load_checkpoint
 from engine.checkpoint import newest_whole, saved_checkpoints
 from engine.config.load import read_yaml

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import train
-from datasets.splits.few_shot import write_split
 from datasets.splits.fewshot_file import write_fewshot
+from datasets.splits.split_file import write_split
 from engine import Datum, load_checkpoint, save_checkpoint
 from engine.checkpoint import write_torch_file
 from engine.features.cache import KEY, FeatureCache

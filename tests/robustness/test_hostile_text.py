@@ -13,8 +13,8 @@ from clip.clip import tokenize
 from clip.model import build_model
 from clip.prompt_layout import lay_out
 from clip.simple_tokenizer import END, START
-from datasets.splits.few_shot import read_split, write_split
 from datasets.splits.fewshot_file import read_fewshot, write_fewshot
+from datasets.splits.split_file import read_split, write_split
 from engine import DATASET_REGISTRY, DatasetBase, Datum
 from engine.log import close_logging, setup_logging
 from engine.text import printable, shorten
@@ -160,11 +160,9 @@ class TestPaths:
     def test_one_that_leads_out_is_named_with_its_file_and_place(self, tmp_path, impath):
         path, items = tmp_path / "split.json", [["a/1.jpg", 0, "a cat"]]
         path.write_text(json.dumps({"train": items, "val": [], "test": [*items, [impath, 0, "a cat"]]}))
-        rule = f"the path is {shorten(impath)}, expected one below the folder of the images"
+        rule = f"the path is {shorten(impath)}, not below the folder of the images"
         found = re.escape(f"(ValueError: item 2 of test is {shorten([impath, 0, 'a cat'])}: {rule})")
-        with pytest.raises(
-            ValueError, match=rf"Split file {path} is not readable {found}, expected JSON .*\. Delete it"
-        ):
+        with pytest.raises(ValueError, match=rf"split file {path} is not readable {found}\. It must .* Delete it"):
             read_split(path, tmp_path)
         few = tmp_path / "few.jsonl"
         few.write_text(json.dumps({"split": "train", "impath": impath, "label": 0, "classname": "a cat"}))
@@ -206,9 +204,7 @@ class TestPaths:
         (folder / "variants.txt").write_text("707\n")
         for name in ("train", "val", "test"):
             (folder / f"images_variant_{name}.txt").write_text("../../etc/passwd 707\n")
-        message = (
-            "_train.txt has the line '../../etc/passwd 707', expected paths below the folder of the images. Delete"
-        )
+        message = "_train.txt has the line '../../etc/passwd 707' instead of paths below the folder of the images"
         with pytest.raises(ValueError, match=message):
             DATASET_REGISTRY.get("FGVCAircraft").read_items(tmp_path)
 
@@ -217,7 +213,7 @@ TEXTS = {
     "nested deep": ("[" * 100_000, "its lists are nested too deep"),
     "nested deep in an entry": ('{"train": [' + "[" * 100_000, "its lists are nested too deep"),
     "a key twice": ('{"train": [], "train": [], "val": [], "test": []}', "the key 'train' is there twice"),
-    "not a number": ('{"train": [["a", NaN, "a"]]}', "a number is NaN, expected a finite one"),
+    "not a number": ('{"train": [["a", NaN, "a"]]}', "a number is NaN, not a finite one"),
     "a number of 5,000 digits": ('{"train": [["a", ' + "9" * 5_000 + ', "a"]]}', "ValueError: "),
     "no UTF-8": (b'{"train": "\xff"}', "UnicodeDecodeError: "),
     "a byte order mark": ("\ufeff{}", "JSONDecodeError: Unexpected UTF-8 BOM"),
@@ -233,34 +229,32 @@ class TestContent:
         split, few = tmp_path / "split.json", tmp_path / "few.jsonl"
         for path in (split, few):
             path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        message = rf"Split file {split} is not readable .*{reason}.*, expected JSON with the lists"
+        message = rf"split file {split} is not readable .*{reason}.* It must be JSON with the lists"
         with pytest.raises(ValueError, match=message) as error:
             read_split(split, tmp_path)
         assert len(str(error.value)) < 1_000
-        with pytest.raises(ValueError, match=rf"{few}, line 1 is not readable .*, expected .*Write the list") as error:
+        with pytest.raises(ValueError, match=rf"{few}, line 1 is not readable .* A line is .*Write the list") as error:
             read_fewshot(few, tmp_path, [], [])
         assert len(str(error.value)) < 1_000
 
     @pytest.mark.parametrize("label", LABELS.values(), ids=LABELS)
     def test_labels(self, tmp_path, label):
         (tmp_path / "split.json").write_text(json.dumps({"train": [["a.jpg", label, "a"]], "val": [], "test": []}))
-        rule = "expected 0 to 1,000,000" if type(label) is int else "expected a whole number"
+        rule = "not from 0 to 1,000,000" if type(label) is int else "not a whole number"
         with pytest.raises(ValueError, match=rf"item 1 of train is .*: label is {re.escape(shorten(label))}, {rule}"):
             read_split(tmp_path / "split.json", tmp_path)
 
     @pytest.mark.parametrize("classname", [None, 5, ["a"], {"a": 1}, True])
     def test_class_names_are_texts(self, tmp_path, classname):
         (tmp_path / "split.json").write_text(json.dumps({"train": [["a.jpg", 0, classname]], "val": [], "test": []}))
-        with pytest.raises(ValueError, match=rf"classname is {re.escape(repr(classname))}, expected a text"):
+        with pytest.raises(ValueError, match=rf"classname is {re.escape(repr(classname))}, not a text"):
             read_split(tmp_path / "split.json", tmp_path)
 
     def test_of_a_file_of_class_names(self, tmp_path, tiny_files):
         (tmp_path / "names.txt").write_bytes(b"face \xff\n")
         pairs = ("DATASET.CLASSNAMES", str(tmp_path / "names.txt"))
         cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *pairs)
-        with pytest.raises(
-            ValueError, match=rf"{tmp_path}/names.txt is not readable \(.*\), expected UTF-8 text. Save"
-        ):
+        with pytest.raises(ValueError, match=rf"{tmp_path}/names.txt is not readable \(.*\). Save it as UTF-8 text"):
             DATASET_REGISTRY.get("Folder")(cfg)
 
 

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 from clip.clip import tokenize, tokenizer
 from clip.prompt_layout import POSITIONS, lay_out
 from clip.simple_tokenizer import END, START
-from datasets.splits.few_shot import draw_few_shots, read_split, subsample_classes, write_split
+from datasets.base import draw_few_shots, read_split, subsample_classes, write_split
 from datasets.splits.fewshot_file import read_fewshot, write_fewshot
 from engine import Datum, build_evaluator
 from parse_test_res import summarise

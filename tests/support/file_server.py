@@ -27,7 +27,7 @@ class FileServer(http.server.ThreadingHTTPServer):
         asked: Path and Range header (None without one) of every GET request, in order.
         cut: File name -> bytes of the answer's body after which the connection ends, once.
         missing: File names that are answered with 404.
-        replaced: File name -> bytes that are served in the file's place.
+        replaced: File name -> bytes that are served instead of the file.
         redirected: File name -> path that a request for it is sent on to.
         understands_ranges: Whether parts of a file can be asked for.
     """
@@ -110,7 +110,7 @@ def serve(folder):
 
 
 class DriveAdapter(requests.adapters.HTTPAdapter):
-    """Answers in Google Drive's place, as gdown sees it."""
+    """Answers as Google Drive does, as gdown sees it."""
 
     def __init__(self, files):
         super().__init__()

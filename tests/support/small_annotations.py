@@ -32,9 +32,9 @@ def annotate(name: str, items: dict[str, list[Item]]) -> dict[str, bytes]:
         quoted = ", ".join(f'"{label + 1}": "{names[label]}"' for label in names)
         return {"imagelabels.mat": mat(labels=[labels]), "cat_to_name.json": f"{{{quoted}}}".encode()}
     if name == "sun397":
-        places = {label: path.rpartition("/")[0] for path, label, _ in test}
+        scenes = {label: path.rpartition("/")[0] for path, label, _ in test}
         return {
-            "ClassName.txt": lines(f"/{places[label]}" for label in sorted(places)),
+            "ClassName.txt": lines(f"/{scenes[label]}" for label in sorted(scenes)),
             "Training_01.txt": lines(f"/{path}" for path, _, _ in trainval),
             "Testing_01.txt": lines(f"/{path}" for path, _, _ in test),
         }

@@ -21,6 +21,7 @@ from torchvision.datasets.imagenet import ARCHIVE_META
 
 from datasets.check import find_dataset
 from datasets.fetch.sources import MIRROR
+from engine import get_cfg_default
 from tests.support.file_server import FileServer, no_network, serve, serve_drive
 from tests.support.small_annotations import annotate, imagenet_devkit, lines
 
@@ -281,17 +282,17 @@ class SmallWeb:
         """Puts one file at all its addresses; returns the same file with addresses on loopback."""
         sources, content = [], b""
         for source in file.sources:
-            kind, _, place = source.partition(":")
+            kind, _, path = source.partition(":")
             if source != MIRROR:
                 content = published(copy, file.name)
             if kind == "https":
-                place = place.lstrip("/").partition("?")[0]
-                self.write(place, content)
-                source = f"{self.server.url}/{place}"
+                path = path.lstrip("/").partition("?")[0]
+                self.write(path, content)
+                source = f"{self.server.url}/{path}"
             elif kind == "drive":
-                self.drive[place] = self.write(f"drive/{place}", content)
+                self.drive[path] = self.write(f"drive/{path}", content)
             elif source != MIRROR:
-                self.write(f"hub/{place}/{file.name}", content)
+                self.write(f"hub/{path}/{file.name}", content)
             sources.append(source)
         return replace(
             file,
@@ -301,9 +302,9 @@ class SmallWeb:
             inside=file.inside and self.publish_file(copy, file.inside),
         )
 
-    def write(self, place: str, content: bytes) -> Path:
-        write_files(self.folder, {place: content})
-        return self.folder / place
+    def write(self, path: str, content: bytes) -> Path:
+        write_files(self.folder, {path: content})
+        return self.folder / path
 
 
 @contextmanager
@@ -356,6 +357,18 @@ def imagenet_archives(copy: SmallCopy, monkeypatch) -> dict[str, bytes]:
     return archives
 
 
+def load(dataset: type | str, root: Path, *, shots: int = -1, subset: str = "all", seed: int = 1):
+    """Loads a data set as a run does; of a string, the one of this name in configs/datasets."""
+    cfg = get_cfg_default()
+    cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = str(root), shots, subset, seed
+    return (find_dataset(dataset) if isinstance(dataset, str) else dataset)(cfg)
+
+
+def shown(items, folder: Path) -> list[tuple[str, int, str]]:
+    """Returns path from folder, label and class name of each item."""
+    return [(Path(item.impath).relative_to(folder).as_posix(), item.label, item.classname) for item in items]
+
+
 def pack(name: str, content: dict[str, bytes]) -> bytes:
     """Returns an archive of the kind that its name says: path in it -> content."""
     packed = io.BytesIO()
@@ -367,7 +380,7 @@ def pack(name: str, content: dict[str, bytes]) -> bytes:
         with tarfile.open(fileobj=packed, mode="w" if name.endswith(".tar") else "w:gz") as archive:
             for path, data in content.items():
                 member = tarfile.TarInfo(path)
-                member.size = len(data)
+                member.size, member.type = len(data), tarfile.DIRTYPE if path.endswith("/") else tarfile.REGTYPE
                 archive.addfile(member, io.BytesIO(data))
     return packed.getvalue()
 

@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -14,39 +13,29 @@ import pytest
 from datasets.fetch import archives
 from datasets.fetch.archives import unpack
 from tests.robustness.small_disk import small_disk
+from tests.support.small_copies import pack, write_files
 
-TAR_MODES = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
 FILES = {"set/images/a/1.jpg": "1", "set/images/b/2.jpg": "2", "set/labels.txt": "labels", "set/README": "read me"}
 IMAGES = {"set/images": "images"}
+TAR_AND_ZIP = pytest.mark.parametrize("suffix", ["tar", "zip"])
+
+
+def encoded(files):
+    return {name: text.encode() for name, text in files.items()}
 
 
 def write_archive(path, files):
-    """Writes name -> text as a tar or zip, by the suffix; a name that ends in "/" is a folder."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-            for name, text in files.items():
-                packed.writestr(zipfile.ZipInfo(name), text)
-        return path
-    with tarfile.open(path, TAR_MODES[path.name.partition(".")[2]]) as packed:
-        for name, text in files.items():
-            add(packed, name, text)
+    path.write_bytes(pack(path.name, encoded(files)))
     return path
 
 
 def add(packed, name, text="", **attributes):
-    """Adds an entry to an open tar: a file, a folder where the name ends in "/", or what the attributes make it."""
+    """Adds an entry to an open tar: a file, or what the attributes make it."""
     entry = tarfile.TarInfo(name)
     entry.size = len(text)
-    entry.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
     for key, value in attributes.items():
         setattr(entry, key, value)
     packed.addfile(entry, io.BytesIO(text.encode()))
-
-
-def write_tree(folder, files):
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
 
 
 def tree(folder):
@@ -59,7 +48,7 @@ def folder(tmp_path):
     return tmp_path / "root" / "set"
 
 
-@pytest.mark.parametrize("suffix", [*TAR_MODES, "zip"])
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "zip"])
 def test_only_what_is_wanted_is_taken_out(tmp_path, folder, suffix):
     archive = write_archive(tmp_path / f"x.{suffix}", FILES)
     unpack(archive, folder, {"set/images": "pictures/all", "labels.txt": "labels/of_all.txt"})
@@ -73,14 +62,14 @@ def test_the_content_tells_what_kind_of_archive_it_is(tmp_path, folder, kind, na
     assert tree(folder) == {"images/a/1.jpg": "1", "images/b/2.jpg": "2"}
 
 
-@pytest.mark.parametrize("suffix", ["tar", "zip"])
-def test_whole_names_count_and_of_several_places_the_shortest(tmp_path, folder, suffix):
+@TAR_AND_ZIP
+def test_whole_names_count_and_of_several_folders_the_shortest(tmp_path, folder, suffix):
     files = {"x/y/images/1.jpg": "deep", "x/my images/1.jpg": "mine", "./x/images/images/1.jpg": "right"}
     unpack(write_archive(tmp_path / f"x.{suffix}", files), folder, {"images": "images"})
     assert tree(folder) == {"images/images/1.jpg": "right"}
 
 
-@pytest.mark.parametrize("suffix", ["tar", "zip"])
+@TAR_AND_ZIP
 def test_what_macos_adds_is_left_out(tmp_path, folder, suffix):
     hidden = ("images/._1.jpg", "images/.DS_Store", "images/._a/1.jpg")
     files = {"__MACOSX/images/1.jpg": "", "images/1.jpg": "1", **dict.fromkeys(hidden, "")}
@@ -88,16 +77,16 @@ def test_what_macos_adds_is_left_out(tmp_path, folder, suffix):
     assert tree(folder) == {"images/1.jpg": "1"}
 
 
-@pytest.mark.parametrize("suffix", ["tar", "zip"])
+@TAR_AND_ZIP
 def test_an_empty_folder_is_a_member_too(tmp_path, folder, suffix):
     unpack(write_archive(tmp_path / f"x.{suffix}", {"set/images/": ""}), folder, IMAGES)
     assert list((folder / "images").iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", ["tar", "zip"])
+@TAR_AND_ZIP
 def test_a_folder_that_exists_is_completed_and_nothing_in_it_changes(tmp_path, folder, suffix):
     mine = {"images/a/1.jpg": "mine", "images/a/3.jpg": "mine", "labels.txt": "mine", "images/b/0.jpg": ""}
-    write_tree(folder, mine)
+    write_files(folder, encoded(mine))
     archive = write_archive(tmp_path / f"x.{suffix}", {**FILES, "set/images/b/0.jpg": "0", "set/images/c/9.jpg": "9"})
     for _ in range(2):
         unpack(archive, folder, {**IMAGES, "labels.txt": "labels.txt"})
@@ -119,7 +108,7 @@ def rename_on_one_disk(monkeypatch, disk):
 @pytest.mark.parametrize("other_disk", [False, True])
 def test_a_folder_that_is_a_link_is_completed_where_it_points_to(tmp_path, folder, other_disk, monkeypatch):
     linked = tmp_path / "disk"
-    write_tree(linked, {"a/1.jpg": "mine"})
+    write_files(linked, encoded({"a/1.jpg": "mine"}))
     folder.mkdir(parents=True)
     (folder / "images").symlink_to(linked)
     if other_disk:
@@ -156,15 +145,13 @@ UNSAFE = {
 
 @pytest.mark.parametrize("kind", UNSAFE)
 def test_a_tar_that_would_write_or_point_outside_is_refused(tmp_path, folder, kind):
-    write_tree(folder, {"labels.txt": "mine"})
+    write_files(folder, encoded({"labels.txt": "mine"}))
     archive = tmp_path / "x.tar"
     with tarfile.open(archive, "w") as packed:
         add(packed, "set/images/b/2.jpg", "2")
         UNSAFE[kind](packed)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(
-        ValueError, match=f"Archive {archive} holds '.*', which is not safe to unpack .*, expected files that stay in"
-    ):
+    with pytest.raises(ValueError, match=f"archive {archive} holds '.*', which is not safe to unpack .*. Replace it"):
         unpack(archive, folder, IMAGES)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -180,7 +167,7 @@ def test_a_zip_that_would_write_or_point_outside_is_refused(tmp_path, folder, en
     archive = write_archive(tmp_path / "x.zip", FILES)
     with zipfile.ZipFile(archive, "a") as packed:
         packed.writestr(entry, "../../../x")
-    with pytest.raises(ValueError, match=f"Archive {archive} holds .*x', which is not safe to unpack"):
+    with pytest.raises(ValueError, match=f"archive {archive} holds .*x', which is not safe to unpack"):
         unpack(archive, folder, IMAGES)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["root", "set", "x.zip"]
 
@@ -198,7 +185,7 @@ def test_links_within_the_folder_are_kept(tmp_path, folder):
 def test_a_python_without_safe_unpacking_is_told_which_has_it(tmp_path, folder, monkeypatch):
     archive = write_archive(tmp_path / "x.tar", FILES)
     monkeypatch.delattr(tarfile, "data_filter")
-    with pytest.raises(NotImplementedError, match="Python is 3.*, expected 3.10.12, 3.11.4, 3.12 or later.*by hand"):
+    with pytest.raises(NotImplementedError, match="Python 3.* does not unpack archives safely; 3.10.12, .*by hand"):
         unpack(archive, folder, IMAGES)
     assert tree(folder) == {}
 
@@ -220,7 +207,7 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-BROKEN = {f"x.{suffix}": cut for suffix in [*TAR_MODES, "zip"]}
+BROKEN = {f"x.{suffix}": cut for suffix in ("tar", "tar.gz", "zip")}
 BROKEN |= {"other.zip": broken_zip, "page.tar.gz": lambda path: path.write_text("<html>quota exceeded")}
 BROKEN |= {"empty.zip": lambda path: path.write_bytes(b"")}
 
@@ -229,28 +216,20 @@ BROKEN |= {"empty.zip": lambda path: path.write_bytes(b"")}
 def test_a_broken_archive_changes_nothing(tmp_path, folder, name):
     archive = tmp_path / name
     BROKEN[name](archive)
-    write_tree(folder, {"labels.txt": "mine"})
-    with pytest.raises(ValueError, match=rf"Archive {archive} does not unpack \(.+\), expected a whole one. Delete it"):
+    write_files(folder, encoded({"labels.txt": "mine"}))
+    with pytest.raises(ValueError, match=rf"archive {archive} does not unpack \(.+\). Delete it"):
         unpack(archive, folder, IMAGES)
     assert tree(folder) == {"labels.txt": "mine"} and not (folder / "images").exists()
 
 
-def test_a_member_that_is_not_there_is_named_unless_it_is_optional(tmp_path, folder):
+def test_a_member_that_is_not_there_is_named(tmp_path, folder):
     archive = write_archive(tmp_path / "x.zip", {**FILES, "notes.txt": ""})
     wanted = {**IMAGES, "set/split.json": "split.json"}
-    with pytest.raises(ValueError, match=f"{archive} holds no set/split.json, .* at its top are: notes.txt, set. Repl"):
+    with pytest.raises(ValueError, match=f"{archive} holds no set/split.json; at its top are: notes.txt, set. Repl"):
         unpack(archive, folder, wanted)
     assert tree(folder) == {}
     with pytest.raises(ValueError, match="at its top are: no files"):
         unpack(write_archive(tmp_path / "y.zip", {}), folder, wanted)
-    unpack(archive, folder, wanted, optional={"set/split.json"})
-    assert sorted(tree(folder)) == ["images/a/1.jpg", "images/b/2.jpg"]
-
-
-def test_what_a_killed_run_left_is_removed(tmp_path, folder):
-    write_tree(folder, {".unpacking-old/images/1.jpg": "", ".hidden": "mine"})
-    unpack(write_archive(tmp_path / "x.tar", FILES), folder, IMAGES)
-    assert sorted(path.name for path in folder.iterdir()) == [".hidden", "images"]
 
 
 def test_the_progress_is_shown(tmp_path, folder, capsys):
@@ -264,13 +243,11 @@ def disk_of_256_kb():
         yield path
 
 
-@pytest.mark.parametrize(("suffix", "needed"), [("tar.gz", "No space left on device"), ("zip", "0.9 MB")])
-def test_a_full_disk_is_said_and_leaves_no_half_of_the_images(tmp_path, small_disk, suffix, needed):
-    write_tree(small_disk, {"set/images/0.jpg": "mine"})
+@pytest.mark.parametrize("suffix", ["tar.gz", "zip"])
+def test_a_full_disk_is_said_and_leaves_no_half_of_the_images(tmp_path, small_disk, suffix):
+    write_files(small_disk, encoded({"set/images/0.jpg": "mine"}))
     archive = write_archive(tmp_path / f"x.{suffix}", {f"set/images/{i}.jpg": "0" * 50_000 for i in range(19)})
-    with pytest.raises(
-        OSError, match=rf"^{small_disk}/set has 0.. MB free, expected room for what {archive} holds \({needed}"
-    ):
+    with pytest.raises(OSError, match=rf"^{small_disk}/set could not be written \(No space left on device"):
         unpack(archive, small_disk / "set", IMAGES)
     assert tree(small_disk) == {"set/images/0.jpg": "mine"}
 
@@ -281,20 +258,9 @@ def test_a_full_disk_without_a_small_disk(tmp_path, folder, number, monkeypatch)
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(archives, "merge", fail)
-    with pytest.raises(OSError, match="MB free, expected room .* Free some and run this command again; what was there"):
+    with pytest.raises(OSError, match="could not be written .* MB are free"):
         unpack(write_archive(tmp_path / "x.tar", FILES), folder, IMAGES)
     assert tree(folder) == {}
-
-
-def test_room_is_needed_only_for_what_is_missing(tmp_path, folder, monkeypatch):
-    archive = write_archive(tmp_path / "x.zip", {"set/images/1.jpg": "x" * 3000, "set/images/2.jpg": "2" * 40})
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=50))
-    with pytest.raises(OSError, match=rf"{folder} has 0.0 MB free, expected room for what {archive} holds \(0.0 MB\)"):
-        unpack(archive, folder, IMAGES)
-    write_tree(folder, {"images/1.jpg": "mine"})
-    unpack(archive, folder, IMAGES)
-    assert tree(folder) == {"images/1.jpg": "mine", "images/2.jpg": "2" * 40}
 
 
 def test_another_fault_of_the_disk_is_told_as_it_is(tmp_path, folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""Fetching one file: continued, checked, put in place whole; from a server on the loopback interface."""
+"""Fetching one file: continued, checked, there whole or not at all; from a server on the loopback interface."""
 
 import errno
 import io
@@ -80,17 +80,21 @@ def test_what_a_broken_run_left_is_continued_by_the_next(server, path, source):
     assert names(path.parent) == ["images.tar"]
 
 
-def test_an_interrupted_run_is_continued_by_the_next(server, path, monkeypatch):
-    class Interrupting(io.FileIO):
+@pytest.mark.parametrize("number", [None, errno.ENOSPC, errno.EDQUOT], ids=["interrupted", "full disk", "quota"])
+def test_what_a_run_left_that_was_ended_is_continued_by_the_next(server, path, number, monkeypatch):
+    error = OSError(number, os.strerror(number)) if number else KeyboardInterrupt()
+
+    class Ending(io.FileIO):
         def write(self, content):
             if self.tell():
-                raise KeyboardInterrupt
+                raise error
             return super().write(content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("builtins.open", lambda name, mode: Interrupting(name, mode))
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr("builtins.open", lambda name, mode: Ending(name, mode))
+        with pytest.raises(type(error)) as caught:
             fetch(f"{server.url}/images.tar", path)
+    assert caught.value is error, "other sources would be tried"
     n_bytes = size_of_part(path)
     fetch(f"{server.url}/images.tar", path)
     assert path.read_bytes() == CONTENT
@@ -201,35 +205,10 @@ def disk_of_1_mb():
 
 def test_a_full_disk_is_said_and_what_came_is_kept(server, small_disk):
     path = small_disk / "images.tar"
-    message = (
-        rf"^{small_disk} has 0\.0 MB free, expected room .* of images.tar from .*, of which 1\.0 MB have come\. Free"
-    )
-    with pytest.raises(OSError, match=message):
+    with pytest.raises(OSError, match="No space left on device"):
         fetch(f"{server.url}/images.tar", path)
     n_bytes = size_of_part(path)
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    fetch(f"{server.url}/images.tar", path)
-    assert path.read_bytes() == CONTENT
-    assert server.asked[-1][1] == f"bytes={n_bytes}-"
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_without_a_small_disk(server, path, number, monkeypatch):
-    class Full(io.FileIO):
-        def write(self, content):
-            if self.tell():
-                raise OSError(number, os.strerror(number))
-            return super().write(content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("builtins.open", lambda name, mode: Full(name, mode))
-        message = (
-            rf"^{path.parent} has [\d,.]+ MB free, expected room .* of images.tar from .* 0\.5 MB have come\. Free"
-        )
-        with pytest.raises(OSError, match=message) as caught:
-            fetch(f"{server.url}/images.tar", path)
-    assert not isinstance(caught.value, ConnectionError), "other sources would be tried"
-    n_bytes = size_of_part(path)
     fetch(f"{server.url}/images.tar", path)
     assert path.read_bytes() == CONTENT
     assert server.asked[-1][1] == f"bytes={n_bytes}-"

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from datasets import prepare
-from datasets.fetch import folder_lock as one_at_a_time
+from datasets.fetch import folder_lock
 from datasets.fetch.folder_lock import filling
 from engine.run.lock import LOCK
 from tests.robustness.small_disk import filled, read_only, small_disk
@@ -20,13 +20,13 @@ FORK = multiprocessing.get_context("fork")
 @pytest.fixture
 def waiting(monkeypatch):
     """Set once this process has found the lock taken, after which it asks again."""
-    found_taken, sleep = threading.Event(), one_at_a_time.time.sleep
+    found_taken, sleep = threading.Event(), folder_lock.time.sleep
 
     def told(time_s):
         found_taken.set()
         sleep(time_s)
 
-    monkeypatch.setattr(one_at_a_time.time, "sleep", told)
+    monkeypatch.setattr(folder_lock.time, "sleep", told)
     return found_taken
 
 

@@ -1,11 +1,11 @@
-"""Items of class folders: a sequence that makes an item only when it is asked for."""
+"""Class folders: their images, and a sequence that makes an item only when it is asked for."""
 
 import random
 
 import pytest
 
 from datasets.splits.few_shot import draw_few_shots, draw_held_out, group_by_label
-from datasets.splits.folder_items import ClassItems, FolderItems
+from datasets.splits.folder_items import ClassItems, FolderItems, list_class_images, list_images
 from engine import Datum
 
 SIZES = (3, 1, 30, 120, 7)
@@ -64,3 +64,14 @@ def test_a_draw_makes_few_items(both, monkeypatch):
     train, _ = draw_few_shots(lazy, [], shots=2, seed=1)
     held_out = draw_held_out(lazy, train, shots=2, seed=1)
     assert len(made) <= len(train) + len(held_out) + SIZES[0] + SIZES[1] + SIZES[4]  # sample lists small classes
+
+
+def test_images_are_listed_sorted_without_hidden_and_other_files(tmp_path):
+    names = ("b/2.PNG", "b/10.jpg", "b/notes.txt", "b/._10.jpg", "b/JPEG", "b/e.JPEG.tar", "a/x.webp", "c/Thumbs.db")
+    for name in (*names, ".cache/1.jpg", "__MACOSX/1.jpg", "d/2.JPEG", "d/1.JPEG"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listed = {name: [path.name for path in paths] for name, paths in list_class_images(tmp_path).items()}
+    assert listed == {"a": ["x.webp"], "b": ["10.jpg", "2.PNG"], "c": [], "d": ["1.JPEG", "2.JPEG"]}
+    (tmp_path / "d" / "._1.JPEG").touch()
+    assert list_images(tmp_path / "d") == ["1.JPEG", "2.JPEG"]

@@ -117,7 +117,7 @@ def test_missing_images_of_the_selection_are_named(make, monkeypatch):
         "datasets.verify.copy.find_unusable",
         lambda *splits: ([x.impath for items in splits for x in items if x.impath == gone], []),
     )
-    with pytest.raises(FileNotFoundError, match=rf"Toy lacks 1 image\(s\), .*: {gone}.* Draw them."):
+    with pytest.raises(FileNotFoundError, match=rf"Toy lacks 1 image\(s\) in .*: {gone}.* Draw them."):
         make(shots=2, without=("val",), present=False)
 
 

@@ -8,8 +8,7 @@ import subprocess
 import pytest
 
 from datasets import check, prepare
-from engine import get_cfg_default
-from tests.support.small_copies import small_copy
+from tests.support.small_copies import load, small_copy
 
 
 @pytest.fixture
@@ -21,19 +20,19 @@ def dtd(web, tmp_path, monkeypatch):
 
 
 def link(path):
-    """Puts a link to a place that is not there where a file or folder was."""
+    """Puts a link to what is not there where a file or folder was."""
     path.unlink() if path.is_file() else shutil.rmtree(path)
     path.symlink_to("/not/mounted/here")
     return path
 
 
-PLACES = ["images/banded/banded_0001.jpg", "images/banded", "images", ""]
+PATHS = ["images/banded/banded_0001.jpg", "images/banded", "images", ""]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_check_and_prepare_say_so_and_the_command_that_they_say_helps(dtd, web, tmp_path, place, capsys):
+@pytest.mark.parametrize("path", PATHS)
+def test_check_and_prepare_say_so_and_the_command_that_they_say_helps(dtd, web, tmp_path, path, capsys):
     root = tmp_path / "my data"
-    dead = link(root / "dtd" / place)
+    dead = link(root / "dtd" / path)
     remedy = (
         f". 1 link(s) lead nowhere: {dead} to /not/mounted/here. Mount or mend what they lead to, or delete them, "
         f"`find -L '{root}/dtd' -type l -exec rm {{}} +`, and run `python -m datasets.prepare "
@@ -44,7 +43,7 @@ def test_check_and_prepare_say_so_and_the_command_that_they_say_helps(dtd, web, 
     assert remedy in said and said.count("wrong:") == 1
     assert prepare.main(["dtd", "--root", str(root)]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("DescribableTextures lacks images, expected ") and err.endswith(f"{remedy}\n")
+    assert err.startswith("DescribableTextures lacks images in ") and err.endswith(f"{remedy}\n")
     assert web.server.asked == [] and os.readlink(dead) == "/not/mounted/here"
     subprocess.run(["bash", "-c", re.search("`(find .*?)`", said)[1]], check=True)
     assert prepare.main(["dtd", "--root", str(root)]) == 0
@@ -52,11 +51,11 @@ def test_check_and_prepare_say_so_and_the_command_that_they_say_helps(dtd, web, 
 
 
 def test_a_run_says_the_same(dtd, tmp_path):
-    link(tmp_path / "my data" / "dtd" / PLACES[0])
-    cfg = get_cfg_default()
-    cfg.DATASET.ROOT = str(tmp_path / "my data")
-    with pytest.raises(FileNotFoundError, match=r"lacks 1 image\(s\), .*banded_0001.jpg\. 1 link\(s\) lead nowhere: "):
-        dtd(cfg)
+    link(tmp_path / "my data" / "dtd" / PATHS[0])
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks 1 image\(s\) in .*banded_0001.jpg\. 1 link\(s\) lead nowhere: "
+    ):
+        load(dtd, tmp_path / "my data")
 
 
 def test_images_that_only_folders_list(web, tmp_path, monkeypatch, capsys):
@@ -64,6 +63,6 @@ def test_images_that_only_folders_list(web, tmp_path, monkeypatch, capsys):
     dead = link(next(dataset.glob("images/*/*")))
     for command in (check, prepare):
         assert command.main(["imagenet_sketch", "--root", str(tmp_path)]) == 1
-        assert f"lacks 1 image(s), expected every listed file in {dataset}/images: " in (out := capsys.readouterr().out)
+        assert f"lacks 1 image(s) in {dataset}/images: " in (out := capsys.readouterr().out)
         assert f"1 link(s) lead nowhere: {dead} to /not/mounted/here. " in out
     assert web.server.asked == []
