@@ -65,8 +65,8 @@ def measuring(trainer: TrainerX) -> Callable[[], dict[str, Any]]:
 def refusal(name: str, error: Exception) -> str | None:
     """Returns the message for an option that nothing declares or that the method asserts to be another, else None."""
     if isinstance(error, AssertionError):
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{str(error) or place.line} ({place.filename}, line {place.lineno})"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{str(error) or frame.line} ({frame.filename}, line {frame.lineno})"
         return f"{name} refuses the config: {what}. Change the key that it names."
     if isinstance(getattr(error, "obj", None), CN):
         return (

@@ -155,6 +155,9 @@ class AverageMeter:
         """The mean, 0 before the first value."""
         return self.total / max(self.count, 1)
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.average:.3f})"
+
 
 class MetricMeter:
     """Meters by name; printed as `loss 1.2345 (1.3456) acc 50.0000 (48.0000)`: last value and mean.
@@ -198,43 +201,40 @@ class ScalarWriter:
             return
         # Imported here: it takes a second, and a test needs none of it.
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
 
+        self.Event, self.Summary = Event, Summary
         name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
         with self._warning_once():
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.records = RecordWriter(Path(folder, name).open("wb"))
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        started = SessionLog(status=SessionLog.START)
-        self._write(Event(wall_time=time.time(), step=purge_step, session_log=started))
+        self._write(file_version="brain.Event:2")
+        self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
         """Adds a point to the curve `tag`."""
-        if self.records is None:
-            return
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=float(scalar_value))])
-        self._write(Event(wall_time=time.time(), step=global_step or 0, summary=summary))
+        if self.records is not None:
+            value = self.Summary.Value(tag=tag, simple_value=float(scalar_value))
+            self._write(step=global_step or 0, summary=self.Summary(value=[value]))
 
     def flush(self) -> None:
         """Writes what is still in memory."""
-        if self.records is not None:
-            with self._warning_once():
+        with self._warning_once():
+            if self.records is not None:
                 self.records.flush()
 
     def close(self) -> None:
         """Ends the file."""
-        if self.records is not None:
-            with self._warning_once():
+        with self._warning_once():
+            if self.records is not None:
                 self.records.close()
         self.records = None
 
-    def _write(self, event: Any) -> None:
-        if self.records is not None:
-            with self._warning_once():
-                self.records.write(event.SerializeToString())
+    def _write(self, **fields: Any) -> None:
+        with self._warning_once():
+            if self.records is not None:
+                self.records.write(self.Event(wall_time=time.time(), **fields).SerializeToString())
 
     @contextlib.contextmanager
     def _warning_once(self) -> Iterator[None]:
@@ -243,9 +243,8 @@ class ScalarWriter:
         except OSError as error:
             logger.warning(f"{self.folder} cannot be written ({error.strerror}): TensorBoard's curves end here")
             records, self.records = self.records, None
-            with contextlib.suppress(OSError):  # what is in its buffer fails once more
-                if records is not None:
-                    records.close()
+            with contextlib.suppress(OSError, AttributeError):  # what is in its buffer fails once more
+                records.close()
 
 
 class StepLog:
@@ -260,17 +259,10 @@ class StepLog:
     """
 
     def __init__(
-        self,
-        writer: ScalarWriter,
-        check_losses: Callable[[], None],
-        print_freq: int,
-        *,
-        epoch: int,
-        max_epoch: int,
-        n_batches: int,
+        self, writer: ScalarWriter, check_losses: Callable[[], None], print_freq: int, *, epoch, max_epoch, n_batches
     ):
-        self.writer, self.check_losses, self.epoch, self.max_epoch = writer, check_losses, epoch, max_epoch
-        self.n_batches, self.print_freq = n_batches, print_freq
+        self.writer, self.check_losses, self.print_freq = writer, check_losses, print_freq
+        self.epoch, self.max_epoch, self.n_batches = epoch, max_epoch, n_batches
         self.losses, self.batch_time_s, self.data_time_s = MetricMeter(), AverageMeter(), AverageMeter()
         self.n_done, self.start_s = 0, time.monotonic()
 
@@ -287,16 +279,14 @@ class StepLog:
         self.n_done += 1
         self.losses.update(losses)
         self.batch_time_s.update(time.monotonic() - self.start_s)
-        self._add_point("train/lr", lr, self.n_done)
+        self.writer.add_scalar("train/lr", lr, self._step(self.n_done))
         if self.n_done % self.print_freq == 0 or self.n_batches < self.print_freq:
             self.read()
-            left = (self.max_epoch - self.epoch) * self.n_batches - self.n_done
-            eta = datetime.timedelta(seconds=int(self.batch_time_s.average * left))
+            n_left = self.max_epoch * self.n_batches - self._step(self.n_done) - 1
+            eta = datetime.timedelta(seconds=int(self.batch_time_s.average * n_left))
             logger.info(
                 f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.n_done}/{self.n_batches}] "
-                f"time {self.batch_time_s.value:.3f} ({self.batch_time_s.average:.3f}) "
-                f"data {self.data_time_s.value:.3f} ({self.data_time_s.average:.3f}) "
-                f"{self.losses} lr {lr:.4e} eta {eta}"
+                f"time {self.batch_time_s} data {self.data_time_s} {self.losses} lr {lr:.4e} eta {eta}"
             )
 
     def read(self) -> None:
@@ -305,19 +295,18 @@ class StepLog:
         read = self.losses.read()
         for n_done, values in enumerate(read, start=self.n_done + 1 - len(read)):
             for name, value in values.items():
-                self._add_point(f"train/{name}", value, n_done)
+                self.writer.add_scalar(f"train/{name}", value, self._step(n_done))
         self.writer.flush()
 
-    def _add_point(self, tag: str, value: float, n_done: int) -> None:
-        self.writer.add_scalar(tag, value, self.epoch * self.n_batches + n_done - 1)
+    def _step(self, n_done: int) -> int:
+        return self.epoch * self.n_batches + n_done - 1
 
 
 class Clock:
     """The seconds that a run, and the tests in it, have taken; those before it was interrupted count too."""
 
     def __init__(self):
-        self.earlier_s, self.testing_s = 0.0, 0.0
-        self.start()
+        self.earlier_s, self.testing_s, self.start_s = 0.0, 0.0, time.monotonic()
 
     def start(self) -> None:
         """Begins to count."""
