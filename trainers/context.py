@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -100,9 +101,9 @@ class ShardedPromptEncoder(PromptEncoder):
         super().__init__(clip_model, layout.of_classes(own), class_specific=class_specific, chunk_rows=chunk_rows)
         self.n_classes, self.own = n_classes, own
 
-    def forward(self, ctx: Tensor) -> Tensor:
+    def forward(self, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
         """Encodes the prompts: one context (M, D), or (C, M, D) if class-specific -> (C, E) float32, not normalised."""
-        own = super().forward(ctx[self.own] if self.class_specific else ctx)
+        own = super().forward(ctx[self.own] if self.class_specific else ctx, deep)
         return gather_rows(own.float(), self.n_classes)  # float32: gradients of all ranks are summed
 
 
