@@ -33,20 +33,20 @@ logger = logging.getLogger("train")
 
 def run(cfg: CN, *, no_train: bool = False) -> None:
     """Does what the config says, unless its folder shows that it is done."""
-    with Run(cfg) as run:
-        if run.is_done:
+    with Run(cfg) as current:
+        if current.is_done:
             return
         trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
         if no_train:
             return
         if cfg.RUN.EVAL_ONLY:
             trainer.load_model(cfg.RUN.MODEL_DIR, epoch=cfg.RUN.LOAD_EPOCH)
-        run.start(trainer, weights_sha256=weights_sha256(cfg.MODEL.BACKBONE.NAME))
+        current.start(trainer, weights_sha256=weights_sha256(cfg.MODEL.BACKBONE.NAME))
         if cfg.RUN.EVAL_ONLY:
             trainer.test()
         else:
             trainer.train()
-        run.finish(trainer)
+        current.finish(trainer)
 
 
 def main(argv: list[str] | None = None) -> int:

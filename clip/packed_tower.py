@@ -9,14 +9,15 @@ Prompts whose suffixes are equally long form a group, and a group is one contigu
 
 Layer norms and linear layers run on the whole matrix. Attention views the suffixes of a group as (B, H, n, s, d):
 
-    query      cached for all, e.g. [SOS]    prefix    cached for the prompt, e.g. a name in front    own suffix
-    prefix     sees all                      causal    -                                              -
-    suffix     sees all                      sees all  sees all                                       causal
+    which keys a query sees:
+    query      [SOS], cached    prefix    cached words of its class    own suffix
+    prefix     all              causal    none                         none
+    suffix     all              all       all                          causal
 
 In the last block only the end tokens are queries: nothing else is read. Deep prompts put other vectors into the first
 rows of the prefix before a block; then the block before it computes no output for these rows.
 
-B contexts, R rows, D width, H heads, d = D / H, n prompts in a group, s rows of a suffix, p cached positions.
+B contexts, R rows, D width, H heads, d = D / H, n prompts in a group, s rows of a suffix, p positions in front.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def run_tower(
         (B, N, D), N prompts in the order of the groups.
     """
     end_rows, n_blocks = _end_rows(groups, n_prefix, x.device), len(transformer.resblocks)
-    assert len(deep) < n_blocks, f"{len(deep)} deep prompts for {n_blocks} blocks, the first of which reads x itself"
+    assert len(deep) < n_blocks, (
+        f"{len(deep)} deep prompts; {n_blocks} blocks take at most {n_blocks - 1}, since the first reads x"
+    )
     for i, layer in enumerate(transformer.resblocks):
         is_last = i + 1 == n_blocks
         n_replaced = deep[i].shape[1] if i < len(deep) else 0

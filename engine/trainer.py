@@ -35,15 +35,15 @@ logger = logging.getLogger(__name__)
 class TrainerX:
     """A method on a data set: builds both, trains, validates and tests.
 
-    A method is a subclass. It must define `build_model`, which calls `register_model` for what is trained;
-    `forward_backward(batch)`, one optimisation step, which returns its losses by name; and
-    `model_inference(images)`, from (B, 3, H, W) to logits (B, C). In place of the latter it may define `image_tower`
-    and `classify_features`: then each image is encoded once and its feature is kept.
+    A method is a subclass. It defines `build_model`, which calls `register_model` for what is trained; if it trains,
+    `forward_backward(batch)`, one optimisation step, which returns its losses by name; and `model_inference(images)`,
+    (B, 3, H, W) -> logits (B, C). In place of the latter it may define `image_tower` and `classify_features`: then each
+    test image is encoded once and its feature is kept.
 
     Attributes:
         epoch, batch_idx: Those of the step, while training.
         epochs_done: Of the model as it is; None of a checkpoint that does not say.
-        point: Where in the run the models stand; None while a step changes them.
+        point: Where in the run the models stand, which may be saved; None while a step changes them.
         warnings: What makes the results doubtful, a sentence each.
     """
 
@@ -71,14 +71,12 @@ class TrainerX:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         self.checkpointer = Checkpointer(self.trained, ignored=self.ignored_on_load)
         self.resume_file = ResumeFile(self.output_dir, every_s=cfg.TRAIN.RESUME_EVERY_S)
-        self.point: ResumePoint | None = None
-        self.resumed: ResumePoint | None = None  # what the first epoch begins with
+        self.point = self.resumed = None  # resumed: the ResumePoint that the first epoch begins with
         self.start_epoch, self.max_epoch, self.epochs_done = 0, cfg.OPTIM.MAX_EPOCH, 0
         self.best_result = -1.0  # on the validation items, in percent
         self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
         self.clock, self.writer = Clock(), ScalarWriter(None)
-        self.warnings: list[str] = []
-        self.results: dict[str, Any] = {}
+        self.warnings, self.results = [], {}
 
         self.check_cfg(cfg)
         self.build_data_loader()
@@ -96,7 +94,7 @@ class TrainerX:
             self.before_train()
             for self.epoch in range(self.start_epoch, self.max_epoch):
                 self.before_epoch()
-                self.point = None  # unless run_epoch sets it
+                self.point = None  # a run_epoch of the method's own may not set it
                 self.run_epoch()
                 self.after_epoch()
             self.after_train()
@@ -155,7 +153,7 @@ class TrainerX:
         if self.cfg.RESUME and self.point is None:
             raise nothing_to_resume(self.cfg.RESUME, list(self.models))
         if self.cfg.RESUME and self.start_epoch == self.max_epoch:
-            self.save_model(self.start_epoch, val_result=self.best_result)  # for tests that look for it here
+            self.save_model(self.start_epoch, val_result=self.best_result)  # for --eval-only calls on this folder
         if self.cfg.INPUT.VIEWS:
             n_views = min(self.cfg.INPUT.VIEWS, self.max_epoch)
             self.train_loader_x = ViewBatches(self.features, self.train_loader_x, n_views)
@@ -179,7 +177,7 @@ class TrainerX:
             self.point = self.point_after(self.epoch, 0)
         batches = iter(self.train_loader_x)
         if first:
-            restore_random_state(resumed.random)  # what comes before may have drawn, now a second time
+            restore_random_state(resumed.random)  # the iterator may have drawn what was drawn before
             self.point = self.point_after(self.epoch, first)
         position = {"epoch": self.epoch, "max_epoch": self.max_epoch, "n_batches": self.num_batches}
         self.step_log = StepLog(self.writer, self.trained.check_losses, self.cfg.TRAIN.PRINT_FREQ, **position)
@@ -189,9 +187,8 @@ class TrainerX:
         """Between two steps, saves the run's state if it is time, or if somebody asks the run to end; then it ends."""
         if self.batch_idx + 1 == self.num_batches:
             return  # the epoch's end does it
-        loader = self.train_loader_x
-        if not (loader is self.dm.train_loader_x or isinstance(loader, ViewBatches)):
-            raise_if_asked()  # with a loader of the method's own the epoch is begun again
+        if not (self.train_loader_x is self.dm.train_loader_x or isinstance(self.train_loader_x, ViewBatches)):
+            raise_if_asked()  # a loader of the method's own cannot skip: it goes on from the last save
         elif any_rank([is_asked() or self.resume_file.is_due()])[0]:
             self.step_log.read()
             self.point = self.point_after(self.epoch, self.batch_idx + 1)
@@ -256,10 +253,11 @@ class TrainerX:
 
     def decide_features(self) -> None:
         """Decides whether tests see kept features of images or their pixels, and says which and why."""
-        n_views = self.cfg.INPUT.VIEWS
-        why = choose_path(type(self), TrainerX, self.image_tower(), self.train_loader_x, n_views=n_views)
+        why = choose_path(type(self), TrainerX, self.image_tower(), self.train_loader_x, self.cfg.INPUT.VIEWS)
         self.uses_features = not why
-        logger.info("Images: %s", f"read as pixels, since {why}" if why else "encoded once, their features are kept")
+        logger.info(
+            "Test images: %s", f"read as pixels, since {why}" if why else "encoded once, their features are kept"
+        )
 
     @property
     def uses_features(self) -> bool:
@@ -270,6 +268,8 @@ class TrainerX:
     def uses_features(self, value: bool) -> None:
         if value and self.image_tower() is None:
             raise ValueError(f"{type(self).__name__} has no image_tower, so there are no features to keep.")
+        if self.cfg.INPUT.VIEWS and not value:
+            raise ValueError(f"INPUT.VIEWS is {self.cfg.INPUT.VIEWS}, which needs features. Leave INPUT.VIEWS out.")
         self.features = FeatureReader(self.cfg, self.image_tower(), self.encode_images) if value else None
 
     def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
@@ -281,7 +281,7 @@ class TrainerX:
     # What it is made of
 
     def check_cfg(self, cfg: CN) -> None:
-        """Raises what is wrong with `cfg` and cannot be seen before the trainer is built."""
+        """Raises an error for what is wrong with `cfg` and `config_errors` cannot see."""
 
     def build_data_loader(self) -> None:
         """Builds the data set and its loaders."""
@@ -291,7 +291,7 @@ class TrainerX:
         self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
 
     def check_splits(self) -> None:
-        """Raises what the config asks for and the data set does not have, before any work is done."""
+        """Raises ValueError if the config asks for items that the data set does not have."""
         check_splits(self.cfg, train=self.train_loader_x, val=self.val_loader, test=self.test_loader)
 
     def build_model(self) -> None:

@@ -1,4 +1,4 @@
-"""What every method needs: a frozen CLIP in the precision asked for, and a trainer of nothing but `prompt_learner`."""
+"""What every method needs: a frozen CLIP in the precision asked for, a trainer that trains `prompt_learner` alone."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def frozen_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
 class TextEncoder(nn.Module):
     """Embedded prompts to text features by the plain computation: all L positions of every prompt.
 
-    For methods whose prompts share nothing. What CoOp and CoCoOp share is left out, exactly, by clip.prompts.
+    For methods whose prompts share nothing. What CoOp's and CoCoOp's share is computed once, exactly, by clip.prompts.
     """
 
     def __init__(self, clip_model: CLIP):
@@ -164,7 +164,7 @@ class PromptTrainer(TrainerX):
         Args:
             clip_model: The frozen CLIP, on the device, in its final dtype.
             classnames: C names.
-            **changes: Options that a checkpoint decides instead of the config.
+            **changes: Options that a checkpoint decides instead of the config, such as n_ctx.
         """
         raise NotImplementedError
 
@@ -238,7 +238,7 @@ class PromptTrainer(TrainerX):
         return backbone_fields(self.cfg)
 
     def result_fields(self) -> dict[str, Any]:
-        return {"n_params": count_parameters(self.model.prompt_learner)}
+        return {"n_params": sum(map(count_parameters, self.models.values()))}
 
 
 def count_parameters(module: nn.Module) -> int:

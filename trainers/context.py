@@ -148,6 +148,8 @@ class ContextTrainer(PromptTrainer):
 
         Words may have been counted otherwise when it was saved.
         """
+        if name != "prompt_learner":
+            return  # another part of a method's own
         state_dict = checkpoint["state_dict"]
         ctx = state_dict.get("ctx", self.model.prompt_learner.ctx)
         n_ctx = ctx.shape[-2] if ctx.dim() > 1 else None

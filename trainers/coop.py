@@ -23,7 +23,7 @@ from clip.prompt_layout import POSITIONS
 from engine import TRAINER_REGISTRY
 from engine.text import shorten
 
-from .base import PromptedCLIP, TextEncoder, load_clip_to_cpu, option_errors  # noqa: F401  the original's files do so
+from .base import PromptedCLIP, TextEncoder, load_clip_to_cpu, option_errors  # noqa: F401  files written for the original look here
 from .context import ContextLearner, ContextTrainer, build_prompt_encoder
 
 

@@ -133,7 +133,7 @@ def get_cfg_default() -> CN:
 
     cfg.TRAIN = CN()
     cfg.TRAIN.CHECKPOINT_FREQ = 0  # epochs between checkpoints that are kept; 0: only the last is
-    cfg.TRAIN.RESUME_EVERY_S = 60.0  # seconds between writes of the resume point; 0: none is written
+    cfg.TRAIN.RESUME_EVERY_S = 60.0  # seconds between writes of the resume point; 0: only when the run is asked to end
     cfg.TRAIN.PRINT_FREQ = 10  # batches between log lines
     cfg.TRAIN.COUNT_ITER = "train_x"  # refused
 

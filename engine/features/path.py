@@ -1,4 +1,4 @@
-"""Whether a method sees kept features of images or their pixels: decided once, when its trainer is built."""
+"""Whether tests see kept features of images or their pixels: decided once for a method, when its trainer is built."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def why_pixels(cls: type, tower: nn.Module | None, methods: tuple[str, ...]) -> 
     return ""
 
 
-def choose_path(cls: type, base: type, tower: nn.Module | None, loader: DataLoader | None, *, n_views: int) -> str:
+def choose_path(cls: type, base: type, tower: nn.Module | None, loader: DataLoader | None, n_views: int) -> str:
     """Returns why a trainer's tests have to see the pixels; "" where features stand for them.
 
     Args:

@@ -1,4 +1,4 @@
-"""A run from its folder's lock to results.json: taken, noted, finished."""
+"""One run: its folder is locked, the run is skipped if it is done, recorded, finished with results.json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Run:
-    """What a config says, done once, in a folder that is this process's until the end.
+    """One run in its folder, which no other process may use until the end.
 
         with Run(cfg) as run:
             if not run.is_done:
@@ -48,25 +48,25 @@ class Run:
     def __init__(self, cfg: CN):
         self.cfg, self.is_done = cfg, False
         self.provenance: dict[str, Any] = {}
-        self._until_the_end, self._working = ExitStack(), ExitStack()
+        self._held_until_exit, self._held_while_working = ExitStack(), ExitStack()
 
     def __enter__(self) -> Run:
         resolve_seed(self.cfg)
-        with ExitStack() as until_the_end:
+        with ExitStack() as held:
             self.is_done = self._found_done()
             if not self.is_done:
-                until_the_end.enter_context(locked(self.cfg.OUTPUT_DIR))
+                held.enter_context(locked(self.cfg.OUTPUT_DIR))
                 self.is_done = self._found_done()  # by the process that had the folder until now
             if not self.is_done:
                 self._open()
                 if self.cfg.RUN.EVAL_ONLY:
-                    until_the_end.enter_context(starting_over())
-            until_the_end.push(self._working)
-            self._until_the_end = until_the_end.pop_all()
+                    held.enter_context(starting_over())
+            held.push(self._held_while_working)
+            self._held_until_exit = held.pop_all()
         return self
 
     def __exit__(self, *error) -> bool | None:
-        return self._until_the_end.__exit__(*error)
+        return self._held_until_exit.__exit__(*error)
 
     def start(self, trainer, *, weights_sha256: str | None = None) -> None:
         """Makes the folder this run's: from here on it holds its config.
@@ -79,13 +79,13 @@ class Run:
             logger.info("The results there are of a model or a configuration that has changed: they are made anew")
         write_config(self.cfg)
         self.provenance = provenance(trainer, weights_sha256)  # now: files may change in the meantime
-        self._working.enter_context(memory_advice(trainer.smaller_settings))
+        self._held_while_working.enter_context(memory_advice(trainer.smaller_settings))
         if n_ranks() > 1:
-            self._working.enter_context(finishing())  # ranks end at the same step
+            self._held_while_working.enter_context(finishing())  # ranks end at the same step
 
     def finish(self, trainer) -> None:
         """Writes results.json, the mark of a run that is done; logs what makes the results doubtful."""
-        self._working.close()
+        self._held_while_working.close()
         results = {**results_of(trainer), "provenance": self.provenance, "cost": cost(trainer)}
         log_skipped(trainer.dm.skipped)
         for warning in results["warnings"]:

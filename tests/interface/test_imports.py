@@ -27,7 +27,6 @@ REGISTER = {"train", "sweep", "interpret_prompt"}  # root modules that need the 
 MAX_LINES, MAX_FUNCTION_LINES = 400, 40
 MAX_FILES = 15
 ANY_NUMBER = {"datasets", "trainers", "benchmarks", "."}  # a file for each data set, method, table of numbers, command
-LONGER = {"clip/model.py": 450}  # OpenAI's whole architecture, read in one place
 NOT_OURS = {"dassl/utils.py"}  # the name is Dassl's
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 
@@ -135,7 +134,7 @@ def test_importing_a_module_only_defines_and_registers(path):
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_files_and_functions_are_short(path):
     n_lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert n_lines <= LONGER.get(name_of(path), MAX_LINES)
+    assert n_lines <= MAX_LINES
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef):
             docstring = node.body[0] if ast.get_docstring(node) else None
