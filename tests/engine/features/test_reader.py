@@ -541,3 +541,34 @@ def test_a_transform_that_does_not_say_what_it_is_is_not_kept(cfg):
 
 def test_the_cache_is_off_the_users_folder_in_tests():
     assert Path(os.environ["COOP_FEATURES"]).is_dir()
+
+
+def test_a_method_may_choose_the_pixels(cfg, use):
+    class Pixels(CoOp):
+        def decide_features(self):
+            super().decide_features()
+            self.uses_features = False
+
+    build_trainer(cfg()).test()  # whose features are kept
+    use(Pixels)
+    trainer, encoded = build_trainer(cfg()), []
+    trainer.model.image_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    trainer.test()
+    assert len(encoded) == len(trainer.test_loader)
+    with pytest.raises(ValueError, match="INPUT.VIEWS is 2, which needs features"):
+        build_trainer(cfg("INPUT.VIEWS", 2))
+
+
+@pytest.mark.parametrize(
+    "method, said",
+    [
+        (CoOp, "Test images: encoded once, their features are kept"),
+        (FlipsInTests, "Test images: read as pixels, since FlipsInTests redefines model_inference"),
+        (FlipsInBatches, "Test images: read as pixels, since FlipsInBatches redefines parse_batch_test"),
+    ],
+)
+def test_the_log_says_which_and_why(cfg, use, caplog, method, said):
+    use(method)
+    with caplog.at_level("INFO", logger="engine"):
+        build_trainer(cfg())
+    assert said in caplog.messages
