@@ -93,9 +93,6 @@ def test_addresses_are_the_classes(name):
     linked |= {CLASSNAMES} if "[classnames.txt]" in section else set()
     assert linked == addresses(dataset)
     assert ("the mirror" in section) == dataset.mirrored
-
-
-def test_the_mirror_is_named():
     assert f"[mirror]({address(MIRROR)})" in PAGE
 
 
@@ -157,14 +154,3 @@ def test_wrong_copies_are_told_in_the_words_of_the_page(what, tmp_path, monkeypa
     root = spoil(what, folder)
     assert check.main([name, "--root", str(root), "--decode"]) == 1
     assert WRONG[what] in capsys.readouterr().out
-
-
-def test_no_address_and_no_number_stands_twice():
-    links = re.findall(r"https://[^\s)]+", PAGE)
-    assert len(links) == len(set(links))
-    prose = PAGE.replace(PAGE.split(HEADING)[1].split("\n\n")[0], "")
-    prose = re.sub(r"```.*?```|`[^`]*`|https://\S+", "", prose, flags=re.DOTALL)
-    facts = {
-        f"{n:,}" for name in NAMES for n in (check.find_dataset(name).n_classes, *check.find_dataset(name).n_items)
-    }
-    assert not facts & set(re.findall(r"(?<![\w.-])\d[\d,]*\d(?![\w-])", prose))

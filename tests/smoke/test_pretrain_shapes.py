@@ -44,7 +44,7 @@ def test_captions_leave_out_and_mistake_what_the_docs_say():
 
 
 def test_two_runs_give_the_same_weights_and_learn(pairs, monkeypatch):
-    stages = [replace(stage, n_steps=6, batch_size=8) for stage in pretrain_shapes.STAGES]
+    stages = [replace(stage, n_steps=3, batch_size=8) for stage in pretrain_shapes.STAGES]
     monkeypatch.setattr(pretrain_shapes, "STAGES", stages)
     monkeypatch.setattr(pretrain_shapes, "N_EASY", 32)
     monkeypatch.setattr(pretrain_shapes, "N_WEB", 32)
