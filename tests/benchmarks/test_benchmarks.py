@@ -271,12 +271,6 @@ def test_operations_are_those_of_the_formula():
     assert expected < counted < 1.1 * expected  # attention's own come on top
 
 
-def test_measures_are_taken_in_turn():
-    calls = []
-    given = measure.alternate(2, lambda: calls.append("a") or 1.0, lambda: calls.append("b") or 2.0)
-    assert given == [[1.0, 1.0], [2.0, 2.0]] and calls == ["a", "b", "a", "b"]
-
-
 def test_a_report_shows_median_and_spread_and_is_appended(tmp_path, capsys):
     args = argparse.Namespace(json=tmp_path / "new" / "results.json", repeats=3)
     for _ in range(2):
@@ -288,12 +282,6 @@ def test_a_report_shows_median_and_spread_and_is_appended(tmp_path, capsys):
     line = capsys.readouterr().out.splitlines()[-1].split()
     assert line[2:8] == ["9.00", "3.000", "8.0", "3.0", "-", "10.0"]
     assert line[8:] == ["7,700", "->", "363", "20%", "-"]
-
-
-def test_peak_memory_is_that_of_the_step(monkeypatch):
-    monkeypatch.undo()  # a process of its own
-    peak_gb, _ = measure.peak_memory(partial, torch.ones, 200_000_000)
-    assert 0.8 < peak_gb < 2.4
 
 
 def test_the_page_has_a_command_for_every_benchmark():

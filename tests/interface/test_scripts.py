@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-import train
 from tests.support.script_calls import ROOT, call, commands, fake_python, words
 
 SCRIPTS = sorted([*(ROOT / "scripts").rglob("*.sh"), ROOT / ".ci" / "run"])
@@ -91,22 +90,6 @@ def test_main_sends_methods_without_its_options_to_their_script(trainer, cfg):
     assert remedy == f"TRAINER={trainer} SOURCE=dtd SHOTS=4 bash scripts/cocoop/xd_train.sh SEED {cfg}"
     [line] = commands(call("cocoop/xd_train.sh", f"3 {cfg}", TRAINER=trainer, SOURCE="dtd", SHOTS="4"))
     assert line[3] == f"output/dtd/{trainer}/{cfg}_4shots/seed3"
-
-
-@pytest.mark.parametrize(
-    ("script", "arguments"),
-    [
-        *(("coop/main.sh", MAIN_ARGUMENTS), ("coop/eval.sh", "shapes tiny"), ("coop/zeroshot.sh", "shapes tiny")),
-        *((f"cocoop/base2new_{half}.sh", "shapes 3") for half in ("train", "test")),
-        *(("cocoop/xd_train.sh", "3"), ("cocoop/xd_test.sh", "shapes 3")),
-        *(("linear_probe/main.sh", "shapes tiny 1"), ("linear_probe/eval.sh", "shapes tiny")),
-    ],
-)
-def test_the_commands_are_ones_that_train_understands(script, arguments):
-    lines = commands(call(script, f"{arguments} OPTIM.MAX_EPOCH 1", SOURCE="shapes"))
-    assert lines
-    for line in lines:
-        assert train.setup_cfg(train.parse_args(line[2:])).OPTIM.MAX_EPOCH == 1
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clip.clip import tokenize
+from clip.clip import tokenize, tokenizer
 from clip.model import build_model
-from clip.prompt_layout import lay_out
+from clip.prompt_layout import POSITIONS, lay_out
 from clip.simple_tokenizer import END, START
 from datasets.splits.fewshot_file import read_fewshot, write_fewshot
 from datasets.splits.split_file import read_split, write_split
@@ -58,6 +58,15 @@ class TestPrintable:
 
 
 class TestPrompts:
+    @named
+    @pytest.mark.parametrize("position", POSITIONS)
+    def test_tokens_are_those_of_the_text_in_another_order(self, name, position):
+        layout, n_own = lay_out([name], 4, position), len(tokenizer().encode(name))
+        before = {"end": 4, "middle": 2, "front": 0}[position]
+        assert layout.tokens.tolist() == tokenize(f"X X X X {name}.").tolist()
+        [order] = layout.order.tolist()  # [SOS], context vectors, the name, the other vectors, what follows
+        assert order == [*range(1 + before), *range(5, 5 + n_own), *range(1 + before, 5), *range(5 + n_own, 77)]
+
     def test_zero_shot_features_of_the_other_classes_stay(self):
         clip_model, templates = build_model(golden_state_dict("vit")).eval(), ("a photo of a {}.", "itap of a {}.")
         with torch.no_grad():

@@ -80,7 +80,7 @@ FETCHED_SETS = (*CLASSES, *SHIFTED)
 ARCHIVES = {
     "101_ObjectCategories.tar.gz": (
         "101_ObjectCategories/",
-        ("101_ObjectCategories/BACKGROUND_Google/image_0001.jpg", "101_ObjectCategories/BACKGROUND_Google/tmp"),
+        ("101_ObjectCategories/BACKGROUND_Google/image_0001.jpg",),
     ),
     "caltech-101.zip": (
         "caltech-101/",
@@ -89,23 +89,9 @@ ARCHIVES = {
     "images.tar.gz": ("images/", ("images/Abyssinian_100.mat",)),
     "annotations.tar.gz": ("", ("annotations/README", "annotations/list.txt", "annotations/trimaps/._beagle_1.png")),
     "102flowers.tgz": ("jpg/", ()),
-    "food-101.tar.gz": (
-        "food-101/images/",
-        (
-            "food-101/README.txt",
-            "food-101/license_agreement.txt",
-            "food-101/meta/train.txt",
-            "food-101/meta/._train.txt",
-        ),
-    ),
-    "fgvc-aircraft-2013b.tar.gz": (
-        "fgvc-aircraft-2013b/data/images/",
-        ("fgvc-aircraft-2013b/README.md", "fgvc-aircraft-2013b/evaluation.m", "fgvc-aircraft-2013b/data/families.txt"),
-    ),
-    "dtd-r1.0.1.tar.gz": (
-        "dtd/images/",
-        ("dtd/imdb/imdb.mat", "dtd/labels/train1.txt", "dtd/images/banded/.directory"),
-    ),
+    "food-101.tar.gz": ("food-101/images/", ("food-101/README.txt", "food-101/meta/train.txt", "food-101/meta/._a")),
+    "fgvc-aircraft-2013b.tar.gz": ("fgvc-aircraft-2013b/data/images/", ("fgvc-aircraft-2013b/data/families.txt",)),
+    "dtd-r1.0.1.tar.gz": ("dtd/images/", ("dtd/imdb/imdb.mat", "dtd/images/banded/.directory")),
     "EuroSAT.zip": ("2750/", ()),
     "UCF-101-midframes.zip": ("UCF-101-midframes/", ("__MACOSX/UCF-101-midframes/._Archery",)),
     "UCF101TrainTestSplits-RecognitionTask.zip": ("", ("ucfTrainTestlist/trainlist02.txt",)),
