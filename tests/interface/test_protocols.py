@@ -50,26 +50,18 @@ def at_the_root(monkeypatch):
 
 
 @pytest.mark.parametrize(("trainer", "dataset", "cfg", "epoch"), DEFAULTS)
-def test_base_to_new_with_the_default_config(trainer, dataset, cfg, epoch):
-    values = {"trainer": trainer, "dataset": dataset, "cfg": cfg, "epoch": epoch}
-    for script in ("base2new_train", "base2new_test"):
-        result = call(f"cocoop/{script}.sh", f"{dataset} 3", TRAINER=trainer)
-        assert commands(result) == [expected(script, **values)]
+def test_the_default_config_is_that_of_the_data_set_trained_on(trainer, dataset, cfg, epoch):
+    values = {"trainer": trainer, "source": dataset, "cfg": cfg, "epoch": epoch}
+    data_sets = {"base2new_train": dataset, "base2new_test": dataset, "xd_train": "", "xd_test": "dtd"}
+    for script, argument in data_sets.items():
+        result = call(f"cocoop/{script}.sh", f"{argument} 3", TRAINER=trainer, SOURCE=dataset)
+        assert commands(result) == [expected(script, **values, dataset=argument or dataset)]
 
 
 def test_base_and_new_classes_together():
     [line] = commands(call("cocoop/base2new_test.sh", "dtd 3", SUBSAMPLE="all"))
     wanted = expected("base2new_test", trainer="CoCoOp", cfg=COCOOP, epoch=10, dataset="dtd")
     assert line == [word.replace("test_new", "test_all") for word in wanted[:-1]] + ["all"]
-
-
-@pytest.mark.parametrize(("trainer", "source", "cfg", "epoch"), DEFAULTS)
-def test_transfer_with_the_default_config_of_the_source(trainer, source, cfg, epoch):
-    values = {"trainer": trainer, "source": source, "cfg": cfg, "epoch": epoch}
-    result = call("cocoop/xd_train.sh", "3", TRAINER=trainer, SOURCE=source)
-    assert commands(result) == [expected("xd_train", **values, dataset=source)]
-    result = call("cocoop/xd_test.sh", "shapes_r 3", TRAINER=trainer, SOURCE=source)
-    assert commands(result) == [expected("xd_test", **values, dataset="shapes_r")]
 
 
 def test_the_environment_may_be_empty():
