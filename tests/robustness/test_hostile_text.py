@@ -61,9 +61,10 @@ class TestPrompts:
     @named
     @pytest.mark.parametrize("position", POSITIONS)
     def test_tokens_are_those_of_the_text_in_another_order(self, name, position):
-        layout, n_own = lay_out([name], 4, position), len(tokenizer().encode(name))
+        layout, words = lay_out([name], 4, position), name.replace("_", " ")
+        n_own = len(tokenizer().encode(words))
         before = {"end": 4, "middle": 2, "front": 0}[position]
-        assert layout.tokens.tolist() == tokenize(f"X X X X {name}.").tolist()
+        assert layout.tokens.tolist() == tokenize(f"X X X X {words}.").tolist()
         [order] = layout.order.tolist()  # [SOS], context vectors, the name, the other vectors, what follows
         assert order == [*range(1 + before), *range(5, 5 + n_own), *range(1 + before, 5), *range(5 + n_own, 77)]
 
