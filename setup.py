@@ -51,7 +51,6 @@ EXTRAS = {
     "ray": ["ray>=2.9"],  # sweep.py --launcher ray
     "templates": ["open_clip_torch>=2.24"],  # the list of 80 ImageNet prompts
     "test": [
-        "hypothesis>=6.100",
         "open_clip_torch>=2.24",
         "pytest>=8.0",
         "pytest-cov>=5.0",

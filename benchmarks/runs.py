@@ -141,7 +141,7 @@ def later_test(trainer: TrainerX) -> None:
 def our_logits(trainer: TrainerX) -> Tensor:
     """Returns the logits of the test images, (N, C), from their cached features."""
     with torch.no_grad():
-        return torch.cat([logits for logits, _ in trainer.predictions(trainer.test_loader, "test")])
+        return torch.cat([logits for logits, _ in trainer.predictions("test")])
 
 
 class NaiveRun:

@@ -154,20 +154,11 @@ def test_cocoop(exact_sides, tmp_path, capsys):
     assert rows[2]["note"] in capsys.readouterr().out
 
 
-def test_checkpoints(tmp_path, capsys):
-    words = [
-        "--shots",
-        "1",
-        "--repeats",
-        "1",
-        "--steps",
-        "20",
-        "--seconds",
-        "10",
-        "--json",
-        str(tmp_path / "results.json"),
-    ]
-    checkpoints.main([*words, "DATALOADER.NUM_WORKERS", "0", "USE_CUDA", "False"])
+def test_checkpoints(tiny_files, tmp_path, capsys):
+    data, clips = tiny_files
+    words = "--shots 1 --repeats 1 --steps 20 --seconds 10 --json".split() + [str(tmp_path / "results.json")]
+    pairs = ["DATASET.NAME", "Folder", "DATASET.ROOT", str(data), "MODEL.BACKBONE.NAME", str(clips["vit"])]
+    checkpoints.main([*words, *pairs, *SMALL, "INPUT.SIZE", "(32, 32)", "DATALOADER.TRAIN_X.BATCH_SIZE", "1"])
     content, [row] = rows_of(words)
     assert row["note"].startswith("3 steps; a write takes ") and ", one in 10 s is " in row["note"]
     early, late = content["rows"][1:]
@@ -254,59 +245,6 @@ def test_the_naive_run_is_the_formula(run_args, tmp_path):
     assert_near(naive.logits, expected)
 
 
-def test_both_sides_train_to_the_same_context(run_args, tmp_path):
-    run_args.opts += ["OPTIM.WARMUP_EPOCH", "-1", "OPTIM.LR", "0.5"]
-    run_args.repeats = 2
-    sides = parts.Sides(run_args, tmp_path)
-    exact = runs.NaiveRun(runs.build_run(run_args, tmp_path / "exact"))
-    exact.clip_model.double()
-    exact.learner.double()
-    runs.keep_batches(exact.trainer, run_args.test_batches)
-    start = exact.learner.ctx.detach().clone()
-    for _ in range(2):
-        for naive in (sides.naive, exact):
-            naive.epoch()
-        for trainer in sides.ours:
-            runs.our_epoch(trainer)
-    for naive in (sides.naive, exact):
-        naive.test()
-    assert distance(exact.learner.ctx, start) > 0.1
-    fresh, views, logits = sides.differences()
-    assert max(fresh, views) <= rounding_between_sides(sides.naive.learner.ctx.grad, exact.learner.ctx.grad)
-    assert logits <= rounding_between_sides(sides.naive.logits, exact.logits)
-    sides.close()
-
-
-def test_the_counts_are_what_passes_the_towers(run_args, tmp_path):
-    """One run, of the smallest size: all of it done, by the naive side and by ours with fresh views and with views."""
-    run_args.opts += ["OPTIM.MAX_EPOCH", "4"]
-    naive = runs.NaiveRun(runs.build_run(run_args, tmp_path / "naive"))
-    fresh, views = (runs.build_run(run_args, tmp_path / str(n), "INPUT.VIEWS", n) for n in (0, 2))
-    images = {}
-    for name, model in (("naive", naive.clip_model), ("fresh", fresh.clip_model), ("views", views.clip_model)):
-        images[name] = count_rows(model.visual, dim=0)
-    texts = count_rows(naive.clip_model.ln_final, dim=(0, 1)), count_rows(fresh.model.encode_prompts.ln_final, dim=1)
-    for _ in range(4):
-        naive.epoch()
-    naive.test()
-    for trainer in (fresh, views):
-        trainer.train()
-    run, nothing = parts.run_of(fresh.cfg, fresh.dm), np.zeros(1)
-    rows = naive.positions, fresh.model.encode_prompts.n_rows
-    measured = parts.Parts(*7 * [nothing], 0.0, run, rows, (9, 3))
-    assert measured.all_images([run], views=0) == (sum(images["naive"]), sum(images["fresh"]))
-    assert measured.all_images([run], views=2) == (sum(images["naive"]), sum(images["views"]))
-    assert measured.all_positions([run])[0] == sum(texts[0])
-    assert len(texts[1]) == measured.all_positions([run])[1] / rows[1]  # ours: passes of all prompts
-
-
-def count_rows(module, *, dim):
-    """A list that receives the number of rows of each call of a module."""
-    seen, dims = [], (dim,) if isinstance(dim, int) else dim
-    module.register_forward_hook(lambda _, args, __: seen.append(int(np.prod([args[0].shape[d] for d in dims]))))
-    return seen
-
-
 def test_what_runs_take_is_added_up_from_their_parts():
     seconds = [np.array([first, 10.0 * first]) for first in (100.0, 20.0, 21.0, 2.0, 300.0, 200.0, 1.0)]
     measured = parts.Parts(*seconds, 5.0, parts.Run(50, 3, 96, 100), (7700, 363), (2465, 25))
@@ -333,22 +271,6 @@ def test_operations_are_those_of_the_formula():
     assert expected < counted < 1.1 * expected  # attention's own come on top
 
 
-def test_kept_batches_are_spread_over_the_classes(run_args, tmp_path):
-    trainer = runs.build_run(run_args, tmp_path)
-    runs.keep_batches(trainer, 1)
-    assert [item.label for item in trainer.test_loader.dataset.data_source] == [0, 0, 1, 2]
-    for n in (0, 100):
-        trainer = runs.build_run(run_args, tmp_path)
-        runs.keep_batches(trainer, n)
-        assert len(trainer.test_loader.dataset) == 9
-
-
-def test_measures_are_taken_in_turn():
-    calls = []
-    given = measure.alternate(2, lambda: calls.append("a") or 1.0, lambda: calls.append("b") or 2.0)
-    assert given == [[1.0, 1.0], [2.0, 2.0]] and calls == ["a", "b", "a", "b"]
-
-
 def test_a_report_shows_median_and_spread_and_is_appended(tmp_path, capsys):
     args = argparse.Namespace(json=tmp_path / "new" / "results.json", repeats=3)
     for _ in range(2):
@@ -360,12 +282,6 @@ def test_a_report_shows_median_and_spread_and_is_appended(tmp_path, capsys):
     line = capsys.readouterr().out.splitlines()[-1].split()
     assert line[2:8] == ["9.00", "3.000", "8.0", "3.0", "-", "10.0"]
     assert line[8:] == ["7,700", "->", "363", "20%", "-"]
-
-
-def test_peak_memory_is_that_of_the_step(monkeypatch):
-    monkeypatch.undo()  # a process of its own
-    peak_gb, _ = measure.peak_memory(partial, torch.ones, 300_000_000)
-    assert 1.2 < peak_gb < 2.8
 
 
 def test_the_page_has_a_command_for_every_benchmark():

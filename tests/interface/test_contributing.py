@@ -125,32 +125,21 @@ def write_birds(images):
 
 @pytest.mark.slow
 def test_add_a_data_set(project, tmp_path):
-    check, main = commands_after("Add a data set")
-    backbone = write_clip(tmp_path / "clip.pt")
-    split = write_birds(tmp_path / "my_birds" / "images")
-    (tmp_path / "my_birds" / "split_my_birds.json").write_text(json.dumps(split))
-    done = call(check, project, DATA=str(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    main = main.replace("16 1 False", "2 1 False")
-    done = call(f"{main} MODEL.BACKBONE.NAME {backbone} {SMALL}", project, DATA=str(tmp_path), SEEDS="1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    [results] = project.glob("output/my_birds/CoOp/*/*/seed1/results.json")
-    assert json.loads(results.read_text())["total"] == 2
-
-
-@pytest.mark.slow
-def test_a_data_set_says_where_it_is_fetched_from(project, tmp_path):
+    """As the page says how it is fetched, checked and trained on."""
     [facts] = re.findall(r"^```python\n(    \w+ = .*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     module = project / "datasets" / "my_birds.py"
     text = module.read_text(encoding="utf-8").replace("FewShotDataset\n", "FewShotDataset, RemoteFile\n")
     module.write_text(text + facts, encoding="utf-8")
-    given, packed = tmp_path / "given", tmp_path / "packed"
+    given, packed, data = tmp_path / "given", tmp_path / "packed", tmp_path / "data"
     given.mkdir()
-    split = write_birds(packed / "birds" / "photos")
-    (given / "split_my_birds.json").write_text(json.dumps(split))
+    (given / "split_my_birds.json").write_text(json.dumps(write_birds(packed / "birds" / "photos")))
     shutil.make_archive(given / "my_birds", "zip", packed)
-    [command] = re.findall(r"`(python -m datasets.prepare my_birds)`", PAGE)
-    done = call(f"{command} --from {given}", project, DATA=str(tmp_path / "data"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((tmp_path / "data" / "my_birds" / "images").iterdir())) == 8
+    [prepare] = re.findall(r"`(python -m datasets.prepare my_birds)`", PAGE)
+    check, main = commands_after("Add a data set")
+    main = f"{main.replace('16 1 False', '2 1 False')} MODEL.BACKBONE.NAME {write_clip(tmp_path / 'clip.pt')} {SMALL}"
+    for command in (f"{prepare} --from {given}", check, main):
+        done = call(command, project, DATA=str(data), SEEDS="1")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((data / "my_birds" / "images").iterdir())) == 8
+    [results] = project.glob("output/my_birds/CoOp/*/*/seed1/results.json")
+    assert json.loads(results.read_text())["total"] == 2

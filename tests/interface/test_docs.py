@@ -17,14 +17,14 @@ import reproduce
 import sweep
 import train
 from datasets import check, prepare
+from engine.config.load import full_default
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "BENCHMARKS.md", "COOP.md", "COCOOP.md", "DATASETS.md", "docs/SHAPES.md"]
 EXPERIMENT = re.compile(r"scripts/(coop|cocoop|linear_probe)/")
 PLACEHOLDER = re.compile(r"\bDATASET\b(?!\.)")  # not the key DATASET.NUM_SHOTS
-READERS = {
-    module.__name__: module for module in (draw_curves, interpret_prompt, parse_test_res, report, reproduce, sweep)
-}
+PROGRAMS = (check, draw_curves, interpret_prompt, parse_test_res, prepare, report, reproduce, sweep, train)
+READERS = {module.__name__: module for module in PROGRAMS}
 
 
 def shell_lines(page):
@@ -63,25 +63,20 @@ def test_experiments_are_calls_that_train_accepts(page, line, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "page, line", [pair for pair in lines_of_pages() if re.search(r"reproduce\.sh|\.py ", pair[1])]
+    "page, line", [pair for pair in lines_of_pages() if re.search(r"reproduce\.sh|\.py |-m datasets\.", pair[1])]
 )
-def test_calls_of_the_tables_and_curves(page, line):
-    """The words are ones that the program takes, and every table is one that there is."""
-    words = shlex.split(re.sub(r"^.*scripts/reproduce\.sh", "python reproduce.py", line))
-    module = READERS.get(Path(words[1]).stem)
-    if module is None:
-        assert words[1] == "train.py"
-        return
-    args = module.parse_args(words[2:])
+def test_calls_of_programs(page, line, monkeypatch):
+    """The words are ones that the program takes; every key, file, table and data set is one that there is."""
+    monkeypatch.chdir(ROOT)
+    line = re.sub(r"^.*scripts/reproduce\.sh", "python reproduce.py", line).replace("$DATA", "/data")
+    _, name, *words = shlex.split(line.replace(" -m ", " "))
+    module = READERS[name.removesuffix(".py")]
+    args = module.parse_args(words)
+    if module is train:
+        train.setup_cfg(args)
     if hasattr(args, "tables"):
         assert reports.tables.catalogue.select(args.tables or reports.tables.catalogue.GROUPS)
-
-
-@pytest.mark.parametrize("page, line", [pair for pair in lines_of_pages() if "-m datasets." in pair[1]])
-def test_calls_that_prepare_and_check_data(page, line):
-    _, _, module, *words = shlex.split(line)
-    args = {"datasets.prepare": prepare, "datasets.check": check}[module].parse_args(words)
-    for name in args.names:
+    for name in getattr(args, "names", ()):
         assert name == "all" or check.find_dataset(name)
 
 
@@ -91,13 +86,6 @@ def test_every_table_has_a_line_in_its_papers_page():
             re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (?:Table|Figure) .*", (ROOT / page).read_text(), re.M)))
         )
         assert named == {table.name for table in reports.tables.catalogue.select([group])}
-
-
-def test_the_call_by_hand_is_one_that_train_accepts(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    [line] = [line for line in shell_lines("COOP.md") if line.startswith("python train.py")]
-    cfg = train.setup_cfg(train.parse_args(shlex.split(line.replace("$DATA", "/data"))[2:]))
-    assert (cfg.DATASET.NAME, cfg.DATASET.NUM_SHOTS, cfg.OPTIM.MAX_EPOCH) == ("Caltech101", 1, 50)
 
 
 def anchors(path):
@@ -118,7 +106,7 @@ def test_links_lead_to_files_and_headings(page):
 def test_keys_are_in_the_config(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for key in set(re.findall(r"`((?:TRAINER|TEST|MODEL|DATASET|OPTIM|INPUT|TRAIN)\.[A-Z_.0-9]+)", text)):
-        node = train.full_default()
+        node = full_default()
         for part in key.rstrip(".").split("."):
             if part == "TASKRES":
                 break

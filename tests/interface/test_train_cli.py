@@ -9,46 +9,21 @@ import train
 from engine import save_checkpoint
 from engine.config.identity import changed_keys, config_digest
 from engine.config.load import ConfigError
-from tests.support.tiny_run import write_clip, write_images
+from tests.support.tiny_run import train_flags, write_images
 from train import parse_args, setup_cfg
-
-TRAINER_YAML = """
-INPUT: {SIZE: "(32, 32)", TRANSFORMS: ["random_flip", "normalize"]}
-DATALOADER: {NUM_WORKERS: 0, TRAIN_X: {BATCH_SIZE: 4}}
-OPTIM: {NAME: sgd, LR: 0.01, MAX_EPOCH: 1, WARMUP_CONS_LR: 1e-5}
-TRAINER: {COOP: {N_CTX: 2, PREC: fp32}, ZSCLIP: {PREC: fp32}}
-"""
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Images, the weights of a small CLIP, and the two config files."""
-    folder = tmp_path_factory.mktemp("files")
-    write_images(folder / "data")
-    write_clip(folder / "vit.pt")
-    (folder / "tiny.yaml").write_text(TRAINER_YAML)
-    (folder / "folder.yaml").write_text("DATASET: {NAME: Folder}\n")
-    return folder
 
 
 @pytest.fixture
-def call(files, tmp_path, capsys):
+def call(tiny_files, tmp_path, capsys):
     """Calls train.py; a flag that is given replaces the valid one. Returns the exit code, standard output and error."""
+    data, clips = tiny_files
+    valid = [*train_flags(tmp_path, data, clips["vit"]), f"--output-dir={tmp_path / 'run'}"]
 
     def run(*pairs, extra=(), **flags):
-        valid = {
-            "root": files / "data",
-            "output_dir": tmp_path / "run",
-            "seed": 1,
-            "trainer": "CoOp",
-            "backbone": files / "vit.pt",
-            "config_file": files / "tiny.yaml",
-            "dataset_config_file": files / "folder.yaml",
-        }
-        words = [f"--{name.replace('_', '-')}={value}" for name, value in {**valid, **flags}.items()]
-        code = train.main([*words, *extra, "USE_CUDA", "False", *map(str, pairs)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+        keys = ("USE_CUDA", "False", "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "1")
+        code = train.main([*valid, *words, *extra, *keys, *map(str, pairs)])
+        return code, *capsys.readouterr()
 
     return run
 
@@ -57,12 +32,15 @@ NAMED = {"DATASET.NAME": "Folder", "TRAINER.NAME": "CoOp", "MODEL.BACKBONE.NAME"
 
 
 class TestFlags:
-    def config(self, files, *words):
-        needed = [f"--dataset-config-file={files}/folder.yaml", "--trainer=CoOp", "--backbone=RN50"]
-        return setup_cfg(parse_args([*needed, *words]))
+    @pytest.fixture
+    def config(self, tmp_path):
+        """Returns the config of a data set, a trainer and a backbone, and of more words."""
+        train_flags(tmp_path, tmp_path, tmp_path)
+        needed = [f"--dataset-config-file={tmp_path}/folder.yaml", "--trainer=CoOp", "--backbone=RN50"]
+        return lambda *words: setup_cfg(parse_args([*needed, *words]))
 
-    def test_flags_that_are_not_given_change_nothing(self, files):
-        assert changed_keys(self.config(files)) == NAMED
+    def test_flags_that_are_not_given_change_nothing(self, config):
+        assert changed_keys(config()) == NAMED
 
     @pytest.mark.parametrize(
         ("words", "changed"),
@@ -84,50 +62,43 @@ class TestFlags:
         ],
         ids=" ".join,
     )
-    def test_a_flag_sets_its_key(self, files, words, changed):
-        assert changed_keys(self.config(files, *words)) == {**NAMED, **changed}
+    def test_a_flag_sets_its_key(self, config, words, changed):
+        assert changed_keys(config(*words)) == {**NAMED, **changed}
 
-    def test_a_path_is_the_same_however_it_is_typed(self, files, monkeypatch):
-        monkeypatch.chdir(files.parent)
-        typed = (str(files / "data"), f"{files.name}/data", f"../{files.parent.name}/{files.name}//data/")
-        configs = [self.config(files, "--root", path) for path in typed]
+    def test_a_path_is_the_same_however_it_is_typed(self, config, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path.parent)
+        typed = (str(tmp_path / "data"), f"{tmp_path.name}/data", f"../{tmp_path.parent.name}/{tmp_path.name}//data/")
+        configs = [config("--root", path) for path in typed]
         assert len({config_digest(cfg) for cfg in configs}) == 1
-        assert configs[0].DATASET.ROOT == f"{files.name}/data"
+        assert configs[0].DATASET.ROOT == f"{tmp_path.name}/data"
 
-    def test_order_of_files_flags_and_pairs(self, files):
-        cfg = self.config(files, f"--config-file={files}/tiny.yaml", "--trainer", "ZeroshotCLIP", "--eval-only")
-        assert (cfg.TRAINER.NAME, cfg.OPTIM.LR, cfg.RUN.CFG) == ("ZeroshotCLIP", 0.01, "tiny")
-        cfg = self.config(files, f"--config-file={files}/tiny.yaml", "OPTIM.LR", "0.5")
-        assert cfg.OPTIM.LR == 0.5 and cfg.OPTIM.WARMUP_CONS_LR == 1e-5
+    def test_order_of_files_flags_and_pairs(self, config, tmp_path):
+        cfg = config(f"--config-file={tmp_path}/tiny.yaml", "--trainer", "ZeroshotCLIP", "--eval-only")
+        assert (cfg.TRAINER.NAME, cfg.OPTIM.LR, cfg.RUN.CFG) == ("ZeroshotCLIP", 0.1, "tiny")
+        assert config(f"--config-file={tmp_path}/tiny.yaml", "OPTIM.LR", "0.5").OPTIM.LR == 0.5
 
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["OPTIM.LR"], "command line: 'OPTIM.LR' has no value, expected KEY VALUE pairs."),
+            (["OPTIM.LR"], "command line: 'OPTIM.LR' has no value. Give KEY VALUE pairs."),
             (["--head", "linear"], "MODEL.HEAD.NAME is 'linear'; only its default, '', is allowed."),
             (["--source-domains", "real"], "DATASET.SOURCE_DOMAINS is ('real',); only its default, (), is allowed."),
             (["--target-domains", "a", "b"], "DATASET.TARGET_DOMAINS is ('a', 'b'); only its default, (), is allowed."),
-            (["--transforms", "random_flop"], "Did you mean random_flip?"),
             (["OPTIM.LR", "0.1", "--seed", "1"], "command line: the key --seed is unknown."),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_wrong_words(self, files, words, message):
+    def test_wrong_words(self, config, words, message):
         with pytest.raises(ConfigError) as error:
-            self.config(files, *words)
+            config(*words)
         assert message in str(error.value)
 
-    def test_missing_files_are_named_together(self, files):
+    def test_missing_files_are_named_together(self):
         args = train.parse_args(["--config-file", "no/a.yaml", "--dataset-config-file", "no/b.yaml"])
         with pytest.raises(
             ConfigError, match=r"(?s)has 2 errors.*no/b\.yaml does not exist.*no/a\.yaml does not exist"
         ):
             train.setup_cfg(args)
-
-    def test_all_errors_at_once(self, files):
-        words = ["--trainer", "Coop", "OPTIM.LRR", "1", "TRAINER.COOP.N_CTX", "many", "TEST.SPLIT", "train", "SEED"]
-        with pytest.raises(ConfigError, match="The config has 5 errors"):
-            self.config(files, *words)
 
 
 class TestWrongInput:
@@ -147,16 +118,12 @@ class TestWrongInput:
             ([], {"trainer": "Coop"}, ["The trainer is 'Coop', expected one of", "Did you mean CoOp?"]),
             ([], {"backbone": "RN5O"}, ["'RN5O'. Name one of RN50", "Did you mean RN50?"]),
             ([], {"backbone": "/no/vit.pt"}, ["/no/vit.pt is missing", "/ exists"]),
-            (["OPTIM.MAX_EPOCHS", 1], {}, ["OPTIM.MAX_EPOCHS is unknown", "Did you mean OPTIM.MAX_EPOCH?"]),
-            (["TRAINER.COOP.CLASS_TOKEN_POSITION", "back"], {}, ["'back', expected one of: end, middle, front"]),
-            (["INPUT.SIZE", "(224, 224)"], {}, ["INPUT.SIZE is (224, 224), expected (32, 32), the resolution of"]),
+            (["INPUT.SIZE", "(224, 224)"], {}, ["INPUT.SIZE is (224, 224), but the resolution of", "is (32, 32)"]),
             (["DATASET.NUM_SHOTS", 0], {}, ["DATASET.NUM_SHOTS is 0"]),
             ([], {"root": ""}, ["DATASET.ROOT is empty", "Pass --root FOLDER"]),
             ([], {"root": "/no/data"}, ["/no/data is missing", "/ exists"]),
             ([], {"config_file": "rn50.yml"}, ["rn50.yml does not exist"]),
-            ([], {"config_file": "rn50.py"}, ["rn50.py is not a .yaml file"]),
             ([], {"resume": "/no/run"}, ["/no/run/prompt_learner/checkpoint does not exist", "Correct --resume"]),
-            (["OPTIM.STEPSIZE", "()"], {}, ["OPTIM.STEPSIZE is (); it must hold numbers of epochs"]),
             (["OPTIM.STEPSIZE", "('a',)"], {}, ["OPTIM.STEPSIZE is ('a',); it must hold numbers of epochs"]),
             ([], {"backbone": ""}, ["MODEL.BACKBONE.NAME is empty"]),
             ([], {"model_dir": "old"}, ["--model-dir is old, but this call trains. Add --eval-only"]),
@@ -167,7 +134,7 @@ class TestWrongInput:
                 {},
                 ["TEST.NO_TEST is True, but --eval-only"],
             ),
-            (["TRAINER.COOP.CTX_INIT", " "], {}, ["TRAINER.COOP.CTX_INIT is ' ', expected words"]),
+            (["TRAINER.COOP.CTX_INIT", " "], {}, ["TRAINER.COOP.CTX_INIT is ' '. Give words"]),
             ([], {"output_dir": __file__}, [f"--output-dir is {__file__}, which is a file"]),
             (["TRAINER.COOP.N_CTX", 80], {}, ["has 84 tokens with 80 context vectors; at most 77 are allowed"]),
         ],
@@ -190,13 +157,13 @@ class TestWrongInput:
         assert f"Image {broken} does not decode" in err
         assert "Traceback" in (tmp_path / "run" / "log.txt").read_text()
 
-    def test_checkpoint_of_another_width_leaves_the_folder_free(self, call, files, tmp_path):
+    def test_checkpoint_of_another_width_leaves_the_folder_free(self, call, tmp_path):
         for width, folder in ((512, "wide"), (64, "right")):
             state = {"state_dict": {"ctx": torch.zeros(2, width)}, "epoch": 5}
             save_checkpoint(state, tmp_path / folder / "prompt_learner")
         evaluate = ["--eval-only", "--load-epoch=5"]
         err = self.refused(call, tmp_path, model_dir=tmp_path / "wide", extra=evaluate)
-        assert "holds ctx (2, 512), CoOp expected ctx (2, 64)" in err
+        assert "holds ctx (2, 512); CoOp expected ctx (2, 64)" in err
         err = self.refused(call, tmp_path, model_dir=tmp_path / "none", extra=evaluate)
         assert "Train first, or check --model-dir." in err
         code, _, _ = call(model_dir=tmp_path / "right", extra=evaluate)
@@ -219,17 +186,13 @@ class TestRuns:
         assert code == 0 and out.startswith("Done already: ")
         assert not (tmp_path / "run" / "resume.pth.tar").exists()
         code, _, err = call("OPTIM.LR", 0.5)
-        assert code == 1 and "OPTIM.LR is 0.01 there, 0.5 was asked for" in err
+        assert code == 1 and "OPTIM.LR is 0.1 there, 0.5 was asked for" in err
         assert (tmp_path / "run" / "results.json").read_text() == results
 
     def test_nothing_is_tested_where_nothing_shall_be(self, call, tmp_path):
         assert call("TEST.NO_TEST", True, "TEST.FINAL_MODEL", "best_val")[0] == 0
         results = json.loads((tmp_path / "run" / "results.json").read_text())
         assert [results[key] for key in ("accuracy", "error_rate", "macro_f1", "total", "correct")] == [None] * 5
-
-    def test_memory_settings_are_not_another_run(self, call):
-        assert call()[0] == 0
-        assert call("TRAINER.COOP.CHUNK_ROWS", 8)[1].startswith("Done already: ")
 
     def test_resume_goes_on_with_the_same_run_only(self, call, tmp_path):
         assert call("TEST.NO_TEST", True)[0] == 0
@@ -251,17 +214,3 @@ class TestRuns:
         assert not (tmp_path / "run" / "config.yaml").exists()
         assert not (tmp_path / "run" / "results.json").exists()
         assert not (tmp_path / "run" / "prompt_learner").exists()
-
-    def test_evaluation_of_a_trained_run(self, call, tmp_path):
-        call("DATASET.NUM_SHOTS", 2)
-        extra = ["--eval-only", f"--model-dir={tmp_path}/run", "--load-epoch=1"]
-        assert call("DATASET.NUM_SHOTS", 2, extra=extra, output_dir=tmp_path / "eval")[0] == 0
-        trained, tested = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "eval"))
-        for key in ("accuracy", "macro_f1", "source", "epoch", "n_ctx", "shots"):
-            assert tested[key] == trained[key]
-        assert tested["config_digest"] != trained["config_digest"]
-
-    def test_zero_shot(self, call, tmp_path):
-        assert call(trainer="ZeroshotCLIP", extra=["--eval-only"])[0] == 0
-        results = json.loads((tmp_path / "run" / "results.json").read_text())
-        assert (results["source"], results["n_ctx"], results["epoch"]) == (None, None, 0)

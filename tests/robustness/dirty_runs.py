@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 outcomes[on_bad_image] = run_with(name, on_bad_image, Path(folder)).replace(f"{folder}/", "")
         is_good = all(is_as_documented(name, *pair) for pair in outcomes.items())
         n_good += is_good
-        said = outcomes["error"].partition(", expected")[0]
+        said = outcomes["error"].partition(". ")[0]
         print(f"{'good ' if is_good else 'WRONG'} {name}: {said}; {outcomes['skip']}")
     for name in KINDS.keys() - set(names):
         print(f"left out, as root may read every file: {name}")

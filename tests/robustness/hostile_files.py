@@ -9,14 +9,12 @@ import contextlib
 import functools
 import hashlib
 import importlib
-import io
 import logging
 import os
 import pickle
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 import warnings
 import zipfile
@@ -41,6 +39,7 @@ from engine.config.load import read_yaml
 from engine.features.cache import read_shard
 from engine.run.folder import read_config
 from interpret_prompt import interpret
+from tests.support.small_copies import pack
 
 Write = Callable[[Path, Path], Path]  # folder, canary -> the file
 UNREACHABLE = "http://127.0.0.1:9"  # no server is there
@@ -137,13 +136,8 @@ def pickles(*before) -> Write:
 
 def tar_of_pickles(folder, canary):
     """As torch wrote in its first year."""
-    path = folder / "model.pth.tar-1"
-    with tarfile.open(path, "w") as archive:
-        for name in ("storages", "tensors", "pickle"):
-            content = pickle.dumps(Call(os.mkdir, str(canary)), 2)
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+    path, content = folder / "model.pth.tar-1", pickle.dumps(Call(os.mkdir, str(canary)), 2)
+    path.write_bytes(pack("model.tar", dict.fromkeys(("storages", "tensors", "pickle"), content)))
     return path
 
 
@@ -245,16 +239,12 @@ def device(folder, canary):
     return folder / "model.pth.tar-1"
 
 
-def zip_that_leads_out(folder, canary):
-    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
-        archive.writestr(f"images/../../{canary.name}", "")
-    return folder / "images.zip"
+def archive_that_leads_out(name: str) -> Write:
+    def write(folder, canary):
+        (folder / name).write_bytes(pack(name, {f"images/../../{canary.name}": b""}))
+        return folder / name
 
-
-def tar_that_leads_out(folder, canary):
-    with tarfile.open(folder / "images.tar", "w") as archive:
-        archive.addfile(tarfile.TarInfo(f"images/../../{canary.name}"), io.BytesIO())
-    return folder / "images.tar"
+    return write
 
 
 def unpack_images(path):
@@ -337,8 +327,8 @@ FILES = {
     "a few-shot list": Hostile(
         text("few.jsonl", FEWSHOT), lambda path: read_fewshot(path, path.parent / "images", [], []), "few.jsonl"
     ),
-    "a zip that leads out": Hostile(zip_that_leads_out, unpack_images, "leads out"),
-    "a tar that leads out": Hostile(tar_that_leads_out, unpack_images, "leads out"),
+    "a zip that leads out": Hostile(archive_that_leads_out("images.zip"), unpack_images, "leads out"),
+    "a tar that leads out": Hostile(archive_that_leads_out("images.tar"), unpack_images, "leads out"),
 }
 
 

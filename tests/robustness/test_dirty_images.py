@@ -124,14 +124,9 @@ class TestLongImages:
         resized = transform.transforms[0](Image.new("RGB", size))
         assert min(resized.size) == 224 and max(resized.size) < 19 * 224
 
-    @pytest.mark.parametrize("size", [(500, 10), (10, 501), (379, 9), (1, 90), (4_001, 100), (8_000, 313)])
+    @pytest.mark.parametrize("size", [(340, 20), (500, 10), (10, 501), (379, 9), (1, 90), (4_001, 100), (8_000, 313)])
     def test_shows_what_the_whole_would(self, transform, size):
-        rng = np.random.default_rng(1)
-        image = Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+        image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
         plain = T.Compose([T.Resize(224, T.InterpolationMode.BICUBIC), T.CenterCrop(224), T.ToTensor()])
-        assert (transform(image) - plain(image)).abs().max() < 4 / 255
-
-    def test_others_are_resized_whole(self, transform):
-        image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (20, 340, 3), dtype=np.uint8))
-        plain = T.Compose([T.Resize(224, T.InterpolationMode.BICUBIC), T.CenterCrop(224), T.ToTensor()])
-        assert transform(image).equal(plain(image))
+        is_whole = max(size) <= 17 * min(size)
+        assert (transform(image) - plain(image)).abs().max() <= (0 if is_whole else 4 / 255)

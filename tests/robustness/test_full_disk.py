@@ -6,7 +6,8 @@ import logging
 import os
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,46 +33,30 @@ logger = logging.getLogger("engine.test")
 
 
 @contextmanager
-def full_disk(tmp_path, monkeypatch):
-    with small_disk("256k") as disk:
-        yield disk, lambda: filled(disk), "No space left on device"
+def full_disk(folder):
+    with filled(folder):
+        yield "No space left on device"
 
 
 @contextmanager
-def read_only_disk(tmp_path, monkeypatch):
-    with small_disk("256k") as disk:
-        yield disk, lambda: read_only(disk), "Read-only file system"
+def read_only_disk(folder):
+    with read_only(folder):
+        yield "Read-only file system"
 
 
 @contextmanager
-def full_quota(tmp_path, monkeypatch):
+def full_quota(folder):
     """Simulated, so that it takes place where nobody may mount a disk, too."""
-
-    @contextmanager
-    def fault():
-        def fail(*_):
-            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", fail)
-            yield
-
-    yield tmp_path, fault, "Disk quota exceeded"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", full_at(1, None, errno.EDQUOT))
+        yield "Disk quota exceeded"
 
 
-@pytest.fixture(params=[full_disk, read_only_disk, full_quota], ids=lambda kind: kind.__name__)
-def faulty(request, tmp_path, monkeypatch):
-    """A folder, how to bring on a fault of its disk, and what the system calls it."""
-    with request.param(tmp_path, monkeypatch) as kind:
-        yield kind
-
-
-def cfg_of(folder):
-    return valid_cfg(OUTPUT_DIR=str(folder))
-
-
-def items(folder):
-    return [Datum(str(folder / "images" / "1.jpg"), 0, classname="face")]
+@pytest.fixture(params=[full_disk, read_only_disk, full_quota], ids=lambda fault: fault.__name__)
+def faulty(request, tmp_path):
+    """A folder, and how to bring on a fault of its disk, which gives what the system calls it."""
+    with nullcontext(tmp_path) if request.param is full_quota else small_disk("256k") as folder:
+        yield folder, partial(request.param, folder)
 
 
 def checkpoint(version):
@@ -82,11 +67,11 @@ MOMENTS = {  # what writes a file into a folder, in a version
     "a checkpoint": lambda folder, version: save_checkpoint(checkpoint(version), folder / "prompt_learner"),
     "the best model": lambda folder, version: save_checkpoint(checkpoint(version), folder, is_best=True),
     "a state to resume from": lambda folder, version: save_checkpoint(checkpoint(version), folder, file_name="resume"),
-    "config.yaml": lambda folder, version: write_config(cfg_of(folder)),
-    "results.json": lambda folder, version: write_results(cfg_of(folder), {"accuracy": version}),
+    "config.yaml": lambda folder, version: write_config(valid_cfg(OUTPUT_DIR=str(folder))),
+    "results.json": lambda folder, version: write_results(valid_cfg(OUTPUT_DIR=str(folder)), {"accuracy": version}),
     "the confusion matrix": lambda folder, version: write_torch_file(torch.full((9, 9), version), folder / "cmat.pt"),
-    "a few-shot list": lambda folder, version: write_fewshot(folder / "a.jsonl", folder / "images", items(folder), []),
-    "a split file": lambda folder, version: write_split(folder / "a.json", folder / "images", items(folder), [], []),
+    "a few-shot list": lambda folder, version: write_fewshot(folder / "a.jsonl", folder, [Datum(folder / "1.jpg")], []),
+    "a split file": lambda folder, version: write_split(folder / "a.json", folder, [Datum(folder / "1.jpg")], [], []),
 }
 
 
@@ -98,18 +83,15 @@ def tree(folder):
 class TestMoments:
     @pytest.mark.parametrize("moment", MOMENTS)
     def test_what_was_there_stays_and_it_goes_on_with_room(self, faulty, moment):
-        (folder, fault, reason), write = faulty, MOMENTS[moment]
-        message = rf"^{folder}/\S+ could not be written \({reason}\)\. .*, then repeat the command\.$"
-        with fault(), pytest.raises(OSError, match=message):
-            write(folder, 1.0)
-        assert tree(folder) == {}  # nothing half is there
-        write(folder, 1.0)
-        before = tree(folder)
-        with fault(), pytest.raises(OSError, match=message):
-            write(folder, 2.0)
-        assert tree(folder) == before
-        write(folder, 2.0)
-        assert tree(folder).keys() == before.keys()
+        (folder, fault), write, before = faulty, MOMENTS[moment], {}
+        for version in (1.0, 2.0):  # nothing is there, then the first version
+            with fault() as reason, pytest.raises(OSError) as error:
+                write(folder, version)
+            assert error.match(rf"^{folder}/\S+ could not be written \({reason}\)\. .*, then repeat the command\.$")
+            assert tree(folder) == before
+            write(folder, version)
+            assert not before or tree(folder).keys() == before.keys()
+            before = tree(folder)
 
     def test_a_disk_that_gets_full_in_the_midst_of_a_checkpoint(self):
         """Where torch writes past the file's buffer, and tells something else."""
@@ -121,11 +103,10 @@ class TestMoments:
                 save_checkpoint(large, disk)
             assert tree(disk) == before
 
-    @pytest.mark.parametrize("kind", [full_disk, read_only_disk], ids=lambda kind: kind.__name__)
-    def test_the_lock(self, kind):
-        with kind(None, None) as (folder, fault, reason), fault():
-            with pytest.raises(OSError, match=rf"/\.lock could not be written \({reason}\)\. "):
-                with locked(folder):
+    def test_the_lock(self):
+        with small_disk("64k") as disk, filled(disk):
+            with pytest.raises(OSError, match=r"/\.lock could not be written \(No space left on device\)\. "):
+                with locked(disk):
                     pytest.fail("it came in")
 
     def test_a_read_only_log(self):
@@ -134,10 +115,10 @@ class TestMoments:
                 setup_logging(disk)
 
     def test_the_feature_cache_goes_on_in_memory(self, faulty, caplog):
-        folder, fault, reason = faulty
+        folder, fault = faulty
         cache = FeatureCache(folder / "features", "space", max_bytes=10**6)
         keys, features = [b"a" * 32, b"b" * 32], np.ones((2, 4), np.float32)
-        with fault():
+        with fault() as reason:
             cache.add(keys, features)
             cache.add([b"c" * 32], features[:1])
         [message] = caplog.messages
@@ -164,24 +145,17 @@ class TestLog:
             logger.info("after")
             close_logging()
             text = (disk / "log.txt").read_text()
+            setup_logging(disk / "again")
+            with filled(disk):
+                logger.info("lost")
+                close_logging()  # quietly
         printed = capsys.readouterr()
         assert printed.err == ""
         lines = printed.out.splitlines()
-        warnings = [line for line in lines if not line.startswith(("before", "line", "after"))]
-        assert warnings == [
-            f"{disk}/log.txt cannot be written (No space left on device): lines may be missing there. Free some room."
-        ]
-        assert len(lines) == 53
+        warnings = [line for line in lines if not line.startswith(("before", "line", "after", "lost"))]
+        reason = "cannot be written (No space left on device): lines may be missing there. Free some room."
+        assert warnings == [f"{folder}/log.txt {reason}" for folder in (disk, disk / "again")] and len(lines) == 55
         assert text.startswith("before\n") and text.endswith("after\n")
-
-    def test_it_ends_quietly_on_a_full_disk(self, capsys):
-        with small_disk("64k") as disk:
-            setup_logging(disk)
-            with filled(disk):
-                logger.info("lost")
-                close_logging()
-        printed = capsys.readouterr()
-        assert printed.err == "" and printed.out.count("\n") == 2
 
     def test_another_fault_of_logging_is_not_hidden(self, tmp_path, capsys, monkeypatch):
         setup_logging(tmp_path)
@@ -282,13 +256,13 @@ class TestRun:
         assert code == 1 and re.search(r"^Error: \S+ could not be written \(Read-only file system\)", said)
 
 
-def full_at(n, fsync):
-    """An fsync that fails once, the nth time."""
+def full_at(n, fsync, number=errno.ENOSPC):
+    """An fsync that fails once, the nth time; without fsync, always."""
     times = itertools.count(1)
 
     def sync(descriptor):
-        if next(times) == n:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if fsync is None or next(times) == n:
+            raise OSError(number, os.strerror(number))
         fsync(descriptor)
 
     return sync

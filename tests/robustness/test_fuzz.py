@@ -1,12 +1,10 @@
 """The short form of `python -m tests.robustness.fuzz`, and that it tells what is wrong where something is."""
 
-import random
 import time
 
 import pytest
 
 from tests.robustness import fuzz
-from tests.robustness.broken_files import break_file
 
 N_INPUTS = 100  # of each parser
 
@@ -19,23 +17,16 @@ def test_broken_files_give_documented_errors_that_name_the_file(name, tmp_path):
     assert outcomes.total() == N_INPUTS
 
 
-def test_an_input_depends_on_its_number_alone():
-    valid = [b"some text", b"another"]
-    first, again, other = (break_file(valid, random.Random(f"1 name {i}")) for i in (5, 5, 6))
-    assert first == again != other
-
-
-def fail(path, error):
+def fail(error):
     raise error
 
 
 @pytest.mark.parametrize(
     ("read", "finding"),
     [
-        (lambda path: fail(path, KeyError("x")), "some: NOT DOCUMENTED: KeyError: KeyError('x') ("),
-        (lambda path: fail(path, ValueError("too short")), "some: ValueError: the message does not name the file: too"),
-        (lambda path: fail(path, ValueError(f"{path} \x1b")), "some: ValueError: the message does not print: "),
-        (lambda path: fail(path, ValueError(f"{path}" * 9_999)), "some: ValueError: the message has "),
+        (lambda path: fail(KeyError("x")), "some: NOT DOCUMENTED: KeyError: KeyError('x') ("),
+        (lambda path: fail(ValueError("too short")), "some: ValueError: the message does not name the file: too"),
+        (lambda path: fail(ValueError(f"{path} \x1b")), "some: ValueError: the message does not print: "),
         (lambda path: time.sleep(60), "some: hang: more than 0.01 s ("),
     ],
 )

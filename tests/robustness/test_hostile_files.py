@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.robustness.hostile_files import FILES, PAYLOADS, is_refused, meet
+from tests.robustness.hostile_files import FILES, is_refused, meet
 
 OFTEN = [
     name
@@ -10,10 +10,6 @@ OFTEN = [
     if "checkpoint" not in name
     or name.endswith(("os.system", "setstate", "protocol 4", "pickle", "program", "bomb", "device"))
 ]
-
-
-def test_there_are_enough():
-    assert len(FILES) >= 37 and len(PAYLOADS) >= 12 and len(OFTEN) >= 20
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ from reports.experiments import coop, nearest_words
 from reports.figures.curves import draw_figure, svg
 from reports.figures.few_shot import find_curves
 from reports.identity import differences, mismatch
-from reports.runs import END_OF_TEST, parse_run
+from reports.runs import parse_run
 from tests.support.made_up_results import LOG, write_results
 
 FORGED = "\n* accuracy: 99.99% +- 0.00%\n"
@@ -49,28 +49,25 @@ def test_results_that_are_none(tmp_path, text, problem):
     assert found.problem.isprintable() and len(found.problem) < 1_100
 
 
+NO_NUMBER = 'log.txt: "accuracy" is inf, which no run measures'
+
+
 @pytest.mark.parametrize(
-    ("line", "value"),
+    ("line", "problem"),
     [
-        ("* class: 0 (cat * accuracy: 99.99%)\ttotal: 1\tcorrect: 1\tacc: 100.00%", 92.0),
-        ("Prompts: a * accuracy: 99.99%", 92.0),
-        ("* accuracy: 1e999%", None),
-        ("* accuracy: " + "1" * 200_000, 92.0),  # an hour where the digits can be read in many ways
-        ("* accuracy: " + "1" * 200_000 + "%", None),
-        ("* " + "a" * 200_000, 92.0),
+        ("* class: 0 (cat * accuracy: 99.99%)\ttotal: 1\tcorrect: 1\tacc: 100.00%", ""),
+        ("Prompts: a * accuracy: 99.99%", ""),
+        ("* accuracy: 1e999%", NO_NUMBER),
+        ("* accuracy: " + "1" * 200_000, ""),  # an hour where the digits can be read in many ways
+        ("* accuracy: " + "1" * 200_000 + "%", NO_NUMBER),
+        ("* " + "a" * 200_000, ""),
+        ("Loading CLIP \x1b[2J\u202e", 'it goes on after "Finish training" with "Loading CLIP \\x1b[2J\\u202e"'),
     ],
 )
-def test_lines_of_a_log(tmp_path, line, value):
+def test_lines_of_a_log(tmp_path, line, problem):
     found = run(tmp_path, LOG.format(accuracy="92.0") + line + "\n", "log.txt")
-    assert found.value == value
-    assert value or found.problem == 'log.txt: "accuracy" is inf, which no run measures'
-
-
-def test_a_line_that_a_problem_names(tmp_path):
-    found = run(
-        tmp_path, LOG.format(accuracy="92.0") + "Loading CLIP \x1b[2J\u202e\n", "log.txt", end_signal=END_OF_TEST
-    )
-    assert "Loading CLIP" in found.problem and found.problem.isprintable()
+    assert found.value == (None if problem else 92.0)
+    assert problem in found.problem and found.problem.isprintable()
 
 
 def test_names_of_folders_forge_no_line(tmp_path, capsys):

@@ -1,7 +1,6 @@
 """Class names, labels and paths of strangers: prompts stay prompts, no path leads out, no line is forged."""
 
 import json
-import logging
 import os
 import re
 
@@ -9,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clip.clip import tokenize
+from clip.clip import tokenize, tokenizer
 from clip.model import build_model
-from clip.prompt_layout import lay_out
+from clip.prompt_layout import POSITIONS, lay_out
 from clip.simple_tokenizer import END, START
 from datasets.splits.fewshot_file import read_fewshot, write_fewshot
 from datasets.splits.split_file import read_split, write_split
@@ -20,12 +19,10 @@ from engine.log import close_logging, setup_logging
 from engine.text import printable, shorten
 from interpret_prompt import main as interpret_prompt
 from reports.runs import END_OF_TEST, parse_run
-from tests.support.script_calls import ROOT
 from tests.support.tiny_clip import golden_state_dict
 from tests.support.tiny_run import build_trainer, tiny_cfg
 from tests.support.tolerance import assert_near
 from trainers.learned_rows import learned_rows
-from trainers.templates import IMAGENET_TEMPLATES_SELECT
 from trainers.zsclip import ensemble_features
 
 FORGED = "cat\nFinish training\n=> result\n* accuracy: 99.99%"
@@ -62,12 +59,14 @@ class TestPrintable:
 
 class TestPrompts:
     @named
-    def test_templates_take_it_as_it_is(self, name):
-        names = DATASET_REGISTRY.registered_names()
-        prompts = {DATASET_REGISTRY.get(dataset).prompt_template for dataset in names}
-        for template in (*prompts, *IMAGENET_TEMPLATES_SELECT):
-            before, after = template.split("{}")
-            assert template.format(name) == before + name + after
+    @pytest.mark.parametrize("position", POSITIONS)
+    def test_tokens_are_those_of_the_text_in_another_order(self, name, position):
+        layout, words = lay_out([name], 4, position), name.replace("_", " ")
+        n_own = len(tokenizer().encode(words))
+        before = {"end": 4, "middle": 2, "front": 0}[position]
+        assert layout.tokens.tolist() == tokenize(f"X X X X {words}.").tolist()
+        [order] = layout.order.tolist()  # [SOS], context vectors, the name, the other vectors, what follows
+        assert order == [*range(1 + before), *range(5, 5 + n_own), *range(1 + before, 5), *range(5 + n_own, 77)]
 
     def test_zero_shot_features_of_the_other_classes_stay(self):
         clip_model, templates = build_model(golden_state_dict("vit")).eval(), ("a photo of a {}.", "itap of a {}.")
@@ -175,11 +174,6 @@ class TestPaths:
         [[item], _, _] = read_split(tmp_path / "split.json", tmp_path)
         assert item.impath == f"{tmp_path}/{impath}"
 
-    def test_one_that_no_file_can_have_is_named(self, tmp_path):
-        (tmp_path / "split.json").write_text('{"train": [["\\ud800.jpg", 0, "a"]], "val": [], "test": []}')
-        with pytest.raises(ValueError, match=r"split\.json is not readable .*item 1 of train .*surrogates not allowed"):
-            read_split(tmp_path / "split.json", tmp_path)
-
     def test_one_of_other_bytes_than_utf_8(self, tmp_path):
         """As Python reads it from a folder, and JSON keeps it."""
         image = tmp_path / os.fsdecode(b"caf\xe9.jpg")
@@ -217,6 +211,10 @@ TEXTS = {
     "a number of 5,000 digits": ('{"train": [["a", ' + "9" * 5_000 + ', "a"]]}', "ValueError: "),
     "no UTF-8": (b'{"train": "\xff"}', "UnicodeDecodeError: "),
     "a byte order mark": ("\ufeff{}", "JSONDecodeError: Unexpected UTF-8 BOM"),
+    "a path that no file can have": (
+        '{"train": [["\\ud800.jpg", 0, "a"]]}',
+        "item 1 of train .*surrogates not",
+    ),
     "no lists": ('{"train": 1, "val": [], "test": []}', "TypeError: 'int' object is not iterable"),
     "no entry": ('{"train": [null], "val": [], "test": []}', "item 1 of train is None: "),
 }
@@ -256,18 +254,3 @@ class TestContent:
         cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *pairs)
         with pytest.raises(ValueError, match=rf"{tmp_path}/names.txt is not readable \(.*\). Save it as UTF-8 text"):
             DATASET_REGISTRY.get("Folder")(cfg)
-
-
-def test_names_are_not_shown_raw():
-    """Where a class name or a listed path goes into a line, it goes through `printable`, `shorten` or repr."""
-    raw = re.compile(r"\{[\w.]*(?:classname|impath|lab2cname)[\w.\[\]]*\}")
-    sources = [path for package in ("engine", "datasets", "trainers") for path in (ROOT / package).rglob("*.py")]
-    assert len(sources) > 60
-    for path in sources:
-        assert not raw.search(path.read_text(encoding="utf-8")), path.name
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """Whatever level another test has left behind."""
-    caplog.set_level(logging.INFO, logger="engine")

@@ -10,7 +10,7 @@ import clip
 from datasets.drawing.shapes_drawing import COLOURS
 from datasets.drawing.shapes_masks import SHAPES, TEXTURES
 from tools import pretrain_shapes, shapes_web
-from tools.shapes_captions import COLOUR_WORDS, SHAPE_WORDS, TEXTURE_WORDS, attribute_phrases, caption
+from tools.shapes_captions import COLOUR_WORDS, SHAPE_WORDS, TEXTURE_WORDS, caption
 
 
 def generator(*seed):
@@ -24,14 +24,10 @@ def pairs():
     return pretrain_shapes.to_tensors(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 
-def test_every_attribute_has_its_words():
-    assert (set(SHAPE_WORDS), set(COLOUR_WORDS), set(TEXTURE_WORDS)) == (set(SHAPES), set(COLOURS), set(TEXTURES))
-    assert len(attribute_phrases(generator(1))) == len(SHAPES) + len(COLOURS) + len(TEXTURES)
-
-
 def test_captions_leave_out_and_mistake_what_the_docs_say():
     """12 % of the captions lack the shape, 6 % of the others name another one."""
     rng = generator(2)
+    assert (set(SHAPE_WORDS), set(COLOUR_WORDS), set(TEXTURE_WORDS)) == (set(SHAPES), set(COLOURS), set(TEXTURES))
     n, right, absent = 4000, 0, 0
     for _ in range(n):
         spec = shapes_web.web_spec(rng)
@@ -44,7 +40,7 @@ def test_captions_leave_out_and_mistake_what_the_docs_say():
 
 
 def test_two_runs_give_the_same_weights_and_learn(pairs, monkeypatch):
-    stages = [replace(stage, n_steps=6, batch_size=8) for stage in pretrain_shapes.STAGES]
+    stages = [replace(stage, n_steps=3, batch_size=8) for stage in pretrain_shapes.STAGES]
     monkeypatch.setattr(pretrain_shapes, "STAGES", stages)
     monkeypatch.setattr(pretrain_shapes, "N_EASY", 32)
     monkeypatch.setattr(pretrain_shapes, "N_WEB", 32)
@@ -52,13 +48,6 @@ def test_two_runs_give_the_same_weights_and_learn(pairs, monkeypatch):
     other = pretrain_shapes.pretrain(pairs, seed=2).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not torch.equal(first["visual.proj"], other["visual.proj"])
-
-
-def test_learning_rate_rises_then_falls():
-    stage = pretrain_shapes.Stage("x", 800, 8, 100, 1000, highest_lr=1e-3, lowest_lr=1e-5, contrastive=True)
-    assert stage.learning_rate(0) == pytest.approx(1e-5)
-    assert stage.learning_rate(500) == pytest.approx((1e-3 + 1e-5) / 2)
-    assert stage.learning_rate(1000) == pytest.approx(1e-5)
 
 
 def test_saved_file_is_the_model_over_the_whole_vocabulary(pairs, tmp_path, monkeypatch):

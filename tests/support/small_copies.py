@@ -28,59 +28,37 @@ from tests.support.small_annotations import annotate, imagenet_devkit, lines
 ITEMS_OF_CLASS = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}
 COLOURS = ((220, 40, 40), (40, 200, 60), (50, 60, 220), (200, 200, 60), (190, 60, 200))
 
-# For three classes the path of an image, from the folder that the split file's paths start from, and the class name.
-CLASSES = {
-    "caltech101": (
-        ("Faces/image_{number:04d}.jpg", "face"),
-        ("accordion/image_{number:04d}.jpg", "accordion"),
-        ("airplanes/image_{number:04d}.jpg", "airplane"),
-    ),
-    "oxford_pets": (
-        ("Abyssinian_{number}.jpg", "abyssinian"),
-        ("american_bulldog_{number}.jpg", "american_bulldog"),
-        ("beagle_{number}.jpg", "beagle"),
-    ),
+# The path of an image, from the folder that the split file's paths start from, and three classes: FOLDER or ACTION in
+# that path -> class name. Where the path has neither, the class name stands for both.
+PATTERNS = {
+    "caltech101": ("FOLDER/image_{number:04d}.jpg", "Faces: face, accordion, airplanes: airplane"),
+    "oxford_pets": ("FOLDER_{number}.jpg", "Abyssinian: abyssinian, american_bulldog, beagle"),
     "stanford_cars": (
-        ("cars_{half}/{image:05d}.jpg", "2000 AM General Hummer SUV"),
-        ("cars_{half}/{image:05d}.jpg", "2012 Acura RL Sedan"),
-        ("cars_{half}/{image:05d}.jpg", "2012 Tesla Model S"),
+        "cars_{half}/{image:05d}.jpg",
+        "2000 AM General Hummer SUV, 2012 Acura RL Sedan, 2012 Tesla Model S",
     ),
-    "oxford_flowers": (
-        ("image_{image:05d}.jpg", "passion flower"),
-        ("image_{image:05d}.jpg", "water lily"),
-        ("image_{image:05d}.jpg", "colt's foot"),
-    ),
-    "food101": (
-        ("apple_pie/{number}.jpg", "apple_pie"),
-        ("baby_back_ribs/{number}.jpg", "baby_back_ribs"),
-        ("baklava/{number}.jpg", "baklava"),
-    ),
-    "fgvc_aircraft": (
-        ("{image:07d}.jpg", "707-320"),
-        ("{image:07d}.jpg", "Spitfire"),
-        ("{image:07d}.jpg", "F/A-18"),
-    ),
+    "oxford_flowers": ("image_{image:05d}.jpg", "passion flower, water lily, colt's foot"),
+    "food101": ("FOLDER/{number}.jpg", "apple_pie, baby_back_ribs, baklava"),
+    "fgvc_aircraft": ("{image:07d}.jpg", "707-320, Spitfire, F/A-18"),
     "sun397": (
-        ("a/abbey/sun_{number}.jpg", "abbey"),
-        ("a/alley/sun_{number}.jpg", "alley"),
-        ("a/apartment_building/outdoor/sun_{number}.jpg", "outdoor apartment_building"),
+        "FOLDER/sun_{number}.jpg",
+        "a/abbey: abbey, a/alley: alley, a/apartment_building/outdoor: outdoor apartment_building",
     ),
-    "dtd": (
-        ("banded/banded_{number:04d}.jpg", "banded"),
-        ("blotchy/blotchy_{number:04d}.jpg", "blotchy"),
-        ("polka-dotted/polka-dotted_{number:04d}.jpg", "polka-dotted"),
-    ),
-    "eurosat": (
-        ("AnnualCrop/AnnualCrop_{number}.jpg", "Annual Crop Land"),
-        ("Forest/Forest_{number}.jpg", "Forest"),
-        ("SeaLake/SeaLake_{number}.jpg", "Sea or Lake"),
-    ),
-    "ucf101": (
-        ("Apply_Eye_Makeup/v_ApplyEyeMakeup_g01_c{number:02d}.jpg", "Apply_Eye_Makeup"),
-        ("Apply_Lipstick/v_ApplyLipstick_g01_c{number:02d}.jpg", "Apply_Lipstick"),
-        ("Archery/v_Archery_g01_c{number:02d}.jpg", "Archery"),
-    ),
+    "dtd": ("FOLDER/FOLDER_{number:04d}.jpg", "banded, blotchy, polka-dotted"),
+    "eurosat": ("FOLDER/FOLDER_{number}.jpg", "AnnualCrop: Annual Crop Land, Forest, SeaLake: Sea or Lake"),
+    "ucf101": ("FOLDER/v_ACTION_g01_c{number:02d}.jpg", "Apply_Eye_Makeup, Apply_Lipstick, Archery"),
 }
+
+
+def _classes(pattern: str, folders: str) -> tuple[tuple[str, str], ...]:
+    pairs = [(pair.split(": ")[0], pair.split(": ")[-1]) for pair in folders.split(", ")]
+    return tuple(
+        (pattern.replace("FOLDER", folder).replace("ACTION", folder.replace("_", "")), name) for folder, name in pairs
+    )
+
+
+# For each class the path of an image, and the class name.
+CLASSES = {name: _classes(*facts) for name, facts in PATTERNS.items()}
 # The classes of ImageNet and its shifted versions; A and R have those of SUBSET_LABELS.
 WNIDS = ("n01440764", "n01484850", "n01514668", "n01518878", "n01614925")
 WNID_NAMES = ("tench", "great white shark", "cock", "ostrich", "bald eagle")
@@ -102,7 +80,7 @@ FETCHED_SETS = (*CLASSES, *SHIFTED)
 ARCHIVES = {
     "101_ObjectCategories.tar.gz": (
         "101_ObjectCategories/",
-        ("101_ObjectCategories/BACKGROUND_Google/image_0001.jpg", "101_ObjectCategories/BACKGROUND_Google/tmp"),
+        ("101_ObjectCategories/BACKGROUND_Google/image_0001.jpg",),
     ),
     "caltech-101.zip": (
         "caltech-101/",
@@ -111,23 +89,9 @@ ARCHIVES = {
     "images.tar.gz": ("images/", ("images/Abyssinian_100.mat",)),
     "annotations.tar.gz": ("", ("annotations/README", "annotations/list.txt", "annotations/trimaps/._beagle_1.png")),
     "102flowers.tgz": ("jpg/", ()),
-    "food-101.tar.gz": (
-        "food-101/images/",
-        (
-            "food-101/README.txt",
-            "food-101/license_agreement.txt",
-            "food-101/meta/train.txt",
-            "food-101/meta/._train.txt",
-        ),
-    ),
-    "fgvc-aircraft-2013b.tar.gz": (
-        "fgvc-aircraft-2013b/data/images/",
-        ("fgvc-aircraft-2013b/README.md", "fgvc-aircraft-2013b/evaluation.m", "fgvc-aircraft-2013b/data/families.txt"),
-    ),
-    "dtd-r1.0.1.tar.gz": (
-        "dtd/images/",
-        ("dtd/imdb/imdb.mat", "dtd/labels/train1.txt", "dtd/images/banded/.directory"),
-    ),
+    "food-101.tar.gz": ("food-101/images/", ("food-101/README.txt", "food-101/meta/train.txt", "food-101/meta/._a")),
+    "fgvc-aircraft-2013b.tar.gz": ("fgvc-aircraft-2013b/data/images/", ("fgvc-aircraft-2013b/data/families.txt",)),
+    "dtd-r1.0.1.tar.gz": ("dtd/images/", ("dtd/imdb/imdb.mat", "dtd/images/banded/.directory")),
     "EuroSAT.zip": ("2750/", ()),
     "UCF-101-midframes.zip": ("UCF-101-midframes/", ("__MACOSX/UCF-101-midframes/._Archery",)),
     "UCF101TrainTestSplits-RecognitionTask.zip": ("", ("ucfTrainTestlist/trainlist02.txt",)),
