@@ -12,7 +12,6 @@ import pytest
 
 from datasets.fetch import archives
 from datasets.fetch.archives import unpack
-from tests.robustness.small_disk import small_disk
 from tests.support.small_copies import pack, write_files
 
 FILES = {"set/images/a/1.jpg": "1", "set/images/b/2.jpg": "2", "set/labels.txt": "labels", "set/README": "read me"}
@@ -48,39 +47,24 @@ def folder(tmp_path):
     return tmp_path / "root" / "set"
 
 
-@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "zip"])
-def test_only_what_is_wanted_is_taken_out(tmp_path, folder, suffix):
-    archive = write_archive(tmp_path / f"x.{suffix}", FILES)
+@pytest.mark.parametrize(
+    ("kind", "name"), [("tar", "x.tar"), ("tar.gz", "x.zip"), ("zip", "x.tar"), ("tar", "download")]
+)
+def test_only_what_is_wanted_is_taken_out_and_the_content_tells_the_kind(tmp_path, folder, kind, name):
+    archive = write_archive(tmp_path / f"y.{kind}", FILES).rename(tmp_path / name)
     unpack(archive, folder, {"set/images": "pictures/all", "labels.txt": "labels/of_all.txt"})
     assert tree(folder) == {"pictures/all/a/1.jpg": "1", "pictures/all/b/2.jpg": "2", "labels/of_all.txt": "labels"}
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.parametrize(("kind", "name"), [("tar.gz", "x.zip"), ("zip", "x.tar"), ("tar", "download")])
-def test_the_content_tells_what_kind_of_archive_it_is(tmp_path, folder, kind, name):
-    unpack(write_archive(tmp_path / f"y.{kind}", FILES).rename(tmp_path / name), folder, IMAGES)
-    assert tree(folder) == {"images/a/1.jpg": "1", "images/b/2.jpg": "2"}
-
-
 @TAR_AND_ZIP
 def test_whole_names_count_and_of_several_folders_the_shortest(tmp_path, folder, suffix):
     files = {"x/y/images/1.jpg": "deep", "x/my images/1.jpg": "mine", "./x/images/images/1.jpg": "right"}
-    unpack(write_archive(tmp_path / f"x.{suffix}", files), folder, {"images": "images"})
+    of_macos = ("__MACOSX/images/1.jpg", "x/images/._1.jpg", "x/images/.DS_Store", "x/images/._a/1.jpg")
+    unpack(
+        write_archive(tmp_path / f"x.{suffix}", {**dict.fromkeys(of_macos, ""), **files}), folder, {"images": "images"}
+    )
     assert tree(folder) == {"images/images/1.jpg": "right"}
-
-
-@TAR_AND_ZIP
-def test_what_macos_adds_is_left_out(tmp_path, folder, suffix):
-    hidden = ("images/._1.jpg", "images/.DS_Store", "images/._a/1.jpg")
-    files = {"__MACOSX/images/1.jpg": "", "images/1.jpg": "1", **dict.fromkeys(hidden, "")}
-    unpack(write_archive(tmp_path / f"x.{suffix}", files), folder, {"images": "images"})
-    assert tree(folder) == {"images/1.jpg": "1"}
-
-
-@TAR_AND_ZIP
-def test_an_empty_folder_is_a_member_too(tmp_path, folder, suffix):
-    unpack(write_archive(tmp_path / f"x.{suffix}", {"set/images/": ""}), folder, IMAGES)
-    assert list((folder / "images").iterdir()) == []
 
 
 @TAR_AND_ZIP
@@ -133,12 +117,10 @@ UNSAFE = {
     "parent, not wanted": lambda packed: add(packed, "../x", "evil"),
     "absolute": lambda packed: add(packed, "/set/images/x", "evil"),
     "link out": add_link("../../../../x"),
-    "link to an absolute path": add_link("/etc/passwd"),
     "hard link out": add_link("../../../x", kind=tarfile.LNKTYPE),
     "the images a link": add_link("../../x", name="set/images"),
     "link out of the folder that is moved": add_link("../../../x", name="a/b/set/images/x"),
-    "character device": add_special(tarfile.CHRTYPE),
-    "block device": add_special(tarfile.BLKTYPE),
+    "device": add_special(tarfile.CHRTYPE),
     "pipe": add_special(tarfile.FIFOTYPE),
 }
 
@@ -232,26 +214,6 @@ def test_a_member_that_is_not_there_is_named(tmp_path, folder):
         unpack(write_archive(tmp_path / "y.zip", {}), folder, wanted)
 
 
-def test_the_progress_is_shown(tmp_path, folder, capsys):
-    unpack(write_archive(tmp_path / "x.zip", FILES), folder, IMAGES)
-    assert "unpacking x.zip" in capsys.readouterr().err
-
-
-@pytest.fixture(name="small_disk")
-def disk_of_256_kb():
-    with small_disk("256k") as path:
-        yield path
-
-
-@pytest.mark.parametrize("suffix", ["tar.gz", "zip"])
-def test_a_full_disk_is_said_and_leaves_no_half_of_the_images(tmp_path, small_disk, suffix):
-    write_files(small_disk, encoded({"set/images/0.jpg": "mine"}))
-    archive = write_archive(tmp_path / f"x.{suffix}", {f"set/images/{i}.jpg": "0" * 50_000 for i in range(19)})
-    with pytest.raises(OSError, match=rf"^{small_disk}/set could not be written \(No space left on device"):
-        unpack(archive, small_disk / "set", IMAGES)
-    assert tree(small_disk) == {"set/images/0.jpg": "mine"}
-
-
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_without_a_small_disk(tmp_path, folder, number, monkeypatch):
     def fail(*args):
@@ -261,12 +223,3 @@ def test_a_full_disk_without_a_small_disk(tmp_path, folder, number, monkeypatch)
     with pytest.raises(OSError, match="could not be written .* MB are free"):
         unpack(write_archive(tmp_path / "x.tar", FILES), folder, IMAGES)
     assert tree(folder) == {}
-
-
-def test_another_fault_of_the_disk_is_told_as_it_is(tmp_path, folder, monkeypatch):
-    def fail(*args):
-        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(PermissionError, match="Permission denied"):
-        unpack(write_archive(tmp_path / "x.tar", FILES), folder, IMAGES)
