@@ -180,6 +180,17 @@ def test_a_class_folder_without_images(name, lay_out, tmp_path):
     assert f"{empty}/ holds no images; every class folder has some. " in refused(dataset, tmp_path)
 
 
+@pytest.mark.parametrize("name", SHIFTED)
+def test_a_copy_is_complete_with_all_folders_and_the_right_number_of_images(name, lay_out, tmp_path):
+    assert not find_dataset(name).is_complete(tmp_path)
+    dataset, images = lay_out(name)
+    assert dataset.is_complete(tmp_path)
+    next(class_folders(images)[0].iterdir()).unlink()
+    assert not dataset.is_complete(tmp_path)
+    (images.parent / "classnames.txt").unlink()  # then nothing tells which folders there should be
+    assert dataset.is_complete(tmp_path)
+
+
 # ILSVRC's archives
 
 STEPS = ("1. sign up at https://www.image-net.org/", "ILSVRC2012_img_train.tar", "--from ARCHIVES", "ln -s")

@@ -70,6 +70,8 @@ def test_interrupted_drawing_does_not_count_as_complete_and_missing_images_are_d
     victim.unlink()
     draw_files(images, split, (STYLE,), FEW)
     assert victim.read_bytes() == before
+    draw_files(images, split, (STYLE,), {"test": (2, 3)})
+    assert [len(items) for items in json.loads(split.read_text()).values()] == [0, 0, 192]
 
 
 def test_two_may_draw_at_once(tmp_path):

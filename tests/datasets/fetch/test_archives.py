@@ -12,6 +12,7 @@ import pytest
 
 from datasets.fetch import archives
 from datasets.fetch.archives import unpack
+from tests.robustness.small_disk import small_disk
 from tests.support.small_copies import pack, write_files
 
 FILES = {"set/images/a/1.jpg": "1", "set/images/b/2.jpg": "2", "set/labels.txt": "labels", "set/README": "read me"}
@@ -214,6 +215,21 @@ def test_a_member_that_is_not_there_is_named(tmp_path, folder):
         unpack(write_archive(tmp_path / "y.zip", {}), folder, wanted)
 
 
+@pytest.fixture(name="small_disk")
+def disk_of_256_kb():
+    with small_disk("256k") as path:
+        yield path
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "zip"])
+def test_a_full_disk_is_said_and_leaves_no_half_of_the_images(tmp_path, small_disk, suffix):
+    write_files(small_disk, encoded({"set/images/0.jpg": "mine"}))
+    archive = write_archive(tmp_path / f"x.{suffix}", {f"set/images/{i}.jpg": "0" * 50_000 for i in range(19)})
+    with pytest.raises(OSError, match=rf"^{small_disk}/set could not be written \(No space left on device"):
+        unpack(archive, small_disk / "set", IMAGES)
+    assert tree(small_disk) == {"set/images/0.jpg": "mine"}
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_without_a_small_disk(tmp_path, folder, number, monkeypatch):
     def fail(*args):
@@ -223,3 +239,12 @@ def test_a_full_disk_without_a_small_disk(tmp_path, folder, number, monkeypatch)
     with pytest.raises(OSError, match="could not be written .* MB are free"):
         unpack(write_archive(tmp_path / "x.tar", FILES), folder, IMAGES)
     assert tree(folder) == {}
+
+
+def test_another_fault_of_the_disk_is_told_as_it_is(tmp_path, folder, monkeypatch):
+    def fail(*args):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        unpack(write_archive(tmp_path / "x.tar", FILES), folder, IMAGES)

@@ -108,3 +108,9 @@ def test_an_incomplete_one_on_a_disk_that_may_only_be_read_is_told(dtd, is_there
             assert prepare.main(["dtd", "--root", str(disk / "data")]) == 1
         message = f"{disk}/data/dtd could not be written (Read-only file system). Change the permissions of its folder"
         assert capsys.readouterr().err.startswith(message)
+
+
+def test_another_fault_is_told(tmp_path):
+    (tmp_path / ".dtd.lock").mkdir()
+    with pytest.raises(IsADirectoryError), filling(tmp_path / "dtd"):
+        pytest.fail("it came in")

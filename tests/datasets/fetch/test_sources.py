@@ -103,6 +103,20 @@ def test_the_hubs_archive_is_found_by_an_alias_and_keeps_its_name(server, folder
     assert len(server.asked) == asked
 
 
+def test_a_file_that_resembles_it_but_is_wrong_is_left_alone(server, folder, caplog):
+    found = folder / "Oxford-Pets.zip"
+    folder.mkdir(parents=True)
+    found.write_text("not an archive")
+    file = RemoteFile("pets.zip", sources=(f"hub:{REPO}",), aliases=("oxford_pets",))
+    with pytest.raises(ConnectionError, match="pets.zip is not to be had"):
+        obtain(file, folder)
+    assert caplog.messages == [
+        f"{found} is wrong: it is no whole zip or tar file (14 bytes)",
+        f"{found} is in the way of the one on {server.url}/datasets/{REPO}: move it elsewhere",
+    ]
+    assert found.read_text() == "not an archive"
+
+
 def test_names_that_fit_are_chosen_near_and_shallow_first(tmp_path):
     file = RemoteFile("SUN397.tar.gz", aliases=("sun-397",))
     fitting = ["a/SUN397.tar.gz", "sun397/b/SUN397.tar.gz", "SUN_397.ZIP", "x/sun397.tgz", "x/y/Sun 397.tar"]

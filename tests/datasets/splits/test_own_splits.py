@@ -211,6 +211,7 @@ BELOW = "paths below the folder of the images"
     ("dataset", "name", "line", "right"),
     [
         (OxfordPets, "annotations/trainval.txt", "Abyssinian_100 1 1", PETS_LINE),
+        (OxfordPets, "annotations/test.txt", "Abyssinian_100 0 1 1", PETS_LINE),
         (OxfordPets, "annotations/test.txt", "Abyssinian_100 a 1 1", PETS_LINE),
         (OxfordPets, "annotations/test.txt", "../../etc/passwd 1 1 1", BELOW),
         (SUN397, "Training_01.txt", "/a/farm/1.jpg", "`/LETTER/CLASS/IMAGE`, /LETTER/CLASS a line of ClassName.txt"),
@@ -222,6 +223,12 @@ BELOW = "paths below the folder of the images"
 )
 def test_a_wrong_line_is_named(dataset, name, line, right, error_of):
     assert error_of(dataset, name, lines(["", line])) == f"has the line {line!r} instead of {right}"
+
+
+def test_a_struct_that_leads_out_of_the_folder_is_named(error_of):
+    content = mat(annotations=cars([("cars_test/..", 0, "2012 Car"), ("cars_test/1.jpg", 0, "2012 Car")]))
+    message = error_of(StanfordCars, "cars_test_annos_withlabels.mat", content)
+    assert message == f"has the file name '..' instead of {BELOW}"
 
 
 @pytest.mark.parametrize(
