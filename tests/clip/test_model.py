@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from clip.clip import tokenize
-from clip.model import CLIP, LayerNorm, QuickGELU, build_model, convert_weights
+from clip.model import CLIP, LayerNorm, build_model, convert_weights
 from tests.support.tiny_clip import golden_images, golden_state_dict
-from tests.support.tolerance import EPS, EXACT, GOLDEN_TOLERANCE, assert_near, distance
+from tests.support.tolerance import EXACT, GOLDEN_TOLERANCE, assert_near
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
+NAMES = GOLDEN["classnames"]
 KINDS = ["vit", "rn"]
 TEXTS = ["a photo of a cat.", "x", "", "a very long description of a dog " * 9, "two words"]
 
@@ -27,16 +28,12 @@ def golden_model(kind: str, dtype: torch.dtype = torch.float32) -> CLIP:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_image_features_are_the_golden_ones(kind):
+def test_features_are_the_golden_ones(kind):
+    model, tokens = golden_model(kind), tokenize([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
     expected = torch.tensor(GOLDEN[kind]["image_features"]).view(6, 32)
-    assert_near(golden_model(kind).encode_image(golden_images(kind)), expected, GOLDEN_TOLERANCE)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_text_features_are_the_golden_ones(kind):
-    tokens = tokenize([f"a photo of a {name.replace('_', ' ')}." for name in GOLDEN["classnames"]])
+    assert_near(model.encode_image(golden_images(kind)), expected, GOLDEN_TOLERANCE)
     expected = torch.tensor(GOLDEN[kind]["text_features_a_photo_of_a"]).view(9, 32)
-    assert_near(golden_model(kind).encode_text(tokens), expected, GOLDEN_TOLERANCE)
+    assert_near(model.encode_text(tokens), expected, GOLDEN_TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,23 +88,6 @@ def test_columns_after_the_last_eot_are_not_computed():
     assert seen == [(8, 2, 64)]  # start, six tokens, end
 
 
-def test_later_positions_do_not_change_earlier_ones():
-    torch.manual_seed(0)
-    x = torch.randn(9, 2, 64, dtype=torch.float64)
-    changed = torch.cat([x[:5], torch.randn_like(x[5:])])
-    transformer = golden_model("vit", torch.float64).transformer
-    assert_near(transformer(x)[:5], transformer(changed)[:5], EXACT)
-    assert distance(transformer(x)[5:], transformer(changed)[5:]) > 0.1
-
-
-def test_image_tower_is_not_causal():
-    torch.manual_seed(0)
-    x = torch.randn(5, 2, 64)
-    changed = torch.cat([x[:4], torch.randn(1, 2, 64)])
-    transformer = golden_model("vit").visual.transformer
-    assert distance(transformer(x)[0], transformer(changed)[0]) > 0.01
-
-
 @pytest.mark.parametrize(
     "encode",
     [
@@ -130,11 +110,6 @@ def test_layer_norm_computes_in_float32():
     assert torch.equal(result, F.layer_norm(x.float(), (64,)).half())
 
 
-def test_quick_gelu():
-    x = torch.tensor([-2.0, 0.0, 1.0], dtype=torch.float64)
-    assert_near(QuickGELU()(x), x / (1 + torch.exp(-1.702 * x)), EXACT)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_convert_weights_leaves_norms_and_embeddings_in_float32(kind):
     model = build_model(golden_state_dict(kind))
@@ -144,35 +119,3 @@ def test_convert_weights_leaves_norms_and_embeddings_in_float32(kind):
         kept = ("ln_", "bn", "embedding", "logit_scale", "downsample.1.", "num_batches_tracked")
         expected = golden_state_dict(kind)[key].dtype if any(part in key for part in kept) else torch.float16
         assert value.dtype == expected, key
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_features_are_close_to_float32(kind):
-    model = build_model(golden_state_dict(kind)).requires_grad_(False)
-    convert_weights(model, torch.bfloat16)
-    images, tokens = golden_images(kind), tokenize(TEXTS)
-    for half, full in (
-        (model.encode_image(images), golden_model(kind).encode_image(images)),
-        (model.encode_text(tokens), golden_model(kind).encode_text(tokens)),
-    ):
-        assert half.dtype == torch.bfloat16
-        assert F.cosine_similarity(half.float(), full).min() > 0.99
-
-
-def test_initial_values_have_openais_deviations():
-    torch.manual_seed(0)
-    model = CLIP(32, 64, (1, 1, 1, 1), 4, None, 77, 1000, 64, 1, 3)
-    block = model.transformer.resblocks[0]
-    for parameter, std in (
-        (model.token_embedding.weight, 0.02),
-        (model.positional_embedding, 0.01),
-        (model.text_projection, 64**-0.5),
-        (block.attn.in_proj_weight, 64**-0.5),
-        (block.attn.out_proj.weight, 64**-0.5 * 6**-0.5),
-        (block.mlp.c_fc.weight, 128**-0.5),
-        (block.mlp.c_proj.weight, 64**-0.5 * 6**-0.5),
-        (model.visual.attnpool.q_proj.weight, 128**-0.5),
-    ):
-        assert parameter.std().item() == pytest.approx(std, rel=0.05)
-    assert model.logit_scale.exp().item() == pytest.approx(1 / 0.07, rel=10 * EPS)
-    assert not model.visual.layer3[0].bn3.weight.any()

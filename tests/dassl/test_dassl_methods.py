@@ -140,16 +140,6 @@ class TestDataset:
         _, read = call("CoOp", "DATASET.NUM_SHOTS", "2", "TRAINER.COOP.PREC", "fp32", dataset="Pets", output="coop")
         assert (read["trainer"], read["source"], read["total"]) == ("CoOp", "Pets", 9)
 
-    def test_a_run_of_it_is_no_other_run(self, call, tiny_files, tmp_path, capsys):
-        call("PlainZeroshot", "--eval-only", dataset="Pets")
-        words = f"--trainer=ZeroshotCLIP --eval-only --backbone={tiny_files[1]['vit']} --root={tiny_files[0]} --seed=1"
-        words += f" --output-dir={tmp_path}/run DATASET.NAME Folder INPUT.SIZE (32,32) USE_CUDA False"
-        assert train.main(words.split()) == 1
-        err = capsys.readouterr().err
-        assert "DATASET.NAME is 'Pets' there, 'Folder' was asked for" in err
-        assert "original_methods.py',) there, () was asked for" in err
-        assert "DATASET.ROOT is" not in err  # it is the same
-
 
 class TestParts:
     def test_groups_of_parameters_in_place_of_a_model(self):

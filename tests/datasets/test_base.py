@@ -1,13 +1,8 @@
 """The template of a data set, and the commands that prepare and check one."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
-import datasets
 from datasets import check, prepare
 from datasets.base import FewShotDataset, draw_split, write_split
 from engine import DATASET_REGISTRY
@@ -114,19 +109,5 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_fetched(web, argv, m
     assert message in capsys.readouterr().err and web.server.asked == []
 
 
-def test_the_environment_names_the_root(toy, tmp_path, monkeypatch):
-    monkeypatch.setenv("DATA", str(tmp_path))
-    assert prepare.main(["Toy"]) == 0
-
-
 def test_data_sets_go_by_their_config_name_and_their_registered_name():
     assert check.find_dataset("caltech101") is check.find_dataset("Caltech101") is DATASET_REGISTRY.get("Caltech101")
-
-
-def test_commands_run_as_modules_without_a_warning(tmp_path):
-    root = Path(datasets.__file__).resolve().parents[1]
-    argv = [sys.executable, "-m", "datasets.prepare", "caltech", "--root", str(tmp_path)]  # imports datasets.check too
-    result = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert result.stderr.strip().endswith("Did you mean caltech101?")
-    assert "Warning" not in result.stderr

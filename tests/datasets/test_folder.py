@@ -28,27 +28,18 @@ def paths(items, root):
     return [item.impath.removeprefix(f"{root}/") for item in items]
 
 
-def test_train_val_and_test_folders_are_taken_as_they_are(tmp_path):
-    for part, n in (("train", 3), ("val", 1), ("test", 2)):
-        fill(tmp_path / part, ("red_cup", "Blue bowl"), n=n)
+@pytest.mark.parametrize("has_train", [True, False])
+def test_train_val_and_test_folders_are_taken_as_they_are(tmp_path, has_train):
+    """val is optional; test may have fewer classes, and be there alone."""
+    for part, names in (("train", ("red_cup", "Blue bowl", "z")), ("val", ("z",)), ("test", ("red_cup", "Blue bowl"))):
+        if has_train or part == "test":
+            fill(tmp_path / part, names, n=2)
     dataset = load(tmp_path)
-    assert dataset.classnames == ["Blue bowl", "red_cup"]
-    assert paths(dataset.train_x, tmp_path)[2:4] == ["train/Blue bowl/2.png", "train/red_cup/0.png"]
-    assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (6, 2, 4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["test", "train", "val"]
-
-
-def test_val_is_optional_and_test_may_have_fewer_classes(tmp_path):
-    fill(tmp_path / "train", ("a", "b", "c"), n=2)
-    fill(tmp_path / "test", ("b",), n=2)
-    dataset = load(tmp_path)
-    assert (dataset.val, [item.label for item in dataset.test], dataset.num_classes) == ([], [1, 1], 3)
-
-
-def test_a_test_folder_alone_can_be_tested_on(tmp_path):
-    fill(tmp_path / "test", ("a", "b"), n=2)
-    dataset = load(tmp_path, shots=1)
-    assert (dataset.train_x, dataset.classnames, len(dataset.test)) == ([], ["a", "b"], 4)
+    assert dataset.classnames == ["Blue bowl", "red_cup", "z"][: None if has_train else 2]
+    assert paths(dataset.train_x, tmp_path)[1:3] == ["train/Blue bowl/1.png", "train/red_cup/0.png"] * has_train
+    assert (len(dataset.train_x), len(dataset.val)) == ((6, 2) if has_train else (0, 0))
+    assert [item.label for item in dataset.test] == [0, 0, 1, 1]
+    assert "split_folder_seed1.json" not in [path.name for path in tmp_path.iterdir()]
 
 
 def test_classes_called_train_and_test_are_classes_where_only_one_is_there(tmp_path):

@@ -38,12 +38,6 @@ def class_folders(images):
 # Items and labels
 
 
-def test_files_that_are_no_images_are_no_items(lay_out, tmp_path):
-    dataset, images = lay_out("imagenet_sketch")
-    write_files(images, {"README.txt": b"", f"{WNIDS[0]}/.hidden.JPEG": b"", f"{WNIDS[0]}/notes.txt": b""})
-    assert len(load(dataset, tmp_path).test) == dataset.n_items[2]
-
-
 def test_a_few_shot_run_makes_few_training_items(lay_out, tmp_path, monkeypatch):
     dataset, _ = lay_out("imagenet")
     write_files(tmp_path / "imagenet/images/train" / WNIDS[4], {f"{i}.JPEG": b"an image" for i in range(500)})
@@ -106,9 +100,7 @@ def test_the_thousand_classes_are_known(real_lines, tmp_path):
             " has 991 lines, from n01440764 on: it is not the papers' list of 1,000 WordNet ids",
         ),
         (lambda lines: lines[1::-1] + lines[2:], " has 1,000 lines, from n01443537 on: it is not the papers' list"),
-        (lambda lines: ["tench n01440764", *lines[1:]], " has 1,000 lines, from tench on"),
         (lambda lines: [*lines[:-1], "n15075142 toilet paper"], " has 1,000 lines, from n01440764 on"),
-        (lambda lines: [*lines, "n01440764 trout"], " has 1,001 lines"),
         (lambda lines: [], " has 0 lines, from no folder on"),
         (lambda lines: ["n01440764", *lines[1:]], ", line 1 is 'n01440764'. Add a class name after the folder"),
         (lambda lines: ["n01440764 tench, Tinca tinca", *lines[1:]], " calls n01440764 'tench, Tinca tinca'"),
@@ -157,31 +149,6 @@ def refused(dataset, root):
         load(dataset, root)
     assert dataset.check(root).problems[0] == str(error.value)
     return str(error.value)
-
-
-def test_991_of_1000_class_folders(real_lines, tmp_path):
-    dataset, wnids = find_dataset("imagenet_sketch"), [line.split()[0] for line in real_lines]
-    images = tmp_path / "imagenet-sketch" / "images"
-    for wnid in wnids[:500] + wnids[509:]:
-        (images / wnid).mkdir(parents=True)
-    read(images.parent / "classnames.txt", real_lines)
-    first = ", ".join(wnids[500:505])
-    assert (
-        f"{images} holds 991 of 1000 class folders; missing: {first} and 4 more. "
-        f"Run `python -m datasets.prepare ImageNetSketch --root {tmp_path}`" in refused(dataset, tmp_path)
-    )
-    assert not dataset.is_complete(tmp_path)
-
-
-@pytest.mark.parametrize("name", FAMILY)
-def test_an_extra_folder(name, lay_out, tmp_path):
-    dataset, images = lay_out(name)
-    for folder in ("n99999999", ".cache"):
-        (images / folder).mkdir()
-    assert refused(dataset, tmp_path) == (
-        f"{images}/n99999999 is a folder of none of {dataset.__name__}'s {dataset.n_classes} classes (1 such). Move it "
-        "away."
-    )
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -269,13 +236,6 @@ def test_a_folder_that_is_there_is_completed_and_not_written_over(ilsvrc, tmp_pa
     assert f"{images}/val: would be unpacked from {tmp_path}/archives" in capsys.readouterr().out
     assert prepare.main(command) == 0, capsys.readouterr()
     assert files_in(images) == {**copy.images, mine.relative_to(images).as_posix(): b"mine"}
-
-
-@pytest.mark.parametrize("options", [[], ["--dry-run"]])
-def test_a_folder_for_imagenets_archives_that_is_not_there_is_told(options, tmp_path, capsys):
-    source = tmp_path / "archives"
-    assert prepare.main(["imagenet", "--root", str(tmp_path), "--from", str(source), *options]) == 1
-    assert f"--from is {source}, which is no folder and no address" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", ["img_train", "img_val", "devkit_t12"])

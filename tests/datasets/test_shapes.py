@@ -47,7 +47,7 @@ def test_set_has_its_counts_and_classes(tmp_path, monkeypatch):
     assert dataset.classnames == class_names()
 
 
-def test_interrupted_drawing_does_not_count_as_complete(tmp_path, monkeypatch):
+def test_interrupted_drawing_does_not_count_as_complete_and_missing_images_are_drawn_again(tmp_path, monkeypatch):
     images, split = tmp_path / "images", tmp_path / "split.json"
     drawn = []
 
@@ -65,16 +65,13 @@ def test_interrupted_drawing_does_not_count_as_complete(tmp_path, monkeypatch):
     draw_files(images, split, (STYLE,), FEW)
     assert [len(items) for items in json.loads(split.read_text()).values()] == [96, 96, 96]
     assert len(list(images.rglob("*.png"))) == 288 and not list(images.glob(".*"))
-
-
-def test_missing_image_is_drawn_again(tmp_path):
-    images, split = tmp_path / "images", tmp_path / "split.json"
-    draw_files(images, split, (STYLE,), {"test": (1, 3)})
     victim = images / "test" / "plain_gray_circle" / "00.png"
     before = victim.read_bytes()
     victim.unlink()
-    draw_files(images, split, (STYLE,), {"test": (1, 3)})
+    draw_files(images, split, (STYLE,), FEW)
     assert victim.read_bytes() == before
+    draw_files(images, split, (STYLE,), {"test": (2, 3)})
+    assert [len(items) for items in json.loads(split.read_text()).values()] == [0, 0, 192]
 
 
 def test_two_may_draw_at_once(tmp_path):
@@ -103,15 +100,6 @@ def test_weights_file_is_small_and_has_the_sizes_documented(model):
     assert path.stat().st_size < 3_000_000
     assert model.visual.input_resolution == 48 and model.visual.output_dim == 128
     assert model.logit_scale.exp().item() == pytest.approx(20, rel=1e-3)
-
-
-def test_token_rows_are_trained_or_zero(model):
-    rows = model.token_embedding.weight
-    trained = rows.abs().sum(dim=1) > 0
-    assert 100 < trained.sum() < 400
-    words = clip.tokenize([f"a photo of a {name}." for name in class_names()])
-    assert trained[words[words > 0].long()].all()
-    assert not trained[clip.tokenize("carburettor")[0, 1]]
 
 
 def test_zero_shot_accuracy_is_in_its_band(model):

@@ -11,7 +11,7 @@ import train
 from datasets import check, prepare
 from datasets.drawing.shapes_drawing import Spec, draw
 from datasets.drawing.shapes_masks import SHAPES
-from datasets.drawing.shapes_scenes import SPLITS, STYLE, class_names, class_specs, draw_files
+from datasets.drawing.shapes_scenes import SPLITS, class_names
 from datasets.shapes import Shapes
 from datasets.shapes_shifted import ShapesA, ShapesR, ShapesSketch, ShapesV2
 from tests.support.small_copies import load
@@ -58,16 +58,6 @@ def expected_spec(name, class_name, number):
 
 
 # Classes, counts, seeds
-
-
-@pytest.mark.parametrize(
-    ("name", "n_images"), [("shapes_v2", 10), ("shapes_sketch", 10), ("shapes_a", 20), ("shapes_r", 21)]
-)
-def test_counts_are_those_documented(name, n_images):
-    n_classes = 48 if name in SHAPES_OF else 96
-    assert (SETS[name].n_classes, SETS[name].n_images) == (n_classes, n_images)
-    assert SETS[name].n_items == (0, 0, n_classes * n_images)
-    assert n_images % len(STYLES[name]) == 0  # as many of each style
 
 
 def test_every_seed_is_used_once():
@@ -129,23 +119,6 @@ def test_a_second_preparation_changes_nothing_and_another_place_gets_the_same(ro
     ShapesR.prepare(tmp_path)
     for path in tmp_path.rglob("*.png"):
         assert path.read_bytes() == (root / path.relative_to(tmp_path)).read_bytes()
-
-
-def test_images_of_another_second_style_or_other_classes_are_drawn_again(tmp_path):
-    place = tmp_path / "images", tmp_path / "split.json"
-    splits, first, second = {"test": (2, 3)}, *ShapesR.styles[:2]
-
-    def drawn(styles, labels):
-        draw_files(*place, styles, splits, labels)
-        return {
-            item[2]: np.asarray(Image.open(place[0] / item[0])) for item in json.loads(place[1].read_text())["test"]
-        }
-
-    assert list(drawn((first, STYLE), (0, 5))) == [class_names()[0], class_names()[5]]
-    images = drawn((first, second), (0, 5))
-    rng = np.random.Generator(np.random.PCG64([3, 1, 1]))
-    np.testing.assert_array_equal(images[class_names()[5]], draw(class_specs(second)[5], rng))
-    assert list(drawn((first, second), (0, 6))) == [class_names()[0], class_names()[6]]
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -7,13 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from clip import build_model
-from clip.model import convert_weights
 from tests.support.naive import naive_features
 from tests.support.tiny_clip import golden_images, golden_state_dict
 from tests.support.tiny_run import CLASSES, N_ITEMS, build_trainer, tiny_cfg
 from tests.support.tolerance import assert_as_exact, assert_near, distance
-from tests.trainers.test_golden_cocoop import GOLDEN
-from tests.trainers.test_precision import DTYPES, check_near_float32, needs_gpu
+from tests.trainers.test_golden import GOLDEN
+from tests.trainers.test_precision import check_near_float32, devices, kinds, one_step
 from trainers.base import TextEncoder
 from trainers.cocoop import CustomCLIP, PromptLearner
 
@@ -88,43 +87,17 @@ class TestFormula:
         mean = [torch.stack(column).mean(dim=0) for column in zip(*each, strict=True)]
         assert_near(gradients(model, images, labels), mean)
 
-    def test_size_of_the_meta_net(self, clip_model):
-        shapes = {name: tuple(p.shape) for name, p in PromptLearner(clip_model, NAMES).named_parameters()}
-        assert shapes == {
-            "ctx": (4, 64),
-            "meta_net.linear1.weight": (2, 32),
-            "meta_net.linear1.bias": (2,),
-            "meta_net.linear2.weight": (64, 2),
-            "meta_net.linear2.bias": (64,),
-        }
+
+def build_in_chunks(clip_model):
+    return CustomCLIP(clip_model, with_visible_shifts(PromptLearner(clip_model, NAMES, n_ctx=4)), chunk_rows=60)
 
 
-def one_step(kind, prec, device="cpu"):
-    """Loss, logits and gradient of all that is learned, in chunks, from one start."""
-    clip_model = build_model(golden_state_dict(kind)).requires_grad_(False)
-    if prec in ("fp16", "bf16"):
-        convert_weights(clip_model, DTYPES[prec])
-    torch.manual_seed(3)
-    learner = with_visible_shifts(PromptLearner(clip_model, NAMES, n_ctx=4))
-    model = CustomCLIP(clip_model, learner, chunk_rows=60).to(device)
-    with torch.autocast(device, torch.float16, enabled=prec == "amp"):
-        logits = model(golden_images(kind).to(device))
-        loss = F.cross_entropy(logits, torch.tensor(GOLDEN["labels"], device=device))
-    loss.backward()
-    gradient = torch.cat([parameter.grad.flatten() for parameter in learner.parameters()])
-    return loss.item(), logits.detach().float().cpu(), gradient.cpu()
-
-
+@devices
 @pytest.mark.parametrize("prec", ["fp16", "bf16", "amp"])
-@pytest.mark.parametrize("kind", ["vit", "rn"])
-class TestPrecision:
-    def test_half_precision_is_near_float32(self, kind, prec):
-        check_near_float32(prec, one_step(kind, prec), one_step(kind, "fp32"))
-
-    @pytest.mark.gpu
-    @needs_gpu
-    def test_on_a_gpu(self, kind, prec):
-        check_near_float32(prec, one_step(kind, prec, "cuda"), one_step(kind, "fp32"))
+@kinds
+def test_half_precision_is_near_float32(kind, prec, device):
+    exact = one_step(kind, "fp32", build_in_chunks)
+    check_near_float32(prec, one_step(kind, prec, build_in_chunks, device), exact)
 
 
 @pytest.fixture
@@ -164,17 +137,3 @@ class TestTrainer:
         assert f"{loaded} expected ctx (2, 64)" in message
         assert "meta_net.linear1.bias (2,)" in message
         assert "give the --trainer and the config it was trained with" in message
-
-    @pytest.mark.parametrize(
-        "pairs, message",
-        [
-            (("TRAINER.COCOOP.N_CTX", 0), "TRAINER.COCOOP.N_CTX is 0; it must be at least 1."),
-            (("TRAINER.COCOOP.CTX_INIT", " "), "TRAINER.COCOOP.CTX_INIT is ' ', expected words"),
-            (("TRAINER.COCOOP.CHUNK_ROWS", -1), "TRAINER.COCOOP.CHUNK_ROWS is -1, expected 0"),
-            (("TRAINER.COCOOP.PREC", "fp8"), "TRAINER.COCOOP.PREC is 'fp8', expected one of: fp32, fp16, amp, bf16"),
-        ],
-    )
-    def test_wrong_options(self, make, pairs, message):
-        with pytest.raises(ValueError, match="The config has 1 error") as error:
-            make(*TRAINER, *pairs)
-        assert message in str(error.value)

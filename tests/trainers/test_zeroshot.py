@@ -107,18 +107,14 @@ class TestTemplates:
         open_clip = pytest.importorskip("open_clip", reason="open_clip holds the 80 templates")
         found = make("ZeroshotCLIP2", "TRAINER.ZSCLIP.TEMPLATES", "full").templates()
         assert len(found) == len(set(found)) == 80
+        assert len(set(IMAGENET_TEMPLATES_SELECT)) == 7 and set(IMAGENET_TEMPLATES_SELECT) <= set(found)
         assert [template.format("cat") for template in found] == [f("cat") for f in open_clip.OPENAI_IMAGENET_TEMPLATES]
-
-    def test_the_seven_are_seven_of_the_80(self):
-        pytest.importorskip("open_clip", reason="open_clip holds the 80 templates")
-        assert len(set(IMAGENET_TEMPLATES_SELECT)) == 7
-        assert set(IMAGENET_TEMPLATES_SELECT) <= set(imagenet_templates())
 
     def test_the_full_list_without_open_clip(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "open_clip", None)
         with pytest.raises(
             ModuleNotFoundError,
-            match="TEMPLATES is full, expected .* open_clip.*`pip install open_clip_torch`",
+            match="TEMPLATES is full, but the package open_clip.*`pip install open_clip_torch`",
         ):
             imagenet_templates()
 
@@ -126,31 +122,15 @@ class TestTemplates:
 class TestConfig:
     @pytest.mark.parametrize("name", ["ZeroshotCLIP", "ZeroshotCLIP2"])
     def test_training_is_refused(self, make, name):
-        with pytest.raises(ValueError, match=f"{name}, which trains nothing. Add --eval-only. Add the flag"):
+        with pytest.raises(ValueError, match=f"{name}, which trains nothing. Add --eval-only."):
             make(name, "RUN.EVAL_ONLY", False)
 
     def test_unknown_templates(self, make):
         with pytest.raises(ValueError, match="TRAINER.ZSCLIP.TEMPLATES is 'ful', expected one of: select, full"):
             make("ZeroshotCLIP2", "TRAINER.ZSCLIP.TEMPLATES", "ful")
 
-    def test_half_precision_on_a_cpu_is_fp32_with_one_warning(self, make, caplog):
-        trainer = make("ZeroshotCLIP", "TRAINER.ZSCLIP.PREC", "fp16")
-        assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-            "PREC fp16 needs a GPU: fp32 is used on the CPU"
-        ]
-        assert trainer.clip_model.dtype == torch.float32
-
     def test_bf16(self, make, clip_model):
         trainer = make("ZeroshotCLIP", "TRAINER.ZSCLIP.PREC", "bf16")
         expected = by_hand(clip_model, CLASSES, ["a photo of a {}."])
         assert_near(trainer.text_features, expected, 4 * torch.finfo(torch.bfloat16).eps)
         assert trainer.test() == pytest.approx(accuracy(trainer, trainer.model_inference))
-
-
-def test_a_class_name_that_is_too_long(files, tmp_path):
-    data, clip_path = files
-    names = tmp_path / "classnames.txt"
-    names.write_text("face " + "face " * 80 + "\nleopard leopard\nwine_bottle wine bottle\n")
-    pairs = ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True, "DATASET.CLASSNAMES", str(names))
-    with pytest.raises(ValueError, match="is 87 tokens long with start and end; at most 77 are allowed. Shorten it; "):
-        build_trainer(tiny_cfg(data, clip_path, tmp_path / "run", *pairs))

@@ -48,39 +48,24 @@ def folder(tmp_path):
     return tmp_path / "root" / "set"
 
 
-@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "zip"])
-def test_only_what_is_wanted_is_taken_out(tmp_path, folder, suffix):
-    archive = write_archive(tmp_path / f"x.{suffix}", FILES)
+@pytest.mark.parametrize(
+    ("kind", "name"), [("tar", "x.tar"), ("tar.gz", "x.zip"), ("zip", "x.tar"), ("tar", "download")]
+)
+def test_only_what_is_wanted_is_taken_out_and_the_content_tells_the_kind(tmp_path, folder, kind, name):
+    archive = write_archive(tmp_path / f"y.{kind}", FILES).rename(tmp_path / name)
     unpack(archive, folder, {"set/images": "pictures/all", "labels.txt": "labels/of_all.txt"})
     assert tree(folder) == {"pictures/all/a/1.jpg": "1", "pictures/all/b/2.jpg": "2", "labels/of_all.txt": "labels"}
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.parametrize(("kind", "name"), [("tar.gz", "x.zip"), ("zip", "x.tar"), ("tar", "download")])
-def test_the_content_tells_what_kind_of_archive_it_is(tmp_path, folder, kind, name):
-    unpack(write_archive(tmp_path / f"y.{kind}", FILES).rename(tmp_path / name), folder, IMAGES)
-    assert tree(folder) == {"images/a/1.jpg": "1", "images/b/2.jpg": "2"}
-
-
 @TAR_AND_ZIP
 def test_whole_names_count_and_of_several_folders_the_shortest(tmp_path, folder, suffix):
     files = {"x/y/images/1.jpg": "deep", "x/my images/1.jpg": "mine", "./x/images/images/1.jpg": "right"}
-    unpack(write_archive(tmp_path / f"x.{suffix}", files), folder, {"images": "images"})
+    of_macos = ("__MACOSX/images/1.jpg", "x/images/._1.jpg", "x/images/.DS_Store", "x/images/._a/1.jpg")
+    unpack(
+        write_archive(tmp_path / f"x.{suffix}", {**dict.fromkeys(of_macos, ""), **files}), folder, {"images": "images"}
+    )
     assert tree(folder) == {"images/images/1.jpg": "right"}
-
-
-@TAR_AND_ZIP
-def test_what_macos_adds_is_left_out(tmp_path, folder, suffix):
-    hidden = ("images/._1.jpg", "images/.DS_Store", "images/._a/1.jpg")
-    files = {"__MACOSX/images/1.jpg": "", "images/1.jpg": "1", **dict.fromkeys(hidden, "")}
-    unpack(write_archive(tmp_path / f"x.{suffix}", files), folder, {"images": "images"})
-    assert tree(folder) == {"images/1.jpg": "1"}
-
-
-@TAR_AND_ZIP
-def test_an_empty_folder_is_a_member_too(tmp_path, folder, suffix):
-    unpack(write_archive(tmp_path / f"x.{suffix}", {"set/images/": ""}), folder, IMAGES)
-    assert list((folder / "images").iterdir()) == []
 
 
 @TAR_AND_ZIP
@@ -133,12 +118,10 @@ UNSAFE = {
     "parent, not wanted": lambda packed: add(packed, "../x", "evil"),
     "absolute": lambda packed: add(packed, "/set/images/x", "evil"),
     "link out": add_link("../../../../x"),
-    "link to an absolute path": add_link("/etc/passwd"),
     "hard link out": add_link("../../../x", kind=tarfile.LNKTYPE),
     "the images a link": add_link("../../x", name="set/images"),
     "link out of the folder that is moved": add_link("../../../x", name="a/b/set/images/x"),
-    "character device": add_special(tarfile.CHRTYPE),
-    "block device": add_special(tarfile.BLKTYPE),
+    "device": add_special(tarfile.CHRTYPE),
     "pipe": add_special(tarfile.FIFOTYPE),
 }
 
@@ -230,11 +213,6 @@ def test_a_member_that_is_not_there_is_named(tmp_path, folder):
     assert tree(folder) == {}
     with pytest.raises(ValueError, match="at its top are: no files"):
         unpack(write_archive(tmp_path / "y.zip", {}), folder, wanted)
-
-
-def test_the_progress_is_shown(tmp_path, folder, capsys):
-    unpack(write_archive(tmp_path / "x.zip", FILES), folder, IMAGES)
-    assert "unpacking x.zip" in capsys.readouterr().err
 
 
 @pytest.fixture(name="small_disk")

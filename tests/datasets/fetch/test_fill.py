@@ -1,12 +1,9 @@
 """A data set's folder is filled: what is tried in which order; nothing is lost, changed or fetched twice."""
 
 import errno
-import hashlib
 import json
 import os
-import random
 import shutil
-from dataclasses import replace
 
 import pytest
 
@@ -15,7 +12,7 @@ from datasets.base import DataCopy
 from datasets.check import find_dataset
 from datasets.fetch import fill
 from datasets.fetch.sources import MIRROR
-from tests.support.small_copies import CLASSES, MIRROR_FOLDER, jpeg, pack, published, small_copy, write_files
+from tests.support.small_copies import CLASSES, MIRROR_FOLDER, pack, published, small_copy, write_files
 
 DTD_SPLIT = "split_zhou_DescribableTextures.json"
 OWN_SPLIT = "split_seed1_DescribableTextures.json"
@@ -79,29 +76,6 @@ class TestImages:
         assert run()[0] == 0
         assert asked(web) == ["dtd-r1.0.1.tar.gz"]
         assert sorted(os.listdir(folder)) == ["dtd-r1.0.1.tar.gz", "images", DTD_SPLIT]
-
-    def test_the_mirror_is_next_and_the_failure_is_told(self, web, dtd, run, folder):
-        web.server.missing.add("dtd-r1.0.1.tar.gz")
-        code, said = run()
-        assert code == 0
-        assert "dtd-r1.0.1.tar.gz is not to be had" in said and "404" in said
-        assert asked(web)[0] == "dtd-r1.0.1.tar.gz" and asked(web)[-1] == "dtd.zip"
-
-    @pytest.mark.parametrize(
-        ("content", "told"), [(b"an error page", "no whole zip"), (pack("a.tar.gz", {"dtd/images/x.jpg": b""}), "md5")]
-    )
-    def test_another_file_at_the_publishers_address_is_not_taken(self, web, dtd, run, folder, content, told):
-        web.server.replaced["dtd-r1.0.1.tar.gz"] = content
-        code, said = run()
-        assert code == 0 and "dtd-r1.0.1.tar.gz gives another file" in said and told in said
-        assert not (folder / "dtd-r1.0.1.tar.gz").exists() and not (folder / "images" / "x.jpg").exists()
-
-    def test_a_publishers_archive_without_the_images_is_told(self, web, dtd, run, monkeypatch, folder):
-        (archive,) = dtd.dataset.archives
-        monkeypatch.setattr(dtd.dataset, "archives", (replace(archive, md5=""),))
-        web.server.replaced["dtd-r1.0.1.tar.gz"] = pack("a.tar.gz", {"dtd/labels/train1.txt": b"one"})
-        code, said = run()
-        assert code == 0 and "holds no dtd/images" in said
 
     def test_where_nothing_is_to_be_had_the_steps_by_hand_are_said(self, web, dtd, run, folder):
         web.take_down_publishers()
@@ -273,21 +247,6 @@ class TestWhatIsThere:
         assert added == {"dtd-r1.0.1.tar.gz", "images/banded/.directory", "images/banded/banded_0002.jpg", *blotchy}
         assert all((folder / path).read_bytes() == dtd.laid_out()[path] for path in blotchy)
 
-    def test_a_download_that_was_cut_goes_on_in_the_next_run(self, web, dtd, run, monkeypatch):
-        shutil.rmtree(web.folder / "hub")
-        (archive,) = dtd.dataset.archives
-        images = {f"dtd/images/{path}": content for path, content in dtd.images.items()}
-        large = pack(archive.name, {**images, "dtd/imdb/imdb.mat": random.Random(0).randbytes(2_000_000)})
-        web.write(archive.sources[0].removeprefix(f"{web.server.url}/"), large)
-        monkeypatch.setattr(dtd.dataset, "archives", (replace(archive, md5=hashlib.md5(large).hexdigest()),))
-        web.server.cut[archive.name] = 1_500_000
-        code, said = run()
-        assert code == 1 and "run this command again to go on" in said
-        web.server.asked.clear()
-        assert run()[0] == 0
-        ranges = [part for path, part in web.server.asked if path.endswith(archive.name) and part]
-        assert ranges and all(0 < int(part[len("bytes=") : -1]) <= 1_500_000 for part in ranges)
-
     def test_a_run_that_is_killed_while_it_unpacks_goes_on(self, web, dtd, run, folder, monkeypatch):
         def killed(*_):
             raise KeyboardInterrupt
@@ -355,13 +314,6 @@ class TestOptions:
                 shutil.copytree(path, tmp_path / "usb" / path.name)
         assert run(name, options=["--from", str(tmp_path / "usb")])[0] == 0
 
-    def test_from_an_address(self, web, dtd, run, folder):
-        web.take_down_publishers()
-        web.write(f"own/{DTD_SPLIT}", dtd.beside[DTD_SPLIT])
-        shutil.move(web.folder / MIRROR_FOLDER / "dtd.zip", web.folder / "own" / "dtd.zip")
-        code, said = run(options=["--from", f"{web.server.url}/own"])
-        assert code == 0, said
-
     def test_one_of_several_that_fails_does_not_stop_the_others(self, web, dtd, publish, run, tmp_path):
         for name in ("oxford_pets", "eurosat"):
             publish(name)
@@ -369,11 +321,6 @@ class TestOptions:
         code, said = run("oxford_pets", "dtd", "EuroSAT")
         assert code == 1 and "OxfordPets's images are not to be had" in said
         assert (tmp_path / "data" / "dtd" / "images").is_dir() and (tmp_path / "data" / "eurosat" / "2750").is_dir()
-
-    def test_from_is_nothing_to_a_data_set_that_is_not_fetched(self, run, tmp_path):
-        write_files(tmp_path / "data", {f"{name}/{i}.jpg": jpeg(0, i) for name in "ab" for i in range(10)})
-        code, said = run("folder", options=["--from", str(tmp_path)])
-        assert code == 0, said
 
 
 class TestExport:

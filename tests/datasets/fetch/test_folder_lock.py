@@ -10,7 +10,6 @@ import pytest
 from datasets import prepare
 from datasets.fetch import folder_lock
 from datasets.fetch.folder_lock import filling
-from engine.run.lock import LOCK
 from tests.robustness.small_disk import filled, read_only, small_disk
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -112,6 +111,6 @@ def test_an_incomplete_one_on_a_disk_that_may_only_be_read_is_told(dtd, is_there
 
 
 def test_another_fault_is_told(tmp_path):
-    (tmp_path / f".dtd{LOCK}").mkdir()
+    (tmp_path / ".dtd.lock").mkdir()
     with pytest.raises(IsADirectoryError), filling(tmp_path / "dtd"):
         pytest.fail("it came in")

@@ -129,19 +129,17 @@ def test_names_that_fit_are_chosen_near_and_shallow_first(tmp_path):
     ]
 
 
-def test_all_wrong_files_in_from_are_told_and_the_sources_tried(server, folder, tmp_path, caplog):
-    wrong = [write(tmp_path / "usb" / place / "images.tar.gz", "a dog") for place in ("a", "b")]
+def test_what_from_lacks_or_has_wrong_is_told_and_the_sources_tried(server, folder, tmp_path, caplog):
+    (tmp_path / "empty").mkdir()
     file = images(f"{server.url}/good/images.tar.gz", md5=md5_of(good(server)))
+    assert obtain(file, folder, source=str(tmp_path / "empty")) == folder / "images.tar.gz"
+    assert caplog.messages == [f"{tmp_path}/empty holds no images.tar.gz"]
+    (folder / "images.tar.gz").unlink()
+    caplog.clear()
+    wrong = [write(tmp_path / "usb" / place / "images.tar.gz", "a dog") for place in ("a", "b")]
     assert obtain(file, folder, source=str(tmp_path / "usb")) == folder / "images.tar.gz"
     assert caplog.messages == [f"{path} is wrong: its md5 is {md5_of(path)}, not {file.md5}" for path in wrong]
     assert all(path.exists() for path in wrong)
-
-
-def test_from_that_lacks_the_file_is_told_and_the_sources_tried(server, folder, tmp_path, caplog):
-    (tmp_path / "empty").mkdir()
-    file = images(f"{server.url}/good/images.tar.gz")
-    assert obtain(file, folder, source=str(tmp_path / "empty")) == folder / "images.tar.gz"
-    assert caplog.messages == [f"{tmp_path}/empty holds no images.tar.gz"]
 
 
 @pytest.mark.parametrize("place", ["mine", "mine/oxford_pets"])

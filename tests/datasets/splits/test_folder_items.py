@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from datasets.splits.few_shot import draw_few_shots, draw_held_out, group_by_label
+from datasets.splits.few_shot import draw_few_shots, draw_held_out
 from datasets.splits.folder_items import ClassItems, FolderItems, list_class_images, list_images
 from engine import Datum
 
@@ -35,15 +35,6 @@ def test_it_behaves_as_the_list_of_its_items(both):
     assert list(FolderItems([])) == [] and len(FolderItems([])) == 0
 
 
-def test_its_groups_are_its_classes(both):
-    lazy, listed = both
-    assert [list(group) for group in group_by_label(lazy)] == group_by_label(listed)
-    paths = {listed[0].impath, listed[2].impath, listed[50].impath}
-    assert [list(group.without(paths)) for group in lazy.classes] == [
-        [item for item in group if item.impath not in paths] for group in group_by_label(listed)
-    ]
-
-
 @pytest.mark.parametrize("shots", [1, 2, 4, 16, -1])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_what_is_drawn_is_what_a_list_gives(both, shots, seed):
@@ -53,17 +44,6 @@ def test_what_is_drawn_is_what_a_list_gives(both, shots, seed):
     held_out = draw_held_out(lazy, few[0], shots=shots, seed=seed)
     assert held_out == draw_held_out(listed, few[0], shots=shots, seed=seed)
     assert random.Random(seed).sample(lazy, 20) == random.Random(seed).sample(listed, 20)
-
-
-def test_a_draw_makes_few_items(both, monkeypatch):
-    lazy, _ = both
-    made = []
-    monkeypatch.setattr(
-        "datasets.splits.folder_items.Datum", lambda *args, **kwargs: made.append(args) or Datum(*args, **kwargs)
-    )
-    train, _ = draw_few_shots(lazy, [], shots=2, seed=1)
-    held_out = draw_held_out(lazy, train, shots=2, seed=1)
-    assert len(made) <= len(train) + len(held_out) + SIZES[0] + SIZES[1] + SIZES[4]  # sample lists small classes
 
 
 def test_images_are_listed_sorted_without_hidden_and_other_files(tmp_path):

@@ -78,14 +78,3 @@ def test_few_shots_are_drawn_by_the_rule(prepared, shots, seed):
     few = load(copy.dataset, copy.root, shots=shots, seed=seed)
     drawn = shown(few.train_x, copy.images), shown(few.val, copy.images)
     assert drawn == draw_by_the_rule(content, shots, seed)
-
-
-def test_base_and_new_are_the_halves_of_the_labels(prepared):
-    copy, content = prepared
-    labels = sorted({label for items in content.values() for _, label, _ in items})
-    n_base = len(labels) - len(labels) // 2
-    for subset, kept in (("base", labels[:n_base]), ("new", labels[n_base:])):
-        loaded = load(copy.dataset, copy.root, shots=16, subset=subset)
-        expected = [(path, kept.index(label), word) for path, label, word in content["test"] if label in kept]
-        assert loaded.num_classes == len(kept)
-        assert shown(loaded.test, copy.images) == expected

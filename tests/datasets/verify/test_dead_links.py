@@ -11,14 +11,6 @@ from datasets import check, prepare
 from tests.support.small_copies import load, small_copy
 
 
-@pytest.fixture
-def dtd(web, tmp_path, monkeypatch):
-    copy = small_copy("dtd", monkeypatch)
-    web.publish(copy)
-    copy.lay_out(tmp_path / "my data")
-    return copy.dataset
-
-
 def link(path):
     """Puts a link to what is not there where a file or folder was."""
     path.unlink() if path.is_file() else shutil.rmtree(path)
@@ -26,12 +18,10 @@ def link(path):
     return path
 
 
-PATHS = ["images/banded/banded_0001.jpg", "images/banded", "images", ""]
-
-
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ["images/banded/banded_0001.jpg", "images/banded", "images", ""])
 def test_check_and_prepare_say_so_and_the_command_that_they_say_helps(dtd, web, tmp_path, path, capsys):
     root = tmp_path / "my data"
+    dtd.lay_out(root)
     dead = link(root / "dtd" / path)
     remedy = (
         f". 1 link(s) lead nowhere: {dead} to /not/mounted/here. Mount or mend what they lead to, or delete them, "
@@ -41,6 +31,8 @@ def test_check_and_prepare_say_so_and_the_command_that_they_say_helps(dtd, web, 
     assert check.main(["dtd", "--root", str(root)]) == 1
     said = capsys.readouterr().out
     assert remedy in said and said.count("wrong:") == 1
+    with pytest.raises(FileNotFoundError, match=re.escape(remedy)):
+        load(dtd.dataset, root)
     assert prepare.main(["dtd", "--root", str(root)]) == 1
     err = capsys.readouterr().err
     assert err.startswith("DescribableTextures lacks images in ") and err.endswith(f"{remedy}\n")
@@ -48,14 +40,6 @@ def test_check_and_prepare_say_so_and_the_command_that_they_say_helps(dtd, web, 
     subprocess.run(["bash", "-c", re.search("`(find .*?)`", said)[1]], check=True)
     assert prepare.main(["dtd", "--root", str(root)]) == 0
     assert dead.exists() and not dead.is_symlink()
-
-
-def test_a_run_says_the_same(dtd, tmp_path):
-    link(tmp_path / "my data" / "dtd" / PATHS[0])
-    with pytest.raises(
-        FileNotFoundError, match=r"lacks 1 image\(s\) in .*banded_0001.jpg\. 1 link\(s\) lead nowhere: "
-    ):
-        load(dtd, tmp_path / "my data")
 
 
 def test_images_that_only_folders_list(web, tmp_path, monkeypatch, capsys):

@@ -7,7 +7,6 @@ import pytest
 
 from datasets import prepare
 from datasets.base import DataCopy
-from datasets.verify.misplaced import how_to_move
 from tests.support.small_copies import load, small_copy, small_web
 
 
@@ -67,16 +66,6 @@ def test_a_root_that_is_or_is_in_the_data_sets_folder_is_named(copy, below, wher
     assert text.endswith(f" The root is {where}: pass the folder that holds it, --root '{copy.root}'.")
 
 
-def test_imagenet_as_unpacked_from_a_competitions_archive_is_moved(tmp_path, monkeypatch):
-    small = small_copy("imagenet", monkeypatch)
-    images = small.lay_out(tmp_path) / "images"
-    move(images, tmp_path / "imagenet" / "ILSVRC" / "Data" / "CLS-LOC")
-    text = refused(DataCopy(small.dataset, tmp_path))
-    assert f"It lies at {tmp_path}/imagenet/ILSVRC/Data/CLS-LOC/train: run `mkdir -p {images} && mv -n " in text
-    follow(text)
-    assert load(small.dataset, tmp_path).num_classes == 5
-
-
 def test_imagenet_as_torchvision_keeps_it_is_put_right_by_what_is_said(tmp_path, monkeypatch, capsys):
     """train/ and val/ without images/ around them and without classnames.txt, and the root too deep."""
     small = small_copy("imagenet", monkeypatch)
@@ -111,13 +100,6 @@ def test_what_is_there_is_not_moved_over(copy):
     follow(refused(copy))
     assert load(copy.dataset, copy.root).num_classes == 3
     assert (copy.images / "airplanes" / "image_0002.jpg").read_bytes() == kept
-
-
-@pytest.mark.parametrize("missing", ["101_ObjectCategories/gone/1.jpg", "gone.json"])
-def test_what_is_nowhere_has_no_command(copy, tmp_path, missing):
-    for root in (copy.root, tmp_path / "no root"):
-        other = DataCopy(copy.dataset, root)
-        assert how_to_move(other, other.folder / missing) == ""
 
 
 def test_an_image_of_the_same_name_in_another_class_is_not_it(copy):
