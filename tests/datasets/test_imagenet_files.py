@@ -151,6 +151,31 @@ def refused(dataset, root):
     return str(error.value)
 
 
+def test_991_of_1000_class_folders(real_lines, tmp_path):
+    dataset, wnids = find_dataset("imagenet_sketch"), [line.split()[0] for line in real_lines]
+    images = tmp_path / "imagenet-sketch" / "images"
+    for wnid in wnids[:500] + wnids[509:]:
+        (images / wnid).mkdir(parents=True)
+    read(images.parent / "classnames.txt", real_lines)
+    first = ", ".join(wnids[500:505])
+    assert (
+        f"{images} holds 991 of 1000 class folders; missing: {first} and 4 more. "
+        f"Run `python -m datasets.prepare ImageNetSketch --root {tmp_path}`" in refused(dataset, tmp_path)
+    )
+    assert not dataset.is_complete(tmp_path)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_an_extra_folder(name, lay_out, tmp_path):
+    dataset, images = lay_out(name)
+    for folder in ("n99999999", ".cache"):
+        (images / folder).mkdir()
+    assert refused(dataset, tmp_path) == (
+        f"{images}/n99999999 is a folder of none of {dataset.__name__}'s {dataset.n_classes} classes (1 such). Move it "
+        "away."
+    )
+
+
 @pytest.mark.parametrize("name", FAMILY)
 def test_one_folder_level_too_many(name, lay_out, tmp_path):
     dataset, images = lay_out(name)

@@ -60,6 +60,14 @@ def test_counts_of_base_and_new_classes_are_noted(lay_out):
 # Files
 
 
+def test_a_missing_class_folder_is_named_as_a_whole(lay_out):
+    copy = lay_out()
+    shutil.rmtree(copy.images / "blotchy")
+    (problem,) = problems_of_both(copy, FileNotFoundError)
+    assert problem.startswith(f"DescribableTextures lacks 12 image(s) in {copy.images}: blotchy")
+    assert f"and 7 more; 1 folder(s) as a whole: blotchy. Run {copy.command}, or correct --root" in problem
+
+
 def test_missing_images_are_counted_and_the_first_five_named(lay_out):
     copy = lay_out("sun397")
     for number in range(1, 8):
