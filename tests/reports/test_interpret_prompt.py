@@ -170,8 +170,7 @@ def test_class_specific_contexts(tmp_path, call, vit):
     assert call(main, path, 1, "--backbone", vit, "--class", "1")[1].endswith(expected.replace("wine_bottle", "1"))
 
 
-@pytest.mark.parametrize("flags", [(), ("--json",)])
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize(("encoding", "flags"), [("utf-8", ()), ("ascii", ()), ("ascii", ("--json",))])
 def test_names_that_an_encoding_has_not(tmp_path, monkeypatch, vit, encoding, flags):
     """Half a character; on a terminal of ASCII also what ends a word that only begins."""
     names = ["\ud800 cat", "猫"]

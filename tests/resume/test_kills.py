@@ -86,27 +86,6 @@ def kinds_of_phases(folder):
     return [kind for kind, _ in itertools.groupby(kinds)]
 
 
-def test_the_phase_that_a_kill_has_met(tmp_path):
-    def write(run, log, config="EVAL_ONLY: False"):
-        (tmp_path / run).mkdir(exist_ok=True)
-        (tmp_path / run / "log.txt").write_text(log)
-        (tmp_path / run / "config.yaml").write_text(config)
-
-    runs = [Path("a"), Path("b")]
-    assert kills.phases(tmp_path, runs) == ["before config.yaml"]
-    write("a", "Seed: 1\n")
-    assert kills.phases(tmp_path, runs) == ["training in epoch 1, after batch 0"]
-    write("a", "epoch [1/20] batch [7/12] time 0\nepoch [2/20] batch [10/12] time 0\nepoch [2/20] batch [11")
-    write("b", "Seed: 1\n", "EVAL_ONLY: True")
-    assert kills.phases(tmp_path, runs) == ["training in epoch 2, after batch 10", "the test"]
-    (tmp_path / "a/config.yaml").unlink()
-    assert kills.phases(tmp_path, runs) == ["before config.yaml", "the test"]
-    (tmp_path / "b/results.json").touch()
-    assert kills.phases(tmp_path, runs) == ["before config.yaml"]
-    (tmp_path / "a/results.json").touch()
-    assert kills.phases(tmp_path, runs) == ["after results.json"]
-
-
 @pytest.mark.slow
 def test_the_long_command_knows_a_difference_when_it_sees_one(tmp_path, monkeypatch, capsys):
     """On a command that counts how often it was called, and takes its time."""

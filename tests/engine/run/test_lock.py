@@ -84,13 +84,6 @@ class TestLock:
         with holder(tmp_path, time_s=0.3), locked(tmp_path):
             assert (tmp_path / LOCK).read_text().startswith(f"{os.getpid()} ")
 
-    def test_a_killed_process_holds_nothing(self, tmp_path):
-        with holder(tmp_path) as process:
-            process.kill()
-            process.wait()
-            with locked(tmp_path):
-                assert not is_free(tmp_path)
-
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_a_loaders_process_does_not_inherit_it(self, tmp_path):
         reads, writes = os.pipe()

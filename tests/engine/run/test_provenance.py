@@ -48,18 +48,14 @@ def clone(tmp_path):
 
 @needs_git
 class TestCode:
-    def test_a_clean_clone(self, clone):
-        (clone / "output").mkdir()
-        (clone / "output" / "log.txt").write_text("ignored")
-        version = provenance.code_version(clone)
-        assert (version["commit"], version["changed"]) == (git(clone, "rev-parse", "HEAD"), False)
-
-    @pytest.mark.parametrize("name", ["train.py", "trainers/mine.py"], ids=["changed", "new"])
-    def test_what_differs_from_the_commit_counts(self, clone, name):
+    @pytest.mark.parametrize(
+        ("name", "changed"), [("output/log.txt", False), ("train.py", True), ("trainers/mine.py", True)]
+    )
+    def test_what_differs_from_the_commit_counts_and_not_what_is_ignored(self, clone, name, changed):
         (clone / name).parent.mkdir(exist_ok=True)
         (clone / name).write_text("print()\n")
         version = provenance.code_version(clone)
-        assert (version["commit"], version["changed"]) == (git(clone, "rev-parse", "HEAD"), True)
+        assert (version["commit"], version["changed"]) == (git(clone, "rev-parse", "HEAD"), changed)
 
     def test_an_installed_copy_in_somebodys_repository_has_no_commit(self, clone):
         (clone / "site-packages").mkdir()
@@ -69,6 +65,8 @@ class TestCode:
     def test_variables_of_a_hook_lead_nowhere_else(self, clone, monkeypatch, tmp_path):
         monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
         assert provenance.code_version(clone)["commit"] == git(clone, "rev-parse", "HEAD")
+        monkeypatch.setenv("PATH", "")  # without git nothing is known
+        assert provenance.code_version(clone)["commit"] is None
 
     def test_the_clone_is_only_read(self, clone):
         """Git would write what it finds to the index, and lock out whoever commits meanwhile."""
@@ -76,10 +74,6 @@ class TestCode:
         before = (clone / ".git" / "index").read_bytes()
         assert provenance.code_version(clone)["changed"] is False
         assert (clone / ".git" / "index").read_bytes() == before
-
-    def test_without_git_nothing_is_known(self, clone, monkeypatch):
-        monkeypatch.setenv("PATH", "")
-        assert provenance.code_version(clone)["commit"] is None
 
 
 def test_the_version_is_the_installed_packages(monkeypatch):
