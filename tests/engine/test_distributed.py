@@ -281,13 +281,12 @@ class TestErrors:
         ],
     )
     def test_more_ranks_than_items(self, tiny_files, tmp_path, monkeypatch, pairs, n, message):
-        monkeypatch.setattr("engine.trainer.n_ranks", lambda: n)
+        monkeypatch.setattr("engine.data.manager.n_ranks", lambda: n)
         with pytest.raises(ValueError, match=message):
             build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *pairs))
 
     def test_more_ranks_than_classes(self, tiny_files, tmp_path, monkeypatch):
-        for module in ("context", "sharded_prompts"):
-            monkeypatch.setattr(f"trainers.{module}.n_ranks", lambda: 4)
+        monkeypatch.setattr("trainers.context.n_ranks", lambda: 4)
         with pytest.raises(ValueError, match="SHARD_CLASSES is True, but 3 classes cannot be shared out among 4 ranks"):
             build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *SHARDED))
 
