@@ -185,7 +185,8 @@ class TestLoading:
         assert not torch.equal(learner.token_suffix, state_dict["token_suffix"])
         make("TRAINER.NAME", "CoCoOp", "TRAINER.COCOOP.N_CTX", 2, "MODEL.INIT_WEIGHTS", str(path))
         assert "otherwise: meta_net.linear1.bias, meta_net.linear1.weight, meta_net.linear2" in caplog.text
-        with pytest.raises(ValueError, match=r"No entry of .* fits the model: it has ctx \(2, 64\), .*; expected ctx \(4, 64\)\."):
+        message = r"No entry of .* fits the model: it has ctx \(2, 64\), .*; expected ctx \(4, 64\)\."
+        with pytest.raises(ValueError, match=message):
             make("MODEL.INIT_WEIGHTS", str(path), "TRAINER.COOP.N_CTX", 4)
 
 
