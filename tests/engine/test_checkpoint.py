@@ -29,20 +29,15 @@ class TestSaving:
         optim.param_groups[0]["params"][0].grad = torch.ones(2)
         optim.step()
         half = torch.ones(2, dtype=torch.bfloat16)
-        path = save_checkpoint(state(optimizer=optim.state_dict(), val_result=71.5, half=half), tmp_path / "learner")
+        more = {"optimizer": optim.state_dict(), "val_result": 71.5, "half": half, "weight": nn.Parameter(half)}
+        path = save_checkpoint({**state(), **more}, tmp_path / "learner")
         assert path == tmp_path / "learner" / "model.pth.tar-3"
+        assert torch.load(path, weights_only=True)["epoch"] == 3
         found = load_checkpoint(path)
         assert torch.equal(found["state_dict"]["ctx"], torch.arange(6.0).view(2, 3))
         assert (found["epoch"], found["val_result"]) == (3, 71.5)
         torch.testing.assert_close(found["optimizer"]["state"], optim.state_dict()["state"], rtol=0, atol=0)
-        assert torch.equal(found["half"], half)
-
-    def test_parameters_and_plain_torch_load(self, tmp_path):
-        path = save_checkpoint(
-            {"state_dict": nn.Linear(2, 2).state_dict(), "weight": nn.Parameter(torch.ones(2)), "epoch": 1}, tmp_path
-        )
-        assert isinstance(load_checkpoint(path)["weight"], nn.Parameter)
-        assert torch.load(path, weights_only=True)["epoch"] == 1
+        assert torch.equal(found["half"], half) and isinstance(found["weight"], nn.Parameter)
 
     @pytest.mark.parametrize(
         ("name", "epoch", "expected"),
@@ -86,14 +81,15 @@ class TestNewest:
         assert names(tmp_path) == ["model.pth.tar-10", "model.pth.tar-9", "model.pth.tar-2"]
         assert names(tmp_path / "none") == []
 
-    @pytest.mark.parametrize("name", ["gone", "", "../other/model.pth.tar-3", "\x00", "\x1b[2J"])
+    @pytest.mark.parametrize("name", ["gone", "", "../other/model.pth.tar-3", "\x00", "\x1b[2J", "x" * 5000])
     def test_a_name_that_leads_nowhere_is_told(self, tmp_path, caplog, name):
         save_checkpoint(state(3), tmp_path / "other")
         save_checkpoint(state(1), tmp_path / "run")
         (tmp_path / "run" / "checkpoint").write_text(name)
         assert names(tmp_path / "run") == ["model.pth.tar-1"]
+        said = repr(name) if len(name) < 100 else "'" + name[:99] + "..."
         assert caplog.messages == [
-            f"{tmp_path}/run/checkpoint names {name!r}, which is not there: what was saved before it is used."
+            f"{tmp_path}/run/checkpoint names {said}, which is not there: what was saved before it is used."
         ]
 
     def test_the_first_that_is_whole_with_a_warning_for_each_before_it(self, tmp_path, caplog):
@@ -108,12 +104,6 @@ class TestNewest:
             for path, reason in zip(paths, ["it is cut short", "its record NAME is altered"])
         ]
         assert [re.sub(r"archive/\S+", "NAME", message) for message in caplog.messages] == messages
-
-    def test_a_name_that_is_too_long_for_a_file(self, tmp_path, caplog):
-        save_checkpoint(state(1), tmp_path)
-        (tmp_path / "checkpoint").write_text("x" * 5000)
-        assert names(tmp_path) == ["model.pth.tar-1"]
-        assert re.search(r"names 'x{99}\.\.\., which is not there", caplog.text)
 
     @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM])
     def test_one_that_may_be_whole_is_not_passed_over(self, tmp_path, monkeypatch, number):
@@ -154,7 +144,7 @@ def alter(path):
 
 
 class TestMissingOrBroken:
-    def test_missing_epoch_lists_the_saved_ones(self, tmp_path):
+    def test_a_missing_epoch_lists_the_saved_ones_and_a_missing_folder_the_part_that_exists(self, tmp_path):
         for epoch in (5, 10, 50):
             save_checkpoint(state(epoch), tmp_path)
         with pytest.raises(FileNotFoundError) as error:
@@ -164,32 +154,22 @@ class TestMissingOrBroken:
             "Saved epochs: 5, 10, 50; choose one with --load-epoch."
         )
 
-    def test_missing_folder_names_the_part_that_exists(self, tmp_path):
-        with pytest.raises(
-            FileNotFoundError, match=rf"\(the part that does: {tmp_path}\). Train first, or check --model-dir"
-        ):
+        message = rf"\(the part that does: {tmp_path}\). Train first, or check --model-dir"
+        with pytest.raises(FileNotFoundError, match=message):
             load_checkpoint(tmp_path / "seed1" / "prompt_learner" / BEST)
 
     @pytest.mark.parametrize("size", [0, 10, 500, -1])
     def test_cut_short(self, tmp_path, size):
         path = save_checkpoint(state(), tmp_path)
         path.write_bytes(path.read_bytes()[:size])
-        with pytest.raises(
-            ValueError, match=r"model.pth.tar-3 cannot be read .* not a whole file .*cut short or altered: delete"
-        ):
-            load_checkpoint(path)
-
-    def test_one_bit_of_its_numbers_is_altered(self, tmp_path):
-        path = save_checkpoint(state(), tmp_path)
-        alter(path)
-        assert torch.load(path)["state_dict"]["ctx"][1, 2] != 5, "torch.load does not look"
-        with pytest.raises(ValueError, match=r"cannot be read \(its record archive/data/0 is altered\)"):
+        message = r"model.pth.tar-3 cannot be read .* not a whole file .*cut short or altered: delete"
+        with pytest.raises(ValueError, match=message):
             load_checkpoint(path)
 
     def test_whatever_byte_is_altered_nothing_else_is_read(self, tmp_path):
         path = save_checkpoint(state(), tmp_path)
         content, rng, n_noticed = path.read_bytes(), random.Random(0), 0
-        places = range(0, len(content), 5)
+        places = range(0, len(content), 11)
         for place in places:
             altered = content[place] ^ rng.randrange(1, 256)
             path.write_bytes(content[:place] + bytes([altered]) + content[place + 1 :])
@@ -289,7 +269,9 @@ class TestTheOriginals:
         return optim
 
     def check(self, path, optim):
+        before = set(torch.serialization.get_safe_globals())
         found = load_checkpoint(path)
+        assert set(torch.serialization.get_safe_globals()) == before
         assert torch.equal(found["state_dict"]["ctx"], torch.arange(6.0).view(2, 3))
         assert (found["epoch"], found["scheduler"]["last_epoch"], found["val_result"]) == (3, 3, 0.5)
         torch.testing.assert_close(found["optimizer"], optim.state_dict(), rtol=0, atol=0)
@@ -327,11 +309,9 @@ class TestTheOriginals:
     )
     def test_anything_else_is_refused_by_name(self, tmp_path, value, name):
         path = save_checkpoint(state(foreign=value), tmp_path)
-        with pytest.raises(
-            ValueError,
-            match=rf"^The checkpoint {path} asks for {name}; only tensors and plain values are read\. More could run "
-            r"any code, so it was not read: ask whoever made it for its `state_dict` alone\.$",
-        ):
+        start = f"The checkpoint {path} asks for {name}; only tensors and plain values are read"
+        end = r"More could run any code, so it was not read: ask whoever made it for its `state_dict` alone\."
+        with pytest.raises(ValueError, match=rf"^{start}\. {end}$"):
             load_checkpoint(path)
 
     @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
@@ -346,12 +326,6 @@ class TestTheOriginals:
         with pytest.raises(ValueError, match=message):
             load_checkpoint(tmp_path / "model")
 
-    def test_reading_leaves_torch_as_it_was(self, tmp_path):
-        before = set(torch.serialization.get_safe_globals())
-        self.write(tmp_path / "model")
-        load_checkpoint(tmp_path / "model")
-        assert set(torch.serialization.get_safe_globals()) == before
-
 
 class TestPretrainedWeights:
     def test_entries_that_fit_are_copied(self, tmp_path):
@@ -362,11 +336,3 @@ class TestPretrainedWeights:
         load_pretrained_weights(model, path)
         assert torch.equal(model["a"].weight, other["a"].weight)
         assert torch.equal(model["b"].weight, before)
-
-    def test_none_fits(self, tmp_path):
-        path = save_checkpoint(state(), tmp_path)
-        with pytest.raises(
-            ValueError,
-            match=r"No entry of .* fits the model: it has ctx \(2, 3\); expected bias \(2,\), weight \(2, 5\)",
-        ):
-            load_pretrained_weights(nn.Linear(5, 2), path)

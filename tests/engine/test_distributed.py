@@ -267,46 +267,32 @@ class TestFunctions:
 class TestErrors:
     def test_a_step_without_the_other_ranks(self, together):
         for given in together[0]:
-            assert given["own step"].startswith(
-                f"CoOp steps its optimiser by itself on {len(together[0])} ranks. It has to"
-            )
+            message = f"CoOp steps its optimiser by itself on {len(together[0])} ranks. It has to"
+            assert given["own step"].startswith(message)
 
     def test_a_loss_that_is_infinite_on_one_rank_stops_all(self, together):
-        for given in together[0]:
-            assert given["not finite"].startswith("The loss is ")
+        assert all(given["not finite"].startswith("The loss is ") for given in together[0])
 
     @pytest.mark.parametrize(
         ("pairs", "n", "message"),
         [
             ((), 10, "The number of ranks is 10, but there are 9 test items of Folder. Lower"),
-            (
-                ("TEST.NO_TEST", True),
-                13,
-                "The number of ranks is 13, but there are 12 training items",
-            ),
+            (("TEST.NO_TEST", True), 13, "The number of ranks is 13, but there are 12 training items"),
         ],
     )
     def test_more_ranks_than_items(self, tiny_files, tmp_path, monkeypatch, pairs, n, message):
-        monkeypatch.setattr("engine.trainer.n_ranks", lambda: n)
+        monkeypatch.setattr("engine.data.manager.n_ranks", lambda: n)
         with pytest.raises(ValueError, match=message):
             build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *pairs))
 
     def test_more_ranks_than_classes(self, tiny_files, tmp_path, monkeypatch):
-        for module in ("context", "sharded_prompts"):
-            monkeypatch.setattr(f"trainers.{module}.n_ranks", lambda: 4)
+        monkeypatch.setattr("trainers.context.n_ranks", lambda: 4)
         with pytest.raises(ValueError, match="SHARD_CLASSES is True, but 3 classes cannot be shared out among 4 ranks"):
             build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *SHARDED))
 
     def test_more_ranks_than_gpus(self, monkeypatch):
-        values = {
-            "RANK": 3,
-            "LOCAL_RANK": 3,
-            "WORLD_SIZE": 4,
-            "LOCAL_WORLD_SIZE": 4,
-            "MASTER_ADDR": "-",
-            "MASTER_PORT": 0,
-        }
-        for name, value in values.items():
+        sizes = {"RANK": 3, "LOCAL_RANK": 3, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4}
+        for name, value in {**sizes, "MASTER_ADDR": "-", "MASTER_PORT": 0}.items():
             monkeypatch.setenv(name, str(value))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -326,14 +312,8 @@ class TestARankThatDies:
         assert message.endswith("the same command goes on from the last checkpoint.\n")
         assert not (tmp_path / "several/results.json").exists()
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "train.py"]
-        done = subprocess.run(
-            [*command, *argv("several", *self.keys)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        options = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "timeout": 120}
+        done = subprocess.run([*command, *argv("several", *self.keys)], **options, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "Resume after epoch 1 from" in done.stdout
         assert train.main(argv("one", *self.keys)) == 0

@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from engine.files import UNFINISHED, missing_path, remove_unfinished, write_atomically
-from tests.robustness.small_disk import filled, read_only, small_disk
 
 
 def write(path, text="new", **options):
@@ -94,7 +93,7 @@ def failing(number, **about):
 
 
 class TestFaults:
-    """Simulated, for every kind of fault; TestDisks has real disks, where the user may mount them."""
+    """Simulated; tests/robustness/test_full_disk.py has real disks, where the user may mount them."""
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
     @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -138,37 +137,6 @@ class TestFaults:
         monkeypatch.setattr(os, "replace", failing(errno.ENOSPC))
         with pytest.raises(OSError, match=f"^{path} could not be written"):
             write_atomically(path.with_name("outer"), lambda temporary: write(path))
-
-
-class TestDisks:
-    def test_a_full_disk(self):
-        with small_disk("64k") as disk:
-            path = disk / "file"
-            path.write_text("old")
-            with filled(disk), pytest.raises(OSError, match=r"\(No space left on device\)\. 0\.0 MB are free"):
-                write(path, "new" * 10_000)
-            assert is_as_it_was(path)
-            write(path)
-            assert path.read_text() == "new"
-
-    def test_a_read_only_disk(self):
-        with small_disk("64k") as disk:
-            path = disk / "file"
-            path.write_text("old")
-            with read_only(disk):
-                with pytest.raises(OSError, match=r"file could not be written \(Read-only file system\)"):
-                    write(path)
-                with pytest.raises(OSError, match=r"new/file could not be written \(Read-only file system\)"):
-                    write(disk / "new" / "file")
-            assert is_as_it_was(path)
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-    def test_a_folder_without_the_right_to_write(self, path):
-        path.parent.chmod(0o555)
-        with pytest.raises(PermissionError, match=r"file could not be written \(Permission denied\)"):
-            write(path)
-        path.parent.chmod(0o755)
-        assert is_as_it_was(path)
 
 
 def test_a_missing_path_is_named_with_the_part_that_exists(tmp_path):

@@ -23,34 +23,24 @@ def end_logging():
 def test_bare_lines_on_the_terminal_and_in_log_txt(tmp_path, capsys):
     setup_logging(tmp_path / "new" / "run")
     logger.info("* accuracy: %.2f%%", 92.004)
-    logger.warning("PREC fp16 needs a GPU")
+    logger.warning("PREC fp16 needs a café")
     logger.debug("hidden")
-    lines = "* accuracy: 92.00%\nPREC fp16 needs a GPU\n"
+    logging.getLogger("PIL").info("reads a chunk")
+    logging.getLogger("PIL").warning("broken chunk")
+    lines = "* accuracy: 92.00%\nPREC fp16 needs a café\nbroken chunk\n"
     assert capsys.readouterr().out == lines
-    assert (tmp_path / "new" / "run" / "log.txt").read_text() == lines
+    assert (tmp_path / "new" / "run" / "log.txt").read_text(encoding="utf-8") == lines
 
 
-def test_log_txt_is_appended_to(tmp_path):
-    for message in ("first call", "resumed"):
-        setup_logging(tmp_path)
-        logger.info(message)
-    assert (tmp_path / "log.txt").read_text() == "first call\nresumed\n"
-
-
-def test_a_second_run_writes_into_its_own_log(tmp_path, capsys):
-    for name in ("a", "b"):
+def test_each_run_has_its_own_log_which_is_appended_to(tmp_path, capsys):
+    for name in ("a", "b", "a"):
         setup_logging(tmp_path / name)
-        logger.info(name)
-    assert (tmp_path / "a" / "log.txt").read_text() == "a\n"
-    assert capsys.readouterr().out == "a\nb\n"
-
-
-def test_closed_logging_says_nothing(tmp_path, capsys):
-    setup_logging(tmp_path)
+        logger.info(f"of {name}")
     close_logging()
     logger.info("unheard")
-    assert capsys.readouterr().out == ""
-    assert (tmp_path / "log.txt").read_text() == ""
+    assert (tmp_path / "a" / "log.txt").read_text() == "of a\nof a\n"
+    assert (tmp_path / "b" / "log.txt").read_text() == "of b\n"
+    assert capsys.readouterr().out == "of a\nof b\nof a\n"
 
 
 def test_tracebacks_go_to_log_txt_alone(tmp_path, capsys):
@@ -109,19 +99,6 @@ def test_what_a_terminal_cannot_show_is_escaped(monkeypatch):
     assert stdout.buffer.getvalue() == b"na\xefve \\u732b\n"
 
 
-def test_names_beyond_ascii(tmp_path):
-    setup_logging(tmp_path)
-    logger.info("naïve café")
-    assert (tmp_path / "log.txt").read_text(encoding="utf-8") == "naïve café\n"
-
-
-def test_other_packages_are_heard_from_warnings_on(tmp_path):
-    setup_logging(tmp_path)
-    logging.getLogger("PIL").info("reads a chunk")
-    logging.getLogger("PIL").warning("broken chunk")
-    assert (tmp_path / "log.txt").read_text() == "broken chunk\n"
-
-
 def test_average_meter_weighs_by_count():
     meter = AverageMeter()
     assert meter.average == 0
@@ -130,10 +107,20 @@ def test_average_meter_weighs_by_count():
     assert (meter.value, meter.average) == (5.0, 2.0)
 
 
-def test_metric_meter_prints_last_value_and_mean():
-    meters = MetricMeter()
-    meters.update({"loss": 1.0, "acc": torch.tensor(50.0)})
-    meters.update({"loss": 2.0, "acc": 100})
+def test_a_metric_meter_reads_when_it_is_asked_and_prints_last_value_and_mean():
+    class Value:
+        n_read = 0
+
+        def __float__(self):
+            self.n_read += 1
+            return 2.0
+
+    meters, value = MetricMeter(), Value()
+    meters.update({"loss": 1.0, "acc": torch.tensor(25.0, requires_grad=True) * 2})
+    meters.update({"loss": value, "acc": 100})
+    assert value.n_read == 0 and not meters.unread[0]["acc"].requires_grad  # which keeps no graph
+    assert meters.read() == [{"loss": 1.0, "acc": 50.0}, {"loss": 2.0, "acc": 100.0}]
+    assert meters.read() == [] and value.n_read == 1
     assert str(meters) == "loss 2.0000 (1.5000) acc 100.0000 (75.0000)"
 
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.log import MetricMeter
 from tests.support.tiny_run import build_trainer, tiny_cfg
 
 EPOCHS, BATCHES = 3, 3
@@ -85,29 +84,6 @@ def test_nothing_is_saved_with_an_unread_loss(trainer, as_on_a_gpu, tmp_path):
     with pytest.raises(FloatingPointError, match="^The loss is (-?inf|nan) in epoch 1, batch 1,"):
         trainer.save_model(1)
     assert not (tmp_path / "prompt_learner").exists()
-
-
-def test_a_meter_reads_when_it_is_asked():
-    class Value:
-        n_read = 0
-
-        def __float__(self):
-            self.n_read += 1
-            return 2.0
-
-    meters, value = MetricMeter(), Value()
-    meters.update({"loss": 1.0})
-    meters.update({"loss": value})
-    assert value.n_read == 0
-    assert meters.read() == [{"loss": 1.0}, {"loss": 2.0}]
-    assert meters.read() == [] and value.n_read == 1
-    assert str(meters) == "loss 2.0000 (1.5000)"
-
-
-def test_a_meter_keeps_no_graph():
-    meters = MetricMeter()
-    meters.update({"loss": torch.ones((), requires_grad=True) * 2})
-    assert not meters.unread[0]["loss"].requires_grad
 
 
 def test_tensorboard_has_the_loss_of_every_step(trainer, tmp_path):

@@ -71,25 +71,18 @@ def test_cosine_equals_the_original(case):
     ],
     ids=["cosine", "single_step", "single_step-default", "multi_step"],
 )
-class TestAgainstTorch:
-    def test_without_warmup(self, options, make):
-        assert rates(12, LR=0.002, **options) == pytest.approx(torch_rates(12, make), rel=1e-9)
+@pytest.mark.parametrize(("n_warmup", "recount"), [(0, False), (2, True), (2, False)])
+def test_schedules_are_torchs(options, make, n_warmup, recount):
+    """Recounted, a schedule starts at 0 when the warm-up ends; else it goes on as torch's would, had it LR there."""
 
-    def test_recounted_after_warmup(self, options, make):
-        """The schedule starts at 0 when the warm-up ends."""
-        found = rates(12, LR=0.002, WARMUP_EPOCH=2, WARMUP_TYPE="constant", WARMUP_RECOUNT=True, **options)
-        assert found == pytest.approx([1e-5, 1e-5, *torch_rates(10, make)], rel=1e-9)
+    def make_after_warmup(optim):
+        sched = make(optim)
+        sched.last_epoch = 0 if recount else n_warmup
+        return sched
 
-    def test_not_recounted_after_warmup(self, options, make):
-        """The schedule goes on as torch's would, had it LR at the end of the warm-up."""
-
-        def make_at_2(optim):
-            sched = make(optim)
-            sched.last_epoch = 2
-            return sched
-
-        found = rates(12, LR=0.002, WARMUP_EPOCH=2, WARMUP_TYPE="constant", WARMUP_RECOUNT=False, **options)
-        assert found == pytest.approx([1e-5, 1e-5, *torch_rates(10, make_at_2)], rel=1e-9)
+    found = rates(12, LR=0.002, WARMUP_EPOCH=n_warmup, WARMUP_TYPE="constant", WARMUP_RECOUNT=recount, **options)
+    expected = [1e-5] * n_warmup + torch_rates(12 - n_warmup, make_after_warmup)
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_linear_warmup_rises_from_its_minimum():

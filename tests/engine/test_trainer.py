@@ -23,18 +23,6 @@ def make(tiny_files, tmp_path):
     return build
 
 
-def record_losses(trainer):
-    """The losses of every step that the trainer does from now on."""
-    losses, step = [], trainer.forward_backward
-
-    def recorded(batch):
-        losses.append(step(batch)["loss"])
-        return {"loss": losses[-1]}
-
-    trainer.forward_backward = recorded
-    return losses
-
-
 def watch(trainer, look):
     """Calls look(batch) before every step."""
     step = trainer.forward_backward
@@ -58,10 +46,6 @@ def train_until(trainer, epoch):
     trainer.before_epoch = stop
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
-
-
-def checkpoints(tmp_path, folder="run"):
-    return sorted(path.name for path in (tmp_path / folder / "prompt_learner").glob("model*"))
 
 
 class TestWhatIsTrained:
@@ -89,15 +73,8 @@ class TestWhatIsTrained:
             assert torch.equal(value, before[name]), name
         assert all(parameter.grad is None for parameter in trainer.clip_model.parameters())
 
-    def test_the_loss_falls(self, make):
-        trainer = make("OPTIM.MAX_EPOCH", 6)
-        losses = record_losses(trainer)
-        trainer.train()
-        assert len(losses) == 6 * 3
-        assert sum(losses[-3:]) < sum(losses[:3])
-
-    @pytest.mark.parametrize("case", [LR_CASES[1], LR_CASES[3]], ids=lambda case: case["warmup_type"])
-    def test_learning_rate_of_each_epoch(self, make, case):
+    def test_learning_rate_of_each_epoch(self, make):
+        case = LR_CASES[1]
         trainer = make(
             *("OPTIM.MAX_EPOCH", case["max_epoch"], "OPTIM.LR", case["lr"], "OPTIM.WARMUP_EPOCH", case["warmup_epoch"]),
             *("OPTIM.WARMUP_TYPE", case["warmup_type"], "TEST.NO_TEST", True, "TRAINER.COOP.N_CTX", 1),
@@ -109,91 +86,25 @@ class TestWhatIsTrained:
         assert rates == pytest.approx(case["lrs"], rel=1e-9)
 
 
-class TestSeed:
-    def test_it_decides_the_start_whatever_was_drawn_before(self, make):
-        first = make().model.prompt_learner.ctx
-        torch.rand(100)
-        assert torch.equal(make(kind="rn").model.prompt_learner.ctx, first)
-        assert not torch.equal(make("SEED", 2).model.prompt_learner.ctx, first)
-
-    def test_every_epoch_has_its_own_order(self, make):
-        trainer = make("OPTIM.MAX_EPOCH", 2, "TEST.NO_TEST", True)
-        seen = []
-        watch(trainer, lambda batch: seen.extend(batch["index"].tolist()))
-        trainer.train()
-        assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
-        assert seen[:12] != seen[12:]
-
-    def test_two_runs_are_the_same(self, make):
-        runs = []
-        for folder in ("a", "b"):
-            trainer = make(folder=folder)
-            runs.append(record_losses(trainer))
-            trainer.train()
-        assert runs[0] == runs[1]
-
-
-class TestResume:
-    @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-    def test_interrupted_equals_uninterrupted(self, make, optimiser):
-        options = ("OPTIM.MAX_EPOCH", 4, "OPTIM.NAME", optimiser, "OPTIM.WARMUP_EPOCH", 1, "OPTIM.LR", 0.01)
-        whole = make(*options, folder="whole")
-        losses = record_losses(whole)
-        whole.train()
-
-        options = (*options, "TRAIN.CHECKPOINT_FREQ", 1)
-        first = make(*options)
-        losses_first = record_losses(first)
-        train_until(first, 2)
-        second = make(*options)
-        losses_second = record_losses(second)
-        second.train()
-        assert losses_first + losses_second == losses
-        assert torch.equal(second.model.prompt_learner.ctx, whole.model.prompt_learner.ctx)
-        assert second.trained.lr() == whole.trained.lr()
-        assert second.results == whole.results
-
-    def test_from_another_folder(self, make, tmp_path):
-        options = ("OPTIM.MAX_EPOCH", 3)
-        train_until(make(*options, "TRAIN.CHECKPOINT_FREQ", 1), 2)
-        trainer = make(*options, "RESUME", str(tmp_path / "run"), folder="other")
-        losses = record_losses(trainer)
-        trainer.train()
-        assert len(losses) == 3
-        assert checkpoints(tmp_path, "other") == ["model.pth.tar-3"]
-
-    def test_from_a_folder_without_checkpoint(self, make, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"empty/prompt_learner/checkpoint does not exist .*--resume"):
-            make("RESUME", str(tmp_path / "empty")).train()
-
-    def test_a_run_that_has_ended_is_only_tested(self, make):
-        make().train()
-        trainer = make()
-        losses = record_losses(trainer)
-        trainer.train()
-        assert losses == [] and trainer.results["total"] == 9
-
-    def test_from_a_checkpoint_that_is_cut_short_it_starts_over(self, make, tmp_path, caplog):
-        make().train()
-        path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-2"
-        path.write_bytes(path.read_bytes()[:1000])
-        trainer = make()
-        losses = record_losses(trainer)
-        trainer.train()
-        assert len(losses) == 6
-        assert "model.pth.tar-2 cannot be read" in caplog.text
+def test_the_seed_decides_the_start_whatever_was_drawn_before(make):
+    first = make().model.prompt_learner.ctx
+    torch.rand(100)
+    assert torch.equal(make(kind="rn").model.prompt_learner.ctx, first)
+    assert not torch.equal(make("SEED", 2).model.prompt_learner.ctx, first)
 
 
 class TestCheckpoints:
-    @pytest.mark.parametrize(("frequency", "kept"), [(0, [5]), (2, [2, 4, 5]), (5, [5])])
-    @pytest.mark.parametrize("every_s", [60.0, 1e-9])
+    @pytest.mark.parametrize(
+        ("frequency", "every_s", "kept"), [(0, 60.0, [5]), (2, 60.0, [2, 4, 5]), (2, 1e-9, [2, 4, 5]), (5, 60.0, [5])]
+    )
     def test_which_are_kept(self, make, tmp_path, frequency, every_s, kept):
         """Whatever is written in the meantime for an interrupted run."""
         make(
             *("OPTIM.MAX_EPOCH", 5, "TRAIN.CHECKPOINT_FREQ", frequency, "TRAIN.RESUME_EVERY_S", every_s),
             *("TEST.NO_TEST", True, "TRAINER.COOP.N_CTX", 1, "DATALOADER.TRAIN_X.BATCH_SIZE", 12),
         ).train()
-        assert checkpoints(tmp_path) == [f"model.pth.tar-{epoch}" for epoch in kept]
+        saved = sorted(path.name for path in (tmp_path / "run" / "prompt_learner").glob("model*"))
+        assert saved == [f"model.pth.tar-{epoch}" for epoch in kept]
         assert (tmp_path / "run" / "prompt_learner" / "checkpoint").read_text() == "model.pth.tar-5\n"
 
     def test_what_one_holds(self, make, tmp_path):
@@ -216,17 +127,16 @@ class TestBestOnVal:
         assert torch.equal(trainer.model.prompt_learner.ctx, best["state_dict"]["ctx"])
         assert trainer.results["total"] == 9
 
-    @pytest.mark.parametrize("folder", ["run", "elsewhere"])
-    def test_a_resumed_run_remembers_the_best(self, make, tmp_path, monkeypatch, folder):
+    def test_a_run_that_is_resumed_elsewhere_remembers_the_best(self, make, tmp_path, monkeypatch):
         options = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 1)
         first = make(*options)
         accuracies = iter([60.0, 50.0])
         monkeypatch.setattr(first, "test", lambda split: next(accuracies))
         train_until(first, 2)
-        second = make(*options, "RESUME", str(tmp_path / "run"), folder=folder)
+        second = make(*options, "RESUME", str(tmp_path / "run"), folder="elsewhere")
         second.before_train()
         assert second.best_result == 60.0
-        assert load_checkpoint(tmp_path / folder / "prompt_learner" / "model-best.pth.tar")["val_result"] == 60.0
+        assert load_checkpoint(tmp_path / "elsewhere" / "prompt_learner" / "model-best.pth.tar")["val_result"] == 60.0
 
     def test_a_result_without_its_model_is_not_the_best(self, make, tmp_path):
         options = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 1)

@@ -54,12 +54,9 @@ def test_without_a_cluster(monkeypatch, capsys, port, address, reason):
     assert error.endswith("). Start one with `ray start --head`, or leave --launcher out.\n")
 
 
-@pytest.mark.parametrize("address", ["", "auto", "local", "ray://127.0.0.1:{}"])
-def test_only_ray_knows_what_is_no_host_and_port(port, address):
-    ray_jobs.check_reachable(address.format(port))
-
-
-def test_a_listener_is_found(port):
+def test_a_listener_is_found_and_only_ray_knows_what_is_no_host_and_port(port):
+    for address in ("", "auto", "local", f"ray://127.0.0.1:{port}"):
+        ray_jobs.check_reachable(address)
     with pytest.raises(ConnectionRefusedError):
         ray_jobs.check_reachable(f"127.0.0.1:{port}")
     with socket.create_server(("127.0.0.1", 0)) as server:

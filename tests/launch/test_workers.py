@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from multiprocessing.connection import wait
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -141,10 +142,7 @@ class TestFailures:
 
 class TestInterrupts:
     def test_one_while_a_job_ends(self, make, monkeypatch, started):
-        def interrupted(worker):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(Worker, "outcome", interrupted)
+        monkeypatch.setattr(Worker, "outcome", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             errors([make("a")])
         assert not started[0].process.is_alive()

@@ -6,6 +6,7 @@ import shlex
 import pytest
 import yaml
 
+from engine.config.load import read_yaml
 from reports.experiments import NAMES, coop_config, max_epoch
 from reports.tables.catalogue import GROUPS, TABLES, commands, select
 from tests.support.script_calls import ROOT, call
@@ -55,11 +56,7 @@ def test_epochs_are_the_papers():
 
 @pytest.mark.parametrize("cfg", ["rn50", "rn50_ep50", "rn50_ep100", "tiny"])
 def test_the_last_epoch_is_the_configs(cfg):
-    def read(name):
-        tree = yaml.safe_load((ROOT / "configs" / "trainers" / "CoOp" / f"{name}.yaml").read_text())
-        return tree.get("OPTIM", {}).get("MAX_EPOCH") or read(tree["_BASE_"].removesuffix(".yaml"))
-
-    assert max_epoch(cfg) == read(cfg)
+    assert max_epoch(cfg) == read_yaml(ROOT / "configs" / "trainers" / "CoOp" / f"{cfg}.yaml")["OPTIM.MAX_EPOCH"]
 
 
 @pytest.mark.parametrize("group", GROUPS)

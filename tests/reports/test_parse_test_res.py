@@ -47,7 +47,9 @@ def test_ci95(tmp_path, parse):
 
 
 def test_keyword(tmp_path, parse):
-    write_logs(tmp_path, "", {1: "91.81"})
+    (tmp_path / "log.txt").write_text(LOG.format(accuracy="91.81"))  # of the run itself
+    (tmp_path / "tensorboard").mkdir()
+    assert "* accuracy: 91.81% +- 0.00%" in parse(tmp_path)[1]
     assert "* macro_f1: 91.20% +- 0.00%" in parse(tmp_path, "--keyword", "macro_f1")[1]
     assert "* error: 7.99% +- 0.00%" in parse(tmp_path, "--keyword", "error")[1]
     code, lines, _ = parse(tmp_path, "--keyword", "acc")
@@ -93,32 +95,15 @@ def test_several_experiments(tmp_path, parse):
     assert lines[-2:] == ["* accuracy: 75.50%", "(over 2 of 3 experiments)"]
 
 
-def test_a_run_itself(tmp_path, parse):
-    (tmp_path / "log.txt").write_text(LOG.format(accuracy="86.3"))
-    (tmp_path / "tensorboard").mkdir()
-    assert "* accuracy: 86.30% +- 0.00%" in parse(tmp_path)[1]
-
-
 @pytest.mark.parametrize(
     "made, args, message",
     [
-        (
-            "seed1",
-            (),
-            "{} holds no finished run (run folders: 1). "
-            "Start the runs or finish them, or name the folder above seed1, seed2, ...",
-        ),
-        (
-            "coop/seed1/log.txt",
-            (),
-            "{} holds no finished run (run folders: 1). "
-            "Its folders hold runs themselves: add --multi-exp, or name one of them.",
-        ),
+        ("seed1", (), "Start the runs or finish them, or name the folder above seed1, seed2, ..."),
+        ("coop/seed1/log.txt", (), "Its folders hold runs themselves: add --multi-exp, or name one of them."),
         (
             "dtd/seed1",
             ("--multi-exp",),
-            "{} holds no experiment with a finished run (folders: 1). With --multi-exp name the folder above the "
-            "experiments; without it, the folder above the runs.",
+            "With --multi-exp name the folder above the experiments; without it, the folder above the runs.",
         ),
     ],
 )
@@ -127,7 +112,8 @@ def test_no_finished_run(tmp_path, parse, made, args, message):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch() if path.suffix else path.mkdir()
     code, _, error = parse(tmp_path, *args)
-    assert (code, error) == (1, f"Error: {message.format(tmp_path)}\n")
+    what = "experiment with a finished run (folders: 1)" if args else "finished run (run folders: 1)"
+    assert (code, error) == (1, f"Error: {tmp_path} holds no {what}. {message}\n")
 
 
 def test_no_folder(tmp_path, parse):

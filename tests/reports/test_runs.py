@@ -41,11 +41,9 @@ def test_log_of_the_original(read):
     assert read(ORIGINAL_LOG, keyword="macro_f1").value == 88.9
 
 
-@pytest.mark.parametrize(
-    "number, value", [("1e+02", 100.0), ("100", 100.0), (".5", 0.5), ("9.2E1", 92.0), ("0.0", 0.0)]
-)
-def test_numbers(read, number, value):
-    assert read(LOG.format(accuracy=number)).value == value
+def test_numbers(read):
+    for number, value in {"1e+02": 100.0, "100": 100.0, ".5": 0.5, "9.2E1": 92.0, "0.0": 0.0}.items():
+        assert read(LOG.format(accuracy=number)).value == value
 
 
 def test_the_last_result_after_the_end_of_training_counts(read):
@@ -95,13 +93,9 @@ def test_results_json_counts_before_the_log(read):
 
 def test_results_json(read):
     text = json.dumps({"accuracy": 91.5, "error_rate": 8.5, "perclass_accuracy": 90.0, "trainer": "CoOp"})
+    assert read("[91.5]", "results.json").problem == 'results.json: no number under the key "accuracy"'
     for keyword, value in {"accuracy": 91.5, "error": 8.5, "average": 90.0}.items():
         assert read(text, "results.json", keyword=keyword).value == value
     assert read(text, "results.json", keyword="trainer").problem == (
         'results.json: no number under the key "trainer"; there are accuracy, error_rate, perclass_accuracy'
     )
-
-
-@pytest.mark.parametrize("text, problem", [("[91.5]", 'no number under the key "accuracy"'), ('{"accuracy"', "Expect")])
-def test_results_json_that_is_broken(read, text, problem):
-    assert read(text, "results.json").problem.startswith(f"results.json: {problem}")

@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -56,13 +56,8 @@ LOGGED = re.compile(
 )
 
 
-class Process(Protocol):
-    """What is started: of subprocess or of multiprocessing, the leader of a session of its own."""
-
-    pid: int
-
-
-Start = Callable[[Path], Process]  # starts a command whose runs lie in a folder
+# Starts a command whose runs lie in a folder; it leads a session of its own.
+Start = Callable[[Path], subprocess.Popen]
 
 
 def kill_and_call_again(
@@ -81,12 +76,12 @@ def kill_and_call_again(
         What the kill has met, see `phases`; nothing if the command had ended before.
     """
     process, met = start(folder), []
-    while since is not None and is_running(process) and not (folder / since / "config.yaml").exists():
+    while since is not None and process.poll() is None and not (folder / since / "config.yaml").exists():
         time.sleep(0.01)
     time.sleep(after_s)
-    if is_running(process):
+    if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-        exit_code(process)
+        process.wait()
         met = phases(folder, runs)
     finish(start, folder)
     return met
@@ -95,23 +90,10 @@ def kill_and_call_again(
 def finish(start: Start, folder: Path) -> float:
     """Calls a command and waits for its end; returns its seconds."""
     start_s = time.monotonic()
-    code = exit_code(start(folder))
+    code = start(folder).wait()
     if code:
         raise RuntimeError(f"The command ended with {code}, expected 0. See {folder}.")
     return time.monotonic() - start_s
-
-
-def is_running(process: Process) -> bool:
-    """Says whether it has not ended yet."""
-    return process.poll() is None if isinstance(process, subprocess.Popen) else process.is_alive()
-
-
-def exit_code(process: Process) -> int:
-    """Waits for its end."""
-    if isinstance(process, subprocess.Popen):
-        return process.wait()
-    process.join()
-    return process.exitcode
 
 
 def phases(folder: Path, runs: Sequence[Path]) -> list[str]:

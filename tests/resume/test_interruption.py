@@ -81,11 +81,6 @@ class TestSignals:
             send(number)
             assert codes == [code]
 
-    def test_train_says_how_to_go_on(self, number, code, monkeypatch, capsys):
-        monkeypatch.setattr(train, "setup_cfg", lambda args: send(number))
-        assert train.main([]) == code
-        assert capsys.readouterr().err.endswith("The same command goes on from here.\n")
-
     @pytest.mark.parametrize("flags", [("--eval-only", "--trainer=ZeroshotCLIP"), ("--trainer=LinearProbe",)])
     def test_train_says_what_starts_over(self, number, code, flags, argv, monkeypatch, capsys):
         """In the midst of what reads the images, for a test and for a fit."""
@@ -95,10 +90,6 @@ class TestSignals:
         assert train.main([*words[:first_pair], *flags, *words[first_pair:]]) == code
         said = f"Interrupted by {signal.Signals(number).name}. The same command starts over.\n"
         assert capsys.readouterr().err.endswith(said)
-
-    def test_a_sweep_says_how_to_go_on(self, number, code, capsys):
-        assert job_runs.until_interrupted(lambda: send(number)) == code
-        assert capsys.readouterr().err.startswith("\nInterrupted. What is done is kept: the same command does only")
 
 
 def test_in_another_thread_nothing_is_changed():
@@ -164,8 +155,7 @@ def after_steps(n, act):
     TrainerX.save_if_due = watched  # for good: the process ends with the run
 
 
-@pytest.mark.parametrize("number, code", SIGNALS)
-def test_a_signal_to_all_processes_of_a_run(argv, tmp_path, number, code):
+def test_a_signal_to_all_processes_of_a_run(argv, tmp_path):
     """As a terminal sends it: the loader's process too, which works for a run that saves and goes on later."""
 
     def call(name, number=None):
@@ -176,19 +166,23 @@ def test_a_signal_to_all_processes_of_a_run(argv, tmp_path, number, code):
             after_steps(4, lambda: os.killpg(0, number))  # in the second epoch
         sys.exit(train.main(argv(name)))
 
-    codes = []
-    for name, *signals in (("alone",), ("stopped", number), ("stopped",)):
-        process = FORK.Process(target=call, args=(name, *signals))
+    def exit_code(*args):
+        process = FORK.Process(target=call, args=args)
         process.start()
         process.join(120)
-        codes.append(process.exitcode)
-    assert codes == [0, code, 0]
-    name = signal.Signals(number).name
-    assert (tmp_path / "stopped.err").read_text() == f"Interrupted by {name}. The same command goes on from here.\n"
-    log = (tmp_path / "stopped/log.txt").read_text()
-    assert "Interrupted after epoch 1, batch 1\n" in log and "Resume after epoch 1, batch 1 from" in log
-    assert what_is_left(tmp_path / "stopped") == what_is_left(tmp_path / "alone")
-    assert not list((tmp_path / "stopped").glob("resume*"))
+        return process.exitcode
+
+    assert exit_code("alone") == 0
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        name = signal.Signals(number).name
+        assert exit_code(name, number) == code
+        said = (tmp_path / f"{name}.err").read_text()
+        assert said == f"Interrupted by {name}. The same command goes on from here.\n"
+        assert exit_code(name) == 0
+        log = (tmp_path / name / "log.txt").read_text()
+        assert "Interrupted after epoch 1, batch 1\n" in log and "Resume after epoch 1, batch 1 from" in log
+        assert what_is_left(tmp_path / name) == what_is_left(tmp_path / "alone")
+        assert not list((tmp_path / name).glob("resume*"))
 
 
 def test_a_signal_to_one_of_several_ranks_stops_all_after_the_same_step(argv, tmp_path):

@@ -51,67 +51,51 @@ def drawing(register):
     register(TRAINER_REGISTRY, Drawing, "CoOp")
 
 
+def end(trainer):
+    """Trains to the end; returns what the run leaves, and the losses of its steps."""
+    losses = before_step(trainer, 0, None)
+    assert train(trainer)
+    return ended(trainer), losses
+
+
+def stop(trainer, n, act):
+    """Trains until `act` ends the run in its n-th step; returns the losses up to there."""
+    losses = before_step(trainer, n, act)
+    assert not train(trainer)
+    return losses
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "pairs, draws",
+    "pairs, draws, act",
     [
-        ((), False),
-        (("OPTIM.NAME", "adamw", "OPTIM.WARMUP_EPOCH", 1, "OPTIM.LR", 0.01), False),
-        (BEST_VAL, False),
-        (("INPUT.VIEWS", 2), False),
-        (("DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler", "DATALOADER.TRAIN_X.N_INS", 2), False),
-        (BEST_VAL, True),
+        (("INPUT.VIEWS", 2), False, terminate),
+        (("DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler", "DATALOADER.TRAIN_X.N_INS", 2), False, terminate),
+        ((*BEST_VAL, "OPTIM.NAME", "adamw", "OPTIM.WARMUP_EPOCH", 1, "OPTIM.LR", 0.01), True, terminate),
+        ((*BEST_VAL, *EVERY_STEP), True, kill),
     ],
-    ids=["sgd", "adamw", "best_val", "views", "classes", "draws"],
+    ids=["views", "classes", "adamw", "killed"],
 )
-def test_stopped_after_every_step(make, pairs, draws, request):
+def test_ended_in_every_step(make, pairs, draws, act, request):
     if draws:
         request.getfixturevalue("drawing")
-    alone = make(*pairs, folder="alone")
-    all_losses = before_step(alone, 0, None)
-    assert train(alone)
-    expected = ended(alone)
+    expected, all_losses = end(make(*pairs, folder="alone"))
     assert len(all_losses) == EPOCHS * BATCHES
     for n in range(1, EPOCHS * BATCHES + 1):
-        trainer = make(*pairs, folder=f"stopped{n}")
-        losses = before_step(trainer, n, terminate)
-        assert not train(trainer)
-        again = make(*pairs, folder=f"stopped{n}")
-        losses_again = before_step(again, 0, None)
-        assert train(again)
-        assert_same(ended(again), expected)
-        assert (losses, losses_again) == (all_losses[:n], all_losses[n:])
-
-
-def test_killed_in_every_step(make, drawing):
-    alone = make(*BEST_VAL, folder="alone")
-    all_losses = before_step(alone, 0, None)
-    assert train(alone)
-    expected = ended(alone)
-    for n in range(1, EPOCHS * BATCHES + 1):
-        trainer = make(*BEST_VAL, *EVERY_STEP, folder=f"killed{n}")
-        before_step(trainer, n, kill)
-        assert not train(trainer)
-        again = make(*BEST_VAL, folder=f"killed{n}")
-        losses = before_step(again, 0, None)
-        assert train(again)
-        assert_same(ended(again), expected)
-        assert losses == all_losses[n - 1 :]
+        losses = stop(make(*pairs, folder=f"stopped{n}"), n, act)
+        found, losses_again = end(make(*pairs, folder=f"stopped{n}"))
+        assert_same(found, expected)
+        n_done = n - 1 if act is kill else n  # a signal waits for the step's end
+        assert (losses, losses_again) == (all_losses[:n_done], all_losses[n_done:])
 
 
 def test_stopped_after_every_single_step(make, drawing):
-    alone = make(*BEST_VAL, folder="alone")
-    assert train(alone)
-    expected = ended(alone)
-    n_stops = 0
-    while True:
-        trainer = make(*BEST_VAL)
-        before_step(trainer, 1, terminate)
-        if train(trainer):
-            break
-        n_stops += 1
-    assert n_stops == EPOCHS * BATCHES
-    assert_same(ended(trainer), expected)
+    expected, _ = end(make(*BEST_VAL, folder="alone"))
+    for _ in range(EPOCHS * BATCHES):
+        assert len(stop(make(*BEST_VAL), 1, terminate)) == 1
+    found, losses = end(make(*BEST_VAL))
+    assert losses == []
+    assert_same(found, expected)
 
 
 def test_an_epoch_of_a_loader_of_the_methods_own_is_begun_again(make, register):
@@ -121,39 +105,31 @@ def test_an_epoch_of_a_loader_of_the_methods_own_is_begun_again(make, register):
             self.train_loader_x = DataLoader(self.dm.train_loader_x.dataset, batch_size=4, shuffle=True, drop_last=True)
 
     register(TRAINER_REGISTRY, OwnLoader, "CoOp")
-    alone = make(*EVERY_STEP, folder="alone")
-    assert train(alone)
-    expected, n_steps = ended(alone), EPOCHS * len(alone.train_loader_x)
-    assert n_steps > 2 * EPOCHS
-    for n in range(1, n_steps + 1):
-        trainer = make(*EVERY_STEP, folder=f"stopped{n}")
-        before_step(trainer, n, terminate)
+    expected, losses = end(make(*EVERY_STEP, folder="alone"))
+    assert len(losses) == EPOCHS * BATCHES
+    for n in (2, BATCHES, BATCHES + 1):
+        stop(make(*EVERY_STEP, folder=f"stopped{n}"), n, terminate)
+        found, _ = end(make(*EVERY_STEP, folder=f"stopped{n}"))
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("act", [terminate, kill], ids=["signal", "kill"])
+def test_stopped_in_a_validation_and_in_the_test(make, drawing, act):
+    expected, _ = end(make(*BEST_VAL, folder="alone"))
+    for n_tests in range(1, EPOCHS + 2):
+        trainer = make(*BEST_VAL, *EVERY_STEP, folder=f"stopped{n_tests}")
+        infer, n_images = trainer.model_inference, []
+
+        def stopped(images, infer=infer, n_images=n_images, n_batches=2 * n_tests):
+            n_images.append(len(images))
+            if len(n_images) == n_batches:  # two batches of six validation items, three of nine test items
+                act()
+            return infer(images)
+
+        trainer.model_inference = stopped
         assert not train(trainer)
-        again = make(*EVERY_STEP, folder=f"stopped{n}")
-        assert train(again)
-        assert_same(ended(again), expected)
-
-
-@pytest.mark.parametrize("n_tests", range(1, EPOCHS + 2))
-@pytest.mark.parametrize("stop", [terminate, kill], ids=["signal", "kill"])
-def test_stopped_in_a_validation_and_in_the_test(make, drawing, n_tests, stop):
-    alone = make(*BEST_VAL, folder="alone")
-    assert train(alone)
-    expected = ended(alone)
-    trainer = make(*BEST_VAL, *EVERY_STEP)
-    infer, n_images = trainer.model_inference, []
-
-    def stopped(images):
-        n_images.append(len(images))
-        if len(n_images) == 2 * n_tests:  # two batches of six validation items, three of nine test items
-            stop()
-        return infer(images)
-
-    trainer.model_inference = stopped
-    assert not train(trainer)
-    again = make(*BEST_VAL)
-    assert train(again)
-    assert_same(ended(again), expected)
+        found, _ = end(make(*BEST_VAL, folder=f"stopped{n_tests}"))
+        assert_same(found, expected)
 
 
 def test_the_scaler_goes_on(make):
@@ -163,16 +139,12 @@ def test_the_scaler_goes_on(make):
         return trainer
 
     alone = build("alone")
-    assert train(alone)
-    expected = ended(alone)
+    expected, _ = end(alone)
     for n in (2, 3, 5):
-        trainer = build(f"stopped{n}")
-        before_step(trainer, n, terminate)
-        assert not train(trainer)
-        trainer = build(f"stopped{n}")
-        assert train(trainer)
-        assert_same(ended(trainer), expected)
-        assert trainer.scaler.state_dict() == alone.scaler.state_dict()
+        stop(build(f"stopped{n}"), n, terminate)
+        again = build(f"stopped{n}")
+        assert_same(end(again)[0], expected)
+        assert again.scaler.state_dict() == alone.scaler.state_dict()
     assert alone.scaler.get_scale() > 4
 
 
@@ -180,8 +152,7 @@ class TestFiles:
     def stopped(self, make, n, *pairs, folder="run"):
         """A run that is killed in its n-th step, and the folder that it leaves."""
         trainer = make(*pairs, *EVERY_STEP, folder=folder)
-        before_step(trainer, n, kill)
-        assert not train(trainer)
+        stop(trainer, n, kill)
         return trainer.output_dir
 
     def test_what_one_holds(self, make):
@@ -196,13 +167,16 @@ class TestFiles:
         assert (before["epoch"], before["batch"]) == (1, 1)
 
     def test_a_checkpoint_of_an_epoch_holds_the_generators_too(self, make, drawing):
-        assert train(alone := make("TRAIN.CHECKPOINT_FREQ", 1, "TRAIN.RESUME_EVERY_S", 0))
-        expected, learner = ended(alone), alone.output_dir / "prompt_learner"
+        alone = make("TRAIN.CHECKPOINT_FREQ", 1, "TRAIN.RESUME_EVERY_S", 0)
+        expected, _ = end(alone)
         assert not (alone.output_dir / RESUME).exists()
         for epoch in range(2, EPOCHS + 1):
-            (learner / f"model.pth.tar-{epoch}").unlink()
-        assert train(again := make())
-        assert_same(ended(again), expected)
+            (alone.output_dir / "prompt_learner" / f"model.pth.tar-{epoch}").unlink()
+        checkpoint = load_checkpoint(alone.output_dir / "prompt_learner" / "model.pth.tar-1")
+        assert {"random", "time_s", "testing_s"} <= checkpoint.keys()
+        found, losses = end(make())
+        assert_same(found, expected)
+        assert len(losses) == (EPOCHS - 1) * BATCHES
 
     @pytest.mark.parametrize("every_s, n_written", [(60.0, 0), (0.0, 0), (1e-9, BATCHES)])
     def test_how_often_one_is_written(self, make, monkeypatch, every_s, n_written):
@@ -216,50 +190,38 @@ class TestFiles:
         assert train(make("TRAIN.RESUME_EVERY_S", every_s, "OPTIM.MAX_EPOCH", 1, "TEST.NO_TEST", True))
         assert written == [(0, 1), (0, 2), (1, 0)][:n_written]
 
-    @pytest.mark.parametrize("how", ["cut", "altered", "gone"])
+    @pytest.mark.parametrize("how", ["cut", "gone"])
     def test_the_one_before_is_used_if_the_newest_is_not_whole(self, make, caplog, how):
-        alone = make(folder="alone")
-        losses = before_step(alone, 0, None)
-        assert train(alone)
-        expected = ended(alone)
+        expected, losses = end(make(folder="alone"))
         path = self.stopped(make, 6) / RESUME
         spoil(path, how)
-        trainer = make()
-        again = before_step(trainer, 0, None)
         with caplog.at_level(logging.INFO, logger="engine"):
-            assert train(trainer)
-        assert_same(ended(trainer), expected)
+            found, again = end(make())
+        assert_same(found, expected)
         assert again == losses[4:], "after four steps, not after five"
         assert ("What was saved before it is used." in caplog.text) == (how != "gone")
         assert f"Resume after epoch 1, batch 1 from {path.parent}" in caplog.text
 
-    @pytest.mark.parametrize("how", ["cut", "gone"])
-    def test_the_one_before_stays_until_the_next_is_whole(self, make, monkeypatch, how):
+    def test_the_one_before_stays_until_the_next_is_whole(self, make, monkeypatch):
         folder = self.stopped(make, 6)
-        spoil(folder / RESUME, how)
+        spoil(folder / RESUME, "cut")
         monkeypatch.setattr(engine.resume, "save_checkpoint", lambda *_, **__: kill())
         assert not train(make(*EVERY_STEP))
         _, state = newest_state(folder, ["prompt_learner"])
         assert (state["epoch"], state["batch"]) == (1, 1)
 
-    def test_then_the_newest_checkpoint_of_an_epoch(self, make, caplog):
+    def test_then_the_newest_checkpoint_of_an_epoch(self, make):
         folder = self.stopped(make, 6, "TRAIN.CHECKPOINT_FREQ", 1)
         for name in (RESUME, BEFORE):
             spoil(folder / name, "cut")
-        trainer = make()
-        losses = before_step(trainer, 0, None)
-        assert train(trainer)
-        assert len(losses) == (EPOCHS - 1) * BATCHES
+        assert len(end(make())[1]) == (EPOCHS - 1) * BATCHES
 
     @pytest.mark.parametrize("how", ["cut", "gone"])
     def test_where_nothing_is_whole_the_run_starts_over_and_says_so(self, make, caplog, how):
         folder = self.stopped(make, 3)
         for name, spoiled in ((RESUME, how), (BEFORE, "cut")):
             spoil(folder / name, spoiled)
-        trainer = make()
-        losses = before_step(trainer, 0, None)
-        assert train(trainer)
-        assert len(losses) == EPOCHS * BATCHES
+        assert len(end(make())[1]) == EPOCHS * BATCHES
         assert f"Nothing in {folder} is whole: the run starts from the beginning" in caplog.text
 
     def test_the_newest_wins_whichever_kind_it_is(self, make):
@@ -287,29 +249,25 @@ class TestFiles:
         assert {path.name for path in folder.iterdir()} == {"log.txt", "tensorboard"}
         remove_resume_files(folder)
 
-    def test_from_another_folder_and_then_from_its_own(self, make, tmp_path):
-        alone = make(folder="alone")
-        assert train(alone)
-        expected = ended(alone)
+    def test_from_another_folder_and_then_from_its_own(self, make):
+        expected, _ = end(make(folder="alone"))
         folder = self.stopped(make, 3)
         there = {path: path.read_bytes() for path in folder.glob("resume*")}
         pairs = ("RESUME", str(folder))
-        second = make(*pairs, folder="second")
-        losses = before_step(second, 2, terminate)
-        assert not train(second) and len(losses) == 2
-        third = make(*pairs, folder="second")
-        losses = before_step(third, 0, None)
-        assert train(third) and len(losses) == EPOCHS * BATCHES - 4
-        assert_same(ended(third), expected)
+        assert len(stop(make(*pairs, folder="second"), 2, terminate)) == 2
+        found, losses = end(make(*pairs, folder="second"))
+        assert len(losses) == EPOCHS * BATCHES - 4
+        assert_same(found, expected)
         assert {path: path.read_bytes() for path in folder.glob("resume*")} == there
 
-    def test_from_another_folder_that_has_all_epochs(self, make, tmp_path):
-        assert train(make(folder="whole"))
-        assert train(make("RESUME", str(tmp_path / "whole")))
-        one, other = (
-            load_checkpoint(tmp_path / name / "prompt_learner" / f"model.pth.tar-{EPOCHS}") for name in ("whole", "run")
-        )
-        assert torch.equal(one["state_dict"]["ctx"], other["state_dict"]["ctx"])
+    def test_where_all_epochs_are_done_the_run_is_only_tested(self, make, tmp_path):
+        expected, _ = end(make(folder="whole"))
+        for folder in ("whole", "another"):
+            found, losses = end(make("RESUME", str(tmp_path / "whole"), folder=folder))
+            assert losses == []
+            assert_same(found, expected)
+        saved = load_checkpoint(tmp_path / "another" / "prompt_learner" / f"model.pth.tar-{EPOCHS}")
+        assert torch.equal(saved["state_dict"]["ctx"], expected[0]["prompt_learner ctx"])
 
     def test_a_run_of_another_method_or_context(self, make):
         self.stopped(make, 3)
@@ -342,10 +300,8 @@ class TestFiles:
     def test_no_state_of_a_run(self, make, tmp_path):
         (tmp_path / "run").mkdir()
         torch.save({"weight": torch.ones(2)}, tmp_path / "run" / RESUME)
-        with pytest.raises(
-            ValueError,
-            match=rf"{RESUME} is not the state of a run as training saves it \(it has no `models`\)\. Delete",
-        ):
+        message = rf"{RESUME} is not the state of a run as training saves it \(it has no `models`\)\. Delete"
+        with pytest.raises(ValueError, match=message):
             make().train()
 
     def test_a_state_of_no_tensors_is_passed_over(self, make, caplog):
@@ -357,12 +313,15 @@ class TestFiles:
         assert f"{RESUME} has no `state_dict` of tensors by name." in caplog.text
 
     def test_a_folder_to_resume_from_without_a_whole_checkpoint(self, make, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"empty/prompt_learner/checkpoint does not exist .*--resume"):
+            make("RESUME", str(tmp_path / "empty")).train()
         make("OPTIM.MAX_EPOCH", 1).train()
         spoil(tmp_path / "run" / "prompt_learner" / "model.pth.tar-1", "cut")
         with pytest.raises(ValueError, match="RESUME is .*/run, which holds no whole checkpoint. Name"):
             make("RESUME", str(tmp_path / "run"), folder="second").train()
 
 
+MISSING = object()
 SGD = {"momentum": 0.9, "dampening": 0, "weight_decay": 0}
 
 
@@ -376,6 +335,7 @@ class TestStrangers:
             ("epoch", None, "its `epoch` is None and not a whole number"),
             ("epoch", "1\n", r"its `epoch` is '1\\n' and not a whole number"),
             ("epoch", 1.5, "its `epoch` is 1.5 and not"),
+            ("epoch", MISSING, "it has no `epoch`"),
             ("time_s", "1", "its `time_s` is '1' and not a number of seconds"),
             ("testing_s", float("nan"), "its `testing_s` is nan and not"),
             ("random", 5, "its `random` cannot be restored, TypeError: "),
@@ -385,6 +345,7 @@ class TestStrangers:
             ("optimizer", {"state": {}, "param_groups": [{"params": [0]}]}, "`optimizer` .*, KeyError: 'lr'"),
             ("optimizer", {"state": {}, "param_groups": [{"params": [0], "lr": "1", **SGD}]}, "TypeError: lr is '1'"),
             ("scheduler", None, "its `scheduler` cannot be restored, TypeError: "),
+            ("scheduler", MISSING, "its `scheduler` cannot be restored, KeyError: "),
             ("scheduler", {"last_epoch": -7}, "its `scheduler` .* last_epoch is -7"),
         ],
     )
@@ -395,61 +356,31 @@ class TestStrangers:
         if file == RESUME:
             (tmp_path / "run/prompt_learner/model.pth.tar-1").unlink()
         state = torch.load(path, weights_only=True)
-        (state if entry in state else state["models"]["prompt_learner"])[entry] = value
+        entries = state if entry in state else state["models"]["prompt_learner"]
+        entries[entry] = value
+        if value is MISSING:
+            del entries[entry]
         torch.save(state, path)
         message = rf"{path} is not the state of a run as training saves it \(.*{reason}.*\)\. Delete it, or"
         with pytest.raises(ValueError, match=message) as error:
             make().resume_model_if_exist(tmp_path / "run")
         assert str(error.value).isprintable()
 
-    @pytest.mark.parametrize("entry", ["epoch", "optimizer", "scheduler"])
-    def test_so_are_those_that_lack_one(self, make, tmp_path, entry):
-        make().save_model(1)
-        path = tmp_path / "run/prompt_learner/model.pth.tar-1"
-        state = torch.load(path, weights_only=True)
-        del state[entry]
-        torch.save(state, path)
-        with pytest.raises(
-            ValueError, match=rf"{path} is not the state of a run as training saves it \(.*{entry}.*\)\. Delete it"
-        ):
-            make().resume_model_if_exist(tmp_path / "run")
-
 
 def spoil(path, how):
-    content = path.read_bytes()
     if how == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    elif how == "altered":
-        at = content.index(b"ctx") + 200  # in the pickle or the tensors behind it: a checksum covers it
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     else:
         path.unlink()
 
 
 def test_a_resumed_run_tells_both_parts(make, caplog):
-    trainer = make()
-    before_step(trainer, 5, terminate)
     with caplog.at_level(logging.INFO, logger="engine"):
-        assert not train(trainer)
+        stop(make(), 5, terminate)
         assert caplog.messages[-1] == "Interrupted after epoch 1, batch 2"
         again = make()
         assert train(again)
     assert f"Resume after epoch 1, batch 2 from {again.output_dir}" in caplog.messages
     lines = [message.split(" time")[0] for message in caplog.messages if message.startswith("epoch [")]
     assert lines == [f"epoch [{e}/{EPOCHS}] batch [{b}/{BATCHES}]" for e in (1, 2) for b in (1, 2, 3)]
-
-
-def test_seconds_of_both_parts_count(make):
-    trainer = make()
-    before_step(trainer, 5, terminate)
-    assert not train(trainer)
-    again = make()
-    again.before_train()
     assert again.clock.times()["time_s"] > again.clock.earlier_s > 0
-
-
-def test_load_checkpoint_refuses_no_epoch_of_it(make):
-    assert train(make())
-    assert {"random", "time_s", "testing_s"} <= load_checkpoint(
-        make().output_dir / "prompt_learner" / f"model.pth.tar-{EPOCHS}"
-    ).keys()

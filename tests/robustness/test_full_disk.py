@@ -23,9 +23,8 @@ from engine.log import ScalarWriter, close_logging, setup_logging
 from engine.resume import RESUME
 from engine.run.folder import write_config, write_results
 from engine.run.lock import locked
-from tests.engine.run.test_folder import valid_cfg
 from tests.robustness.small_disk import filled, read_only, small_disk
-from tests.support.tiny_run import tiny_cfg
+from tests.support.tiny_run import tiny_cfg, valid_cfg
 
 logger = logging.getLogger("engine.test")
 

@@ -7,9 +7,11 @@ import torch
 from PIL import Image
 from yacs.config import CfgNode as CN
 
-import datasets  # noqa: F401  registers Folder
+import datasets  # noqa: F401  registers the data sets
+import train
 import trainers  # noqa: F401  registers the trainers
 from engine.config.load import check_cfg, full_default, merge, require
+from engine.log import close_logging
 from engine.registry import TRAINER_REGISTRY
 from engine.run.folder import read_results
 from engine.trainer import TrainerX
@@ -43,6 +45,14 @@ def write_clip(path: Path, kind: str = "vit") -> Path:
     """Saves the golden CLIP of this kind as a plain state dict."""
     torch.save(golden_state_dict(kind), path)
     return path
+
+
+def valid_cfg(**values) -> CN:
+    """A config of CoOp without errors, of no file; `values` with __ for the dots of a key."""
+    cfg = full_default()
+    named = {"TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes", "MODEL.BACKBONE.NAME": "RN50", "SEED": 1}
+    require(merge(cfg, {**named, **{key.replace("__", "."): value for key, value in values.items()}}, "test"))
+    return cfg
 
 
 def tiny_cfg(data: Path, clip_path: Path, output_dir: Path, *pairs, kind: str = "vit") -> CN:
@@ -88,6 +98,15 @@ def train_flags(folder: Path, data: Path, clip_path: Path, *, yaml: str = TRAINE
 def build_trainer(cfg: CN) -> TrainerX:
     """Builds the trainer that the config names."""
     return TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
+
+
+def run_train(cfg: CN) -> dict:
+    """Calls train.py's `run`; returns what results.json holds, which log.txt lies beside."""
+    try:
+        train.run(cfg)
+    finally:
+        close_logging()
+    return read_results(cfg.OUTPUT_DIR)
 
 
 def repeatable(folder: Path) -> dict:

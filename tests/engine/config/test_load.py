@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-import datasets  # noqa: F401  registers the data sets
-import trainers  # noqa: F401  registers the trainers
 from engine.config.defaults import AT_LEAST, NOT_IN_DIGEST, OPTIONS, REFUSED, get_cfg_default
 from engine.config.load import (
     MAX_BYTES,
@@ -21,20 +19,13 @@ from engine.config.load import (
     read_yaml,
     require,
 )
+from tests.support.tiny_run import valid_cfg
 
 
 def write(folder, **files):
     """Writes NAME.yaml for every name = text."""
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text)
-
-
-def valid_cfg(**values):
-    """A config without errors; `values` with __ for the dots of a key."""
-    cfg = full_default()
-    named = {"TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes", "MODEL.BACKBONE.NAME": "RN50"}
-    require(merge(cfg, {**named, **{key.replace("__", "."): value for key, value in values.items()}}, "test"))
-    return cfg
 
 
 class TestBases:
@@ -81,18 +72,13 @@ class TestBases:
 LISTS = "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
 NOT_YAML = {
     "lists of lists of lists": (LISTS, r"there is the alias \*a; write its value out"),
-    "a merge key": ("a: &a {x: 1}\nb: {<<: *a}", r"there is the alias \*a"),
-    "in itself": ("a: &a [*a]", r"there is the alias \*a"),
     "an object": ("a: !!python/object/apply:os.getpid []", "could not determine a constructor for the tag"),
-    "a name": ("a: !!python/name:os.system", "could not determine a constructor for the tag"),
     "nested deep": ("a: " + "[" * 90_000, "RecursionError: "),
-    "nested deep, lines": ("- " * 40_000, "RecursionError: "),
     "a long value": ("a: " + "1:" * 4_000 + "1", "a value has 8,001 characters; at most 3,000 are allowed"),
     "a long key": ("? " + "a" * 4_000 + "\n: 1", "a value has 4,000 characters; at most 3,000 are allowed"),
     "not closed": ("OPTIM: [1", "expected ',' or ']'"),
     "no UTF-8": (b"a: \xff", "UnicodeDecodeError: 'utf-8' codec can't decode"),
     "a terminal's commands": ("a: \x1b[2J", "special characters are not allowed"),
-    "no time": ("a: !!timestamp x", "AttributeError: "),
     "a 13th month": ("a: 2024-13-45", "ValueError: month must be in 1..12"),
     "no truth value": ("a: !!bool x", "KeyError: 'x'"),
     "a list as a key": ("? [a]\n: b", "found unhashable key"),
@@ -151,7 +137,6 @@ class TestMerge:
             ("OPTIM.WARMUP_CONS_LR", "1e-5", 1e-5),
             ("OPTIM.LR", 1, 1.0),
             ("OPTIM.LR", "1", 1.0),
-            ("OPTIM.LR", "-1", -1.0),
             ("SEED", "0", 0),
             ("TEST.NO_TEST", "True", True),
             ("TRAINER.COOP.CTX_INIT", "a photo of a", "a photo of a"),
@@ -184,21 +169,12 @@ class TestMerge:
         assert error.startswith(f"rn50.yaml: {key} is {value!r}; it must be of type {expected}")
         assert cfg == full_default()
 
-    @pytest.mark.parametrize(
-        ("key", "value"),
-        [
-            *(("OPTIM.MAX_EPOCH", text) for text in ("(" * 90_000, "-" * 90_000 + "1", "[" * 2_900, "\0")),
-            ("OPTIM.MAX_EPOCH", ["\n* accuracy: 99%"] * 1_000),
-            ("OPTIM.LR", 10**400),
-        ],
-        ids=range(6),
-    )
-    def test_endless_values_are_refused_in_a_short_message(self, key, value):
-        [error] = merge(full_default(), {key: value}, "file")
-        assert re.match(rf"file: {key} is .*; it must be of type (int|float), such as", error)
-        assert error.isprintable() and len(error) < 300
-
-    def test_a_text_that_could_not_be_read_again_is_refused(self):
+    def test_endless_values_are_refused_in_a_short_message(self):
+        long = ("(" * 90_000, "-" * 90_000 + "1", "[" * 2_900, "\0", ["\n* accuracy: 99%"] * 1_000)
+        for key, value in (*(("OPTIM.MAX_EPOCH", value) for value in long), ("OPTIM.LR", 10**400)):
+            [error] = merge(full_default(), {key: value}, "file")
+            assert re.match(rf"file: {key} is .*; it must be of type (int|float), such as", error)
+            assert error.isprintable() and len(error) < 300
         [error] = merge(full_default(), {"TRAINER.COOP.CTX_INIT": "a " * MAX_LENGTH}, "file")
         assert error == "file: TRAINER.COOP.CTX_INIT has 6,000 characters; at most 3,000 are allowed."
 
@@ -214,9 +190,6 @@ class TestMerge:
 
 
 class TestChecks:
-    def test_the_valid_config_has_no_errors(self):
-        assert check_cfg(valid_cfg()) == []
-
     @pytest.mark.parametrize("key", REFUSED)
     def test_refused_keys(self, key):
         default = flatten(get_cfg_default())[key]
@@ -265,7 +238,7 @@ class TestChecks:
             "  - OPTIM.NAME",
             "  - TEST.SPLIT",
         ]
-        require([])  # no errors, no exception
+        require(check_cfg(valid_cfg()))  # no errors, no exception
 
 
 def test_every_key_that_is_named_exists():

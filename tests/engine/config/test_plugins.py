@@ -149,17 +149,18 @@ class TestOptions:
         with plugins([], [path]):
             assert changed_keys(full_default()) == {"TRAINER.COOP.N_CTX": 4, "TRAINER.COOP.NEW": 1}
             assert flatten(full_default())["TRAINER.COOP.PREC"] == "fp16"
-        path = write("mine.yaml", "TRAINER: {COOP: {N_CTX: many}}\n")
-        assert "TRAINER.COOP.N_CTX is 'many'; it must be of type int, such as 16." in refused(configs=[path])
 
-    @pytest.mark.parametrize("text", ["TRAINER: {COOP: 3}\n", "SEED: {A: 1}\n"])
-    def test_a_key_instead_of_a_group_and_a_group_instead_of_a_key(self, write, text):
-        message = "overlaps a key or a group of keys of the config. Choose another name."
-        assert message in refused(configs=[write("m.yaml", text)])
-
-    def test_a_key_without_a_default(self, write):
-        path = write("mine.yaml", "TRAINER: {MINE: {N: }}\n")
-        assert f"{path}: TRAINER.MINE.N is empty. Give it a default value." in refused(configs=[path])
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("TRAINER: {COOP: 3}\n", "overlaps a key or a group of keys of the config. Choose another name."),
+            ("SEED: {A: 1}\n", "overlaps a key or a group of keys of the config. Choose another name."),
+            ("TRAINER: {MINE: {N: }}\n", "mine.yaml: TRAINER.MINE.N is empty. Give it a default value."),
+            ("TRAINER: {COOP: {N_CTX: many}}\n", "TRAINER.COOP.N_CTX is 'many'; it must be of type int, such as 16."),
+        ],
+    )
+    def test_keys_that_do_not_fit(self, write, text, message):
+        assert message in refused(configs=[write("mine.yaml", text)])
 
     def test_an_extend_cfg_that_fails(self, write):
         header = "from dassl.engine import TRAINER_REGISTRY, TrainerX\n@TRAINER_REGISTRY.register()\n"

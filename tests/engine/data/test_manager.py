@@ -116,23 +116,19 @@ def test_the_last_training_batch_is_dropped_unless_it_is_the_only_one(cfg, items
     assert sum(len(batch["label"]) for batch in loader) == n_items
 
 
-def test_several_views_in_training_only(cfg, noise):
+def test_several_views_in_training_only_and_the_image_without_augmentation(cfg, noise):
     cfg.DATALOADER.K_TRANSFORMS = 3
+    cfg.DATALOADER.RETURN_IMG0 = True
     manager = DataManager(cfg)
     batch = next(iter(manager.train_loader_x))
     assert {"img", "img2", "img3"} < set(batch) and "img4" not in batch
     assert batch["img2"].shape == (4, 3, 16, 16)
     assert not torch.equal(batch["img"], batch["img2"])
     assert not torch.equal(batch["img2"], batch["img3"])
-    assert "img2" not in next(iter(manager.test_loader))
-
-
-def test_img0_is_the_image_without_augmentation(cfg, items, noise):
-    cfg.DATALOADER.RETURN_IMG0 = True
-    batch = next(iter(DataManager(cfg).train_loader_x))
     plain = build_transform(cfg, is_train=False)
     expected = [plain(Image.open(path).convert("RGB")) for path in batch["impath"]]
     assert torch.equal(batch["img0"], torch.stack(expected))
+    assert "img2" not in next(iter(manager.test_loader))
 
 
 def test_custom_transforms_and_wrapper(cfg, noise):
@@ -147,19 +143,15 @@ def test_custom_transforms_and_wrapper(cfg, noise):
     assert set(next(iter(manager.test_loader))) == {"img", "label", "domain", "impath", "index", "mark"}
 
 
-def test_no_training_and_no_validation_items(cfg, noise):
+def test_no_training_and_no_validation_items(cfg, noise, caplog):
     noise.n_train = 0
-    manager = DataManager(cfg)
+    with caplog.at_level(logging.INFO, logger="engine"):
+        manager = DataManager(cfg)
     manager.set_epoch(1)
     assert manager.train_loader_x is None and manager.val_loader is None
     assert manager.num_classes == len(manager.lab2cname) == 3
-
-
-def test_the_summary_is_logged(cfg, noise, caplog):
-    with caplog.at_level(logging.INFO, logger="engine"):
-        DataManager(cfg)
     rows = [line.split() for line in caplog.text.splitlines()]
-    assert ["#", "classes", "3"] in rows and ["#", "train_x", "14"] in rows and ["#", "val", "0"] in rows
+    assert all(["#", *row] in rows for row in (["classes", "3"], ["train_x", "0"], ["val", "0"], ["test", "14"]))
 
 
 def test_no_more_workers_than_cores(monkeypatch, caplog):

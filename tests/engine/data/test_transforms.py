@@ -89,13 +89,6 @@ def test_testing_normalises_only_if_named(image):
     assert named.double().mean(dim=(1, 2)).abs().max() < 10 * EPS  # the values are about 1, their mean is rounded once
 
 
-def test_normalize_formula(image):
-    cfg = make_cfg("normalize", PIXEL_MEAN=(0.1, 0.2, 0.3), PIXEL_STD=(0.5, 0.25, 2.0))
-    plain = build_transform(make_cfg(), is_train=True)(image)
-    mean, std = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.tensor([0.5, 0.25, 2.0]).view(3, 1, 1)
-    assert_near(build_transform(cfg, is_train=True)(image), (plain - mean) / std, 10 * EPS)
-
-
 @pytest.mark.parametrize("names", [sorted(NAMES), sorted(NAMES, reverse=True)], ids=["sorted", "reversed"])
 def test_order_is_the_documented_one_whatever_the_order_of_the_names(names):
     transform = build_transform(make_cfg(*names), is_train=True)
@@ -104,16 +97,6 @@ def test_order_is_the_documented_one_whatever_the_order_of_the_names(names):
         "AutoAugment", "RandAugment", "RandomMagnitudeAugment", "RandomMagnitudeAugment", "ColorJitter",
         "RandomGrayscale", "RandomApply", "ToTensor", "Cutout", "Normalize", "GaussianNoise", "InstanceNormalization",
     ]  # fmt: skip
-
-
-def test_flip_mirrors_half_of_the_images(image):
-    transform, plain = (build_transform(make_cfg(*names), is_train=True) for names in (["random_flip"], []))
-    torch.manual_seed(0)
-    upright, mirrored = plain(image), plain(image).flip(-1)
-    outputs = [transform(image) for _ in range(100)]
-    n_mirrored = sum(torch.equal(output, mirrored) for output in outputs)
-    assert 35 <= n_mirrored <= 65
-    assert n_mirrored + sum(torch.equal(output, upright) for output in outputs) == 100
 
 
 def test_random_crop_pads_by_crop_padding(image):
@@ -140,7 +123,7 @@ def test_random_translation_crops_an_image_enlarged_by_9_8(image):
     assert n_plain + sum(output in crops for output in outputs) == 100
 
 
-def test_cutout_zeroes_one_square():
+def test_cutout_zeroes_squares_of_a_copy():
     torch.manual_seed(0)
     areas = set()
     for _ in range(200):
@@ -150,10 +133,6 @@ def test_cutout_zeroes_one_square():
         assert torch.equal(holes[0], rows[:, None] & columns)
         areas.add(int(rows.sum()) * int(columns.sum()))
     assert max(areas) == 16 and min(areas) == 4  # a centre in the corner leaves 2 x 2
-
-
-def test_cutout_leaves_its_input_and_cuts_n_holes():
-    torch.manual_seed(0)
     image = torch.ones(3, 64, 64)
     assert int((Cutout(3, 2)(image)[0] == 0).sum()) in range(5, 13)
     assert image.all()
@@ -209,17 +188,14 @@ KEYS = {  # of INPUT that a transform reads, as the table in engine/data/transfo
 }
 
 
-@pytest.mark.parametrize("name", TRANSFORM_NAMES)
-def test_a_repr_says_what_decides_the_image(name):
+def test_a_repr_says_what_decides_the_image():
     """By it a feature is found again: the same in every process, another for every other value."""
-    said = repr(build_transform(make_cfg(name)))
-    assert said == repr(build_transform(make_cfg(name))) and " at 0x" not in said
-    others = [repr(build_transform(make_cfg(name, **{key: value}))) for key, value in KEYS.get(name, {}).items()]
-    assert len({said, *others}) == 1 + len(others)
-
-
-def test_no_two_transforms_have_one_repr():
-    assert len({repr(build_transform(make_cfg(name))) for name in TRANSFORM_NAMES}) == len(TRANSFORM_NAMES)
+    said = []
+    for name in TRANSFORM_NAMES:
+        others = [{key: value} for key, value in KEYS.get(name, {}).items()]
+        said += [repr(build_transform(make_cfg(name, **values))) for values in ({}, *others)]
+        assert repr(build_transform(make_cfg(name))) in said
+    assert len(set(said)) == len(said) and " at 0x" not in "".join(said)
 
 
 def test_no_transform_resizes_and_normalises(image):

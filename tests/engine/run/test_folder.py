@@ -6,21 +6,12 @@ import pytest
 import yaml
 from yacs.config import CfgNode as CN
 
-import datasets  # noqa: F401  registers the data sets
-import trainers  # noqa: F401  registers the trainers
 from engine.config import identity
 from engine.config.defaults import NOT_IN_DIGEST
 from engine.config.identity import config_digest
 from engine.config.load import ConfigError, flatten, full_default, merge, read_yaml, require
 from engine.run.folder import is_done, read_config, read_results, resolve_seed, write_config, write_results
-
-
-def valid_cfg(**values):
-    """The config of a CoOp run; `values` with __ for the dots of a key."""
-    cfg = full_default()
-    named = {"TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes", "SEED": 1}
-    require(merge(cfg, {**named, **{key.replace("__", "."): value for key, value in values.items()}}, "test"))
-    return cfg
+from tests.support.tiny_run import valid_cfg
 
 
 class TestIdentity:
@@ -32,7 +23,7 @@ class TestIdentity:
 
     @pytest.mark.parametrize(
         "change",
-        [{"SEED": 0}, {"OPTIM__LR": 0.1}, {"TRAINER__COOP__N_CTX": 4}, {"RUN__LOAD_EPOCH": 5}, {"TEST__SPLIT": "val"}],
+        [{"SEED": 0}, {"OPTIM__LR": 0.1}, {"RUN__LOAD_EPOCH": 5}, {"TEST__SPLIT": "val"}, {"RUN__DETERMINISTIC": True}],
         ids=str,
     )
     def test_what_is_computed_makes_another_run(self, change):
@@ -48,8 +39,8 @@ class TestIdentity:
         later.OPTIM.LOOKAHEAD, later.TRAINER.NEW = 5, CN({"N": 1})
         monkeypatch.setattr(identity, "full_default", lambda **_: later.clone())
         assert config_digest(valid_cfg(SEED=2)) != config_digest(valid_cfg())
-        cfg = later.clone()
-        require(merge(cfg, {"TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes", "SEED": 2}, "test"))
+        cfg, names = later.clone(), {"MODEL.BACKBONE.NAME": "RN50", "TRAINER.NAME": "CoOp", "DATASET.NAME": "Shapes"}
+        require(merge(cfg, {**names, "SEED": 2}, "test"))
         assert config_digest(cfg) == before
 
     def test_equal_values_of_two_keys_are_both_written_out(self, tmp_path):
@@ -63,13 +54,11 @@ class TestIdentity:
         read = read_config(tmp_path)
         assert read.INPUT.SIZE == read.INPUT.RRCROP_SCALE == size
 
-    def test_what_is_written_is_what_yacs_writes(self, tmp_path):
-        write_config(valid_cfg(OUTPUT_DIR=str(tmp_path)))
-        assert (tmp_path / "config.yaml").read_text() == valid_cfg(OUTPUT_DIR=str(tmp_path)).dump()
-
     def test_a_config_written_and_read_again_is_the_same(self, tmp_path):
-        cfg = valid_cfg(OPTIM__LR=1e-7, INPUT__TRANSFORMS=("normalize",), TRAINER__COOP__CTX_INIT="2024", SEED=0)
-        (tmp_path / "config.yaml").write_text(cfg.dump())
+        values = {"OPTIM__LR": 1e-7, "INPUT__TRANSFORMS": ("normalize",), "TRAINER__COOP__CTX_INIT": "2024", "SEED": 0}
+        cfg = valid_cfg(OUTPUT_DIR=str(tmp_path), **values)
+        write_config(cfg)
+        assert (tmp_path / "config.yaml").read_text() == cfg.dump(), "as yacs writes it"
         found = full_default()
         require(merge(found, read_yaml(tmp_path / "config.yaml"), "test"))
         assert found == cfg
@@ -91,15 +80,11 @@ class TestRunFolder:
         cfg = self.cfg(tmp_path)
         write_config(cfg)
         assert not is_done(cfg)  # started, or killed
+        (tmp_path / "run" / "results.json").write_text(json.dumps({"accuracy": 50.0, "config_digest": "0"}))
+        assert not is_done(cfg)  # the results are another run's
         write_results(cfg, {"accuracy": 91.5})
-        assert is_done(cfg)
+        assert is_done(cfg) and is_done(self.cfg(tmp_path, DATALOADER__NUM_WORKERS=0, DATASET__ROOT="/moved"))
         assert read_results(cfg.OUTPUT_DIR) == {"accuracy": 91.5, "config_digest": config_digest(cfg)}
-
-    def test_done_whatever_says_where_and_how_fast(self, tmp_path):
-        cfg = self.cfg(tmp_path)
-        write_config(cfg)
-        write_results(cfg, {})
-        assert is_done(self.cfg(tmp_path, DATALOADER__NUM_WORKERS=0, DATASET__ROOT="/moved", TRAIN__PRINT_FREQ=5))
 
     @pytest.mark.parametrize(
         "left", ["results.json", "resume.pth.tar", "one/model.pth.tar-1", "one/model-best.pth.tar"]
@@ -118,12 +103,6 @@ class TestRunFolder:
             "  - OPTIM.LR is 0.002 there, 0.0003 was asked for\n"
             "  - SEED is 1 there, 2 was asked for"
         )
-
-    def test_results_of_another_digest_are_not_this_run(self, tmp_path):
-        cfg = self.cfg(tmp_path)
-        write_config(cfg)
-        (tmp_path / "run" / "results.json").write_text(json.dumps({"accuracy": 50.0, "config_digest": "0"}))
-        assert not is_done(cfg)
 
     @pytest.mark.parametrize(
         "content", [b'{"accuracy": 9', b"", b"[1]", b"\xff", b"[" * 100_000, b'{"correct": ' + b"9" * 10_000 + b"}"]
@@ -151,24 +130,17 @@ class TestRunFolder:
         assert read_config(cfg.OUTPUT_DIR) == cfg
         assert not is_done(cfg)
 
-    def test_negative_seed_is_replaced_by_the_folders(self, tmp_path):
+    @pytest.mark.parametrize(("asked", "seed"), [(-1, 1234), (0, 0), (7, 7)])
+    def test_a_negative_seed_is_replaced_by_the_folders(self, tmp_path, asked, seed):
         write_config(self.cfg(tmp_path, SEED=1234))
-        cfg = self.cfg(tmp_path, SEED=-1)
+        cfg = self.cfg(tmp_path, SEED=asked)
         resolve_seed(cfg)
-        assert cfg.SEED == 1234
-        assert not is_done(cfg)
+        assert cfg.SEED == seed
 
-    def test_negative_seed_is_fresh_in_a_new_folder(self, tmp_path):
+    def test_a_negative_seed_is_fresh_in_a_new_folder(self, tmp_path):
         seeds = set()
         for _ in range(3):
             cfg = self.cfg(tmp_path, SEED=-1)
             resolve_seed(cfg)
             seeds.add(cfg.SEED)
         assert len(seeds) == 3 and min(seeds) >= 0
-
-    @pytest.mark.parametrize("seed", [0, 7])
-    def test_a_given_seed_stays(self, tmp_path, seed):
-        write_config(self.cfg(tmp_path, SEED=1234))
-        cfg = self.cfg(tmp_path, SEED=seed)
-        resolve_seed(cfg)
-        assert cfg.SEED == seed

@@ -2,8 +2,6 @@
 
 import csv
 import io
-import json
-import logging
 import re
 
 import numpy as np
@@ -16,7 +14,6 @@ from datasets.folder import Folder
 from engine import DatasetBase, save_checkpoint
 from engine.config.defaults import get_cfg_default
 from engine.evaluator import Classification
-from engine.log import close_logging
 from parse_test_res import main, parse_run, warnings_of
 from reports.experiments import coop, linear_probe, zero_shot
 from reports.figures.few_shot import find_curves
@@ -24,7 +21,7 @@ from reports.runs import Run
 from reports.tables.catalogue import TABLES
 from reports.tables.table import fill
 from tests.support.made_up_results import write_results
-from tests.support.tiny_run import tiny_cfg
+from tests.support.tiny_run import run_train, tiny_cfg
 
 CHANCE = re.compile(
     r"The accuracy on the classes of the training is ([\d.]+)% of ([\d,]+) images, not above ([\d.]+)%: chance "
@@ -79,43 +76,32 @@ class TestChance:
     def test_where_even_perfect_answers_would_not_stand_out_nothing_is_said(self):
         assert warning([0, 0, 1, 1], [0, 0, 1, 1]) == ""  # 50 + 3 * 25 points
         assert warning([0, 0, 1, 1], [1, 1, 0, 0]) == ""
-
-    def test_of_one_class_every_answer_is_by_chance(self):
-        assert warning([0] * 100, [0] * 100) == ""
+        assert warning([0] * 100, [0] * 100) == ""  # of one class
 
 
-class TestRuns:
-    """Which runs say it: those tested on the classes that were trained on."""
+@pytest.fixture
+def run(tiny_files, tmp_path):
+    """Trains or tests in a folder; returns the warnings of its results, which its log has too."""
 
-    @pytest.fixture
-    def run(self, tiny_files, tmp_path, monkeypatch):
-        monkeypatch.setattr(Classification, "chance_warning", lambda self: "It guesses.")
+    def call(name, *pairs):
+        data, clips = tiny_files
+        cfg = tiny_cfg(data, clips["vit"], tmp_path / name, "DATASET.NUM_SHOTS", 2, *pairs)
+        said = run_train(cfg)["warnings"]
+        log = (tmp_path / name / "log.txt").read_text()
+        assert all(f"Warning: {text}\n" in log for text in said)
+        return said
 
-        def call(name, *pairs):
-            data, clips = tiny_files
-            try:
-                train.run(tiny_cfg(data, clips["vit"], tmp_path / name, "OPTIM.MAX_EPOCH", 1, *pairs))
-            finally:
-                close_logging()
-            assert "Warning: It guesses.\n" in (tmp_path / name / "log.txt").read_text() or not said(name)
-            return said(name)
+    return call
 
-        def said(name):
-            return json.loads((tmp_path / name / "results.json").read_text())["warnings"]
 
-        return call
-
-    def test_training_and_a_test_on_the_same_classes(self, run, tmp_path):
-        assert run("trained", "DATASET.SUBSAMPLE_CLASSES", "base") == ["It guesses."]
-        test = ("RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", str(tmp_path / "trained"), "RUN.LOAD_EPOCH", 1)
-        assert run("base", *test, "DATASET.SUBSAMPLE_CLASSES", "base") == ["It guesses."]
-        assert run("new", *test, "DATASET.SUBSAMPLE_CLASSES", "new") == []
-
-    def test_zero_shot_may_be_at_chance(self, run):
-        assert run("zero", "TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True) == []
-
-    def test_without_a_test_nothing_is_known(self, run):
-        assert run("untested", "TEST.NO_TEST", True) == []
+def test_runs_that_are_tested_on_the_classes_of_their_training_say_that_they_guess(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Classification, "chance_warning", lambda self: "It guesses.")
+    assert run("trained", "DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.MAX_EPOCH", 1) == ["It guesses."]
+    test = ("RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", str(tmp_path / "trained"), "RUN.LOAD_EPOCH", 1)
+    assert run("base", *test, "DATASET.SUBSAMPLE_CLASSES", "base") == ["It guesses."]
+    assert run("new", *test, "DATASET.SUBSAMPLE_CLASSES", "new") == []
+    assert run("zero", "TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True) == []
+    assert run("untested", "TEST.NO_TEST", True, "OPTIM.MAX_EPOCH", 1) == []
 
 
 class TestChoiceOnTheTestImages:
@@ -127,25 +113,14 @@ class TestChoiceOnTheTestImages:
         "TEST.FINAL_MODEL last_step."
     )
 
-    @pytest.fixture
-    def run(self, tiny_files, tmp_path, monkeypatch):
-        """Trains or tests on a data set whose val items are its test items, as ImageNet's; returns its warnings."""
+    @pytest.fixture(autouse=True)
+    def tested_on_validation_items(self, monkeypatch):
+        """The data set's val items are its test items, as ImageNet's."""
         monkeypatch.setattr(Classification, "chance_warning", lambda self: "")
         monkeypatch.setattr(Folder, "val_is_test", True)
-        probe = ("TRAINER.LINEAR_PROBE.PREC", "fp32", "DATASET.NUM_SHOTS", 2)
-
-        def call(name, *pairs):
-            data, clips = tiny_files
-            try:
-                train.run(tiny_cfg(data, clips["vit"], tmp_path / name, "TRAIN.CHECKPOINT_FREQ", 1, *probe, *pairs))
-            finally:
-                close_logging()
-            return json.loads((tmp_path / name / "results.json").read_text())["warnings"]
-
-        return call
 
     def test_training_and_a_test_of_the_chosen_epoch(self, run, tmp_path):
-        assert run("best", *BEST) == [self.SAID.format(9, 9)]
+        assert run("best", *BEST, "TRAIN.CHECKPOINT_FREQ", 1) == [self.SAID.format(9, 9)]
         test = ("RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", str(tmp_path / "best"))
         assert run("again", *test) == [self.SAID.format(9, 9)]
         assert run("last", *test, "RUN.LOAD_EPOCH", 2) == []
@@ -165,11 +140,9 @@ class TestChoiceOnTheTestImages:
         assert run("val", *BEST, "TEST.SPLIT", "val") == [self.SAID.format(6, 6)]
         assert run("test", *BEST) == []
 
-    @pytest.mark.parametrize("pairs", [(), ("TEST.FINAL_MODEL", "best_val", "TRAINER.NAME", "LinearProbe")])
-    def test_where_no_epoch_was_chosen(self, run, pairs):
-        assert run("run", *pairs) == []
-
-    def test_without_a_test(self, run):
+    def test_where_no_epoch_was_chosen_or_nothing_is_tested(self, run):
+        assert run("last step") == []
+        assert run("probe", *BEST, "TRAINER.NAME", "LinearProbe", "TRAINER.LINEAR_PROBE.PREC", "fp32") == []
         assert run("untested", *BEST, "TEST.NO_TEST", True) == []
 
 
@@ -205,14 +178,12 @@ class TestLossThatIsNoNumber:
         assert report.main(["shapes_prompts", "--output-dir", str(tmp_path)]) == 0
         assert f"Not counted: {COOP}/seed3: log.txt: {self.REASON}." in capsys.readouterr().out
 
-    def test_a_run_that_was_started_again_is_not_failed(self, tmp_path):
+    def test_a_run_that_was_started_again_or_failed_after_its_result_is_not_failed(self, tmp_path):
         log = f"epoch [1/2] batch\n{self.REASON}.\nTraceback\nLoading CLIP (backbone: RN50)\n"
         (tmp_path / "log.txt").write_text(log)
         assert parse_run(tmp_path).problem == 'log.txt: no line "Finish training", so the run is not finished'
         (tmp_path / "log.txt").write_text(log + "Finish training\n=> result\n* accuracy: 50.0%\n")
         assert parse_run(tmp_path).value == 50.0
-
-    def test_a_result_counts_though_the_run_failed_after_it(self, tmp_path):
         (tmp_path / "log.txt").write_text(f"Finish training\n* accuracy: 50.0%\n{self.REASON}.\n")
         assert parse_run(tmp_path).value == 50.0
 
@@ -245,7 +216,9 @@ class TestSeeds:
         assert "is 8.16 points, expected at most 5.20." in sentence
 
     def test_data_sets_side_by_side_are_no_seeds(self, tmp_path):
-        assert warnings_of([Run(tmp_path / name, value=value) for name, value in (("dtd", 40.0), ("pets", 90.0))]) == []
+        values = {"dtd": 40.0, "pets": 90.0}
+        apart = [Run(tmp_path / name, value=value, identity={"dataset": name}) for name, value in values.items()]
+        assert warnings_of(apart) == []
 
     def test_a_seeds_own_warning_is_passed_on(self, tmp_path, capsys):
         write_results(tmp_path, "CoOp", {1: 70.0, 2: 71.0})
@@ -281,23 +254,16 @@ class TestReport:
         assert report.main(["shapes_prompts", "--output-dir", str(output), *args]) == 0
         return capsys.readouterr().out
 
-    def test_text(self, output, capsys):
+    def test_every_format(self, output, capsys):
         out = self.say(capsys, output)
         assert f"\nWarning: {COOP}: seed3: It guesses.\nWarning: {COOP}: {WIDE}\n" in out
         assert re.search(r"^CoOp, M=16 +70\.00 \+- 8\.16 \(warning\)$", out, re.MULTILINE)
-
-    @pytest.mark.parametrize("kind", ["markdown", "latex"])
-    def test_documents(self, output, capsys, kind):
-        out = self.say(capsys, output, "--format", kind)
-        start = {"markdown": "- ", "latex": "% "}[kind]
-        assert f"\n{start}Warning: {COOP}: {WIDE}\n" in f"\n{out}" and "(warning)" in out
-
-    def test_page(self, output, capsys):
+        for kind, start in (("markdown", "- "), ("latex", "% ")):
+            out = self.say(capsys, output, "--format", kind)
+            assert f"\n{start}Warning: {COOP}: {WIDE}\n" in f"\n{out}" and "(warning)" in out
         out = self.say(capsys, output, "--format", "html")
         assert "<details open><summary>1 of 3 values missing, 2 warnings</summary>" in out
         assert f"<li>Warning: {COOP}: {WIDE}</li>" in out and '<span class="mark">warning</span>' in out
-
-    def test_csv(self, output, capsys):
         rows = list(csv.DictReader(io.StringIO(self.say(capsys, output, "--format", "csv"))))
         [row] = [row for row in rows if row["row"] == "CoOp, M=16"]
         assert row["problem"] == f"warning; {COOP}: seed3: It guesses.; {COOP}: {WIDE}"
@@ -311,19 +277,8 @@ class TestReport:
         report.main(["shapes_few_shot", "--output-dir", str(tmp_path)])
         said = "2 seeds. Not the same seeds everywhere: seed1 seed2 in some cells, seed2 seed3 in others."
         assert said in capsys.readouterr().out
-
-    def test_unequally_many_seeds_are_not_called_others(self, tmp_path):
-        for shots, seeds in ((1, (1, 2)), (2, (1, 2, 3))):
-            folder = linear_probe("shapes", "tiny", shots=shots).folder
-            write_results(tmp_path, folder, dict.fromkeys(seeds, 60.0))
+        write_results(tmp_path, folders[2], {1: 60.0})  # unequally many are not called others
         assert fill(TABLES["shapes_few_shot"], tmp_path).other_seeds is None
 
     def test_curves(self, output):
         assert find_curves(output).notes == [f"{output / COOP}: seed3: It guesses", f"{output / COOP}: {WIDE[:-1]}"]
-
-
-def test_warnings_do_not_disturb_who_reads_the_log(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    log = "Finish training\n=> result\n* accuracy: 1.04%\nWarning: " + warning(*answers(4, 25, 9)) + "\n"
-    (tmp_path / "log.txt").write_text(log)
-    assert parse_run(tmp_path).value == 1.04
