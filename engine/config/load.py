@@ -136,11 +136,7 @@ def merge(cfg: CN, values: dict[str, Any], source: str) -> list[str]:
 
 
 def _prepare(value: Any, default: Any) -> Any:
-    """Returns a value for yacs, which reads strings as literals, takes no int for a float, and None for anything.
-
-    Raises:
-        ValueError: If it is None, or looks like a whole number but is none.
-    """
+    """Returns a value for yacs, which reads strings as literals, takes no int for a float, and None for anything."""
     if isinstance(default, str) and isinstance(value, str) and not value.startswith(("'", '"')):
         return repr(value)  # a text stays one, even where it could be read as a number
     if value in (None, "None"):

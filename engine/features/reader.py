@@ -39,7 +39,7 @@ class FeatureReader:
     """Gives the features of items, from the cache or from the tower.
 
     Args:
-        cfg: The config: FEATURES, INPUT, DATALOADER, DATASET.NAME and SEED are read.
+        cfg: The config.
         tower: The frozen module whose weights decide the features.
         encode: Images (B, 3, H, W) on the tower's device -> features (B, E) float32.
     """
@@ -55,12 +55,7 @@ class FeatureReader:
         self.caches: dict[str, FeatureCache] = {}
 
     def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
-        """Returns the features (N, E) float32 of items, in their order, on the CPU.
-
-        Args:
-            items: The images.
-            transform: PIL image -> (3, H, W); None takes the test transform.
-        """
+        """Returns the features (N, E) float32 of items, on the CPU; by default under the test transform."""
         transform = transform or build_transform(self.cfg, is_train=False)
         keys = [item_key(item) for item in items]
         return self._read(DatasetWrapper(self.cfg, items, transform=transform), keys)
@@ -70,10 +65,8 @@ class FeatureReader:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the logits (B, C) and labels (B,) of a loader's batches, of images under one transform.
 
-        Args:
-            loader: Its batches, in its order; its images are only read where their features are not kept.
-            classify: Features (B, E) on the device -> logits (B, C).
-            label: What the progress bar says.
+        Images are only read where their features are not kept. `classify` makes logits of features (B, E) on the
+        device; the progress bar says `label`.
         """
         items = loader.dataset.data_source
         features = self.read(items, transform=loader.dataset.transforms[0])
@@ -104,26 +97,20 @@ class FeatureReader:
 
     def _encode(self, dataset: DatasetWrapper, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
         """Yields the indices in pieces, each with its features (n, E), of which every rank encodes a share."""
-        n = N_BATCHES * self.batch_size * n_ranks()
-        pieces = [indices[start : start + n] for start in range(0, len(indices), n)]
+        pieces = in_batches(indices, N_BATCHES * self.batch_size * n_ranks())
         batches_of = [in_batches(piece[share(len(piece))] or piece[:1], self.batch_size) for piece in pieces]
-        images = self._images(dataset, sum(batches_of, []))
-        for piece, batches in zip(pieces, batches_of):
-            features = torch.cat([self.encode(next(images)) for _ in batches])
-            yield piece, gather_rows(features, len(piece)).cpu().numpy()
-
-    def _images(self, dataset: DatasetWrapper, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Yields batches of images (B, 3, H, W) on the tower's device."""
         loader = DataLoader(
             dataset,
-            batch_sampler=batches,
+            batch_sampler=sum(batches_of, []),
             num_workers=count_workers(self.cfg.DATALOADER.NUM_WORKERS),
             worker_init_fn=leave_signals_to_parent,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # so that it draws nothing from torch's own
         )
-        for batch in progress(loader, "features"):
-            yield batch["img"].to(self.device, non_blocking=True)
+        images = (batch["img"].to(self.device, non_blocking=True) for batch in progress(loader, "features"))
+        for piece, batches in zip(pieces, batches_of):
+            features = torch.cat([self.encode(next(images)) for _ in batches])
+            yield piece, gather_rows(features, len(piece)).cpu().numpy()
 
     def _open_cache(self, transform: Callable) -> FeatureCache:
         """Returns where features under a transform are kept: for good if it is the config's, whose repr says it all."""
@@ -145,11 +132,6 @@ class ViewBatches:
     Epoch e takes view e of every item while there are new ones, so a run of at most VIEWS epochs sees what one with
     fresh views sees; later it takes for each item one of the VIEWS, drawn by (SEED, e, index). All of them are read
     before the first batch, in one pass: it starts the workers once and decodes each file once.
-
-    Args:
-        reader: Gives the features.
-        loader: The training loader; its sampler decides the order.
-        n_views: INPUT.VIEWS, or the number of epochs if it is smaller.
     """
 
     def __init__(self, reader: FeatureReader, loader: DataLoader, n_views: int):
@@ -176,11 +158,7 @@ class ViewBatches:
 
 
 def item_key(item: Datum, *seeds: int) -> bytes:
-    """Returns what names an image as it is now, and the seeds of its view, as 32 hexadecimal digits.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
+    """Returns what names an image as it is now, and the seeds of its view, as 32 hexadecimal digits."""
     status = os.stat(item.impath)
     parts = (os.path.abspath(item.impath), status.st_size, status.st_mtime_ns, *seeds)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32].encode()
@@ -192,12 +170,9 @@ def in_batches(indices: Sequence[int], batch_size: int) -> list[Sequence[int]]:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Returns a sha256 over what a module is, and over the name, dtype, shape, strides and bytes of each tensor.
-
-    Strides are the memory format, which decides how the machine computes and so the last digits.
-    """
+    """Returns a sha256 over what a module is, and over the name, dtype, shape, strides and bytes of each tensor."""
     digest = hashlib.sha256(repr(module).encode())
-    for name, tensor in module.state_dict().items():
+    for name, tensor in module.state_dict().items():  # strides: the memory format decides the last digits
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
