@@ -50,11 +50,9 @@ class DatasetWrapper(Dataset):
     def __len__(self) -> int:
         return len(self.data_source)
 
-    def __getitem__(self, index: int) -> dict:
-        return self.in_epoch(index, int(self.epoch))
-
-    def in_epoch(self, index: int, epoch: int) -> dict:
-        """Returns the part of a batch that an item has in `epoch`; its seed decides what its transforms draw."""
+    def __getitem__(self, index: int | tuple[int, int]) -> dict:
+        """Returns an item's part of a batch in this epoch, or in that of (index, epoch): they seed its transforms."""
+        index, epoch = index if isinstance(index, tuple) else (index, int(self.epoch))
         item = self.data_source[index]
         image = self.images.read(item.impath)
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": index}
@@ -65,20 +63,6 @@ class DatasetWrapper(Dataset):
         if self.img0_transform is not None:
             output["img0"] = self.img0_transform(image)
         return output
-
-
-class Views(DatasetWrapper):
-    """Each item as it is in the first `n_views` epochs: all views of the first item, then those of the next."""
-
-    def __init__(self, cfg, data_source: Sequence[Datum], transform: Callable, *, n_views: int):
-        super().__init__(cfg, data_source, transform)
-        self.index_and_epoch = [(index, epoch) for index in range(len(data_source)) for epoch in range(n_views)]
-
-    def __len__(self) -> int:
-        return len(self.index_and_epoch)
-
-    def __getitem__(self, number: int) -> dict:
-        return self.in_epoch(*self.index_and_epoch[number])
 
 
 class ImageCache:

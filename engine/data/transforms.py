@@ -43,11 +43,7 @@ from .augmentations import (
     ResizeShorterEdge,
 )
 
-INTERPOLATION_MODES = {
-    "bilinear": T.InterpolationMode.BILINEAR,
-    "bicubic": T.InterpolationMode.BICUBIC,
-    "nearest": T.InterpolationMode.NEAREST,
-}
+INTERPOLATION_MODES = {name: T.InterpolationMode(name) for name in ("bilinear", "bicubic", "nearest")}
 
 
 def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch.Tensor]:

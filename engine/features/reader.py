@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..data.datum import Datum
-from ..data.images import DatasetWrapper, Views
+from ..data.images import DatasetWrapper
 from ..data.manager import count_workers
 from ..data.samplers import gather_batch, mix_seeds
 from ..data.transforms import build_transform
@@ -29,6 +29,7 @@ from ..log import progress
 from ..process_cache import shared
 from .cache import FeatureCache
 
+Index = int | tuple[int, int]  # of an item, or of it and an epoch
 GB = 1e9
 CPU_BATCH = 32  # images encoded at once on a CPU: more take longer each, and the next are read meanwhile
 N_BATCHES = 4  # each rank encodes so many, then they are written: it is what a kill loses
@@ -57,8 +58,7 @@ class FeatureReader:
     def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
         """Returns the features (N, E) float32 of items, on the CPU; by default under the test transform."""
         transform = transform or build_transform(self.cfg, is_train=False)
-        keys = [item_key(item) for item in items]
-        return self._read(DatasetWrapper(self.cfg, items, transform=transform), keys)
+        return self._read(items, transform, {index: item_key(item) for index, item in enumerate(items)})
 
     def predictions(
         self, loader: DataLoader, classify: Callable[[Tensor], Tensor], label: str
@@ -77,25 +77,25 @@ class FeatureReader:
 
     def read_views(self, items: Sequence[Datum], transform: Callable, n_views: int) -> Tensor:
         """Returns the features (N, V, E) float32 of V random views of each item: those of a run's first V epochs."""
-        views = Views(self.cfg, items, transform, n_views=n_views)
-        keys = [item_key(items[index], self.cfg.SEED, view, index) for index, view in views.index_and_epoch]
-        return self._read(views, keys).unflatten(0, (len(items), n_views))
+        views = [(index, epoch) for index in range(len(items)) for epoch in range(n_views)]
+        keys = {(index, epoch): item_key(items[index], self.cfg.SEED, epoch, index) for index, epoch in views}
+        return self._read(items, transform, keys).unflatten(0, (len(items), n_views))
 
     @torch.no_grad()
-    def _read(self, dataset: DatasetWrapper, keys: Sequence[bytes]) -> Tensor:
-        """Returns the features (N, E) of a data set of N images, which have these keys."""
-        cache = self._open_cache(dataset.transforms[0])
-        rows = cache.lookup(keys)
+    def _read(self, items: Sequence[Datum], transform: Callable, keys: dict[Index, bytes]) -> Tensor:
+        """Returns the features (N, E) of images under a transform; `keys` has the key of each index."""
+        cache = self._open_cache(transform)
+        rows = cache.lookup(list(keys.values()))
         # Machines have caches of their own: what one rank lacks, all ranks encode together.
-        missing = [index for index, lacks in enumerate(any_rank([row is None for row in rows])) if lacks]
+        missing = [index for index, lacks in zip(keys, any_rank([row is None for row in rows])) if lacks]
         if missing:
-            for indices, features in self._encode(dataset, missing):
+            for indices, features in self._encode(DatasetWrapper(self.cfg, items, transform), missing):
                 cache.add([keys[index] for index in indices], features, write=local_rank() == 0)
                 raise_if_asked()  # what is encoded is kept
-            rows = cache.lookup(keys)
+            rows = cache.lookup(list(keys.values()))
         return torch.from_numpy(np.stack(rows))
 
-    def _encode(self, dataset: DatasetWrapper, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    def _encode(self, dataset: DatasetWrapper, indices: list[Index]) -> Iterator[tuple[list[Index], np.ndarray]]:
         """Yields the indices in pieces, each with its features (n, E), of which every rank encodes a share."""
         pieces = in_batches(indices, N_BATCHES * self.batch_size * n_ranks())
         batches_of = [in_batches(piece[share(len(piece))] or piece[:1], self.batch_size) for piece in pieces]
@@ -164,7 +164,7 @@ def item_key(item: Datum, *seeds: int) -> bytes:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32].encode()
 
 
-def in_batches(indices: Sequence[int], batch_size: int) -> list[Sequence[int]]:
+def in_batches(indices: list[Index], batch_size: int) -> list[list[Index]]:
     """Returns the indices in batches, the last of which may be smaller."""
     return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
