@@ -126,7 +126,7 @@ def get_cfg_default() -> CN:
     cfg.TRAINER = CN()
     cfg.TRAINER.NAME = ""  # a name in TRAINER_REGISTRY
 
-    for key, (default, _) in REFUSED.items():
+    for key, (default, _) in REFUSED.items():  # keys of the original that mean nothing here
         *groups, name = key.split(".")
         node = cfg
         for group in groups:

@@ -135,6 +135,7 @@ class RandomClassSampler(EpochSampler):
 
 
 def shuffled(values: list[int], generator: torch.Generator) -> list[int]:
+    """Returns the values in random order."""
     return [values[i] for i in torch.randperm(len(values), generator=generator).tolist()]
 
 

@@ -68,7 +68,7 @@ def rounding_tolerance() -> float:
     return FACTOR * max(errors)
 
 
-@torch.enable_grad()  # wherever the caller stands
+@torch.enable_grad()
 def plain_step(kind: str, position: str, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     """CoOp by its formula: image features, text features, logits and the gradient of a context of four vectors."""
     clip_model = build_model(golden_state_dict(kind)).requires_grad_(False).to(dtype)
