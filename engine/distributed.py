@@ -34,18 +34,13 @@ def launched() -> bool:
 
 @contextmanager
 def process_group(*, use_cuda: bool) -> Iterator[None]:
-    """Until its end, this process is one of the ranks that torchrun has started; each has a GPU of its own.
-
-    Raises:
-        ValueError: If the machine has fewer GPUs than ranks.
-    """
+    """Until its end, this process is one of the ranks that torchrun has started; each has a GPU of its own."""
     if not launched():
         yield
         return
     backend = "gloo"
     if use_cuda and torch.cuda.is_available():
-        n_gpus = torch.cuda.device_count()
-        if local_rank() >= n_gpus:
+        if local_rank() >= (n_gpus := torch.cuda.device_count()):
             raise ValueError(
                 f"--nproc_per_node is {n_local_ranks()}, but this machine has {n_gpus} GPUs. Lower it, or set USE_CUDA "
                 "False."
@@ -84,7 +79,7 @@ def is_first_rank() -> bool:
 
 
 def share(n_items: int, of_rank: int | None = None) -> slice:
-    """Returns which of `n_items` are this rank's, or `of_rank`'s: their numbers differ by 1 at most."""
+    """Returns which of `n_items` are this rank's, or `of_rank`'s: their counts differ by 1 at most."""
     r, n = rank() if of_rank is None else of_rank, n_ranks()
     return slice(n_items * r // n, n_items * (r + 1) // n)
 
@@ -149,13 +144,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def mean_over_ranks(values: dict[str, Any], share_of_batch: float, device: torch.device) -> dict[str, Any]:
-    """Returns the means over a whole batch from those over this rank's share of it.
-
-    Args:
-        values: Means by name, numbers or tensors of one value.
-        share_of_batch: The part of the batch's items that is this rank's, in [0, 1].
-        device: Where the ranks exchange them.
-    """
+    """Returns the means over a whole batch from those over this rank's share of it, a part in [0, 1] of the batch."""
     if n_ranks() == 1:
         return values
     own = [torch.as_tensor(value, dtype=torch.float32, device=device).reshape(()) for value in values.values()]
@@ -173,14 +162,9 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def gather_rows(own: Tensor, n_rows: int) -> Tensor:
-    """Returns the rows of all ranks in order, with gradients: each rank's loss may depend on the rows of all.
+    """Returns the rows (N, ...) of all ranks in order, with gradients: each rank's loss may depend on the rows of all.
 
-    Args:
-        own: This rank's `share` of the rows, (n, ...); where it has none, one that is left out.
-        n_rows: How many all ranks have together, N.
-
-    Returns:
-        (N, ...), the same on every rank.
+    `own` are this rank's `share` of the N rows, (n, ...); where it has none, one that is left out.
     """
     return own if n_ranks() == 1 else _GatherRows.apply(own, n_rows)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 MAY_NOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
-NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # from a file system that has no sync
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of a file system that has no sync
 # The machine is out of memory or of open files, or its disk does not answer: the file itself may be fine.
 FAULTS_OF_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 UNFINISHED = ".unfinished"  # the end of a temporary file's name
@@ -22,11 +22,9 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bo
     """Calls `write(temporary path)` and moves the result to `path`: a reader sees the old file or the whole new one.
 
     Args:
-        path: Its folder is made if need be. If it is a link, the file behind it is written. A device or a pipe, such as
-            /dev/stdout, is written to directly.
+        path: Its folder is made if need be. Of a link the file behind it is written; a device or a pipe directly.
         write: Writes and closes the file at the path it is called with.
-        durable: Whether the file is safe from a power cut, too. That costs milliseconds: too much for each of a million
-            images.
+        durable: Whether the file is safe from a power cut, too. That costs milliseconds.
 
     Raises:
         OSError: If the disk is full or write-protected; the old file is then unchanged.
@@ -59,29 +57,20 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Replaces the error of a full or write-protected disk by one that names the file and says what to do.
-
-    Raises:
-        OSError: Of the same kind and with the same `errno`.
-    """
+    """Replaces the error of a full or write-protected disk by one of its kind that names the file and the remedy."""
     try:
         yield
     except OSError as error:
         its_folder = error.filename is None or path.is_relative_to(Path(error.filename).parent)
         if error.strerror is None or error.errno not in DISK_IS_FULL + MAY_NOT_WRITE or not its_folder:
             raise  # replaced already, another fault, or that of a file that is read
-        clear = type(error)(_cannot_write(path, error))
+        remedy = "Change the permissions of its folder, or choose another folder"
+        if error.errno in DISK_IS_FULL:
+            free_mb = shutil.disk_usage(existing_part(path.absolute())).free / 1e6
+            remedy = f"{free_mb:,.1f} MB are free. Free some space"
+        clear = type(error)(f"{path} could not be written ({error.strerror}). {remedy}, then repeat the command.")
         clear.errno = error.errno
         raise clear from error
-
-
-def _cannot_write(path: Path, error: OSError) -> str:
-    if error.errno in DISK_IS_FULL:
-        free_mb = shutil.disk_usage(existing_part(path.absolute())).free / 1e6
-        remedy = f"{free_mb:,.1f} MB are free. Free some space"
-    else:
-        remedy = "Change the permissions of its folder, or choose another folder"
-    return f"{path} could not be written ({error.strerror}). {remedy}, then repeat the command."
 
 
 def _sync(path: Path) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, SimpleNamespace
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = tuple(128 + number for number in SIGNALS)  # exit codes
@@ -23,30 +23,19 @@ SAME_REQUEST_S = 3.0  # a terminal, a script and Slurm may all pass on one reque
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks this process to end. As a KeyboardInterrupt it is no error that a library might handle.
-
-    Attributes:
-        exit_code: 130 after Ctrl-C, 143 after SIGTERM, as shells have it.
-        remedy: What the same command does.
-    """
+    """A signal asks this process to end. As a KeyboardInterrupt it is no error that a library might handle."""
 
     def __init__(self, number: int):
         super().__init__(f"Interrupted by {signal.Signals(number).name}.")
-        self.exit_code, self.remedy = 128 + number, "The same command goes on from here."
+        self.exit_code = 128 + number  # 130 after Ctrl-C, 143 after SIGTERM, as shells have it
+        self.remedy = "The same command goes on from here."
 
     def __str__(self) -> str:
         return f"{self.args[0]} {self.remedy}"
 
 
-class _Requests:
-    """What was asked of this process: signals are one for all of it."""
-
-    first = 0  # number of the first signal
-    first_s = 0.0  # and when it came
-    n_finishing = 0  # so many `finishing` are open
-
-
-_requests = _Requests()
+# What was asked of this process: the number of the first signal and when it came; how many `finishing` are open.
+_requests = SimpleNamespace(first=0, first_s=0.0, n_finishing=0)
 
 
 @contextmanager
@@ -88,7 +77,7 @@ def finishing() -> Iterator[None]:
 
 @contextmanager
 def starting_over() -> Iterator[None]:
-    """For work that keeps no place to go on from: an interruption until its end says so."""
+    """For work that keeps no resume point: an interruption until its end says so."""
     try:
         yield
     except Interrupted as interrupted:
@@ -102,7 +91,7 @@ def is_asked() -> bool:
 
 
 def raise_if_asked() -> None:
-    """Raises Interrupted if any rank was asked to end; all ranks call it, so that all stop in the same place."""
+    """Raises Interrupted if any rank was asked to end; all ranks call it, so that all stop at the same step."""
     from .distributed import any_rank  # imports torch, which the other functions do not need
 
     for number, is_asked_for in zip(SIGNALS, any_rank([_requests.first == number for number in SIGNALS])):

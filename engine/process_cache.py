@@ -26,13 +26,9 @@ def sharing() -> Iterator[None]:
 
 
 def shared(kind: str, key: Hashable, make: Callable[[], Any], *, keep: int = 1) -> Any:
-    """Returns what `make` gives, the same object for the same key within `sharing`; nobody may change it.
+    """Returns what `make` gives, the same object for the same kind and key within `sharing`; nobody may change it.
 
-    Args:
-        kind: What it is.
-        key: All that decides it.
-        make: Makes it.
-        keep: Of how many keys of this kind the last used are kept: large things are not kept for ever.
+    Of each kind the `keep` objects used last are kept.
     """
     stores = STORES.get()
     if stores is None:

@@ -16,12 +16,7 @@ def near_name(name: str, options: Iterable[str]) -> str:
 
 
 class Registry:
-    """A table of classes by name.
-
-    Args:
-        name: What the entries are, in the singular; used in messages ("trainer").
-        contract: What an entry is called with and what it must return, for whoever writes one.
-    """
+    """A table of classes by name; messages call an entry `name` ("trainer"), `contract` says what it must do."""
 
     def __init__(self, name: str, contract: str):
         self.name = name
@@ -43,11 +38,7 @@ class Registry:
         return cls
 
     def get(self, name: str) -> type:
-        """Returns the class registered under `name`.
-
-        Raises:
-            KeyError: If there is none; the message lists the names and suggests the nearest.
-        """
+        """Returns the class registered under `name`; if there is none, KeyError says the names."""
         if name not in self._entries:
             raise KeyError(self.unknown(name))
         return self._entries[name]

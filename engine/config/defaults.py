@@ -62,14 +62,6 @@ def get_cfg_default() -> CN:
     cfg.DATASET.FEWSHOT_FILE = ""  # JSON Lines file with the training and validation items; "": they are drawn
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base (first half of the labels), new (second half)
     cfg.DATASET.CLASSNAMES = ""  # data set Folder: file with the class names; "": the names of the folders
-    cfg.DATASET.SOURCE_DOMAINS = ()  # refused, see REFUSED
-    cfg.DATASET.TARGET_DOMAINS = ()  # refused
-    cfg.DATASET.NUM_LABELED = -1  # refused
-    cfg.DATASET.VAL_PERCENT = 0.1  # refused
-    cfg.DATASET.ALL_AS_UNLABELED = False  # refused
-    cfg.DATASET.STL10_FOLD = -1  # refused
-    cfg.DATASET.CIFAR_C_TYPE = ""  # refused
-    cfg.DATASET.CIFAR_C_LEVEL = 1  # refused
 
     cfg.DATALOADER = CN()
     cfg.DATALOADER.NUM_WORKERS = 4  # processes that load images; 0: the main process loads them
@@ -79,14 +71,7 @@ def get_cfg_default() -> CN:
     cfg.DATALOADER.TRAIN_X = CN()
     cfg.DATALOADER.TRAIN_X.SAMPLER = "RandomSampler"  # RandomSampler, SequentialSampler, RandomClassSampler
     cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 32  # images, of all ranks together
-    cfg.DATALOADER.TRAIN_X.N_DOMAIN = 0  # refused
     cfg.DATALOADER.TRAIN_X.N_INS = 16  # RandomClassSampler: images of each class in a batch
-    cfg.DATALOADER.TRAIN_U = CN()
-    cfg.DATALOADER.TRAIN_U.SAME_AS_X = True  # refused, like all of TRAIN_U
-    cfg.DATALOADER.TRAIN_U.SAMPLER = "RandomSampler"  # refused
-    cfg.DATALOADER.TRAIN_U.BATCH_SIZE = 32  # refused
-    cfg.DATALOADER.TRAIN_U.N_DOMAIN = 0  # refused
-    cfg.DATALOADER.TRAIN_U.N_INS = 16  # refused
     cfg.DATALOADER.TEST = CN()
     cfg.DATALOADER.TEST.SAMPLER = "SequentialSampler"  # SequentialSampler, RandomSampler
     cfg.DATALOADER.TEST.BATCH_SIZE = 32  # images, of all ranks together
@@ -100,13 +85,6 @@ def get_cfg_default() -> CN:
     cfg.MODEL.CHANNELS_LAST = True  # memory format of a ResNet's images; True is faster
     cfg.MODEL.BACKBONE = CN()
     cfg.MODEL.BACKBONE.NAME = ""  # a name of clip.available_models(), or the path of a file of weights
-    cfg.MODEL.BACKBONE.PRETRAINED = True  # refused
-    cfg.MODEL.HEAD = CN()
-    cfg.MODEL.HEAD.NAME = ""  # refused, like all of HEAD
-    cfg.MODEL.HEAD.HIDDEN_LAYERS = ()  # refused
-    cfg.MODEL.HEAD.ACTIVATION = "relu"  # refused
-    cfg.MODEL.HEAD.BN = True  # refused
-    cfg.MODEL.HEAD.DROPOUT = 0.0  # refused
 
     cfg.OPTIM = CN()
     cfg.OPTIM.NAME = "adam"  # sgd, adam, adamw, amsgrad, rmsprop, radam
@@ -135,7 +113,6 @@ def get_cfg_default() -> CN:
     cfg.TRAIN.CHECKPOINT_FREQ = 0  # epochs between checkpoints that are kept; 0: only the last is
     cfg.TRAIN.RESUME_EVERY_S = 60.0  # seconds between writes of the resume point; 0: only when the run is asked to end
     cfg.TRAIN.PRINT_FREQ = 10  # batches between log lines
-    cfg.TRAIN.COUNT_ITER = "train_x"  # refused
 
     cfg.TEST = CN()
     cfg.TEST.EVALUATOR = "Classification"  # a name in EVALUATOR_REGISTRY
@@ -148,30 +125,43 @@ def get_cfg_default() -> CN:
 
     cfg.TRAINER = CN()
     cfg.TRAINER.NAME = ""  # a name in TRAINER_REGISTRY
+
+    for key, (default, _) in REFUSED.items():  # keys of the original that mean nothing here
+        *groups, name = key.split(".")
+        node = cfg
+        for group in groups:
+            node = node.setdefault(group, CN())
+        node[name] = default
     return cfg
 
 
-# Keys of the original that mean nothing here: any value but the default is an error, and this says why.
+# Keys of the original that mean nothing here -> (default, why). Any other value is an error.
+DOMAINS = "Domain labels are not used: another distribution is a data set of its own."
+UNLABELLED = "Unlabelled training data (train_u) are not supported."
+CIFAR_C = "CIFAR-C is not a data set of this project."
+HEAD = "There is no classification head: CLIP's text features are the classifier."
 REFUSED = {
-    "DATASET.SOURCE_DOMAINS": "Domain labels are not used: another distribution is a data set of its own.",
-    "DATASET.TARGET_DOMAINS": "Domain labels are not used: another distribution is a data set of its own.",
-    "DATASET.NUM_LABELED": "Semi-supervised splits are not supported; DATASET.NUM_SHOTS sets the items per class.",
-    "DATASET.VAL_PERCENT": "Validation items come from the split file, or min(shots, 4) of each class.",
-    "DATASET.ALL_AS_UNLABELED": "Unlabelled training data are not supported.",
-    "DATASET.STL10_FOLD": "STL-10 is not a data set of this project.",
-    "DATASET.CIFAR_C_TYPE": "CIFAR-C is not a data set of this project.",
-    "DATASET.CIFAR_C_LEVEL": "CIFAR-C is not a data set of this project.",
-    "DATALOADER.TRAIN_X.N_DOMAIN": "Domain labels are not used.",
-    **{
-        f"DATALOADER.TRAIN_U.{key}": "Unlabelled training data (train_u) are not supported."
-        for key in ("SAME_AS_X", "SAMPLER", "BATCH_SIZE", "N_DOMAIN", "N_INS")
-    },
-    **{
-        f"MODEL.HEAD.{key}": "There is no classification head: CLIP's text features are the classifier."
-        for key in ("NAME", "HIDDEN_LAYERS", "ACTIVATION", "BN", "DROPOUT")
-    },
-    "MODEL.BACKBONE.PRETRAINED": "CLIP is always pretrained; give MODEL.BACKBONE.NAME a path to use other weights.",
-    "TRAIN.COUNT_ITER": "An epoch is one pass over train_x.",
+    "DATASET.SOURCE_DOMAINS": ((), DOMAINS),
+    "DATASET.TARGET_DOMAINS": ((), DOMAINS),
+    "DATASET.NUM_LABELED": (-1, "Semi-supervised splits are not supported; set DATASET.NUM_SHOTS."),
+    "DATASET.VAL_PERCENT": (0.1, "Validation items come from the split file, or min(shots, 4) of each class."),
+    "DATASET.ALL_AS_UNLABELED": (False, UNLABELLED),
+    "DATASET.STL10_FOLD": (-1, "STL-10 is not a data set of this project."),
+    "DATASET.CIFAR_C_TYPE": ("", CIFAR_C),
+    "DATASET.CIFAR_C_LEVEL": (1, CIFAR_C),
+    "DATALOADER.TRAIN_X.N_DOMAIN": (0, DOMAINS),
+    "DATALOADER.TRAIN_U.SAME_AS_X": (True, UNLABELLED),
+    "DATALOADER.TRAIN_U.SAMPLER": ("RandomSampler", UNLABELLED),
+    "DATALOADER.TRAIN_U.BATCH_SIZE": (32, UNLABELLED),
+    "DATALOADER.TRAIN_U.N_DOMAIN": (0, UNLABELLED),
+    "DATALOADER.TRAIN_U.N_INS": (16, UNLABELLED),
+    "MODEL.HEAD.NAME": ("", HEAD),
+    "MODEL.HEAD.HIDDEN_LAYERS": ((), HEAD),
+    "MODEL.HEAD.ACTIVATION": ("relu", HEAD),
+    "MODEL.HEAD.BN": (True, HEAD),
+    "MODEL.HEAD.DROPOUT": (0.0, HEAD),
+    "MODEL.BACKBONE.PRETRAINED": (True, "CLIP is always pretrained; MODEL.BACKBONE.NAME may be a path of weights."),
+    "TRAIN.COUNT_ITER": ("train_x", "An epoch is one pass over train_x."),
 }
 
 # Key -> the values that it may have.

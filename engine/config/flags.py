@@ -9,46 +9,34 @@ from yacs.config import CfgNode as CN
 
 from .load import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
 
-FLAGS = {  # flag -> config key; a flag that is not given changes nothing
-    "root": "DATASET.ROOT",
-    "output_dir": "OUTPUT_DIR",
-    "resume": "RESUME",
-    "seed": "SEED",
-    "source_domains": "DATASET.SOURCE_DOMAINS",
-    "target_domains": "DATASET.TARGET_DOMAINS",
-    "transforms": "INPUT.TRANSFORMS",
-    "trainer": "TRAINER.NAME",
-    "plugin": "RUN.PLUGINS",
-    "backbone": "MODEL.BACKBONE.NAME",
-    "head": "MODEL.HEAD.NAME",
-    "eval_only": "RUN.EVAL_ONLY",
-    "model_dir": "RUN.MODEL_DIR",
-    "load_epoch": "RUN.LOAD_EPOCH",
-    "deterministic": "RUN.DETERMINISTIC",
-}
+SWITCH = {"action": "store_true", "default": None}
+FLAGS = [  # flag, the key that it sets, its help, how it is read; a flag that is not given changes nothing
+    ("--root", "DATASET.ROOT", "folder that holds the data sets", {}),
+    ("--output-dir", "OUTPUT_DIR", "the run's folder", {}),
+    ("--resume", "RESUME", "folder of a run to go on from (default: the output folder itself)", {}),
+    ("--seed", "SEED", "negative: a fresh one, which is logged", {"type": int}),
+    ("--source-domains", "DATASET.SOURCE_DOMAINS", "refused: domain labels are not used", {"nargs": "+"}),
+    ("--target-domains", "DATASET.TARGET_DOMAINS", "refused: domain labels are not used", {"nargs": "+"}),
+    ("--transforms", "INPUT.TRANSFORMS", "names of augmentations", {"nargs": "+"}),
+    ("--trainer", "TRAINER.NAME", "name of the trainer", {}),
+    ("--plugin", "RUN.PLUGINS", "module or file of a trainer or a data set; repeatable", {"action": "append"}),
+    ("--backbone", "MODEL.BACKBONE.NAME", "name of a CLIP or path of its weights", {}),
+    ("--head", "MODEL.HEAD.NAME", "refused: CLIP's text features are the classifier", {}),
+    ("--eval-only", "RUN.EVAL_ONLY", "only test", SWITCH),
+    ("--model-dir", "RUN.MODEL_DIR", "with --eval-only: the run whose model is tested", {}),
+    ("--load-epoch", "RUN.LOAD_EPOCH", "with --model-dir: after how many epochs (default: the best)", {"type": int}),
+    ("--deterministic", "RUN.DETERMINISTIC", "repeatable on a GPU too, slower", SWITCH),
+]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line; absent flags are None."""
     parser = argparse.ArgumentParser(prog="train.py", description="Trains or tests a method on a data set.")
-    parser.add_argument("--root", help="folder that holds the data sets")
-    parser.add_argument("--output-dir", help="the run's folder")
-    parser.add_argument("--resume", help="folder of a run to go on from (default: the output folder itself)")
-    parser.add_argument("--seed", type=int, help="negative: a fresh one, which is logged")
-    parser.add_argument("--source-domains", nargs="+", help="refused: domain labels are not used")
-    parser.add_argument("--target-domains", nargs="+", help="refused: domain labels are not used")
-    parser.add_argument("--transforms", nargs="+", help="names of augmentations")
     parser.add_argument("--config-file", help="the trainer's YAML")
     parser.add_argument("--dataset-config-file", help="the data set's YAML")
-    parser.add_argument("--trainer", help="name of the trainer")
-    parser.add_argument("--plugin", action="append", help="module or file of a trainer or a data set; repeatable")
+    for flag, _, text, options in FLAGS:
+        parser.add_argument(flag, help=text, **options)
     parser.add_argument("--plugin-config", action="append", help="YAML of keys that a plug-in reads; repeatable")
-    parser.add_argument("--backbone", help="name of a CLIP or path of its weights")
-    parser.add_argument("--head", help="refused: CLIP's text features are the classifier")
-    parser.add_argument("--eval-only", action="store_true", default=None, help="only test")
-    parser.add_argument("--model-dir", help="with --eval-only: the run whose model is tested")
-    parser.add_argument("--load-epoch", type=int, help="with --model-dir: after how many epochs (default: the best)")
-    parser.add_argument("--deterministic", action="store_true", default=None, help="repeatable on a GPU too, slower")
     parser.add_argument("--no-train", action="store_true", help="build everything, then stop")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
     return parser.parse_args(argv)
@@ -66,10 +54,10 @@ def setup_cfg(args: argparse.Namespace) -> CN:
             errors += merge(cfg, read_yaml(path), path)
         except ConfigError as error:
             unreadable.append(str(error))
-    flags = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
+    values = {key: getattr(args, flag[2:].replace("-", "_")) for flag, key, *_ in FLAGS}
     if args.config_file:
-        flags["RUN.CFG"] = Path(args.config_file).stem
-    errors += merge(cfg, flags, "command line")
+        values["RUN.CFG"] = Path(args.config_file).stem
+    errors += merge(cfg, {key: value for key, value in values.items() if value is not None}, "command line")
     pairs = [word for word in args.opts if word != "--"]
     if len(pairs) % 2:
         errors.append(f"command line: {pairs[-1]!r} has no value. Give KEY VALUE pairs.")

@@ -40,9 +40,6 @@ def config_digest(cfg: CN) -> str:
 
 def differing_keys(stored: CN, asked: CN) -> dict[str, tuple[Any, Any]]:
     """Returns the keys that make two configs different runs, each with its value in both."""
-    values, identities = (flatten(stored), flatten(asked)), (identity(stored), identity(asked))
-    return {
-        key: (values[0][key], values[1][key])
-        for key in sorted(identities[0].keys() | identities[1].keys())
-        if identities[0].get(key) != identities[1].get(key) and values[0][key] != values[1][key]
-    }
+    old, new = flatten(stored), flatten(asked)
+    keys = sorted(identity(stored).keys() | identity(asked).keys())
+    return {key: (old[key], new[key]) for key in keys if old[key] != new[key]}

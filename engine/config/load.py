@@ -37,19 +37,17 @@ def require(errors: list[str]) -> None:
         raise ConfigError("\n".join([f"The config has {count}:", *(f"  - {error}" for error in errors)]))
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Reads a YAML file on top of the one that its `_BASE_` names (a path relative to the file).
+def read_yaml(path: str | Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Reads a YAML file on top of the one that its `_BASE_` names, as flat keys: {"OPTIM.LR": 0.002, ...}.
 
-    Returns:
-        The merged file as flat keys: {"OPTIM.LR": 0.002, ...}.
+    Args:
+        path: The file; its `_BASE_` is relative to it.
+        above: The files that it is a base of.
 
     Raises:
         ConfigError: If the file or a base is missing or not plain YAML, or if a file is its own base.
     """
-    return _read_yaml(Path(path), ())
-
-
-def _read_yaml(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    path = Path(path)
     resolved = path.resolve()
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"The config file {path} is not a .yaml file. Python config files are not run.")
@@ -64,7 +62,7 @@ def _read_yaml(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     base = tree.pop("_BASE_", None)
     if base is not None and not (isinstance(base, str) and base.isprintable()):
         raise ConfigError(f"The config file {path}: _BASE_ is {shorten(base)}; it must be the path of one file.")
-    values = _read_yaml(path.parent / base, (*above, resolved)) if base else {}
+    values = read_yaml(path.parent / base, above=(*above, resolved)) if base else {}
     return {**values, **flatten(tree)}
 
 
@@ -118,13 +116,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def merge(cfg: CN, values: dict[str, Any], source: str) -> list[str]:
     """Sets the keys of `values` in `cfg`; strings are read as Python literals where they are one, as yacs does.
 
-    Args:
-        cfg: The config, changed in place.
-        values: Flat keys and their values.
-        source: Where the values come from; the errors name it.
-
     Returns:
-        An error for every unknown key and every value of another type than the default's.
+        An error for every unknown key and every value of another type than the default's; it names the `source`.
     """
     known, errors = flatten(cfg), []
     for key, value in values.items():
@@ -143,22 +136,13 @@ def merge(cfg: CN, values: dict[str, Any], source: str) -> list[str]:
 
 
 def _prepare(value: Any, default: Any) -> Any:
-    """Returns a value for yacs, which reads strings as literals, takes no int for a float, and None for anything.
-
-    Raises:
-        ValueError: If it is None, or looks like a whole number but is none.
-    """
+    """Returns a value for yacs, which reads strings as literals, takes no int for a float, and None for anything."""
     if isinstance(default, str) and isinstance(value, str) and not value.startswith(("'", '"')):
         return repr(value)  # a text stays one, even where it could be read as a number
     if value in (None, "None"):
         raise ValueError
-    return float(value) if isinstance(default, float) and _is_int(value) else value
-
-
-def _is_int(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.lstrip("+-").isdecimal()
-    return isinstance(value, int) and not isinstance(value, bool)
+    is_int = value.lstrip("+-").isdecimal() if isinstance(value, str) else type(value) is int
+    return float(value) if is_int and isinstance(default, float) else value
 
 
 def full_default(*, with_plugins: bool = True) -> CN:
@@ -176,11 +160,11 @@ def check_cfg(cfg: CN) -> list[str]:
     """Returns an error for every value that no run can use: refused keys, unknown names, numbers out of range."""
     from ..data.transforms import check_input  # here: it costs torch, and reading a config needs none
 
-    default, values = flatten(get_cfg_default()), flatten(cfg)
+    values = flatten(cfg)
     errors = [
-        f"{key} is {shorten(values[key])}; only its default, {default[key]!r}, is allowed. {why}"
-        for key, why in REFUSED.items()
-        if values[key] != default[key]
+        f"{key} is {shorten(values[key])}; only its default, {default!r}, is allowed. {why}"
+        for key, (default, why) in REFUSED.items()
+        if values[key] != default
     ]
     for key, options in OPTIONS.items():
         if values[key] not in options:
@@ -195,16 +179,15 @@ def check_cfg(cfg: CN) -> list[str]:
         errors.append(f"OPTIM.STEPSIZE is {cfg.OPTIM.STEPSIZE}; it must hold numbers of epochs. (-1,) means MAX_EPOCH.")
     if not cfg.MODEL.BACKBONE.NAME:
         errors.append("MODEL.BACKBONE.NAME is empty. Name a CLIP with --config-file or --backbone.")
-    if cfg.TRAINER.NAME not in TRAINER_REGISTRY:
+    if cfg.TRAINER.NAME in TRAINER_REGISTRY:
+        errors += TRAINER_REGISTRY.get(cfg.TRAINER.NAME).config_errors(cfg)
+    else:
         errors.append(f"{TRAINER_REGISTRY.unknown(cfg.TRAINER.NAME)} Name a trainer outside trainers/ with --plugin.")
     if cfg.DATASET.NAME not in DATASET_REGISTRY:
         errors.append(f"{DATASET_REGISTRY.unknown(cfg.DATASET.NAME)} Name a data set outside datasets/ with --plugin.")
     if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
         errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
-    errors += check_input(cfg.INPUT) + _check_run(cfg)
-    if cfg.TRAINER.NAME in TRAINER_REGISTRY:
-        errors += TRAINER_REGISTRY.get(cfg.TRAINER.NAME).config_errors(cfg)
-    return errors
+    return errors + check_input(cfg.INPUT) + _check_run(cfg)
 
 
 def _check_run(cfg: CN) -> list[str]:

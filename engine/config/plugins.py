@@ -35,8 +35,7 @@ def plugins(names: Sequence[str] = (), config_files: Sequence[str | Path] = ()) 
     """Registers the classes of plug-ins and adds their options to the default config, until the `with` block ends.
 
     Args:
-        names: Modules, also from the current folder, or paths of .py files. A class of theirs replaces ours of the
-            same name.
+        names: Modules, also from the current folder, or .py files. A class of theirs replaces ours of the same name.
         config_files: YAML files; each key is added, with its value as the default.
 
     Raises:
@@ -44,31 +43,30 @@ def plugins(names: Sequence[str] = (), config_files: Sequence[str | Path] = ()) 
             has registered; or if a key exists with another type.
     """
     extensions = tuple(partial(declare, values=_read_options(path), source=str(path)) for path in config_files)
-    search_path, outer = sys.path.copy(), CONFIG_EXTENSIONS.set(extensions)
-    imported: set[str] = set()
+    search_path, before, outer = sys.path.copy(), set(sys.modules), CONFIG_EXTENSIONS.set(extensions)
+    packages: set[str] = set()
     try:
         with ExitStack() as overlays:
             for registry in REGISTRIES:
                 overlays.enter_context(registry.overlay())
             for index, name in enumerate(names, start=1):
-                imported |= _load(name, f"plugin{index}")
+                path = _path_of(name)
+                module_name = f"plugin{index}_{path.stem}" if path else name
+                packages.add(module_name.split(".")[0])
+                _load(name, path, module_name)
             _warn_of_replaced_classes()
             full_default()  # raises if an option is wrong
             yield
     finally:
         CONFIG_EXTENSIONS.reset(outer)
         sys.path[:] = search_path
-        for module in imported:  # a later run in this process imports, and so registers, them again
-            sys.modules.pop(module, None)
+        for module in set(sys.modules) - before:  # a later run in this process imports, and so registers, them again
+            if module.split(".")[0] in packages:
+                del sys.modules[module]
 
 
 def declare(cfg: CN, values: dict[str, Any], source: str) -> None:
-    """Adds keys with their defaults; a key that exists gets a new default of the same type.
-
-    Args:
-        cfg: The default config, changed in place.
-        values: Flat keys and their defaults.
-        source: Where they are declared; the errors name it.
+    """Adds keys with their defaults; a key that exists gets a new default of the same type. Errors name the `source`.
 
     Raises:
         ConfigError: If a key exists with another type, or is the name of a group of keys.
@@ -118,40 +116,39 @@ def _literal(value: Any) -> Any:
         return value
 
 
-def _load(name: str, file_name: str) -> set[str]:
-    """Imports a plug-in, a file as module `file_name_STEM`; returns the names of its modules that were imported."""
+def _path_of(name: str) -> Path | None:
+    """Returns the .py file that a plug-in is; None where it is named as a module."""
     path = Path(name).expanduser()
-    is_file = path.suffix == ".py" or os.sep in name
-    if is_file and not path.exists():
+    if path.suffix != ".py" and os.sep not in name:
+        return None
+    if not path.exists():
         raise ConfigError(missing_path(path, "The plug-in", "Correct --plugin."))
-    if is_file and (path.suffix != ".py" or path.is_dir()):
+    if path.suffix != ".py" or path.is_dir():
         raise ConfigError(f"--plugin is {name}; it must be a .py file or a module (my_package.my_trainer).")
-    sys.path += [os.getcwd(), *([str(path.absolute().parent)] if is_file else [])]
-    module_name = f"{file_name}_{path.stem}" if is_file else name
+    return path
+
+
+def _load(name: str, path: Path | None, module_name: str) -> None:
+    """Imports a plug-in, which must register a class."""
     before = set(sys.modules)
+    sys.path.append(os.getcwd())
     try:
-        _import_file(path, module_name) if is_file else importlib.import_module(name)
+        if path is None:
+            importlib.import_module(name)
+        else:
+            sys.path.append(str(path.absolute().parent))
+            spec = importlib.util.spec_from_file_location(module_name, path)
+            module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
     except Exception as error:
         raise ConfigError(_not_imported(name, error)) from error
-    imported = set(sys.modules) - before
+    own = {module_name} | (set(sys.modules) - before)
     layers = [layer for registry in REGISTRIES for layer in registry.layers()]
-    if not any(cls.__module__ in imported | {module_name} for layer in layers for cls in layer.values()):
+    if not any(cls.__module__ in own for layer in layers for cls in layer.values()):
         raise ConfigError(
             f"--plugin is {name}, which registers nothing. Add @TRAINER_REGISTRY.register() to its trainer, or the "
             "decorator of the other registries to its data set or evaluator."
         )
-    return {module for module in imported if module.split(".")[0] == module_name.split(".")[0]}
-
-
-def _import_file(path: Path, module_name: str) -> None:
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
 
 
 def _not_imported(name: str, error: Exception) -> str:

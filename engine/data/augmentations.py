@@ -17,10 +17,9 @@ MAX_RATIO = 16  # of an image's longer to its shorter edge
 
 
 class ResizeShorterEdge(T.Resize):
-    """Resizes the shorter edge to `size`; of an image beyond MAX_RATIO only the middle is resized.
+    """Resizes the shorter edge to `size`; of an image beyond MAX_RATIO only the middle, all that a centre crop shows.
 
-    A centre crop shows the same, to within rounding, and 30,000 x 10 pixels do not become 672,000 x 224. Both ends lose
-    whole multiples of the shorter edge, so the pixels that are left keep their positions.
+    Both ends lose whole multiples of the shorter edge, so the pixels that are left keep their positions.
     """
 
     def forward(self, image: Image.Image) -> Image.Image:
@@ -32,11 +31,9 @@ class ResizeShorterEdge(T.Resize):
 
 @dataclass(frozen=True)
 class RandomTranslation:
-    """With probability p, enlarges to 9/8 of the size and takes a random crop of that size; else resizes to it.
+    """With probability p, enlarges to 9/8 of the size and takes a random crop of that size; else resizes to it."""
 
-    Differs from the original: INPUT.INTERPOLATION is used; there it is always bilinear.
-    """
-
+    # Differs from the original: INPUT.INTERPOLATION is used; there it is always bilinear.
     size: Sequence[int]
     _: KW_ONLY
     interpolation: T.InterpolationMode
@@ -51,11 +48,9 @@ class RandomTranslation:
 
 @dataclass(frozen=True)
 class RandomMagnitudeAugment:
-    """Applies n operations of RandAugment in turn, each with probability p and a random magnitude.
+    """Applies n operations of RandAugment in turn, each with probability p and a random magnitude."""
 
-    Differs from the original: the operations and their ranges are torchvision's, and there are 31 magnitudes.
-    """
-
+    # Differs from the original: the operations and their ranges are torchvision's, and there are 31 magnitudes.
     n_ops: int
     _: KW_ONLY
     p: float = 1.0

@@ -38,18 +38,12 @@ def splits_that_skip(cfg, val: Sequence[Datum], test: Sequence[Datum]) -> list[s
     the test items, and the validation items if they are tested on or are test items too.
     """
     measured = cfg.TEST.SPLIT == "val" or not {item.impath for item in val}.isdisjoint(item.impath for item in test)
-    node_of = {"train_x": cfg.INPUT, "val": cfg.TEST if measured else cfg.INPUT, "test": cfg.TEST}
-    node_of["selection"] = cfg.INPUT
-    return [name for name in SPLITS if node_of[name].ON_BAD_IMAGE == "skip"]
+    tested = {"val", "test"} if measured else {"test"}
+    return [name for name in SPLITS if (cfg.TEST if name in tested else cfg.INPUT).ON_BAD_IMAGE == "skip"]
 
 
 def leave_out_bad(cfg, dataset: DatasetBase, *, n_threads: int) -> dict[str, list[str]]:
     """Removes the bad images from the splits that the run reads, if the config says so; the same on all ranks.
-
-    Args:
-        cfg: The config.
-        dataset: Its lists are replaced; its classes stay.
-        n_threads: Threads that decode images.
 
     Returns:
         Split -> the paths that were left out, for the splits that lost some.
@@ -87,9 +81,8 @@ def log_skipped(skipped: dict[str, list[str]]) -> None:
 
 def skip_warnings(skipped: dict[str, list[str]]) -> list[str]:
     """Returns a sentence for each split that lost images."""
-    return [
-        f"{len(paths):,} {SPLITS[name]} image(s) could not be read and were skipped" for name, paths in skipped.items()
-    ]
+    counts = {SPLITS[name]: len(paths) for name, paths in skipped.items()}
+    return [f"{n:,} {split} image(s) could not be read and were skipped" for split, n in counts.items()]
 
 
 def skipped_fields(skipped: dict[str, list[str]]) -> dict[str, Any]:
@@ -121,11 +114,7 @@ def _error_of(path: str) -> Exception | None:
 
 
 def _warn(dataset: DatasetBase, name: str, items: Sequence[Datum], kept: Sequence[Datum]) -> None:
-    """Warns of the images that a split has lost, and of classes that are left without a training image.
-
-    Raises:
-        ValueError: If no image is left to train on, or to test on.
-    """
+    """Warns of the images that a split has lost, and of classes that are left without a training image."""
     set_name, n_bad = type(dataset).__name__, len(items) - len(kept)
     if not kept and name in ("train_x", "test"):
         raise ValueError(

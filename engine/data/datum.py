@@ -16,19 +16,12 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Datum:
-    """One image file and its class.
-
-    Args:
-        impath: Path of the image file.
-        label: Class index, from 0.
-        domain: Always 0; batches carry it, as in the original.
-        classname: The class's name as it goes into a prompt.
-    """
+    """One image file and its class."""
 
     impath: str = ""
-    label: int = 0
-    domain: int = 0
-    classname: str = ""
+    label: int = 0  # from 0
+    domain: int = 0  # always 0; batches carry it, as in the original
+    classname: str = ""  # as it goes into a prompt
 
 
 def items_digest(folder: str | Path, *splits: Sequence[Datum]) -> str:

@@ -33,9 +33,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
             "lists all missing images."
         ) from error
     except Image.DecompressionBombError as error:
-        raise BrokenImageError(
-            f"Image {shown} has too many pixels to fit into memory ({error}). Make it smaller."
-        ) from error
+        raise BrokenImageError(f"Image {shown} has too many pixels ({error}). Make it smaller.") from error
     except Exception as error:  # each decoder raises its own kind
         raise BrokenImageError(
             f"Image {shown} does not decode ({type(error).__name__}: {error}). Replace it, or leave such images out "

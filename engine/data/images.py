@@ -23,8 +23,7 @@ class DatasetWrapper(Dataset):
     Args:
         cfg: The config.
         data_source: The items.
-        transform: PIL image -> tensor (3, H, W); a list gives a view for each. Random ones draw from torch's generator,
-            which is seeded for every item.
+        transform: PIL image -> tensor (3, H, W); a list gives a view for each.
         is_train: Whether DATALOADER.K_TRANSFORMS views are made, and images kept in memory for the next epochs.
     """
 
@@ -51,11 +50,9 @@ class DatasetWrapper(Dataset):
     def __len__(self) -> int:
         return len(self.data_source)
 
-    def __getitem__(self, index: int) -> dict:
-        return self.in_epoch(index, int(self.epoch))
-
-    def in_epoch(self, index: int, epoch: int) -> dict:
-        """Returns the part of a batch that an item has in `epoch`."""
+    def __getitem__(self, index: int | tuple[int, int]) -> dict:
+        """Returns an item's part of a batch in this epoch, or in that of (index, epoch): they seed its transforms."""
+        index, epoch = index if isinstance(index, tuple) else (index, int(self.epoch))
         item = self.data_source[index]
         image = self.images.read(item.impath)
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": index}
@@ -68,35 +65,10 @@ class DatasetWrapper(Dataset):
         return output
 
 
-class Views(DatasetWrapper):
-    """Each item as it is in the first `n_views` epochs: all views of the first item, then those of the next.
-
-    Args:
-        cfg: The config.
-        data_source: The items.
-        transform: PIL image -> tensor (3, H, W), a random one.
-        n_views: Views of each item.
-
-    Attributes:
-        index_and_epoch: Of each view.
-    """
-
-    def __init__(self, cfg, data_source: Sequence[Datum], transform: Callable, *, n_views: int):
-        super().__init__(cfg, data_source, transform)
-        self.index_and_epoch = [(index, epoch) for index in range(len(data_source)) for epoch in range(n_views)]
-
-    def __len__(self) -> int:
-        return len(self.index_and_epoch)
-
-    def __getitem__(self, number: int) -> dict:
-        return self.in_epoch(*self.index_and_epoch[number])
-
-
 class ImageCache:
     """Decoded images in memory: the last one read, and the first ones read, as many as fit. They must not be changed.
 
-    Args:
-        max_bytes: For all worker processes together; each keeps its own images in an equal part.
+    All worker processes together have `max_bytes`; each keeps its own images in an equal part.
     """
 
     def __init__(self, max_bytes: float):

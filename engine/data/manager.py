@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class DataManager:
-    """The data set that DATASET.NAME names, and its loaders.
+    """The data set that DATASET.NAME names, and its loaders; a loader without items is None.
 
     Args:
         cfg: The frozen config.
@@ -40,13 +40,7 @@ class DataManager:
         dataset_wrapper: Class instead of `DatasetWrapper`, called as (cfg, items, transform=..., is_train=...).
 
     Attributes:
-        train_loader_x: None if the data set has no training items.
-        val_loader: None if it has no validation items.
         skipped: Split -> paths of its images that could not be read and were left out.
-
-    Raises:
-        KeyError: If DATASET.NAME is not registered.
-        ValueError: If bad images are left out and no training or no test image remains.
     """
 
     def __init__(
@@ -83,16 +77,13 @@ class DataManager:
         return data_digests(self.dataset, ["train", "val"] if self.chooses_epoch else ["train"])
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Sets the epoch, and with it the order and the augmentation of the training items; call it before each epoch.
+        """Sets the epoch, from 0, which decides the order and the augmentation of the training items.
 
-        Args:
-            epoch: Counted from 0.
-            first_batch: Batch to start with, after an interruption; the images of earlier batches are not read.
+        After an interruption the epoch starts with `first_batch`; the images of earlier batches are not read.
         """
         if self.train_loader_x is None:
             return
-        loader = self.train_loader_x
-        batches = loader.batch_sampler
+        loader, batches = self.train_loader_x, self.train_loader_x.batch_sampler
         order = batches if isinstance(batches, RankBatchSampler) else loader.sampler
         order.set_epoch(epoch, first_batch * batches.batch_size)
         if hasattr(loader.dataset, "set_epoch"):  # a custom dataset_wrapper may have none
@@ -133,20 +124,14 @@ def build_data_loader(
             "DATALOADER.TEST.SAMPLER is 'RandomClassSampler', which does not visit every item once. Use "
             "SequentialSampler or RandomSampler."
         )
-    n_ins = options.N_INS if is_train else 1
+    size, n_ins = options.BATCH_SIZE, options.N_INS if is_train else 1
     n_workers = count_workers(cfg.DATALOADER.NUM_WORKERS) if n_workers is None else n_workers
-    sampler = build_sampler(options.SAMPLER, data_source, seed=cfg.SEED, batch_size=options.BATCH_SIZE, n_ins=n_ins)
-    batches = {
-        "sampler": sampler,
-        "batch_size": options.BATCH_SIZE,
-        "drop_last": is_train and len(data_source) >= options.BATCH_SIZE,
-    }
+    sampler = build_sampler(options.SAMPLER, data_source, seed=cfg.SEED, batch_size=size, n_ins=n_ins)
+    batches = {"sampler": sampler, "batch_size": size, "drop_last": is_train and len(data_source) >= size}
     if n_ranks() > 1:
         batches = {"batch_sampler": RankBatchSampler(**batches)}
-        if is_train and n_ranks() > options.BATCH_SIZE:
-            logger.info(
-                f"DATALOADER.TRAIN_X.BATCH_SIZE is {options.BATCH_SIZE}: the other ranks have no work in a step"
-            )
+        if is_train and n_ranks() > size:
+            logger.info(f"DATALOADER.TRAIN_X.BATCH_SIZE is {size}: the other ranks have no work in a step")
     return DataLoader(
         dataset_wrapper(cfg, data_source, transform=transform, is_train=is_train),
         **batches,

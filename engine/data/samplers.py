@@ -25,14 +25,7 @@ def mix_seeds(*numbers: int) -> int:
 def build_sampler(
     name: str, data_source: Sequence[Datum], *, seed: int = 0, batch_size: int = 32, n_ins: int = 16
 ) -> EpochSampler:
-    """Builds the sampler of a data loader.
-
-    Args:
-        name: SequentialSampler, RandomSampler or RandomClassSampler.
-        data_source: The items to draw from.
-        seed: The order depends on it and on the epoch.
-        batch_size: RandomClassSampler: images in a batch.
-        n_ins: RandomClassSampler: images of each class in a batch.
+    """Builds the sampler that a config names; only RandomClassSampler reads `batch_size` and `n_ins`.
 
     Raises:
         ValueError: If the name is unknown, or if batch_size, n_ins and the number of classes do not fit.
@@ -125,9 +118,8 @@ class RandomClassSampler(EpochSampler):
         groups = {label: self._group(indices, generator) for label, indices in self.indices_by_class.items()}
         drawn: list[int] = []
         while len(groups) >= self.n_classes_per_batch:
-            labels = list(groups)
-            shuffled = [labels[i] for i in torch.randperm(len(labels), generator=generator).tolist()]
-            fullest = sorted(shuffled, key=lambda label: -len(groups[label]))[: self.n_classes_per_batch]
+            labels = shuffled(list(groups), generator)
+            fullest = sorted(labels, key=lambda label: -len(groups[label]))[: self.n_classes_per_batch]
             for label in fullest:
                 drawn.extend(groups[label].pop())
             groups = {label: left for label, left in groups.items() if left}
@@ -135,11 +127,16 @@ class RandomClassSampler(EpochSampler):
 
     def _group(self, indices: list[int], generator: torch.Generator) -> list[list[int]]:
         """Returns a class's indices, shuffled, in groups of n_ins."""
-        order = [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
+        order = shuffled(indices, generator)
         if len(order) < self.n_ins:
             repeats = torch.randint(len(order), (self.n_ins - len(order),), generator=generator).tolist()
             order += [order[i] for i in repeats]
         return [order[i : i + self.n_ins] for i in range(0, len(order) - self.n_ins + 1, self.n_ins)]
+
+
+def shuffled(values: list[int], generator: torch.Generator) -> list[int]:
+    """Returns the values in random order."""
+    return [values[i] for i in torch.randperm(len(values), generator=generator).tolist()]
 
 
 class RankBatchSampler(BatchSampler):

@@ -43,22 +43,11 @@ from .augmentations import (
     ResizeShorterEdge,
 )
 
-INTERPOLATION_MODES = {
-    "bilinear": T.InterpolationMode.BILINEAR,
-    "bicubic": T.InterpolationMode.BICUBIC,
-    "nearest": T.InterpolationMode.NEAREST,
-}
+INTERPOLATION_MODES = {name: T.InterpolationMode(name) for name in ("bilinear", "bicubic", "nearest")}
 
 
 def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch.Tensor]:
-    """Composes the transform of a split.
-
-    Args:
-        cfg: The config; its node INPUT is read.
-        is_train: Whether to augment.
-
-    Returns:
-        A callable from an RGB PIL image to a float32 tensor (3, H, W), (H, W) = cfg.INPUT.SIZE.
+    """Composes the transform from an RGB PIL image to a float32 tensor (3, H, W), (H, W) = cfg.INPUT.SIZE.
 
     Raises:
         ValueError: If INPUT has a name or a value that is not allowed.
@@ -68,28 +57,18 @@ def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch
         raise ValueError("\n".join(errors))
     names = set(node.TRANSFORMS)
     if node.NO_TRANSFORM:
-        is_train, names = True, names & {"normalize"}
+        names &= {"normalize"}
+    elif not is_train:
+        names = (names & {"normalize", "instance_norm"}) | {"center_crop"}
 
-    if is_train:
-        on_image = _fit_to_size(node, names) + [build(node) for name, build in ON_IMAGE.items() if name in names]
-    else:
-        on_image, names = _shorter_edge_and_center_crop(node), names & {"normalize", "instance_norm"}
+    on_image, mode = [], INTERPOLATION_MODES[node.INTERPOLATION]
+    if not names & {"random_crop", "random_resized_crop"}:
+        on_image = [T.Resize(node.SIZE, interpolation=mode)]
+        if "center_crop" in names:  # Differs from the original: there it does nothing in training.
+            on_image = [ResizeShorterEdge(max(node.SIZE), interpolation=mode), T.CenterCrop(node.SIZE)]
+    on_image += [build(node) for name, build in ON_IMAGE.items() if name in names]
     on_tensor = [build(node) for name, build in ON_TENSOR.items() if name in names]
     return T.Compose([*on_image, T.ToTensor(), *on_tensor])
-
-
-def _fit_to_size(node, names: set[str]) -> list[Callable]:
-    if names & {"random_crop", "random_resized_crop"}:
-        return []
-    # Differs from the original: there center_crop is accepted in training and does nothing.
-    if "center_crop" in names:
-        return _shorter_edge_and_center_crop(node)
-    return [T.Resize(node.SIZE, interpolation=INTERPOLATION_MODES[node.INTERPOLATION])]
-
-
-def _shorter_edge_and_center_crop(node) -> list[Callable]:
-    resize = ResizeShorterEdge(max(node.SIZE), interpolation=INTERPOLATION_MODES[node.INTERPOLATION])
-    return [resize, T.CenterCrop(node.SIZE)]
 
 
 # Differs from the original: AutoAugment and RandAugment are torchvision's, with other ranges; random_crop pads images
@@ -118,6 +97,15 @@ ON_TENSOR = {
     "instance_norm": lambda c: InstanceNormalization(),
 }
 TRANSFORM_NAMES = ("center_crop", *ON_IMAGE, *ON_TENSOR)
+RULES = {  # what the value of a key must be
+    "INTERPOLATION": f"one of: {', '.join(INTERPOLATION_MODES)}",
+    "SIZE": "(height, width) in pixels, such as (224, 224)",
+    "RRCROP_SCALE": "(smallest, largest) share of the area, above 0 and at most 1, such as (0.08, 1.0)",
+    "PIXEL_MEAN": "three numbers, of R, G and B",
+    "PIXEL_STD": "three numbers above 0, of R, G and B",
+    "RANDAUGMENT_M": f"a whole number from 0 to {N_MAGNITUDES - 1}",
+    "GB_K": "an odd number of pixels above 0",
+}
 
 
 def check_transforms(names: Iterable[str]) -> list[str]:
@@ -134,32 +122,17 @@ def check_transforms(names: Iterable[str]) -> list[str]:
 
 def check_input(node) -> list[str]:
     """Returns an error for every value of `node`, cfg.INPUT, that its transforms cannot use."""
-    names, scale = node.TRANSFORMS, node.RRCROP_SCALE
-    is_magnitude = node.RANDAUGMENT_M in range(N_MAGNITUDES)
-    rules = [
-        ("INTERPOLATION", node.INTERPOLATION in INTERPOLATION_MODES, f"one of: {', '.join(INTERPOLATION_MODES)}"),
-        (
-            "SIZE",
-            _are_numbers(node.SIZE, 2, int) and min(node.SIZE) > 0,
-            "(height, width) in pixels, such as (224, 224)",
-        ),
-        (
-            "RRCROP_SCALE",
-            _are_numbers(scale, 2) and 0 < scale[0] <= scale[1] <= 1,
-            "(smallest, largest) share of the area, above 0 and at most 1, such as (0.08, 1.0)",
-        ),
-        ("PIXEL_MEAN", _are_numbers(node.PIXEL_MEAN, 3), "three numbers, of R, G and B"),
-        (
-            "PIXEL_STD",
-            _are_numbers(node.PIXEL_STD, 3) and min(node.PIXEL_STD) > 0,
-            "three numbers above 0, of R, G and B",
-        ),
-        ("RANDAUGMENT_M", "randaugment" not in names or is_magnitude, f"a whole number from 0 to {N_MAGNITUDES - 1}"),
-        ("GB_K", "gaussian_blur" not in names or (node.GB_K > 0 and node.GB_K % 2), "an odd number of pixels above 0"),
-    ]
-    wrong = [
-        f"INPUT.{key} is {shorten(node[key])}; it must be {rule}." for key, is_right, rule in rules if not is_right
-    ]
+    names, size, scale, mean, std = node.TRANSFORMS, node.SIZE, node.RRCROP_SCALE, node.PIXEL_MEAN, node.PIXEL_STD
+    is_right = {
+        "INTERPOLATION": node.INTERPOLATION in INTERPOLATION_MODES,
+        "SIZE": _are_numbers(size, 2, int) and min(size) > 0,
+        "RRCROP_SCALE": _are_numbers(scale, 2) and 0 < scale[0] <= scale[1] <= 1,
+        "PIXEL_MEAN": _are_numbers(mean, 3),
+        "PIXEL_STD": _are_numbers(std, 3) and min(std) > 0,
+        "RANDAUGMENT_M": "randaugment" not in names or node.RANDAUGMENT_M in range(N_MAGNITUDES),
+        "GB_K": "gaussian_blur" not in names or (node.GB_K > 0 and node.GB_K % 2),
+    }
+    wrong = [f"INPUT.{key} is {shorten(node[key])}; it must be {RULES[key]}." for key in RULES if not is_right[key]]
     return check_transforms(names) + wrong
 
 

@@ -30,8 +30,8 @@ class FeatureCache:
 
     Args:
         folder: The cache's folder, shared by all spaces; None keeps features in memory alone.
-        space: What decides a feature besides the image, a digest.
-        max_bytes: Size of the folder, over which the shards that were used longest ago are removed.
+        space: A digest of what decides a feature besides the image.
+        max_bytes: Of the folder; beyond it the shards that were used longest ago are removed.
     """
 
     def __init__(self, folder: Path | None, space: str, *, max_bytes: int):
@@ -67,9 +67,8 @@ class FeatureCache:
 
     def _read_shards(self) -> None:
         """Reads the shards that other processes, or earlier ones, have written."""
-        if self.folder is None:
-            return
-        for shard in sorted((self.folder / self.space).glob("*.npz")):
+        shards = sorted((self.folder / self.space).glob("*.npz")) if self.folder else []
+        for shard in shards:
             if shard.name in self._read:
                 continue
             try:
@@ -135,7 +134,5 @@ def evict(folder: Path, max_bytes: int) -> None:
 
 def remove(shard: Path) -> None:
     shard.unlink(missing_ok=True)
-    try:
+    with contextlib.suppress(OSError):  # other shards lie there
         shard.parent.rmdir()
-    except OSError:  # other shards lie there
-        pass

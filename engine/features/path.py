@@ -14,13 +14,7 @@ PIXELS_IN_TRAINING = ("forward_backward", "parse_batch_train")
 
 
 def why_pixels(cls: type, tower: nn.Module | None, methods: tuple[str, ...]) -> str:
-    """Returns why a trainer has to see the pixels; "" where the features of its tower stand for them.
-
-    Args:
-        cls: The trainer's class.
-        tower: The module from images to features; None where the method has no such part.
-        methods: PIXELS_IN_TESTS or PIXELS_IN_TRAINING.
-    """
+    """Returns why a trainer has to see the pixels; "" where the features of its tower stand for them."""
     if tower is None:
         return f"{cls.__name__} has no frozen part from images to features"
     if any(parameter.requires_grad for parameter in tower.parameters()):
@@ -35,8 +29,7 @@ def choose_path(cls: type, base: type, tower: nn.Module | None, loader: DataLoad
     """Returns why a trainer's tests have to see the pixels; "" where features stand for them.
 
     Args:
-        cls: The trainer's class.
-        base: The class above all trainers.
+        cls: The trainer's class; `base` is the one above all trainers.
         tower: The module from images to features; None where the method has no such part.
         loader: Of the training items; None where there are none.
         n_views: INPUT.VIEWS.

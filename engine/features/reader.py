@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..data.datum import Datum
-from ..data.images import DatasetWrapper, Views
+from ..data.images import DatasetWrapper
 from ..data.manager import count_workers
 from ..data.samplers import gather_batch, mix_seeds
 from ..data.transforms import build_transform
@@ -29,6 +29,7 @@ from ..log import progress
 from ..process_cache import shared
 from .cache import FeatureCache
 
+Index = int | tuple[int, int]  # of an item, or of it and an epoch
 GB = 1e9
 CPU_BATCH = 32  # images encoded at once on a CPU: more take longer each, and the next are read meanwhile
 N_BATCHES = 4  # each rank encodes so many, then they are written: it is what a kill loses
@@ -39,7 +40,7 @@ class FeatureReader:
     """Gives the features of items, from the cache or from the tower.
 
     Args:
-        cfg: The config: FEATURES, INPUT, DATALOADER, DATASET.NAME and SEED are read.
+        cfg: The config.
         tower: The frozen module whose weights decide the features.
         encode: Images (B, 3, H, W) on the tower's device -> features (B, E) float32.
     """
@@ -55,25 +56,17 @@ class FeatureReader:
         self.caches: dict[str, FeatureCache] = {}
 
     def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
-        """Returns the features (N, E) float32 of items, in their order, on the CPU.
-
-        Args:
-            items: The images.
-            transform: PIL image -> (3, H, W); None takes the test transform.
-        """
+        """Returns the features (N, E) float32 of items, on the CPU; by default under the test transform."""
         transform = transform or build_transform(self.cfg, is_train=False)
-        keys = [item_key(item) for item in items]
-        return self._read(DatasetWrapper(self.cfg, items, transform=transform), keys)
+        return self._read(items, transform, {index: item_key(item) for index, item in enumerate(items)})
 
     def predictions(
         self, loader: DataLoader, classify: Callable[[Tensor], Tensor], label: str
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the logits (B, C) and labels (B,) of a loader's batches, of images under one transform.
 
-        Args:
-            loader: Its batches, in its order; its images are only read where their features are not kept.
-            classify: Features (B, E) on the device -> logits (B, C).
-            label: What the progress bar says.
+        Images are only read where their features are not kept. `classify` makes logits of features (B, E) on the
+        device; the progress bar says `label`.
         """
         items = loader.dataset.data_source
         features = self.read(items, transform=loader.dataset.transforms[0])
@@ -84,46 +77,40 @@ class FeatureReader:
 
     def read_views(self, items: Sequence[Datum], transform: Callable, n_views: int) -> Tensor:
         """Returns the features (N, V, E) float32 of V random views of each item: those of a run's first V epochs."""
-        views = Views(self.cfg, items, transform, n_views=n_views)
-        keys = [item_key(items[index], self.cfg.SEED, view, index) for index, view in views.index_and_epoch]
-        return self._read(views, keys).unflatten(0, (len(items), n_views))
+        views = [(index, epoch) for index in range(len(items)) for epoch in range(n_views)]
+        keys = {(index, epoch): item_key(items[index], self.cfg.SEED, epoch, index) for index, epoch in views}
+        return self._read(items, transform, keys).unflatten(0, (len(items), n_views))
 
     @torch.no_grad()
-    def _read(self, dataset: DatasetWrapper, keys: Sequence[bytes]) -> Tensor:
-        """Returns the features (N, E) of a data set of N images, which have these keys."""
-        cache = self._open_cache(dataset.transforms[0])
-        rows = cache.lookup(keys)
+    def _read(self, items: Sequence[Datum], transform: Callable, keys: dict[Index, bytes]) -> Tensor:
+        """Returns the features (N, E) of images under a transform; `keys` has the key of each index."""
+        cache = self._open_cache(transform)
+        rows = cache.lookup(list(keys.values()))
         # Machines have caches of their own: what one rank lacks, all ranks encode together.
-        missing = [index for index, lacks in enumerate(any_rank([row is None for row in rows])) if lacks]
+        missing = [index for index, lacks in zip(keys, any_rank([row is None for row in rows])) if lacks]
         if missing:
-            for indices, features in self._encode(dataset, missing):
+            for indices, features in self._encode(DatasetWrapper(self.cfg, items, transform), missing):
                 cache.add([keys[index] for index in indices], features, write=local_rank() == 0)
                 raise_if_asked()  # what is encoded is kept
-            rows = cache.lookup(keys)
+            rows = cache.lookup(list(keys.values()))
         return torch.from_numpy(np.stack(rows))
 
-    def _encode(self, dataset: DatasetWrapper, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    def _encode(self, dataset: DatasetWrapper, indices: list[Index]) -> Iterator[tuple[list[Index], np.ndarray]]:
         """Yields the indices in pieces, each with its features (n, E), of which every rank encodes a share."""
-        n = N_BATCHES * self.batch_size * n_ranks()
-        pieces = [indices[start : start + n] for start in range(0, len(indices), n)]
+        pieces = in_batches(indices, N_BATCHES * self.batch_size * n_ranks())
         batches_of = [in_batches(piece[share(len(piece))] or piece[:1], self.batch_size) for piece in pieces]
-        images = self._images(dataset, sum(batches_of, []))
-        for piece, batches in zip(pieces, batches_of):
-            features = torch.cat([self.encode(next(images)) for _ in batches])
-            yield piece, gather_rows(features, len(piece)).cpu().numpy()
-
-    def _images(self, dataset: DatasetWrapper, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Yields batches of images (B, 3, H, W) on the tower's device."""
         loader = DataLoader(
             dataset,
-            batch_sampler=batches,
+            batch_sampler=sum(batches_of, []),
             num_workers=count_workers(self.cfg.DATALOADER.NUM_WORKERS),
             worker_init_fn=leave_signals_to_parent,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # so that it draws nothing from torch's own
         )
-        for batch in progress(loader, "features"):
-            yield batch["img"].to(self.device, non_blocking=True)
+        images = (batch["img"].to(self.device, non_blocking=True) for batch in progress(loader, "features"))
+        for piece, batches in zip(pieces, batches_of):
+            features = torch.cat([self.encode(next(images)) for _ in batches])
+            yield piece, gather_rows(features, len(piece)).cpu().numpy()
 
     def _open_cache(self, transform: Callable) -> FeatureCache:
         """Returns where features under a transform are kept: for good if it is the config's, whose repr says it all."""
@@ -145,11 +132,6 @@ class ViewBatches:
     Epoch e takes view e of every item while there are new ones, so a run of at most VIEWS epochs sees what one with
     fresh views sees; later it takes for each item one of the VIEWS, drawn by (SEED, e, index). All of them are read
     before the first batch, in one pass: it starts the workers once and decodes each file once.
-
-    Args:
-        reader: Gives the features.
-        loader: The training loader; its sampler decides the order.
-        n_views: INPUT.VIEWS, or the number of epochs if it is smaller.
     """
 
     def __init__(self, reader: FeatureReader, loader: DataLoader, n_views: int):
@@ -176,28 +158,21 @@ class ViewBatches:
 
 
 def item_key(item: Datum, *seeds: int) -> bytes:
-    """Returns what names an image as it is now, and the seeds of its view, as 32 hexadecimal digits.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
+    """Returns what names an image as it is now, and the seeds of its view, as 32 hexadecimal digits."""
     status = os.stat(item.impath)
     parts = (os.path.abspath(item.impath), status.st_size, status.st_mtime_ns, *seeds)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32].encode()
 
 
-def in_batches(indices: Sequence[int], batch_size: int) -> list[Sequence[int]]:
+def in_batches(indices: list[Index], batch_size: int) -> list[list[Index]]:
     """Returns the indices in batches, the last of which may be smaller."""
     return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Returns a sha256 over what a module is, and over the name, dtype, shape, strides and bytes of each tensor.
-
-    Strides are the memory format, which decides how the machine computes and so the last digits.
-    """
+    """Returns a sha256 over what a module is, and over the name, dtype, shape, strides and bytes of each tensor."""
     digest = hashlib.sha256(repr(module).encode())
-    for name, tensor in module.state_dict().items():
+    for name, tensor in module.state_dict().items():  # strides: the memory format decides the last digits
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -79,6 +79,15 @@ def test_a_drawn_split_halves_each_class_and_keeps_a_fifth_for_val(n, parts):
     assert n < 10 or splits != draw_split(items, seed=2)
 
 
+def test_a_split_file_is_read_as_written(tmp_path):
+    images = tmp_path / "images"
+    splits = [[Datum(str(images / name / "1.jpg"), 3, classname=f"a {name}")] for name in ("x", "y/z", "w")]
+    write_split(tmp_path / "split.json", images, *splits)
+    assert list(read_split(tmp_path / "split.json", images)) == splits
+    assert json.loads((tmp_path / "split.json").read_text())["val"] == [["y/z/1.jpg", 3, "a y/z"]]
+    assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
+
+
 def test_the_digest_of_items_does_not_depend_on_the_layout_of_the_file_or_the_folder_of_the_images(tmp_path):
     content = {"train": [["a/1.jpg", 0, "a"], ["b/1.jpg", 1, "b"]], "val": [], "test": [["a/2.jpg", 0, "a"]]}
     digests = []

@@ -11,7 +11,7 @@ from clip.model import build_model
 from engine import Datum, build_transform, get_cfg_default
 from engine.data import images as images_module
 from engine.data.image_io import read_image
-from engine.data.images import DatasetWrapper, ImageCache, Views
+from engine.data.images import DatasetWrapper, ImageCache
 from engine.data.manager import build_data_loader
 from tests.support.tiny_clip import golden_images, golden_state_dict
 from tests.support.tiny_run import build_trainer, tiny_cfg, write_images
@@ -50,13 +50,13 @@ def test_all_views_of_an_image_come_from_one_reading(paths, read):
     cfg = get_cfg_default()
     cfg.INPUT.SIZE = (16, 16)
     items, transform = [Datum(path) for path in paths], build_transform(cfg, is_train=True)
-    views, expected = Views(cfg, items, transform, n_views=3), DatasetWrapper(cfg, items, transform)
-    images = [views[number] for number in range(len(views))]
-    assert read == paths and len(images) == 3 * len(paths)
+    views, expected = DatasetWrapper(cfg, items, transform), DatasetWrapper(cfg, items, transform)
+    images = {(index, epoch): views[index, epoch] for index in range(len(items)) for epoch in range(3)}
+    assert read == paths
     for epoch in range(3):
         expected.set_epoch(epoch)
         for index in range(len(items)):
-            view, part = images[views.index_and_epoch.index((index, epoch))], expected[index]
+            view, part = images[index, epoch], expected[index]
             assert torch.equal(view.pop("img"), part.pop("img")) and view == part
 
 
