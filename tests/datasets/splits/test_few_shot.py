@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.base import draw_few_shots, draw_split, read_split, subsample_classes
+from datasets.base import draw_few_shots, draw_split, read_split, subsample_classes, write_split
 from engine import Datum
 from engine.data.datum import items_digest
 
