@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,37 @@ from datasets.folder import Folder
 from engine import DATASET_REGISTRY, Datum
 from tests.support.small_copies import small_copy, small_web
 from tests.support.tiny_run import train_flags, write_clip, write_images
+
+# Files whose tests train, draw data sets or start processes, some seconds in all: `scripts/test.sh quick` is for the
+# minutes between two edits and leaves them out.
+SLOW = {
+    "benchmarks/test_benchmarks.py",
+    "dassl/test_dassl.py",
+    "dassl/test_dassl_methods.py",
+    "datasets/test_paper_datasets.py",
+    "datasets/test_shapes.py",
+    "datasets/test_shapes_shifted.py",
+    "engine/data/test_bad_images.py",
+    "engine/run/test_warnings.py",
+    "engine/test_distributed.py",
+    "engine/test_process_cache.py",
+    "reports/test_curves.py",
+    "reports/test_identity.py",
+    "resume/test_interruption.py",
+    "resume/test_resume.py",
+    "robustness/test_dirty_images.py",
+    "robustness/test_full_disk.py",
+    "smoke/test_pretrain_shapes.py",
+    "smoke/test_protocols.py",
+    "trainers/test_linear_probe.py",
+}
+
+
+def pytest_collection_modifyitems(items):
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(tests) and item.path.relative_to(tests).as_posix() in SLOW:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -114,10 +114,12 @@ def test_no_import_cycle(package):
     assert not left
 
 
-def test_no_folder_is_a_long_corridor():
-    folders = {path.parent for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]}
-    for folder in folders:
+def test_no_folder_is_a_long_corridor_and_no_test_a_long_file():
+    tests = list((ROOT / "tests").rglob("*.py"))
+    for folder in {path.parent for path in [*SOURCES, *tests]}:
         assert name_of(folder) in ANY_NUMBER or len(list(folder.glob("*.py"))) <= MAX_FILES, name_of(folder)
+    for path in tests:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES, name_of(path)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
