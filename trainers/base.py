@@ -14,9 +14,9 @@ from yacs.config import CfgNode as CN
 from clip.clip import load, weights_sha256
 from clip.model import CLIP, convert_weights
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
+from engine.config.load import option_errors
 from engine.distributed import first_on_machine
 from engine.process_cache import common_tensors, shared
-from engine.registry import near_name
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +26,6 @@ PRECISIONS = {
     "amp": torch.float32,  # float32 weights, float16 arithmetic while training
     "bf16": torch.bfloat16,  # CLIP's weights in bfloat16
 }
-
-
-def option_errors(cfg: CN, options: dict[str, Any]) -> list[str]:
-    """Returns a message for each key of `options` ({"TRAINER.X.KEY": allowed values}) whose value is not allowed."""
-    errors = []
-    for key, allowed in options.items():
-        value = cfg
-        for part in key.split("."):
-            value = value[part]
-        if value not in allowed:
-            errors.append(f"{key} is {value!r}, expected one of: {', '.join(allowed)}.{near_name(str(value), allowed)}")
-    return errors
 
 
 def usable_precision(prec: str, device: torch.device) -> str:

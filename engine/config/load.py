@@ -6,7 +6,7 @@ A function that reads or checks returns all the errors that it finds; `require` 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -166,10 +166,7 @@ def check_cfg(cfg: CN) -> list[str]:
         for key, (default, why) in REFUSED.items()
         if values[key] != default
     ]
-    for key, options in OPTIONS.items():
-        if values[key] not in options:
-            hint = near_name(str(values[key]), options)
-            errors.append(f"{key} is {shorten(values[key])}, expected one of: {', '.join(options)}.{hint}")
+    errors += option_errors(cfg, OPTIONS)
     errors += [
         f"{key} is {shorten(values[key])}; it must be at least {least}."
         for key, least in AT_LEAST.items()
@@ -188,6 +185,16 @@ def check_cfg(cfg: CN) -> list[str]:
     if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
         errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
     return errors + check_input(cfg.INPUT) + _check_run(cfg)
+
+
+def option_errors(cfg: CN, options: dict[str, Iterable[str]]) -> list[str]:
+    """Returns an error for each key of `options` ({"OPTIM.NAME": allowed values}) whose value is not allowed."""
+    values = flatten(cfg)
+    return [
+        f"{key} is {shorten(values[key])}, expected one of: {', '.join(allowed)}.{near_name(str(values[key]), allowed)}"
+        for key, allowed in options.items()
+        if values[key] not in allowed
+    ]
 
 
 def _check_run(cfg: CN) -> list[str]:
