@@ -184,6 +184,9 @@ def check_cfg(cfg: CN) -> list[str]:
         errors.append(f"{DATASET_REGISTRY.unknown(cfg.DATASET.NAME)} Name a data set outside datasets/ with --plugin.")
     if cfg.TEST.EVALUATOR not in EVALUATOR_REGISTRY:
         errors.append(EVALUATOR_REGISTRY.unknown(cfg.TEST.EVALUATOR))
+    n_bytes = len(dump_yaml(cfg))  # ASCII
+    if n_bytes > MAX_BYTES:
+        errors.append(f"The config has {n_bytes:,} bytes as config.yaml; at most {MAX_BYTES:,} are read. Shorten it.")
     return errors + check_input(cfg.INPUT) + _check_run(cfg)
 
 

@@ -250,3 +250,9 @@ def test_every_key_that_is_named_exists():
 def test_reading_a_config_costs_no_torch():
     code = "import sys, engine.config.identity, engine.config.plugins; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_config_that_could_not_be_read_again_is_refused():
+    """Many values, each short enough: config.yaml would be larger than what is read."""
+    errors = check_cfg(valid_cfg(DATASET__SOURCE_DOMAINS=("d" * 100,) * 1_000))
+    assert any(re.search(r"The config has 1\d\d,\d+ bytes as config.yaml; at most 100,000 are read", e) for e in errors)
