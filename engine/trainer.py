@@ -21,7 +21,7 @@ from .data.samplers import batch_share, gather_batch
 from .device import pick_device, smaller_batches
 from .distributed import any_rank, gather_objects, is_first_rank, mean_over_ranks, n_ranks
 from .evaluator import build_evaluator, evaluate
-from .features.path import choose_path, is_plain
+from .features.path import choose_path, is_plain, require_no_views
 from .features.reader import FeatureReader, ViewBatches
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
 from .log import Clock, ScalarWriter, StepLog, progress
@@ -268,8 +268,8 @@ class TrainerX:
     def uses_features(self, value: bool) -> None:
         if value and self.image_tower() is None:
             raise ValueError(f"{type(self).__name__} has no image_tower, so there are no features to keep.")
-        if self.cfg.INPUT.VIEWS and not value:
-            raise ValueError(f"INPUT.VIEWS is {self.cfg.INPUT.VIEWS}, which needs features. Leave INPUT.VIEWS out.")
+        if not value:
+            require_no_views(self.cfg.INPUT.VIEWS, f"{type(self).__name__} asks for the pixels")
         self.features = FeatureReader(self.cfg, self.image_tower(), self.encode_images) if value else None
 
     def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:

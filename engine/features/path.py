@@ -46,9 +46,15 @@ def choose_path(cls: type, base: type, tower: nn.Module | None, loader: DataLoad
     why_no_views = why or why_pixels(cls, tower, PIXELS_IN_TRAINING)
     if not why_no_views and not (loader is None or is_plain(loader.dataset)):
         why_no_views = f"the training loader of {cls.__name__} gives more than one view of an image"
-    if n_views and why_no_views:
-        raise ValueError(f"INPUT.VIEWS is {n_views}, which needs features: {why_no_views}. Leave INPUT.VIEWS out.")
+    if why_no_views:
+        require_no_views(n_views, why_no_views)
     return why
+
+
+def require_no_views(n_views: int, why: str) -> None:
+    """Raises ValueError if INPUT.VIEWS is set where training needs the pixels; `why` says why it does."""
+    if n_views:
+        raise ValueError(f"INPUT.VIEWS is {n_views}, which needs features: {why}. Leave INPUT.VIEWS out.")
 
 
 def definer(cls: type, name: str) -> type:
