@@ -138,6 +138,17 @@ def _with_lines(batches: Iterable, label: str, n_done: int, n: int) -> Iterator:
             said_s = time.monotonic()
 
 
+class Warnings(list[str]):
+    """Sentences on what makes a run's results doubtful: each is logged when it is added, once."""
+
+    def add(self, *sentences: str) -> None:
+        """Adds sentences; an empty one says that there is nothing to warn of."""
+        for sentence in sentences:
+            if sentence and sentence not in self:
+                logger.warning("Warning: %s", sentence)
+                self.append(sentence)
+
+
 class AverageMeter:
     """The last value and the mean of all values since the start."""
 

@@ -24,7 +24,7 @@ from .evaluator import build_evaluator, evaluate
 from .features.path import choose_path, is_plain, require_no_views
 from .features.reader import FeatureReader, ViewBatches
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
-from .log import Clock, ScalarWriter, StepLog, progress
+from .log import Clock, ScalarWriter, StepLog, Warnings, progress
 from .optim import TrainedModels
 from .random_state import random_state, restore_random_state
 from .resume import ResumeFile, ResumePoint, nothing_to_resume, restore
@@ -44,7 +44,7 @@ class TrainerX:
         epoch, batch_idx: Those of the step, while training.
         epochs_done: Of the model as it is; None of a checkpoint that does not say.
         point: Where in the run the models stand, which may be saved; None while a step changes them.
-        warnings: What makes the results doubtful, a sentence each.
+        warnings: What makes the results doubtful; `warnings.add(sentence)` logs it, and it stands in results.json.
     """
 
     loop_steps_schedules = True  # False for a method that steps them itself
@@ -76,7 +76,7 @@ class TrainerX:
         self.best_result = -1.0  # on the validation items, in percent
         self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
         self.clock, self.writer = Clock(), ScalarWriter(None)
-        self.warnings, self.results = [], {}
+        self.warnings, self.results = Warnings(), {}
 
         self.check_cfg(cfg)
         self.build_data_loader()
@@ -287,8 +287,8 @@ class TrainerX:
         """Builds the data set and its loaders."""
         self.dm = DataManager(self.cfg)
         self.train_loader_x, self.val_loader = self.dm.train_loader_x, self.dm.val_loader
-        self.test_loader = self.dm.test_loader
-        self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
+        self.test_loader, self.num_classes, self.lab2cname = self.dm.test_loader, self.dm.num_classes, self.dm.lab2cname
+        self.warnings.add(*self.dm.dataset.warnings)
 
     def check_splits(self) -> None:
         """Raises ValueError if the config asks for items that the data set does not have."""
@@ -378,7 +378,7 @@ class TrainerX:
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
             self.checkpointer.load(name, checkpoint, path)
-            self.warnings += filter(None, [backbone_warning(checkpoint, self.backbone_fields(), path)])
+            self.warnings.add(backbone_warning(checkpoint, self.backbone_fields(), path))
             self.epochs_done = saved_epoch(checkpoint, path)
             logger.info("Load %s (epoch %s)", path, self.epochs_done)
 

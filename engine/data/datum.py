@@ -43,6 +43,7 @@ class DatasetBase:
     Attributes:
         prompt_template: The hand-made prompt; `{}` stands for the class name.
         source_labels: For a test set with some of another data set's classes: the labels of its classes there.
+        warnings: What makes results on this copy of it doubtful, a sentence each; they stand in results.json.
 
     Raises:
         ValueError: If there is no test item, labels are not 0..C-1, a label has two names, or val or test has a class
@@ -51,6 +52,7 @@ class DatasetBase:
 
     prompt_template = "a photo of a {}."
     source_labels: tuple[int, ...] | None = None
+    warnings: tuple[str, ...] = ()
 
     def __init__(
         self,
