@@ -11,7 +11,7 @@ from .fetch.folder_lock import filling
 from .fetch.ilsvrc import plan_ilsvrc, unpack_ilsvrc
 from .fetch.sources import plan_file
 from .imagenet_files import ImageNetFiles
-from .splits.classnames import CLASSNAMES_STEP
+from .splits.imagenet_names import CLASSNAMES_STEP
 
 
 @DATASET_REGISTRY.register()

@@ -11,8 +11,8 @@ from shlex import quote
 from engine.files import write_atomically
 
 from .base import DataCopy, FewShotDataset, Items, RemoteFile, require
-from .splits.classnames import CLASSNAMES_FILE, CLASSNAMES_ID, read_classnames, require_same
 from .splits.folder_items import ClassItems, FolderItems, list_folders, list_images
+from .splits.imagenet_names import CLASSNAMES_FILE, CLASSNAMES_ID, read_classnames, require_same
 from .verify.report import name_first
 
 DATASET_DIRS = ("imagenet", "imagenetv2", "imagenet-sketch", "imagenet-adversarial", "imagenet-rendition")

@@ -13,7 +13,7 @@ from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
 from ..data_copy import DataCopy
-from ..splits.classnames import N_CLASSES
+from ..splits.imagenet_names import N_CLASSES
 from .archives import make_hidden_folder, merge
 from .sources import RemoteFile, find_here
 

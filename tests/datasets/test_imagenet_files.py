@@ -8,7 +8,7 @@ import pytest
 from datasets import prepare
 from datasets.check import find_dataset
 from datasets.imagenet_files import DATASET_DIRS, ImageNetFiles
-from datasets.splits.classnames import read_classnames
+from datasets.splits.imagenet_names import read_classnames
 from engine import Datum
 from tests.support.file_server import no_network
 from tests.support.small_annotations import lines
