@@ -73,6 +73,7 @@ setup(
     py_modules=MODULES,
     package_data={
         "clip": ["VOCABULARY.md", "bpe_simple_vocab_16e6.txt.gz", "shapes.npz"],
+        "datasets.splits": ["imagenet_names.txt"],
         "reports.render": ["page.css"],
         "reports.tables": ["paper.yaml"],
     },

@@ -10,9 +10,9 @@ from shlex import quote
 
 from engine.files import write_atomically
 
-from .base import DataCopy, FewShotDataset, Items, RemoteFile, require
+from .base import DataCopy, FewShotDataset, Items, RemoteFile, Report, require
 from .splits.folder_items import ClassItems, FolderItems, list_folders, list_images
-from .splits.imagenet_names import CLASSNAMES_FILE, CLASSNAMES_ID, read_classnames, require_same
+from .splits.imagenet_names import CLASSNAMES_FILE, CLASSNAMES_ID, names_warning, read_classnames, require_same
 from .verify.report import name_first
 
 DATASET_DIRS = ("imagenet", "imagenetv2", "imagenet-sketch", "imagenet-adversarial", "imagenet-rendition")
@@ -28,6 +28,24 @@ class ImageNetFiles(FewShotDataset):
     folders_sha256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
     label_files = (RemoteFile(CLASSNAMES_FILE, sources=(f"drive:{CLASSNAMES_ID}",)),)
     listed_from_disk = True
+
+    def load_items(self, cfg) -> Items:
+        """Notes, too, which class names are not the papers'."""
+        items = super().load_items(cfg)
+        self.warnings += self.doubts(DataCopy(type(self), self.find_root(cfg.DATASET.ROOT)))
+        return items
+
+    @classmethod
+    def check(cls, root: Path, *, decode: bool = False) -> Report:
+        report = super().check(root, decode=decode)
+        if report.n_items:
+            report.problems += cls.doubts(DataCopy(cls, root))
+        return report
+
+    @classmethod
+    def doubts(cls, copy: DataCopy) -> tuple[str, ...]:
+        """Returns a sentence if a few class names are not the papers'."""
+        return tuple(filter(None, [names_warning(copy.folder / CLASSNAMES_FILE, cls.read_classnames(copy))]))
 
     @classmethod
     def prepare(cls, root: Path, *, source: str = "") -> None:

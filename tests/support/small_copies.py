@@ -162,6 +162,7 @@ def small_copy(name: str, monkeypatch) -> SmallCopy:
     n_base = sum(label in base for _, label, _ in copy.items["test"])
     if name not in CLASSES:
         monkeypatch.setattr(dataset, "folders_sha256", hashlib.sha256("\n".join(WNIDS).encode()).hexdigest())
+        monkeypatch.setattr("datasets.splits.imagenet_names.clip_names", lambda: WNID_NAMES)
     if name in SUBSETS:
         monkeypatch.setattr(dataset, "source_labels", SUBSET_LABELS)
     monkeypatch.setattr(dataset, "n_classes", len(labels))
