@@ -27,6 +27,7 @@ from engine.interruption import Interrupted, interruptible
 from engine.log import close_logging
 from engine.registry import TRAINER_REGISTRY
 from engine.run.run import Run
+from trainers.same_prompts import warn_of_same_prompts
 
 logger = logging.getLogger("train")
 
@@ -37,6 +38,7 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
         if current.is_done:
             return
         trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
+        warn_of_same_prompts(trainer)
         if no_train:
             return
         if cfg.RUN.EVAL_ONLY:

@@ -28,6 +28,7 @@ class ImageNetFiles(FewShotDataset):
     folders_sha256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
     label_files = (RemoteFile(CLASSNAMES_FILE, sources=(f"drive:{CLASSNAMES_ID}",)),)
     listed_from_disk = True
+    repeated_names = frozenset({"missile", "sunglasses"})
 
     def load_items(self, cfg) -> Items:
         """Notes, too, which class names are not the papers'."""

@@ -48,6 +48,7 @@ class TrainerX:
     """
 
     loop_steps_schedules = True  # False for a method that steps them itself
+    reads_classnames = True  # False for a method that does not classify by the words of the class names
     not_in_identity: tuple[str, ...] = ()  # the method's keys that change how it computes, not what
     ignored_on_load: tuple[str, ...] = ()  # state-dict entries that are saved for reference and never read back
     precision: str | None = None  # in which the method computes, such as fp32; None where it does not say

@@ -33,6 +33,7 @@ SLOW = {
     "smoke/test_pretrain_shapes.py",
     "smoke/test_protocols.py",
     "trainers/test_linear_probe.py",
+    "trainers/test_same_prompts.py",
 }
 
 

@@ -18,6 +18,7 @@ from engine.distributed import gather_rows, n_ranks, share
 
 from .base import PromptTrainer
 from .learned_rows import take_learned
+from .same_prompts import at_first_features, features_warning
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +138,14 @@ class ContextTrainer(PromptTrainer):
         if node.CHUNK_ROWS < 0:
             errors.append(f"{key}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
         return errors
+
+    def build_learner(self, **changes) -> None:
+        super().build_learner(**changes)
+        dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
+        at_first_features(
+            self.model.encode_prompts,
+            lambda features: self.warnings.add(features_warning(features, dataset, backbone)),
+        )
 
     def start_options(self, **changes) -> dict[str, Any]:
         """Returns how the context starts, by the config or by what a checkpoint decides instead."""

@@ -98,6 +98,7 @@ def linear_weights(classifier: LogisticRegression) -> dict[str, Tensor]:
 class LinearProbe(TrainerX):
     """Logistic regression on frozen features; it knows the classes that it was trained on and no others."""
 
+    reads_classnames = False
     log_c: float | None = None
 
     @staticmethod

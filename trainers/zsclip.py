@@ -25,6 +25,7 @@ from clip.model import CLIP
 from engine import TRAINER_REGISTRY, TrainerX
 
 from .base import PRECISIONS, load_clip, option_errors, usable_precision
+from .same_prompts import features_warning
 from .templates import IMAGENET_TEMPLATES_SELECT, imagenet_templates
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ class ZeroshotCLIP(TrainerX):
         templates = self.templates()
         logger.info("Prompts: %s", " | ".join(templates))
         self.text_features = ensemble_features(self.clip_model, self.dm.dataset.classnames, templates)
+        warning = features_warning(self.text_features, self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME)
+        self.warnings.add(warning)
 
     def image_tower(self) -> nn.Module:
         return self.clip_model.visual

@@ -43,6 +43,7 @@ class DatasetBase:
     Attributes:
         prompt_template: The hand-made prompt; `{}` stands for the class name.
         source_labels: For a test set with some of another data set's classes: the labels of its classes there.
+        repeated_names: Names that the data set's own list gives to several classes, as the papers' results have them.
         warnings: What makes results on this copy of it doubtful, a sentence each; they stand in results.json.
 
     Raises:
@@ -52,6 +53,7 @@ class DatasetBase:
 
     prompt_template = "a photo of a {}."
     source_labels: tuple[int, ...] | None = None
+    repeated_names: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
 
     def __init__(

@@ -60,6 +60,11 @@ class TestZeroShot:
             assert plain[key] == ours[key], key
         assert plain["n_params"] == 0
 
+    def test_classes_that_are_one_prompt_are_told(self, call, tmp_path):
+        (tmp_path / "names.txt").write_text("face face\nleopard Face\nwine_bottle wine bottle\n")
+        _, results = call("PlainZeroshot", "--eval-only", "DATASET.CLASSNAMES", str(tmp_path / "names.txt"))
+        assert [text for text in results["warnings"] if "(1 of 3): 'Face' (label 1) as 'face' (label 0)" in text]
+
     def test_it_cannot_be_trained(self, call):
         err, results = call("PlainZeroshot")
         assert err.startswith("Error: PlainZeroshot has no forward_backward: it trains nothing. Add --eval-only.")
