@@ -16,7 +16,7 @@ from functools import cached_property, partial
 
 import torch
 from tabulate import tabulate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from ..distributed import n_local_ranks, n_ranks
 from ..interruption import leave_signals_to_parent
@@ -24,7 +24,7 @@ from ..registry import DATASET_REGISTRY
 from .bad_images import leave_out_bad
 from .datum import Datum, data_digests
 from .images import DatasetWrapper
-from .samplers import RankBatchSampler, build_sampler, mix_seeds
+from .samplers import RankBatchSampler, SequentialSampler, build_sampler, mix_seeds
 from .transforms import build_transform
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class DataManager:
         self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
         self.test_loader = build(self.dataset.test, tfm_test, is_train=False)
         self.chooses_epoch = cfg.TEST.FINAL_MODEL == "best_val"
+        self.said_left_out = False
         self.log_summary(cfg)
 
     @property
@@ -84,6 +85,9 @@ class DataManager:
         if self.train_loader_x is None:
             return
         loader, batches = self.train_loader_x, self.train_loader_x.batch_sampler
+        if not self.said_left_out:
+            self.said_left_out = True
+            log_left_out(batches)
         order = batches if isinstance(batches, RankBatchSampler) else loader.sampler
         order.set_epoch(epoch, first_batch * batches.batch_size)
         if hasattr(loader.dataset, "set_epoch"):  # a custom dataset_wrapper may have none
@@ -141,6 +145,17 @@ def build_data_loader(
         persistent_workers=is_train and n_workers > 0,  # test loaders rarely run twice
         generator=torch.Generator().manual_seed(mix_seeds(cfg.SEED)),  # the loader draws nothing from torch's own
     )
+
+
+def log_left_out(batches: BatchSampler) -> None:
+    """Says how many training images an epoch leaves out, because its last, smaller batch is dropped."""
+    n_items, n_used = len(batches.sampler), len(batches) * batches.batch_size
+    if n_used < n_items:
+        others = "the same ones in every epoch" if isinstance(batches.sampler, SequentialSampler) else "others in each"
+        logger.info(
+            f"Each epoch uses {n_used:,} of {n_items:,} training images and leaves out {n_items - n_used:,}, {others}: "
+            f"DATALOADER.TRAIN_X.BATCH_SIZE is {batches.batch_size} and a last, smaller batch is dropped"
+        )
 
 
 def check_splits(cfg, *, train: DataLoader | None, val: DataLoader | None, test: DataLoader | None) -> None:

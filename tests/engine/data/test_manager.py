@@ -161,3 +161,36 @@ def test_no_more_workers_than_cores(monkeypatch, caplog):
         assert not caplog.records
         assert count_workers(8) == 3
     assert caplog.messages == ["DATALOADER.NUM_WORKERS is 8, using 3: one for each CPU core"]
+
+
+class TestLeftOut:
+    """What an epoch leaves out of 14 training images, because its last, smaller batch is dropped, is said once."""
+
+    @pytest.fixture
+    def say(self, cfg, noise, caplog):
+        def say(*pairs):
+            cfg.merge_from_list(list(pairs))
+            dm = DataManager(cfg)
+            with caplog.at_level(logging.INFO):
+                dm.set_epoch(0)
+                seen = {index for batch in dm.train_loader_x for index in batch["index"].tolist()}
+                dm.set_epoch(1)
+            return [line for line in caplog.messages if line.startswith("Each epoch uses")], len(seen)
+
+        return say
+
+    @pytest.mark.parametrize(
+        ("sampler", "which"), [("Random", "others in each"), ("Sequential", "the same ones in ev")]
+    )
+    def test_some(self, sampler, which, say):
+        [line], n_seen = say("DATALOADER.TRAIN_X.BATCH_SIZE", 9, "DATALOADER.TRAIN_X.SAMPLER", f"{sampler}Sampler")
+        assert line.startswith(f"Each epoch uses {n_seen} of 14 training images and leaves out 5, {which}")
+        assert line.endswith("DATALOADER.TRAIN_X.BATCH_SIZE is 9 and a last, smaller batch is dropped")
+
+    @pytest.mark.parametrize("size", [7, 14, 32])
+    def test_none(self, size, say):
+        assert say("DATALOADER.TRAIN_X.BATCH_SIZE", size) == ([], 14)
+
+    def test_a_sampler_that_draws_whole_batches(self, say):
+        own = ("DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler", "DATALOADER.TRAIN_X.N_INS", 2)
+        assert say(*own)[0] == []
