@@ -170,10 +170,16 @@ class Classification:
         accuracy = self._n_correct() / total
         if accuracy > limit or limit >= 1:
             return ""
+        if chance == 0:  # then the limit is 0 too, and no bound
+            found = f"None of the {total:,} images is classified rightly: no answer is a class that they have."
+        else:
+            found = (
+                f"The accuracy is {100 * accuracy:.2f}% of {total:,} images, not above {100 * limit:.2f}%: chance "
+                f"({100 * chance:.2f}%) and {N_STDS} standard deviations."
+            )
         return (
-            f"The accuracy on the classes of the training is {100 * accuracy:.2f}% of {total:,} images, not above "
-            f"{100 * limit:.2f}%: chance ({100 * chance:.2f}%) and {N_STDS} standard deviations. See in the log "
-            "whether the loss fell, and check OPTIM.LR, the images and the class names."
+            f"{found} Check the images, the class names and whether the backbone knows them; after a training also "
+            "OPTIM.LR, and in the log whether the loss fell."
         )
 
     def _n_correct(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import math
 import os
 import platform
 import socket
@@ -24,6 +25,7 @@ from .run.names import LOG
 from .text import encodable
 
 LINE_EVERY_S = 60  # where there is no terminal
+STANDS_EPOCHS, STANDS_WITHIN = 5, 0.01  # a loss stands if its mean in so many epochs differs by no more from ln C
 
 logger = logging.getLogger(__name__)
 
@@ -311,6 +313,27 @@ class StepLog:
 
     def _step(self, n_done: int) -> int:
         return self.epoch * self.n_batches + n_done - 1
+
+
+class LossWatch:
+    """Tells once that the loss stands at ln C, which answers that do not depend on the image give."""
+
+    def __init__(self, n_classes: int, max_epoch: int):
+        self.n_classes, self.guessing = n_classes, math.log(n_classes)
+        self.n_epochs, self.n_standing = max(3, min(STANDS_EPOCHS, max_epoch)), 0
+
+    def after_epoch(self, losses: MetricMeter) -> str:
+        """Returns a warning if the epoch with these losses is the last of so many in which the loss stood, else ""."""
+        loss = losses.meters["loss"].average if "loss" in losses.meters else math.inf
+        stands = self.n_classes > 1 and abs(loss - self.guessing) <= STANDS_WITHIN * self.guessing
+        self.n_standing = self.n_standing + 1 if stands else 0
+        if self.n_standing != self.n_epochs:
+            return ""
+        return (
+            f"The loss has stood at {loss:.4f} for {self.n_epochs} epochs: ln {self.n_classes:,} = {self.guessing:.4f} "
+            "is the loss of answers that do not depend on the image. Check whether the backbone knows the class names, "
+            "OPTIM.LR and the images."
+        )
 
 
 class Clock:

@@ -24,7 +24,7 @@ from .evaluator import build_evaluator, evaluate
 from .features.path import choose_path, is_plain, require_no_views
 from .features.reader import FeatureReader, ViewBatches
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
-from .log import Clock, ScalarWriter, StepLog, Warnings, progress
+from .log import Clock, LossWatch, ScalarWriter, StepLog, Warnings, progress
 from .optim import TrainedModels
 from .random_state import random_state, restore_random_state
 from .resume import ResumeFile, ResumePoint, nothing_to_resume, restore
@@ -116,6 +116,7 @@ class TrainerX:
                     self.step_log.add(mean_over_ranks(losses, self.batch_share, self.device), self.trained.lr())
                     self.save_if_due()
                 self.step_log.read()
+                self.warnings.add(self.loss_watch.after_epoch(self.step_log.losses))
                 if self.loop_steps_schedules:
                     self.trained.update_lr()
                 self.point = self.point_after(self.epoch, self.num_batches)
@@ -155,13 +156,12 @@ class TrainerX:
             raise nothing_to_resume(self.cfg.RESUME, list(self.models))
         if self.cfg.RESUME and self.start_epoch == self.max_epoch:
             self.save_model(self.start_epoch, val_result=self.best_result)  # for --eval-only calls on this folder
-        if self.cfg.INPUT.VIEWS:
-            n_views = min(self.cfg.INPUT.VIEWS, self.max_epoch)
+        if n_views := min(self.cfg.INPUT.VIEWS, self.max_epoch):
             self.train_loader_x = ViewBatches(self.features, self.train_loader_x, n_views)
         self.num_batches, self.batch_share = len(self.train_loader_x), batch_share(self.train_loader_x)
-        if is_first_rank():
-            step = self.start_epoch * self.num_batches + (self.resumed.batch if self.resumed else 0)
-            self.writer = ScalarWriter(self.output_dir / "tensorboard", purge_step=step)
+        step = self.start_epoch * self.num_batches + (self.resumed.batch if self.resumed else 0)
+        self.writer = ScalarWriter(self.output_dir / "tensorboard" if is_first_rank() else None, purge_step=step)
+        self.loss_watch = LossWatch(self.num_classes, self.max_epoch)
         self.clock.start()
 
     def before_epoch(self) -> None:
@@ -256,9 +256,8 @@ class TrainerX:
         """Decides whether tests see kept features of images or their pixels, and says which and why."""
         why = choose_path(type(self), TrainerX, self.image_tower(), self.train_loader_x, self.cfg.INPUT.VIEWS)
         self.uses_features = not why
-        logger.info(
-            "Test images: %s", f"read as pixels, since {why}" if why else "encoded once, their features are kept"
-        )
+        how = f"read as pixels, since {why}" if why else "encoded once, their features are kept"
+        logger.info("Test images: %s", how)
 
     @property
     def uses_features(self) -> bool:
@@ -289,7 +288,7 @@ class TrainerX:
         self.dm = DataManager(self.cfg)
         self.train_loader_x, self.val_loader = self.dm.train_loader_x, self.dm.val_loader
         self.test_loader, self.num_classes, self.lab2cname = self.dm.test_loader, self.dm.num_classes, self.dm.lab2cname
-        self.warnings.add(*self.dm.dataset.warnings)
+        self.warnings.add(*self.dm.warnings)
 
     def check_splits(self) -> None:
         """Raises ValueError if the config asks for items that the data set does not have."""

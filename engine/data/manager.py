@@ -21,6 +21,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from ..distributed import n_local_ranks, n_ranks
 from ..interruption import leave_signals_to_parent
 from ..registry import DATASET_REGISTRY
+from ..text import shorten
 from .bad_images import leave_out_bad
 from .datum import Datum, data_digests
 from .images import DatasetWrapper
@@ -76,6 +77,17 @@ class DataManager:
     def learned_from(self) -> dict[str, str]:
         """The digests of the items that a run learns from, and of those by which it chooses an epoch."""
         return data_digests(self.dataset, ["train", "val"] if self.chooses_epoch else ["train"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes results on these items doubtful, before anything is trained or tested."""
+        found = list(self.dataset.warnings)
+        if self.num_classes == 1:
+            found.append(
+                f"There is a single class, {shorten(self.lab2cname[0])}: every answer is right, whatever is learned. "
+                "Add another class, or leave DATASET.SUBSAMPLE_CLASSES at all."
+            )
+        return found
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Sets the epoch, from 0, which decides the order and the augmentation of the training items.

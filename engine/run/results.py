@@ -54,8 +54,8 @@ def settings_of(cfg: CN) -> dict[str, Any]:
 
 
 def chance_warnings(trainer, trained_on: CN | None) -> list[str]:
-    """Returns a sentence if the accuracy on classes that were trained on is at chance; on other classes it may be."""
-    if trainer.cfg.RUN.EVAL_ONLY and not knows_classes(trainer.cfg, trained_on):
+    """Returns a sentence if the accuracy is at chance; on other classes than those of the training it may be."""
+    if trainer.cfg.RUN.MODEL_DIR and not knows_classes(trainer.cfg, trained_on):
         return []
     if not trainer.results or not hasattr(trainer.evaluator, "chance_warning"):  # nothing was tested, or otherwise
         return []

@@ -24,9 +24,13 @@ from tests.support.made_up_results import write_results
 from tests.support.tiny_run import run_train, tiny_cfg
 
 CHANCE = re.compile(
-    r"The accuracy on the classes of the training is ([\d.]+)% of ([\d,]+) images, not above ([\d.]+)%: chance "
-    r"\(([\d.]+)%\) and 3 standard deviations\. See in the log whether the loss fell, and check OPTIM\.LR, the images "
-    r"and the class names\."
+    r"The accuracy is ([\d.]+)% of ([\d,]+) images, not above ([\d.]+)%: chance \(([\d.]+)%\) and 3 standard "
+    r"deviations\. Check the images, the class names and whether the backbone knows them; after a training also "
+    r"OPTIM\.LR, and in the log whether the loss fell\."
+)
+ONE_CLASS = (
+    "There is a single class, 'wine_bottle': every answer is right, whatever is learned. Add another class, or leave "
+    "DATASET.SUBSAMPLE_CLASSES at all."
 )
 COOP = coop("shapes", "tiny").folder
 BEST = ("TEST.FINAL_MODEL", "best_val")
@@ -67,6 +71,10 @@ class TestChance:
         assert chance == pytest.approx(np.mean(accuracies), abs=0.2)
         assert (limit - chance) / 3 == pytest.approx(np.std(accuracies), rel=0.2)  # the binomial is a bit wider
 
+    def test_answers_that_no_image_has_for_a_label(self):
+        said = "None of the 100 images is classified rightly: no answer is a class that they have. Check the images, "
+        assert warning([0, 1] * 50, [2] * 100).startswith(said)
+
     @pytest.mark.parametrize(
         ("n_classes", "n_images", "n_correct"), [(100, 33, 3), (47, 36, 15), (96, 20, 9)], ids=["9%", "42%", "45%"]
     )
@@ -94,13 +102,13 @@ def run(tiny_files, tmp_path):
     return call
 
 
-def test_runs_that_are_tested_on_the_classes_of_their_training_say_that_they_guess(run, tmp_path, monkeypatch):
+def test_runs_say_that_they_guess_but_on_classes_that_they_were_not_trained_on(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Classification, "chance_warning", lambda self: "It guesses.")
     assert run("trained", "DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.MAX_EPOCH", 1) == ["It guesses."]
     test = ("RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", str(tmp_path / "trained"), "RUN.LOAD_EPOCH", 1)
     assert run("base", *test, "DATASET.SUBSAMPLE_CLASSES", "base") == ["It guesses."]
-    assert run("new", *test, "DATASET.SUBSAMPLE_CLASSES", "new") == []
-    assert run("zero", "TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True) == []
+    assert run("new", *test, "DATASET.SUBSAMPLE_CLASSES", "new") == [ONE_CLASS]
+    assert run("zero", "TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True) == ["It guesses."]
     assert run("untested", "TEST.NO_TEST", True, "OPTIM.MAX_EPOCH", 1) == []
 
 
@@ -124,7 +132,7 @@ class TestChoiceOnTheTestImages:
         test = ("RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", str(tmp_path / "best"))
         assert run("again", *test) == [self.SAID.format(9, 9)]
         assert run("last", *test, "RUN.LOAD_EPOCH", 2) == []
-        assert run("new classes", *test, "DATASET.SUBSAMPLE_CLASSES", "new") == []
+        assert run("new classes", *test, "DATASET.SUBSAMPLE_CLASSES", "new") == [ONE_CLASS]
 
     def test_some_of_the_images(self, run, monkeypatch):
         load = DatasetBase.__init__
