@@ -55,8 +55,8 @@ def twins_warning(dataset: DatasetBase, twins: list[tuple[int, int]]) -> str:
         return ""
     return (
         f"Some classes make the same prompt as an earlier one ({len(twins):,} of {dataset.num_classes:,}): "
-        f"{name_pairs(dataset, twins)}. Unless each class learns a context of its own, they are never answered. Rename "
-        "one of each pair, or merge the two."
+        f"{name_pairs(dataset, twins)}. Unless the method learns something for each class, they are never answered. "
+        "Rename one of each pair, or merge the two."
     )
 
 
@@ -100,10 +100,11 @@ def features_warning(features: Tensor, dataset: DatasetBase, backbone: str) -> s
     n_equal, first = 0, None
     for start in range(0, len(labels), ROWS_AT_ONCE):
         cosines = features[start : start + ROWS_AT_ONCE] @ features.t()
-        pairs = (cosines.triu(start + 1) > EQUAL).nonzero()
-        n_equal += len(pairs)
-        if first is None and len(pairs):
-            first = labels[start + int(pairs[0, 0])], labels[int(pairs[0, 1])]
+        is_equal = cosines.triu(start + 1) > EQUAL
+        n_equal += int(is_equal.sum())
+        if first is None and n_equal:
+            row, column = divmod(int(is_equal.int().argmax()), len(labels))
+            first = labels[start + row], labels[column]
     if first is None:
         return ""
     n_pairs = len(labels) * (len(labels) - 1) // 2

@@ -23,8 +23,8 @@ ONE_EPOCH = ("OPTIM.MAX_EPOCH", 1)
 COCOOP = ("TRAINER.NAME", "CoCoOp", "TRAINER.COCOOP.PREC", "fp32", *ONE_EPOCH)
 SAME_PROMPT, SAME_FEATURE = "Some classes make the same prompt", "Some classes have nearly the same text feature"
 TWINS = (
-    "Some classes make the same prompt as an earlier one (1 of 3): 'cat' (label 1) as 'Cat' (label 0). Unless each "
-    "class learns a context of its own, they are never answered. Rename one of each pair, or merge the two."
+    "Some classes make the same prompt as an earlier one (1 of 3): 'cat' (label 1) as 'Cat' (label 0). Unless the "
+    "method learns something for each class, they are never answered. Rename one of each pair, or merge the two."
 )
 
 
