@@ -13,6 +13,8 @@ from ..text import printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow would call Ghostscript
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose integers have 16 bits, whatever Pillow's mode
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of a TIFF
+WHITE_IS_ZERO = 0  # a value of the latter
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
@@ -49,10 +51,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BITS):
         # Differs from the original: there all values above 255 become white, nearly the whole image.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_upper_bits(image)).convert("RGB")
     if image.mode in ("I", "F"):  # Differs from the original: there they are cut off at 0 and 255, whatever they mean.
         raise ValueError("its values have 32 bits and no known range; save it with 8 or 16 bits")
     return image.convert("RGB")
+
+
+def _upper_bits(image: Image.Image) -> np.ndarray:
+    """Returns the upper 8 bits of 12 or 16 bits of grey, (H, W) uint8; Pillow leaves both, and the sign, as stored."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    (n_bits,) = tags.get(BITS_PER_SAMPLE, (16,))
+    grey = (np.asarray(image) >> (n_bits - 8)).astype(np.uint8)
+    return 255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey
 
 
 @cache
