@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.files import missing_path
-from engine.text import printable
 
 from .base import (
     DATASET_REGISTRY,
@@ -27,7 +26,7 @@ from .base import (
     require,
     write_split,
 )
-from .splits.classnames import read_names
+from .splits.classnames import match_names
 from .splits.own_split import OWN_SPLIT_SEED
 
 logger = logging.getLogger(__name__)
@@ -137,11 +136,5 @@ def rename_classes(items: Iterable[list[Datum]], path: Path) -> Items:
     """Replaces the folders' names by those of a file with a line `FOLDER CLASS NAME` for each folder."""
     if not path.is_file():
         raise FileNotFoundError(missing_path(path, "DATASET.CLASSNAMES", "Name a file with lines `FOLDER CLASS NAME`."))
-    names = dict(read_names(path))
-    lacking = sorted({item.classname for split in items for item in split} - set(names))
-    if lacking:
-        raise ValueError(
-            f"{path} has no line for the folder {printable(lacking[0])} ({len(lacking)} such). Add `FOLDER CLASS NAME` "
-            "for each class."
-        )
+    names = match_names(path, {item.classname for split in items for item in split})
     return tuple([replace(item, classname=names[item.classname]) for item in split] for split in items)
