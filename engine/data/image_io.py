@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
+from ..files import FAULTS_OF_MACHINE
 from ..text import printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow would call Ghostscript
@@ -41,6 +42,20 @@ def read_image(path: str | os.PathLike) -> Image.Image:
             f"Image {shown} does not decode ({type(error).__name__}: {error}). Replace it, or leave such images out "
             "with INPUT.ON_BAD_IMAGE skip. `python -m datasets.check NAME --root FOLDER --decode` finds them all."
         ) from error
+
+
+def is_readable(path: str | os.PathLike) -> bool:
+    """Says whether a file begins as an image that `read_image` knows, whatever its name; no pixel is decoded."""
+    _hush_pillow()
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except Image.DecompressionBombError:
+        return True
+    except Exception as error:  # each format raises its own kind
+        if getattr(error, "errno", None) in FAULTS_OF_MACHINE:
+            raise  # else a disk that does not answer would change a list of images
+        return False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
