@@ -17,7 +17,7 @@ from .splits.own_split import HALF_RULE, OWN_SPLIT_SEED, draw_split
 from .splits.split_file import Items, read_split, write_split
 from .verify.copy import check_copy, require_usable
 from .verify.report import Report
-from .verify.wrong_files import find_unusable, has_all_images, require
+from .verify.wrong_files import find_unusable, has_all_images, name_unlisted, require
 
 __all__ = [
     "DATASET_REGISTRY",
@@ -176,6 +176,11 @@ class FewShotDataset(DatasetBase):
     def check(cls, root: Path, *, decode: bool = False) -> Report:
         """Compares what is under root with what is known of the data set; `decode` also reads every image."""
         return check_copy(DataCopy(cls, root), decode=decode)
+
+    @classmethod
+    def name_unread(cls, copy: DataCopy, items: Items) -> list[str]:
+        """Returns what to say of images that lie in the copy and are no items."""
+        return name_unlisted(copy, items)
 
     @classmethod
     def remedy(cls, root: Path) -> str:

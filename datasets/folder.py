@@ -7,7 +7,8 @@ seeds differ in the few shots that are drawn, never in the test set. Delete the 
 """
 
 import logging
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +23,19 @@ from .base import (
     Items,
     draw_split,
     find_unusable,
-    list_class_images,
     read_split,
     require,
     write_split,
 )
-from .splits.classnames import read_names
+from .splits.classnames import match_names, one_form
+from .splits.folder_items import find_parts, list_folders
+from .splits.image_files import is_image, list_readable
 from .splits.own_split import OWN_SPLIT_SEED
+from .verify.left_out import name_left_out, why_empty
+from .verify.report import name_first
+from .verify.wrong_files import mend_backslashes
+
+TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".parquet")
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +48,17 @@ class Folder(FewShotDataset):
     root_is_identity = True  # another DATASET.ROOT is another data set, not the same one moved
 
     def load_items(self, cfg) -> Items:
-        items = self.read_items(self.find_root(cfg.DATASET.ROOT))
+        root = self.find_root(cfg.DATASET.ROOT)
+        items = self.read_items(root)
+        self.warnings = (*self.warnings, *self.name_unread(DataCopy(type(self), root), items))
         return rename_classes(items, Path(cfg.DATASET.CLASSNAMES).expanduser()) if cfg.DATASET.CLASSNAMES else items
 
     @classmethod
     def read_items(cls, root: Path) -> Items:
         """Returns all items, drawing and keeping a split where the folder has none."""
         require(DataCopy(cls, root), root)
-        if is_split(root):
-            return read_presplit(root)
+        if parts := find_parts(root):
+            return read_presplit(root, parts)
         split = root / cls.split_file
         items = list_items(root)
         if not split.exists():
@@ -58,11 +67,13 @@ class Folder(FewShotDataset):
             keep_split(split, root, splits)
             return splits
         splits = read_split(split, root)
-        new = {item.impath for item in items} - {item.impath for split_items in splits for item in split_items}
-        if new:
-            logger.warning(f"{split} does not list {len(new):,} image(s) of its folder: delete it to draw a new split")
         require_images(split, splits, "delete the split file to draw a new one")
         return splits
+
+    @classmethod
+    def name_unread(cls, copy: DataCopy, items: Items) -> list[str]:
+        parts = find_parts(copy.root)
+        return name_left_out(copy.root, list(parts.values()), items, None if parts else copy.split)
 
     @classmethod
     def prepare(cls, root: Path, *, source: str = "") -> None:
@@ -74,52 +85,95 @@ class Folder(FewShotDataset):
         return "Pass the folder of the class folders as --root FOLDER (DATA=FOLDER to the scripts)."
 
 
-def is_split(root: Path) -> bool:
-    """Whether root holds train/ and test/, or one of them with folders inside rather than the images of a class."""
-    found = [name for name in ("train", "test") if (root / name).is_dir()]
-    return len(found) == 2 or any(list_class_images(root / name) for name in found)
-
-
-def read_presplit(root: Path) -> Items:
+def read_presplit(root: Path, parts: dict[str, Path]) -> Items:
     """Returns the items of train/, val/ and test/; labels number the classes of train/, else of test/."""
-    if not (root / "test").is_dir():
+    if "test" not in parts:
         raise ValueError(
-            f"{root} has train/ but no test/. Rename or link the folder with the images to test on to test/."
+            f"{root} has {parts['train'].name}/ but no test/. Rename or link the folder with the images to test on to "
+            "test/."
         )
-    train = list_items(root / "train") if (root / "train").is_dir() else []
-    labels = {item.classname: item.label for item in train} or None
-    others = (list_items(root / name, labels) if (root / name).is_dir() else [] for name in ("val", "test"))
+    train = list_items(parts["train"]) if "train" in parts else []
+    classes = {item.classname: item.label for item in train} or None
+    others = (list_items(parts[name], classes) if name in parts else [] for name in ("val", "test"))
     return train, *others
 
 
 def list_items(folder: Path, labels: dict[str, int] | None = None) -> list[Datum]:
     """Returns an item for every image, by class folder and file name; without labels, the folders are numbered."""
-    classes = list_class_images(folder)
-    if not classes:
-        raise ValueError(
-            f"{folder} holds no class folders (one of images for each class). Pass the folder above them as --root."
+    files = {path.name: list_readable(path) for path in list_folders(folder)}
+    require_classes(folder, files)
+    log_read_by_content(folder, files)
+    if labels:
+        classes = match_classes(folder, files, labels)
+    else:
+        refuse_table(folder, list(files))
+        classes = {name: (label, name) for label, name in enumerate(files)}
+    above = os.path.join(folder, "")
+    return [
+        Datum(f"{above}{name}{os.sep}{file}", label, classname=classname)
+        for name, (label, classname) in classes.items()
+        for file in files[name]
+    ]
+
+
+def require_classes(folder: Path, files: dict[str, list[str]]) -> None:
+    """Raises ValueError if there are no class folders, or one without images."""
+    if not files:
+        above = folder.parent
+        pass_above = (
+            f" If {folder.name} is a class, pass the folder above it, --root {above} (DATA={above} to the scripts)."
         )
-    empty = [name for name, paths in classes.items() if not paths]
+        raise ValueError(
+            f"{folder} holds no class folders (one of images for each class), but {len(list_readable(folder)):,} "
+            f"image(s). Make a folder for each class.{'' if find_parts(above) else pass_above}"
+        )
+    empty = [name for name, images in files.items() if not images]
     if empty:
         raise ValueError(
-            f"{folder / empty[0]} holds no images ({len(empty)} class folder(s) without any). Fill it or remove it."
+            f"{folder / empty[0]} holds no images ({len(empty)} class folder(s) without any). "
+            f"{why_empty(folder, empty)}"
         )
-    labels = labels or {name: label for label, name in enumerate(classes)}
-    unknown = [name for name in classes if name not in labels]
+
+
+def refuse_table(folder: Path, names: Sequence[str]) -> None:
+    """Raises ValueError if there is one folder of images beside a table, which then has the classes."""
+    tables = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in TABLES]
+    if len(names) == 1 and tables:
+        raise ValueError(
+            f"{folder} holds one class folder, {printable(names[0])}, beside {printable(tables[0])}. Classes are read "
+            f"from folders alone: make one for each class that {printable(tables[0])} names, and move its images there."
+        )
+
+
+def log_read_by_content(folder: Path, files: dict[str, list[str]]) -> None:
+    """Says which files are images without an image's suffix."""
+    found = [os.path.join(name, file) for name, images in files.items() for file in images if not is_image(file)]
+    if found:
+        logger.info(
+            f"{len(found):,} file(s) in {folder} have no image's suffix, but are read, since their content is an "
+            f"image's: {name_first(found)}"
+        )
+
+
+def match_classes(folder: Path, names: Iterable[str], labels: dict[str, int]) -> dict[str, tuple[int, str]]:
+    """Returns the class folder's name -> the label and the name of its class in train/, in whichever Unicode form."""
+    forms = {one_form(name): name for name in labels}
+    classes = {name: name if name in labels else forms.get(one_form(name)) for name in names}
+    unknown = [name for name, classname in classes.items() if classname is None]
     if unknown:
         raise ValueError(
             f"{folder / unknown[0]} is a class that train/ lacks ({len(unknown)} such). Add it to train/ or remove it."
         )
-    return [Datum(str(path), labels[name], classname=name) for name, paths in classes.items() for path in paths]
+    return {name: (labels[classname], classname) for name, classname in classes.items()}
 
 
 def require_images(path: Path, splits: Iterable[list[Datum]], otherwise: str) -> None:
     """Raises FileNotFoundError if images are missing that a folder or a split file lists."""
     missing, _ = find_unusable(*splits)
     if missing:
+        remedy = mend_backslashes(missing, path) or f"Put them back, or {otherwise}."
         raise FileNotFoundError(
-            f"{path} lists {len(missing):,} image(s) that are missing, {missing[0]} first. Put them back, or "
-            f"{otherwise}."
+            f"{path} lists {len(missing):,} image(s) that are missing, {missing[0]} first. {remedy}"
         )
 
 
@@ -137,11 +191,5 @@ def rename_classes(items: Iterable[list[Datum]], path: Path) -> Items:
     """Replaces the folders' names by those of a file with a line `FOLDER CLASS NAME` for each folder."""
     if not path.is_file():
         raise FileNotFoundError(missing_path(path, "DATASET.CLASSNAMES", "Name a file with lines `FOLDER CLASS NAME`."))
-    names = dict(read_names(path))
-    lacking = sorted({item.classname for split in items for item in split} - set(names))
-    if lacking:
-        raise ValueError(
-            f"{path} has no line for the folder {printable(lacking[0])} ({len(lacking)} such). Add `FOLDER CLASS NAME` "
-            "for each class."
-        )
+    names = match_names(path, {item.classname for split in items for item in split})
     return tuple([replace(item, classname=names[item.classname]) for item in split] for split in items)

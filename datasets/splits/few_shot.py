@@ -100,4 +100,8 @@ def labels_of_subset(*splits: Sequence[Datum], subset: str) -> list[int]:
     halves = {"all": labels, "base": labels[:n_base], "new": labels[n_base:]}
     if subset not in halves:
         raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is {subset!r}; choose all, base or new.")
+    if subset == "new" and len(labels) == 1:
+        raise ValueError(
+            "DATASET.SUBSAMPLE_CLASSES is new, but one class has no second half. Set it to all, or add classes."
+        )
     return halves[subset]

@@ -14,16 +14,17 @@ from pathlib import Path
 
 from engine import Datum
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
+from .image_files import HIDDEN, is_image
 
-
-def is_image(name: str) -> bool:
-    """Says whether a file of this name is an image; ._1.jpg of macOS is none."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+PARTS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """Returns the names of the image files in a folder, sorted."""
+    """Returns the names of the files in a folder that have an image's suffix, sorted."""
     names = sorted(os.listdir(folder))
     joined = "/".join(["", *names, ""])
     if joined.count(".JPEG/") == len(names) and "/." not in joined:  # asked one by one, a million takes long
@@ -36,12 +37,30 @@ def list_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted(Path(entry) for entry in entries if not entry.name.startswith((".", "__")) and entry.is_dir())
+        return sorted(Path(entry) for entry in entries if not entry.name.startswith(HIDDEN) and entry.is_dir())
 
 
 def list_class_images(image_dir: Path) -> dict[str, list[Path]]:
     """Returns folder name -> its image files, both sorted, for each folder in image_dir; without hidden ones."""
     return {folder.name: [folder / name for name in list_images(folder)] for folder in list_folders(image_dir)}
+
+
+def find_parts(root: Path) -> dict[str, Path]:
+    """Returns train, val and test -> the folder of that part, where root has such; {} where it has class folders.
+
+    It has parts if train and test are there, or one of them with folders inside rather than the images of a class.
+    """
+    found: dict[str, list[Path]] = {}
+    for folder in list_folders(root):
+        found |= {part: [*found.get(part, []), folder] for part, names in PARTS.items() if folder.name.lower() in names}
+    inside = [folder for part in ("train", "test") for folder in found.get(part, [])]
+    if not {"train", "test"} <= found.keys() and not any(map(list_folders, inside)):
+        return {}
+    for part, folders in found.items():
+        if len(folders) > 1:
+            names = " and ".join(folder.name for folder in folders)
+            raise ValueError(f"{root} has {names}, which both stand for {part}. Rename one, or put them together.")
+    return {part: found[part][0] for part in PARTS if part in found}
 
 
 class ClassItems(Sequence[Datum]):

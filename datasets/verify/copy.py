@@ -9,7 +9,7 @@ from engine.data.manager import n_cores
 from ..data_copy import DataCopy
 from ..splits.split_file import Items
 from .report import Report, count_halves, count_items
-from .wrong_files import find_unusable, name_broken, name_unlisted, name_unusable
+from .wrong_files import find_unusable, name_broken, name_unusable
 from .wrong_items import count_base_new, list_labels, name_own_split, name_wrong_items
 
 N_QUICK = 100_000  # files of a list that are looked at before a run, where the folders themselves gave the list
@@ -36,7 +36,7 @@ def check_copy(copy: DataCopy, *, decode: bool = False) -> Report:
         *name_unusable(copy, missing, empty),
     ]
     if not missing:  # else they may lie in what looks like an extra folder
-        report.problems += name_unlisted(copy, items)
+        report.problems += copy.dataset.name_unread(copy, items)
     if decode:
         whole = sorted({item.impath for part in items for item in part} - {*missing, *empty})
         report.problems += name_broken(copy, list(find_bad(whole, n_cores())))

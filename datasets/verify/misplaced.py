@@ -46,7 +46,7 @@ def _how_to_find(copy: DataCopy, wanted: Path) -> str:
     for above in (copy.root, *copy.root.parents):
         if above.name == copy.folder.name and any((above / path).exists() for path in (wanted, wanted.name)):
             where = f"{above.name} itself" if above == copy.root else f"in {above.name}"
-            return f"The root is {where}: pass the folder that holds it, --root {_quote(above.parent)}."
+            return f"The root is {where}: pass the folder that holds it as DATA or --root {_quote(above.parent)}."
     names = {_simplify(copy.folder.name), _simplify(copy.name)}
     other = next((folder for folder in list_folders(copy.root) if _simplify(folder.name) in names), None)
     return f"If {other} is it, run `mv {_quote(other)} {_quote(copy.folder)}`." if other else ""

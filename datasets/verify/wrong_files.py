@@ -58,7 +58,12 @@ def name_unusable(copy: DataCopy, missing: Sequence[str], empty: Sequence[str]) 
     problems = []
     if missing:
         folders = [folder for folder in dict.fromkeys(map(os.path.dirname, missing)) if not os.path.isdir(folder)]
-        remedy = mend_links(copy, missing) or how_to_move(copy, Path(missing[0]), copy.images) or copy.remedy
+        remedy = (
+            mend_links(copy, missing)
+            or mend_backslashes(missing, copy.split)
+            or how_to_move(copy, Path(missing[0]), copy.images)
+            or copy.remedy
+        )
         whole = f"; {len(folders):,} folder(s) as a whole: {name_first(folders, copy.images)}" if folders else ""
         problems.append(
             f"{copy.name} lacks {len(missing):,} image(s) in {copy.images}: {name_first(missing, copy.images)}{whole}. "
@@ -86,6 +91,17 @@ def mend_links(copy: DataCopy, missing: Iterable[str | Path]) -> str:
     return (
         f"{len(links):,} link(s) lead nowhere: {printable(str(links[0]))} to {printable(os.readlink(links[0]))}. Mount "
         f"or mend what they lead to, or delete them, `{delete}`, and run {copy.command}."
+    )
+
+
+def mend_backslashes(missing: Iterable[str], split: Path) -> str:
+    """Returns what to do where missing files are there once backslashes are slashes; "" where none is."""
+    slashed = [path for path in missing if "\\" in path and os.path.exists(path.replace("\\", "/"))]
+    if not slashed:
+        return ""
+    return (
+        f"{len(slashed):,} of them are there: their listed paths have backslashes, as Windows writes them, "
+        f"{printable(slashed[0])} first. Write slashes (/) in {split if split.is_file() else 'their list'}."
     )
 
 

@@ -9,10 +9,13 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
+from ..files import FAULTS_OF_MACHINE
 from ..text import printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow would call Ghostscript
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose integers have 16 bits, whatever Pillow's mode
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of a TIFF
+WHITE_IS_ZERO = 0  # a value of the latter
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
@@ -41,6 +44,20 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         ) from error
 
 
+def is_readable(path: str | os.PathLike) -> bool:
+    """Says whether a file begins as an image that `read_image` knows, whatever its name; no pixel is decoded."""
+    _hush_pillow()
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except Image.DecompressionBombError:
+        return True
+    except Exception as error:  # each format raises its own kind
+        if getattr(error, "errno", None) in FAULTS_OF_MACHINE:
+            raise  # else a disk that does not answer would change a list of images
+        return False
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Returns the first frame as it is stored: EXIF rotation, transparency and colour profile are ignored.
 
@@ -49,10 +66,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BITS):
         # Differs from the original: there all values above 255 become white, nearly the whole image.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_upper_bits(image)).convert("RGB")
     if image.mode in ("I", "F"):  # Differs from the original: there they are cut off at 0 and 255, whatever they mean.
         raise ValueError("its values have 32 bits and no known range; save it with 8 or 16 bits")
     return image.convert("RGB")
+
+
+def _upper_bits(image: Image.Image) -> np.ndarray:
+    """Returns the upper 8 bits of 12 or 16 bits of grey, (H, W) uint8; Pillow leaves both, and the sign, as stored."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    (n_bits,) = tags.get(BITS_PER_SAMPLE, (16,))
+    grey = (np.asarray(image) >> (n_bits - 8)).astype(np.uint8)
+    return 255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey
 
 
 @cache

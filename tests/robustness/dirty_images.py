@@ -13,6 +13,7 @@ COLOURS = np.array([[200, 30, 40], [20, 180, 60], [40, 50, 210], [0, 0, 0], [255
 INDICES = np.arange(6, dtype=np.uint8).reshape(2, 3).repeat(16, axis=0).repeat(16, axis=1)  # (32, 48): 6 flat squares
 PIXELS = COLOURS[INDICES]
 GREY = (40 * INDICES).astype(np.uint8)
+GREY_12 = INDICES.astype(np.uint16) * 819  # 0 to 4095
 GREY_16 = INDICES.astype(np.uint16) * 10_000 + 77  # white from the second square on, were it cut off at 255
 BEST = {"quality": 95, "subsampling": 0}  # JPEG, so that the squares' edges stay sharp
 LONG = np.linspace(0, 255, 30_000).astype(np.uint8)[None, :, None].repeat(10, axis=0).repeat(3, axis=2)
@@ -95,17 +96,24 @@ def png_of(pixels: np.ndarray, *before: tuple[bytes, bytes]) -> bytes:
     return png(pixels.shape[1], pixels.shape[0], 8 * pixels.itemsize, 2, rows, *before)
 
 
-def tiff_16(pixels: np.ndarray) -> bytes:
-    """The bytes of an RGB TIFF of 16 bits: the header, three widths of channels, the pixels, the directory."""
-    height, width, _ = pixels.shape
-    content = pixels.astype("<u2").tobytes()
+def tiff(content: bytes, *, bits: int, photometric: int, n_channels: int = 1) -> bytes:
+    """The bytes of a TIFF of the squares' size: the header, the widths of channels, the pixels, the directory."""
+    height, width = INDICES.shape
+    start = 8 + 2 * n_channels
     entries = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14),
-        (277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, len(content)),
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, n_channels, 8 if n_channels > 2 else bits), (259, 3, 1, 1),
+        (262, 3, 1, photometric), (273, 4, 1, start), (277, 3, 1, n_channels), (278, 4, 1, height),
+        (279, 4, 1, len(content)),
     ]  # fmt: skip
     directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    header = b"II*\0" + struct.pack("<I", 14 + len(content)) + struct.pack("<HHH", 16, 16, 16)
+    header = b"II*\0" + struct.pack("<I", start + len(content)) + struct.pack("<H", bits) * n_channels
     return header + content + directory + struct.pack("<I", 0)
+
+
+def pack_12(pixels: np.ndarray) -> bytes:
+    """Two values of 12 bits in three bytes, the upper bits first."""
+    first, second = pixels.reshape(-1, 2).T
+    return np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1).astype(np.uint8).tobytes()
 
 
 def write(content: bytes) -> Callable[[Path], object]:
@@ -129,9 +137,13 @@ KINDS = {
     "RGB with transparency": Kind("a.png", save_with_alpha(PIXELS), PIXELS),
     "16-bit grey PNG": Kind("a.png", save(GREY_16), GREY_16 // 256),
     "16-bit grey TIFF": Kind("a.tif", save(GREY_16), GREY_16 // 256),
+    "12-bit grey TIFF": Kind("a.tif", write(tiff(pack_12(GREY_12), bits=12, photometric=1)), GREY_12 // 16),
+    "16-bit grey TIFF, white is zero": Kind(
+        "a.tif", write(tiff((65_535 - GREY_16).tobytes(), bits=16, photometric=0)), GREY_16 // 256
+    ),
     "16-bit PGM": Kind("a.pgm", write(b"P5 48 32 65535\n" + GREY_16.astype(">u2").tobytes()), GREY_16 // 256),
     "16-bit colour PNG": Kind("a.png", write(png_of(COLOUR_16)), PIXELS),
-    "16-bit colour TIFF": Kind("a.tif", write(tiff_16(COLOUR_16)), PIXELS),
+    "16-bit colour TIFF": Kind("a.tif", write(tiff(COLOUR_16.tobytes(), bits=16, photometric=2, n_channels=3)), PIXELS),
     "animated GIF": Kind("a.gif", save_frames, PIXELS),
     "animated PNG": Kind("a.png", save_frames, PIXELS),
     "animated WebP": Kind("a.webp", lambda path: save_frames(path, lossless=True), PIXELS),

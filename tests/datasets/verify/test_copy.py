@@ -142,6 +142,14 @@ def test_folders_known_to_be_no_classes_are_no_extra_ones(lay_out):
     assert copy.dataset.check(copy.root).ok
 
 
+def test_paths_with_windows_backslashes_are_told(lay_out):
+    copy = lay_out()
+    rewrite_split(copy, lambda content: [item.__setitem__(0, item[0].replace("/", "\\")) for item in content["test"]])
+    *_, problem = problems_of_both(copy, ValueError)  # before it: other items than the papers'
+    assert "9 of them are there: their listed paths have backslashes, as Windows writes them, " in problem
+    assert problem.endswith(f"Write slashes (/) in {copy.split}.")
+
+
 # Items
 
 

@@ -63,7 +63,7 @@ def test_folders_too_deep_or_of_another_name_are_moved(copy, source, target):
 @pytest.mark.parametrize(("below", "where"), [("", "caltech-101 itself"), ("101_ObjectCategories", "in caltech-101")])
 def test_a_root_that_is_or_is_in_the_data_sets_folder_is_named(copy, below, where):
     text = refused(DataCopy(copy.dataset, copy.folder / below))
-    assert text.endswith(f" The root is {where}: pass the folder that holds it, --root '{copy.root}'.")
+    assert text.endswith(f" The root is {where}: pass the folder that holds it as DATA or --root '{copy.root}'.")
 
 
 def test_imagenet_as_torchvision_keeps_it_is_put_right_by_what_is_said(tmp_path, monkeypatch, capsys):
@@ -76,7 +76,9 @@ def test_imagenet_as_torchvision_keeps_it_is_put_right_by_what_is_said(tmp_path,
     (folder / "classnames.txt").unlink()
     assert prepare.main(["imagenet", "--root", str(folder)]) == 1
     error = capsys.readouterr().err
-    assert error.endswith(f"The root is imagenet itself: pass the folder that holds it, --root {tmp_path}/data.\n")
+    assert error.endswith(
+        f"The root is imagenet itself: pass the folder that holds it as DATA or --root {tmp_path}/data.\n"
+    )
     for split in ("train", "val"):  # moved alone: images/ is beside them
         assert prepare.main(["imagenet", "--root", str(tmp_path / "data")]) == 1
         error = capsys.readouterr().err
