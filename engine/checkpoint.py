@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from .distributed import is_first_rank, on_first_rank
 from .files import FAULTS_OF_MACHINE, missing_path, write_atomically
-from .optim import TrainedModels
+from .optim import TrainedModels, schedule_state
 from .text import printable, shorten
 
 BEST = "model-best.pth.tar"
@@ -267,11 +267,11 @@ def _check_names(file: IO[bytes]) -> None:
             raise ValueError(f"it asks for something by a name of {len(argument):,} characters")
 
 
-class Dropped:
-    """Stands for an object of the original's that is not needed: what it held is not kept."""
+class Original:
+    """Stands for an object of the original's: what it held, without its code; of a schedule without its optimiser."""
 
-    def __setstate__(self, state: Any) -> None:
-        pass
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: value for name, value in state.items() if name != "optimizer"})
 
 
 def empty_dict(*_: Any) -> dict:
@@ -284,8 +284,8 @@ def empty_dict(*_: Any) -> dict:
 SCHEDULES = ("CosineAnnealingLR", "StepLR", "MultiStepLR")
 OPTIMISERS = ("torch.optim.adam.Adam", "torch.optim.adamw.AdamW", "torch.optim.rmsprop.RMSprop", "torch.optim.sgd.SGD")
 ORIGINALS = [
-    *((Dropped, f"torch.optim.lr_scheduler.{name}") for name in SCHEDULES),
-    *((Dropped, name) for name in (*OPTIMISERS, "dassl.optim.radam.RAdam")),
+    *((Original, f"torch.optim.lr_scheduler.{name}") for name in SCHEDULES),
+    *((Original, name) for name in (*OPTIMISERS, "dassl.optim.radam.RAdam")),
     (empty_dict, "collections.defaultdict"),
     (dict, "builtins.dict"),  # what that table makes of a missing entry
 ]
@@ -319,7 +319,7 @@ class Checkpointer:
         return {
             "state_dict": state_dict,
             "optimizer": optim.state_dict() if optim else None,
-            "scheduler": {"last_epoch": sched.last_epoch} if sched else None,
+            "scheduler": schedule_state(sched) if sched else None,
         }
 
     def learned_entries(self, when: str) -> dict[str, dict[str, Any]]:

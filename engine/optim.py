@@ -10,15 +10,25 @@ s(e)  = (1 + cos(pi e / MAX_EPOCH)) / 2      cosine
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import zip_longest
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode as CN
 
 from .distributed import n_ranks, sum_gradients, sum_over_ranks
+from .text import shorten
+
+logger = logging.getLogger(__name__)
 
 
 def build_optimizer(
@@ -51,8 +61,8 @@ def build_optimizer(
             return torch.optim.Adam(param_groups, lr=lr, weight_decay=decay, betas=betas, amsgrad=True)
         case "adamw":
             return torch.optim.AdamW(param_groups, lr=lr, weight_decay=decay, betas=betas)
-        case "radam":
-            return torch.optim.RAdam(param_groups, lr=lr, weight_decay=decay, betas=betas)
+        case "radam":  # the original's decays weights as AdamW does, too
+            return torch.optim.RAdam(param_groups, lr=lr, weight_decay=decay, betas=betas, decoupled_weight_decay=True)
         case "rmsprop":
             return torch.optim.RMSprop(
                 param_groups, lr=lr, momentum=optim_cfg.MOMENTUM, weight_decay=decay, alpha=optim_cfg.RMSPROP_ALPHA
@@ -112,6 +122,99 @@ class ClosedFormLR(LRScheduler):
         return {name: value for name, value in super().state_dict().items() if name != "rate"}
 
 
+def schedule_state(sched: Any) -> dict[str, Any] | None:
+    """Returns what a checkpoint holds of a schedule, in plain values; None if it cannot be saved.
+
+    A closed formula needs its epoch alone. Another schedule, a method's own, is saved whole, with those that it holds.
+    """
+    if isinstance(sched, ClosedFormLR):
+        return {"last_epoch": sched.last_epoch}
+    return plain_state(sched)
+
+
+def plain_state(state: Any) -> Any:
+    """Returns a schedule, or its state_dict, in plain values; None if it holds more than these and functions."""
+    try:
+        return _plain(state)
+    except (AttributeError, NotImplementedError, RecursionError, TypeError):
+        return None
+
+
+def restore_schedule(sched: Any, state: dict[str, Any], epoch: int | None = None) -> None:
+    """Restores a schedule from `schedule_state`, or from what the original saves of one.
+
+    Args:
+        sched: As the method has built it.
+        state: Its saved state.
+        epoch: After how many epochs the original saved it; None for a state of ours.
+
+    Raises:
+        LookupError, TypeError, ValueError: If it is no state of this schedule.
+    """
+    if not isinstance(sched, ClosedFormLR):
+        if schedule_state(sched) is None:
+            raise TypeError(f"{type(sched).__name__} cannot be saved")
+        if state.keys() != {"last_epoch"}:
+            sched.load_state_dict(_as_built(state, sched.state_dict()))
+            return
+        if type(sched).step is not LRScheduler.step:  # else its rates are a function of last_epoch
+            raise ValueError(f"it holds last_epoch alone, which is not all that {type(sched).__name__} needs")
+    last_epoch = state["last_epoch"]
+    if type(last_epoch) is not int or last_epoch < 0:
+        raise TypeError(f"last_epoch is {shorten(last_epoch)}")
+    sched.last_epoch = max(last_epoch, epoch or 0)  # that of the original's warm-up stays where the warm-up has ended
+
+
+# What a method builds again, or what has an entry of its own in a checkpoint: no part of a schedule's state.
+REBUILT = (torch.optim.Optimizer, nn.Module, FunctionType, BuiltinFunctionType, MethodType, partial, type)
+PLAIN = (bool, int, float, str, Tensor, type(None))
+
+
+def _plain(value: Any) -> Any:
+    """Returns a schedule's state, or a part of it, in values that `_as_built` reads back.
+
+    Raises:
+        TypeError: If something in it is neither plain nor a schedule.
+    """
+    if isinstance(value, REBUILT):
+        return None
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        return {key: _plain(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return (tuple if isinstance(value, tuple) else list)(map(_plain, value))
+    if hasattr(value, "state_dict"):
+        return _plain(value.state_dict())
+    if type(value) not in PLAIN:
+        raise TypeError(f"{type(value).__name__} is no plain value")
+    return value
+
+
+def _as_built(saved: Any, built: Any) -> Any:
+    """Returns a saved value as the method has built it: of its type, and with its functions; its schedules restored."""
+    if isinstance(built, REBUILT):
+        return built
+    if isinstance(built, np.generic):
+        return type(built)(saved)
+    if isinstance(built, np.ndarray):
+        return saved.numpy()
+    if isinstance(built, dict):
+        restored = copy.copy(built)
+        restored.clear()
+        for key, value in saved.items():
+            restored[key] = _as_built(value, built.get(key))
+        return restored
+    if isinstance(built, (list, tuple)):
+        return type(built)(_as_built(*pair) for pair in zip_longest(saved, built[: len(saved)]))
+    if hasattr(built, "load_state_dict"):
+        built.load_state_dict(_as_built(saved if isinstance(saved, dict) else vars(saved), built.state_dict()))
+        return built
+    return saved
+
+
 def _warmup_lr(epoch: int, lr: float, optim_cfg: CN) -> float:
     if optim_cfg.WARMUP_TYPE == "constant":
         return optim_cfg.WARMUP_CONS_LR
@@ -154,6 +257,11 @@ class TrainedModels:
     def register(self, name: str, model: nn.Module, optim=None, sched=None) -> None:
         """Adds a model, or replaces it."""
         self.models[name], self.optims[name], self.scheds[name] = model, optim, sched
+        if sched is not None and schedule_state(sched) is None:
+            logger.warning(
+                f"{self.trainer}'s schedule {type(sched).__name__} cannot be saved: an interrupted run cannot go on. "
+                "Give it state_dict and load_state_dict, with plain values."
+            )
         if n_ranks() > 1 and optim is not None:
             optim.register_step_pre_hook(self._require_summed)
 

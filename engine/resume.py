@@ -24,11 +24,11 @@ from typing import Any
 
 from torch.amp import GradScaler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from .checkpoint import BEST, MARKER, Checkpointer, epoch_of, newest_whole, save_checkpoint, saved_checkpoints
 from .distributed import gather_objects, is_first_rank, n_ranks, on_first_rank, rank
 from .files import MAY_NOT_WRITE, missing_path, write_atomically, writing
+from .optim import restore_schedule
 from .random_state import restore_random_state
 from .text import printable, shorten
 
@@ -125,11 +125,14 @@ def restore(
         return None
     path, state = found
     _require_same_inputs(state, inputs, path)
+    epoch = None if "random" in state else state["epoch"]  # of one that this loop has not saved
     for name in names:
         own = {"state_dict": {}, **state["models"].get(name, {}), "trainer": state.get("trainer")}
         checkpointer.load(name, own, path)
         _restore_optimizer(checkpointer.trained.optims[name], own, path)
-        _restore_schedule(checkpointer.trained.scheds[name], own, path)
+        if (sched := checkpointer.trained.scheds[name]) is not None:
+            with _restoring(path, "scheduler"):
+                restore_schedule(sched, own["scheduler"], epoch)
     has_best = isinstance(state.get("val_result"), (int, float)) and _take_best(names, directory, own_folder)
     if scaler.is_enabled() and state.get("scaler"):  # none from a run in float32
         with _restoring(path, "scaler"):
@@ -219,16 +222,6 @@ def _restore_optimizer(optim: Optimizer | None, state: dict[str, Any], path: Pat
             for name, default in optim.defaults.items():
                 if type(default) is float and not is_number(group[name]):
                     raise TypeError(f"{name} is {shorten(group[name])}")
-
-
-def _restore_schedule(sched: LRScheduler | None, state: dict[str, Any], path: Path) -> None:
-    """Restores the epoch of a schedule, which is all that a closed formula needs; raises ValueError if it is none."""
-    if sched is None:
-        return
-    with _restoring(path, "scheduler"):
-        if not is_whole(state["scheduler"]["last_epoch"]):
-            raise TypeError(f"last_epoch is {shorten(state['scheduler']['last_epoch'])}")
-        sched.last_epoch = state["scheduler"]["last_epoch"]
 
 
 @contextmanager

@@ -98,6 +98,7 @@ class TrainerX:
                 self.point = None  # a run_epoch of the method's own may not set it
                 self.run_epoch()
                 self.after_epoch()
+            self.results = {}  # not those of the last validation
             self.after_train()
         except Interrupted:
             self.save_point()
@@ -188,7 +189,7 @@ class TrainerX:
         """Between two steps, saves the run's state if it is time, or if somebody asks the run to end; then it ends."""
         if self.batch_idx + 1 == self.num_batches:
             return  # the epoch's end does it
-        if not (self.train_loader_x is self.dm.train_loader_x or isinstance(self.train_loader_x, ViewBatches)):
+        if not (self.dm.can_skip(self.train_loader_x) or isinstance(self.train_loader_x, ViewBatches)):
             raise_if_asked()  # a loader of the method's own cannot skip: it goes on from the last save
         elif any_rank([is_asked() or self.resume_file.is_due()])[0]:
             self.step_log.read()
@@ -201,7 +202,6 @@ class TrainerX:
         """Tests the final model."""
         logger.info("Finish training")
         self.point = None  # the last checkpoint has it
-        self.results = {}  # not those of the last validation
         if not self.cfg.TEST.NO_TEST:
             best = self.cfg.TEST.FINAL_MODEL == "best_val"
             logger.info("Deploy the %s", "model with the best val performance" if best else "last-step model")

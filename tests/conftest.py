@@ -17,6 +17,8 @@ SLOW = {
     "benchmarks/test_benchmarks.py",
     "dassl/test_dassl.py",
     "dassl/test_dassl_methods.py",
+    "dassl/test_deep_names.py",
+    "dassl/test_schedules.py",
     "datasets/test_paper_datasets.py",
     "datasets/test_shapes.py",
     "datasets/test_shapes_shifted.py",

@@ -110,7 +110,7 @@ def get_cfg_default() -> CN:
     cfg.OPTIM.WARMUP_RECOUNT = True  # the schedule starts from its own epoch 0 after the warm-up
 
     cfg.TRAIN = CN()
-    cfg.TRAIN.CHECKPOINT_FREQ = 0  # epochs between checkpoints that are kept; 0: only the last is
+    cfg.TRAIN.CHECKPOINT_FREQ = 0  # epochs between checkpoints that are kept; 0, -1: only the last is
     cfg.TRAIN.RESUME_EVERY_S = 60.0  # seconds between writes of the resume point; 0: only when the run is asked to end
     cfg.TRAIN.PRINT_FREQ = 10  # batches between log lines
 
@@ -187,7 +187,6 @@ AT_LEAST = {
     "DATALOADER.TEST.BATCH_SIZE": 1,
     "OPTIM.LR": 0,
     "OPTIM.MAX_EPOCH": 1,
-    "TRAIN.CHECKPOINT_FREQ": 0,
     "TRAIN.RESUME_EVERY_S": 0,
     "TRAIN.PRINT_FREQ": 1,
 }

@@ -25,7 +25,7 @@ from ..text import shorten
 from .bad_images import leave_out_bad
 from .datum import Datum, data_digests
 from .images import DatasetWrapper
-from .samplers import RankBatchSampler, SequentialSampler, build_sampler, mix_seeds
+from .samplers import EpochSampler, RankBatchSampler, SequentialSampler, build_sampler, mix_seeds
 from .transforms import build_transform
 
 logger = logging.getLogger(__name__)
@@ -94,16 +94,14 @@ class DataManager:
 
         After an interruption the epoch starts with `first_batch`; the images of earlier batches are not read.
         """
-        if self.train_loader_x is None:
-            return
-        loader, batches = self.train_loader_x, self.train_loader_x.batch_sampler
-        if not self.said_left_out:
+        if self.train_loader_x is not None and not self.said_left_out:
             self.said_left_out = True
-            log_left_out(batches)
-        order = batches if isinstance(batches, RankBatchSampler) else loader.sampler
-        order.set_epoch(epoch, first_batch * batches.batch_size)
-        if hasattr(loader.dataset, "set_epoch"):  # a custom dataset_wrapper may have none
-            loader.dataset.set_epoch(epoch)
+            log_left_out(self.train_loader_x.batch_sampler)
+        set_epoch(self.train_loader_x, epoch, first_batch)
+
+    def can_skip(self, loader: DataLoader) -> bool:
+        """Says whether `set_epoch` can begin this loader's epoch in its midst: it is this one, in an order of ours."""
+        return loader is self.train_loader_x and _order(loader) is not None
 
     def log_summary(self, cfg) -> None:
         rows = [
@@ -114,6 +112,20 @@ class DataManager:
             ("# test", f"{len(self.dataset.test):,}"),
         ]
         logger.info(tabulate(rows, disable_numparse=True))
+
+
+def set_epoch(loader: DataLoader | None, epoch: int, first_batch: int = 0) -> None:
+    """Sets the epoch of a loader's order and augmentation, as far as it has one: that of a method's own may not."""
+    order, dataset = _order(loader), getattr(loader, "dataset", None)
+    if order is not None:
+        order.set_epoch(epoch, first_batch * loader.batch_sampler.batch_size)
+    if hasattr(dataset, "set_epoch"):  # a custom dataset_wrapper may have none
+        dataset.set_epoch(epoch)
+
+
+def _order(loader: DataLoader | None) -> EpochSampler | RankBatchSampler | None:
+    samplers = (getattr(loader, name, None) for name in ("batch_sampler", "sampler"))
+    return next((found for found in samplers if isinstance(found, (EpochSampler, RankBatchSampler))), None)
 
 
 def build_data_loader(

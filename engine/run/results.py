@@ -41,6 +41,7 @@ def results_of(trainer) -> dict[str, Any]:
         "warnings": [
             *trainer.warnings,
             *skip_warnings(trainer.dm.skipped),
+            *untested_warnings(trainer),
             *chance_warnings(trainer, trained_on),
             *choice_warnings(trainer, trained_on),
         ],
@@ -51,6 +52,18 @@ def results_of(trainer) -> dict[str, Any]:
 def settings_of(cfg: CN) -> dict[str, Any]:
     """Returns the changed keys that decide what a run computes, but for those in which an experiment's seeds differ."""
     return {key: value for key, value in identity(cfg).items() if key not in SEEDS_OWN}
+
+
+def untested_warnings(trainer) -> list[str]:
+    """Returns a sentence if a method's own part of the loop has left out the test, which was wanted."""
+    cfg, what = trainer.cfg, "test does not call its evaluator"
+    if trainer.results or cfg.TEST.NO_TEST:
+        return []
+    advice = "Correct it."
+    if not cfg.RUN.EVAL_ONLY:
+        what = "after_train does not test"
+        advice = f"Test the run with --eval-only --model-dir {cfg.OUTPUT_DIR} --load-epoch {trainer.epochs_done}."
+    return [f"Nothing was tested: {cfg.TRAINER.NAME}'s {what}, so the measures are empty. {advice}"]
 
 
 def chance_warnings(trainer, trained_on: CN | None) -> list[str]:

@@ -190,6 +190,19 @@ class OwnSaving(OwnLoop):
     after_epoch = TrainerX.after_epoch
 
 
+@TRAINER_REGISTRY.register()
+class OwnEnd(Adapters):
+    """Does not test when it has trained."""
+
+    def after_train(self):
+        print("Finish training")
+
+
+@TRAINER_REGISTRY.register()
+class OwnLoopAndEnd(OwnLoop):
+    after_train = OwnEnd.after_train
+
+
 @DATASET_REGISTRY.register()
 class Pets(DatasetBase):
     dataset_dir = "pets"

@@ -199,7 +199,7 @@ class TestMessages:
 
     def test_options_that_nothing_declares(self, call):
         err = self.refused(call, options=None)
-        assert "PlainCoOp reads the option PLAINCOOP, which nothing declares" in err
+        assert "PlainCoOp reads the option TRAINER.PLAINCOOP, which nothing declares" in err
         assert "--plugin-config FILE.yaml" in err
 
     @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from engine import DataManager
 from engine.config.load import full_default
 from engine.config.plugins import plugins
 from engine.optim import build_lr_scheduler
+from reports.runs import parse_run
 from tests.resume.stopping import assert_same, before_step, ended, terminate
 from tests.resume.stopping import train as train_until_stopped
 from tests.support.tiny_run import tiny_cfg
@@ -40,9 +41,9 @@ def call(tiny_files, tmp_path, capsys):
     """Calls train.py; returns the error's text and results.json, None where there is none."""
     data, clips = tiny_files
 
-    def run(trainer, *words, dataset="Folder", output="run"):
+    def run(trainer, *words, dataset="Folder", output="run", plugin=PLUGIN):
         (tmp_path / "data.yaml").write_text(f"DATASET: {{NAME: {dataset}}}\n")
-        flags = [f"--trainer={trainer}", f"--root={data}", f"--backbone={clips['vit']}", f"--plugin={PLUGIN}"]
+        flags = [f"--trainer={trainer}", f"--root={data}", f"--backbone={clips['vit']}", f"--plugin={plugin}"]
         flags += ["--seed=1", f"--output-dir={tmp_path / output}", f"--dataset-config-file={tmp_path}/data.yaml"]
         pairs = "USE_CUDA False INPUT.SIZE (32,32) DATALOADER.NUM_WORKERS 0 DATALOADER.TRAIN_X.BATCH_SIZE 4"
         train.main([*flags, *words, *pairs.split(), "OPTIM.MAX_EPOCH", "2", "TRAINER.ZSCLIP.PREC", "fp32"])
@@ -96,6 +97,24 @@ class TestLoop:
         _, tested = call(name, "--eval-only", f"--model-dir={tmp_path}/run", output="tested")
         assert (tested["accuracy"], tested["epoch"]) == (results["accuracy"], results["epoch"])
 
+    @pytest.mark.parametrize("name", ["OwnEnd", "OwnLoopAndEnd"])
+    def test_one_that_does_not_test_says_so(self, call, tmp_path, name):
+        """And the accuracy on the validation items is none on the test items."""
+        _, results = call(name, "TEST.FINAL_MODEL", "best_val")
+        said = (
+            f"Nothing was tested: {name}'s after_train does not test, so the measures are empty. Test the run with "
+            f"--eval-only --model-dir {tmp_path}/run --load-epoch 2."
+        )
+        assert results["warnings"] == [said]
+        assert [results[key] for key in ("accuracy", "total", "epoch")] == [None, None, 2]
+        assert f"Warning: {said}" in (tmp_path / "run" / "log.txt").read_text()
+        assert parse_run(tmp_path / "run").problem == "results.json: nothing was tested"
+        _, tested = call(name, "--eval-only", f"--model-dir={tmp_path}/run", "--load-epoch=2", output="tested")
+        assert tested["total"] == 9 and not any("Nothing was tested" in said for said in tested["warnings"])
+
+    def test_one_that_was_told_not_to_test_says_nothing(self, call):
+        assert call("OwnEnd", "TEST.NO_TEST", "True")[1]["warnings"] == []
+
     def test_it_goes_on_from_its_own_checkpoint(self, make, tmp_path):
         values = ("OPTIM.LR", 0.1, "TEST.NO_TEST", True)
         whole = make("OwnLoop", *values, folder="whole")
@@ -134,6 +153,21 @@ class TestLoop:
         before = trainer.model.image_adapter.weight.clone()
         trainer.train()
         assert not torch.equal(trainer.model.image_adapter.weight, before)
+
+
+class TestConfig:
+    @pytest.mark.parametrize("frequency", [-1, 0])
+    def test_a_frequency_of_minus_1_keeps_the_last_checkpoint_alone(self, call, tmp_path, frequency):
+        err, results = call("Adapters", "TRAIN.CHECKPOINT_FREQ", str(frequency))
+        assert results is not None, err
+        names = sorted(path.name for path in (tmp_path / "run" / "dropout").iterdir())
+        assert names == ["checkpoint", "model.pth.tar-2"]
+
+    def test_an_option_that_nothing_declares_is_named_in_full(self, call, tmp_path):
+        text = PLUGIN.read_text().replace("cfg.OPTIM)", "cfg.OPTIM if cfg.OPTIM.NEW_LR else None)")
+        (tmp_path / "own.py").write_text(text)
+        err, results = call("Adapters", plugin=tmp_path / "own.py")
+        assert results is None and "Adapters reads the option OPTIM.NEW_LR, which nothing declares." in err
 
 
 class TestDataset:

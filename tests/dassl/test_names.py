@@ -8,7 +8,7 @@ import torch
 from dassl.config import clean_cfg
 from dassl.data import DataManager
 from dassl.data.datasets import DatasetBase, Datum, build_dataset
-from dassl.evaluation import Classification, EvaluatorBase, build_evaluator
+from dassl.evaluation import EvaluatorBase, build_evaluator
 from dassl.utils import (
     MetricMeter,
     Registry,
@@ -22,6 +22,7 @@ from dassl.utils import (
     write_json,
 )
 from engine.config.load import full_default
+from engine.evaluator import Classification
 from tests.datasets.splits.test_few_shot import GOLDEN as FEW_SHOT
 from tests.datasets.splits.test_few_shot import golden_items
 from tests.support.tiny_run import tiny_cfg

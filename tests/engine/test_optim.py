@@ -102,7 +102,7 @@ EXPECTED = {  # OPTIM.NAME -> torch's class, hyperparameters that come from the 
     "adam": (torch.optim.Adam, {"betas": (0.7, 0.9), "amsgrad": False}),
     "amsgrad": (torch.optim.Adam, {"betas": (0.7, 0.9), "amsgrad": True}),
     "adamw": (torch.optim.AdamW, {"betas": (0.7, 0.9), "amsgrad": False}),
-    "radam": (torch.optim.RAdam, {"betas": (0.7, 0.9)}),
+    "radam": (torch.optim.RAdam, {"betas": (0.7, 0.9), "decoupled_weight_decay": True}),
     "rmsprop": (torch.optim.RMSprop, {"momentum": 0.8, "alpha": 0.95}),
 }
 

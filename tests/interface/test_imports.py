@@ -27,7 +27,7 @@ REGISTER = {"train", "sweep", "interpret_prompt"}  # root modules that need the 
 MAX_LINES, MAX_FUNCTION_LINES = 400, 40
 MAX_FILES = 15
 ANY_NUMBER = {"datasets", "trainers", "benchmarks", "."}  # a file for each data set, method, table of numbers, command
-NOT_OURS = {"dassl/utils.py"}  # the name is Dassl's
+NOT_OURS = "dassl/utils/"  # the name is Dassl's
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 
 
@@ -148,5 +148,5 @@ def test_files_and_functions_are_short(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_every_module_says_what_it_is(path):
-    assert name_of(path) in NOT_OURS or not set(path.relative_to(ROOT).with_suffix("").parts) & VAGUE_NAMES
+    assert name_of(path).startswith(NOT_OURS) or not set(path.relative_to(ROOT).with_suffix("").parts) & VAGUE_NAMES
     assert ast.get_docstring(tree_of(path)) or not path.read_text().strip()

@@ -6,14 +6,9 @@ import random
 from collections.abc import Sequence
 
 import engine
-from engine import DATASET_REGISTRY, Datum
+from engine import Datum
 
-__all__ = ["DATASET_REGISTRY", "DatasetBase", "Datum", "build_dataset"]
-
-
-def build_dataset(cfg) -> engine.DatasetBase:
-    """Builds the data set that DATASET.NAME names."""
-    return DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+__all__ = ["DatasetBase", "Datum"]
 
 
 class DatasetBase(engine.DatasetBase):
@@ -39,6 +34,15 @@ class DatasetBase(engine.DatasetBase):
                 "supported. Leave it out."
             )
         super().__init__(train_x or (), val=val, test=test or ())
+
+    def get_num_classes(self, data_source: Sequence[Datum]) -> int:
+        """Returns the number of classes, from the largest label."""
+        return max(item.label for item in data_source) + 1
+
+    def get_lab2cname(self, data_source: Sequence[Datum]) -> tuple[dict[int, str], list[str]]:
+        """Returns label -> class name, and the class names in order of the labels."""
+        names = {item.label: item.classname for item in data_source}
+        return names, [names[label] for label in sorted(names)]
 
     def generate_fewshot_dataset(
         self, *data_sources: Sequence[Datum], num_shots: int = -1, repeat: bool = False

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules."""
+"""Optimisers from the config."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import nn
 from yacs.config import CfgNode as CN
 
 import engine
-from engine import build_lr_scheduler
 
-__all__ = ["build_lr_scheduler", "build_optimizer"]
+from .radam import RAdam
+
+__all__ = ["RAdam", "build_optimizer"]
 
 
 def build_optimizer(

@@ -51,6 +51,17 @@ def loading(trainer: TrainerX) -> Callable[..., None]:
     return load_and_keep_epoch
 
 
+def ending(trainer: TrainerX) -> Callable[[], None]:
+    """Returns the method's `after_train`, before which the results of a validation are forgotten."""
+    after_train = trainer.after_train
+
+    def forget_and_end() -> None:
+        trainer.results = {}
+        after_train()
+
+    return forget_and_end
+
+
 def measuring(trainer: TrainerX) -> Callable[[], dict[str, Any]]:
     """Returns the evaluator's `evaluate`, whose results are kept for results.json, whoever calls it."""
     evaluate = trainer.evaluator.evaluate
@@ -62,15 +73,27 @@ def measuring(trainer: TrainerX) -> Callable[[], dict[str, Any]]:
     return evaluate_and_keep
 
 
-def refusal(name: str, error: Exception) -> str | None:
+def refusal(name: str, error: Exception, cfg: CN) -> str | None:
     """Returns the message for an option that nothing declares or that the method asserts to be another, else None."""
     if isinstance(error, AssertionError):
         frame = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{str(error) or frame.line} ({frame.filename}, line {frame.lineno})"
         return f"{name} refuses the config: {what}. Change the key that it names."
-    if isinstance(getattr(error, "obj", None), CN):
+    node = getattr(error, "obj", None)
+    if isinstance(node, CN):
+        key = ".".join([*_path(cfg, node), error.name])
         return (
-            f"{name} reads the option {error.name}, which nothing declares. Give --plugin-config FILE.yaml with its "
+            f"{name} reads the option {key}, which nothing declares. Give --plugin-config FILE.yaml with its "
             "default, or define extend_cfg(cfg) in the trainer's file."
         )
     return None
+
+
+def _path(tree: CN, node: CN) -> list[str]:
+    """Returns the names that lead to a node of a config; none of one that is elsewhere."""
+    for name, child in tree.items():
+        if child is node:
+            return [name]
+        if isinstance(child, CN) and (below := _path(child, node)):
+            return [name, *below]
+    return []

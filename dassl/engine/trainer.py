@@ -14,6 +14,7 @@ What the two forms do in different ways, and where it is adapted:
 | `save_model`  | takes a folder, and epochs counted from 0        | called so by the loop, too                      |
 | `load_model`  | the method's own; None is the best model         | is given None; the epoch it loads is kept       |
 | `test`        | may be the method's own                          | what it evaluates is kept for results.json      |
+| `after_train` | may be the method's own                          | results of a validation before it do not count  |
 """
 
 from __future__ import annotations
@@ -28,19 +29,52 @@ from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 import engine
-from engine import TRAINER_REGISTRY
 from engine.config.plugins import extend
+from engine.data.manager import set_epoch
 from engine.log import ScalarWriter
 
-from .overrides import loading, measuring, refusal, saving
-from .utils import save_checkpoint
+from ..data import DataManager
+from ..evaluation import build_evaluator
+from ..optim import build_lr_scheduler, build_optimizer
+from ..utils import (
+    AverageMeter,
+    MetricMeter,
+    count_num_param,
+    load_checkpoint,
+    load_pretrained_weights,
+    mkdir_if_missing,
+    resume_from_checkpoint,
+    save_checkpoint,
+    tolist_if_not,
+)
+from .overrides import ending, loading, measuring, refusal, saving
 
-__all__ = ["TRAINER_REGISTRY", "SimpleTrainer", "TrainerBase", "TrainerX", "build_trainer"]
+__all__ = [  # also what Dassl's trainer.py imports: others import it from there
+    "AverageMeter",
+    "DataManager",
+    "MetricMeter",
+    "SimpleTrainer",
+    "TrainerBase",
+    "TrainerX",
+    "build_evaluator",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "count_num_param",
+    "load_checkpoint",
+    "load_pretrained_weights",
+    "mkdir_if_missing",
+    "resume_from_checkpoint",
+    "save_checkpoint",
+    "tolist_if_not",
+]
 
 
-def build_trainer(cfg: CN) -> engine.TrainerX:
-    """Builds the trainer that TRAINER.NAME names."""
-    return TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
+def __getattr__(name: str) -> Any:
+    if name != "SummaryWriter":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from torch.utils.tensorboard import SummaryWriter  # here: importing it takes a while
+
+    return SummaryWriter
 
 
 class TrainerX(engine.TrainerX):
@@ -63,13 +97,13 @@ class TrainerX(engine.TrainerX):
         try:
             super().__init__(cfg)
         except (AssertionError, AttributeError) as error:
-            message = refusal(type(self).__name__, error)
+            message = refusal(type(self).__name__, error, cfg)
             if message is None:
                 raise
             raise ValueError(message) from error
         self._keep_in_float32()
         self.save_model, self.load_model = saving(self), loading(self)
-        self.evaluator.evaluate = measuring(self)
+        self.evaluator.evaluate, self.after_train = measuring(self), ending(self)
 
     def _keep_in_float32(self) -> None:
         """CLIP comes in float32, whatever PREC says: so what the method has made half for it does, too."""
@@ -158,6 +192,28 @@ class TrainerX(engine.TrainerX):
             if self.optims[name] is not None:
                 self.optims[name].step()
 
+    def prograd_backward_and_update(
+        self, loss_a: Tensor, loss_b: Tensor, lambda_: float = 1, names: str | list[str] | None = None
+    ) -> None:
+        """Steps on `loss_a`, without `lambda_` of the part of a tensor's gradient that opposes that of `loss_b`.
+
+        The engine of ProGrad's repository has it (Zhu et al., https://arxiv.org/abs/2205.14865):
+        g = g_a - lambda <g_a, u> u with u = g_b / |g_b| where <g_a, g_b> < 0, else g = g_a.
+        """
+        self.detect_anomaly(loss_b)
+        optims = [self.optims[name] for name in self.get_model_names(names) if self.optims[name] is not None]
+        parameters = [parameter for optim in optims for group in optim.param_groups for parameter in group["params"]]
+        gradients_b = torch.autograd.grad(loss_b, parameters, retain_graph=True, allow_unused=True)
+        self.model_zero_grad(names)
+        self.model_backward(loss_a)
+        for parameter, gradient_b in zip(parameters, gradients_b):
+            if parameter.grad is not None and gradient_b is not None:
+                unit = gradient_b / gradient_b.norm()
+                along = (parameter.grad * unit).sum()
+                if along < 0:
+                    parameter.grad -= lambda_ * along * unit
+        self.model_update(names)
+
     # The loop
 
     @property
@@ -168,6 +224,8 @@ class TrainerX(engine.TrainerX):
     def epoch(self, epoch: int) -> None:
         self._epoch, self.epochs_done = epoch, epoch + 1  # as it is when anything asks
         self.dm.set_epoch(epoch)
+        if self.train_loader_x is not self.dm.train_loader_x:  # one of the method's own
+            set_epoch(self.train_loader_x, epoch)
 
     def before_train(self) -> None:
         super().before_train()
