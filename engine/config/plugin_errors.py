@@ -64,10 +64,11 @@ def import_advice(error: Exception) -> str:
 
 
 def _steps(error: Exception) -> Iterator[TracebackType]:
-    """Yields the calls that led to an error, the innermost last."""
+    """Yields the calls that led to an error, the innermost last, without that of a plug-in's import statement."""
     step = error.__traceback__
     while step is not None:
-        yield step
+        if step.tb_frame.f_globals.get("__name__") != Repository.__module__:
+            yield step
         step = step.tb_next
 
 

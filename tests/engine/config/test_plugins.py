@@ -7,7 +7,7 @@ import pytest
 import train
 from engine import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY
 from engine.config.identity import changed_keys
-from engine.config.load import ConfigError, flatten, full_default
+from engine.config.load import ConfigError, flatten, full_default, merge, read_yaml
 from engine.config.plugins import plugins
 
 TRAINER = """
@@ -151,6 +151,24 @@ class TestOptions:
             assert changed_keys(full_default()) == {"TRAINER.COOP.N_CTX": 4, "TRAINER.COOP.NEW": 1}
             assert flatten(full_default())["TRAINER.COOP.PREC"] == "fp16"
 
+    @pytest.mark.parametrize(("text", "value"), [("false", False), ("0", 0), ("None", None), ("true", True)])
+    def test_an_option_that_says_none_may_get_another_type(self, write, text, value):
+        """Other repositories declare CTX_INIT as False; then their YAML files hold that type."""
+        paths = [write("mine.yaml", f"TRAINER: {{COOP: {{CTX_INIT: {text}}}}}\n")]
+        with plugins([], paths):
+            assert full_default().TRAINER.COOP.CTX_INIT is value
+            cfg = full_default()
+            assert merge(cfg, read_yaml(paths[0]), "the trainer's YAML") == [] and cfg.TRAINER.COOP.CTX_INIT is value
+        assert full_default().TRAINER.COOP.CTX_INIT == ""
+        assert merge(full_default(), {"TRAINER.COOP.CTX_INIT": value}, "file")  # an error as ever
+
+    def test_extend_cfg_may_give_another_type_too(self, write):
+        header = "from dassl.engine import TRAINER_REGISTRY, TrainerX\n@TRAINER_REGISTRY.register()\n"
+        lines = "    cfg.TRAINER.COOP.CTX_INIT = False\n    cfg.TRAINER.COOP.N_CTX = 4\n"
+        path = write("mine.py", f"{header}class A(TrainerX): ...\ndef extend_cfg(cfg):\n{lines}")
+        with plugins([path]):
+            assert changed_keys(full_default()) == {"TRAINER.COOP.CTX_INIT": False, "TRAINER.COOP.N_CTX": 4}
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
@@ -158,6 +176,7 @@ class TestOptions:
             ("SEED: {A: 1}\n", "overlaps a key or a group of keys of the config. Choose another name."),
             ("TRAINER: {MINE: {N: }}\n", "mine.yaml: TRAINER.MINE.N is empty. Give it a default value."),
             ("TRAINER: {COOP: {N_CTX: many}}\n", "TRAINER.COOP.N_CTX is 'many'; it must be of type int, such as 16."),
+            ("OPTIM: {NAME: false}\n", "OPTIM.NAME is False; it must be of type str, such as 'adam'."),
         ],
     )
     def test_keys_that_do_not_fit(self, write, text, message):
