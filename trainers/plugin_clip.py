@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
 from clip.clip import _MODELS, _download, available_models
 from clip.simple_tokenizer import default_bpe
 from engine.config.plugin_imports import after_import, repository_of
@@ -24,8 +22,8 @@ def complete_clip(module: ModuleType) -> None:
         _serve_weights(module)
     if _defines(module, "SimpleTokenizer"):
         _serve_vocabulary(module.SimpleTokenizer)
-    if _defines(module, "convert_weights") and not torch.cuda.is_available():
-        module.convert_weights = lambda model: None  # to float16, for which a GPU is needed
+    if _defines(module, "convert_weights"):
+        module.convert_weights = lambda model: None  # to float16: as ours, its CLIP comes in float32
 
 
 def clip_of(trainer: type) -> str:

@@ -11,8 +11,8 @@ import builtins
 import importlib
 import importlib.util
 import re
+import site
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 PROJECT = Path(__file__).resolve().parents[2]
-INSTALLED = {PROJECT, *(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib"))}
+INSTALLED = {PROJECT, *(Path(folder).resolve() for folder in site.getsitepackages())}
 ALWAYS_OURS = {"engine", "dassl"}  # they hold the registries
 SHARED = ("clip", "trainers", "datasets")  # where a repository lacks a module of these packages, ours serves
 
@@ -151,6 +151,7 @@ class _OursInstead:
 def repositories() -> Iterator[Callable[[Path], str]]:
     """Yields a function that makes a plug-in's file importable, and returns its name, until the `with` block ends."""
     found: dict[Path, Repository] = {}
+    importlib.invalidate_caches()  # files may have been written a moment ago
 
     def add(path: Path) -> str:
         path = path.absolute()
