@@ -38,7 +38,7 @@ class Repository:
 
     Args:
         name: What their names begin with, such as plugin1.
-        root: The folder of the topmost package; of files outside of any package, the folder above theirs.
+        root: The folder that the topmost package is in; of files outside of any package, the folder above theirs.
     """
 
     def __init__(self, name: str, root: Path):
@@ -48,24 +48,25 @@ class Repository:
         self.search: dict[str, Path] = {}  # package -> folder, where absolute imports look, in this order
         self.builtins = {**vars(builtins), "__import__": self.import_name}
 
-    def add(self, path: Path) -> str:
-        """Adds a plug-in; returns the name that it is to be imported by."""
-        lone, path = is_lone(path), path.parent if path.name == "__init__.py" else path
+    def add(self, path: Path, *, lone: bool) -> str:
+        """Adds a plug-in, which is in no package if it is `lone`; returns the name that it is to be imported by."""
+        path = path.parent if path.name == "__init__.py" else path
         name, place = self.name, self.root
         for part in path.relative_to(self.root).parts:
             name, place = f"{name}.{_identifier(part.removesuffix('.py'))}", place / part
             self.places[name] = place
         package = name.rpartition(".")[0]
         self.packages.append(package)
-        beside = {package: path.parent}
-        if not lone:
-            self.search |= {self.name: self.root} | beside
-        else:  # the folder above it need not be a repository, and is none if this project lies in it
-            self.search |= beside if self.root in PROJECT.parents else beside | {self.name: self.root}
+        beside, root = {package: path.parent}, {self.name: self.root}
+        if self.root in PROJECT.parents:  # no repository, but a folder of several
+            root = {}
+        self.search |= beside | root if lone else root | beside
         return name
 
     def own_name(self, top: str) -> str | None:
         """Returns the name of the repository's own module for an absolute import of `top`; None where it has none."""
+        if top in SHARED and f"{self.name}.{top}" in self.places:
+            return f"{self.name}.{top}"
         if top not in ALWAYS_OURS | sys.stdlib_module_names:
             for package, folder in self.search.items():
                 if _has_module(folder, top):
@@ -155,13 +156,14 @@ def repositories() -> Iterator[Callable[[Path], str]]:
 
     def add(path: Path) -> str:
         path = path.absolute()
-        root = next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+        root, lone = _root_of(path)
         if root.resolve() == PROJECT and (ours := path.relative_to(root).with_suffix("").parts)[0] in SHARED:
             return ".".join(ours)
-        if root not in found:
-            found[root] = Repository(f"plugin{len(found) + 1}", root.parent if is_lone(path) else root)
-            sys.meta_path.insert(0, found[root])
-        return found[root].add(path)
+        key = path.parent if lone else root
+        if key not in found:
+            found[key] = Repository(f"plugin{len(found) + 1}", root)
+            sys.meta_path.insert(0, found[key])
+        return found[key].add(path, lone=lone)
 
     try:
         yield add
@@ -178,14 +180,21 @@ def repository_of(module: str) -> Repository | None:
     return next((finder for finder in finders if module.startswith(f"{finder.name}.")), None)
 
 
-def is_lone(path: Path) -> bool:
-    """Says whether a file is in no package."""
-    return path.is_file() and not (path.parent / "__init__.py").is_file()
-
-
 def without_prefix(text: str) -> str:
     """Returns a text with the modules of plug-ins named as in their repositories."""
     return re.sub(r"\bplugin\d+\.", "", text)
+
+
+def _root_of(path: Path) -> tuple[Path, bool]:
+    """Returns the folder that a file's topmost package is in, and whether there is none: then the one above its own.
+
+    A package is a folder with __init__.py, or one of the original's names.
+    """
+    outside = next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+    named = [folder for folder in (outside, outside.parent) if folder.name in ("trainers", "datasets")]
+    if named:
+        return named[0].parent, False
+    return (outside.parent, True) if outside == path.parent else (outside, False)
 
 
 def _has_module(folder: Path, top: str) -> bool:
@@ -201,8 +210,11 @@ def _has_module(folder: Path, top: str) -> bool:
 
 def _completed_by_ours(clip: ModuleSpec) -> ModuleSpec:
     """Lets files of ours serve as a repository's, where its `clip` has a model of its own and leaves out the rest."""
-    folders, ours = [*clip.submodule_search_locations, str(PROJECT / "clip")], PROJECT / "clip" / "__init__.py"
-    return importlib.util.spec_from_file_location(clip.name, clip.origin or ours, submodule_search_locations=folders)
+    (folder, *_), ours = clip.submodule_search_locations, PROJECT / "clip"
+    if clip.origin is None and not Path(folder, "clip.py").is_file():
+        clip = importlib.util.spec_from_file_location(clip.name, ours / "__init__.py", submodule_search_locations=[])
+    clip.submodule_search_locations = [folder, str(ours)]
+    return clip
 
 
 def _packaging_of_setuptools() -> SimpleNamespace:

@@ -75,6 +75,11 @@ def test_what_ours_says_stays_as_it_is(call):
     assert found.endswith(f"Did you mean RN50? (the plug-in's {path}, line {N_LINE})")
 
 
+def test_a_trainer_without_a_model(call):
+    found, _ = call("pass\nBoom.build_model = TrainerX.build_model")
+    assert found.startswith("Error: Boom has no build_model. Define it, ")
+
+
 def test_an_error_that_is_no_plug_ins_is_no_message(argv, monkeypatch):
     monkeypatch.setattr(train, "run", lambda *args, **kwargs: [][1])
     with pytest.raises(IndexError):

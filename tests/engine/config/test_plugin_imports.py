@@ -1,6 +1,7 @@
 """A plug-in's file is a member of its package: its imports find what its repository has, and ours stay as they are."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,7 +83,18 @@ def test_its_own_data_sets_and_trainers_stand_beside_ours(write, load):
     assert datasets.oxford_pets.__spec__.name == "datasets.oxford_pets"
 
 
-@pytest.mark.parametrize("folder", ["trainers", "my-trainers v1.0"])
+def test_trainers_is_a_package_also_without_init(write, load):
+    """As Python takes it where it is started in the repository."""
+    lines = "from trainers.deep.base import NAME\nfrom .base import NAME as same\nfrom ..coop import WORD\n"
+    lines += "from clip import clip\nimport utils\n"
+    files = {"trainers/deep/method.py": lines + METHOD, "trainers/deep/base.py": "NAME = object()\n"}
+    files |= {"trainers/coop.py": "WORD = 1\n", "clip/clip.py": "OWN = True\n", "utils.py": "", "trainers/utils.py": ""}
+    module = load(write(files) / "trainers/deep/method.py")
+    assert module.NAME is module.same and module.clip.OWN
+    assert module.utils.__file__ == str(Path(module.__file__).parents[2] / "utils.py")
+
+
+@pytest.mark.parametrize("folder", ["methods", "my-trainers v1.0"])
 def test_a_folder_without_init_is_a_package_too(write, load, folder):
     lines = "from .beside import NAME\nimport beside\nimport above\nfrom clip import clip\n"
     files = {f"{folder}/method.py": lines + METHOD, f"{folder}/beside.py": "NAME = object()\n"}
