@@ -120,6 +120,7 @@ class TestWrongNames:
             ("from dassl.engine import TrainerXU\n", "cannot import name 'TrainerXU' from 'dassl.engine'"),
             ("from .part import x\n", ".part' ({path}, line 1)"),
             ("import no_such_thing\n", "({path}, line 1). Correct it."),
+            ("import dassl.modeling\n", "({path}, line 1). The file is not at fault: `dassl` is here a thin facade"),
         ],
     )
     def test_a_broken_file(self, write, text, message):
