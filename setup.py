@@ -40,6 +40,7 @@ REQUIREMENTS = [
     "huggingface_hub>=0.20",
     "matplotlib>=3.7",
     "numpy>=1.26",
+    "packaging>=21.0",
     "pillow>=9.5",
     "pyyaml>=6.0",
     "regex>=2022.10.31",
@@ -55,7 +56,6 @@ REQUIREMENTS = [
 
 EXTRAS = {
     "ray": ["ray>=2.9"],  # sweep.py --launcher ray
-    "templates": ["open_clip_torch>=2.24"],  # the list of 80 ImageNet prompts
     "test": [
         "open_clip_torch>=2.24",
         "pytest>=8.0",

@@ -158,6 +158,8 @@ def plan(args: argparse.Namespace) -> Grid:
     Raises:
         ConfigError: A run's config is wrong; no run has started.
     """
+    import train  # noqa: F401  registers our classes, before plug-ins that import them register theirs for a time
+
     with plugins(args.plugin, args.plugin_config):
         keys = [(shots, seed) for seed in args.seeds for shots in sorted(args.shots, reverse=True)]
         return {key: plan_run(call(args, *key)) for key in keys}

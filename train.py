@@ -19,7 +19,7 @@ from yacs.config import CfgNode as CN
 import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
 from clip.clip import weights_sha256
-from engine.config.load import ConfigError
+from engine.config.plugin_errors import WORDED, plain_message, plugin_error
 from engine.config.plugins import plugins
 from engine.device import deterministic
 from engine.distributed import process_group
@@ -27,6 +27,7 @@ from engine.interruption import Interrupted, interruptible
 from engine.log import close_logging
 from engine.registry import TRAINER_REGISTRY
 from engine.run.run import Run
+from trainers.plugin_clip import clip_of
 from trainers.same_prompts import warn_of_same_prompts
 
 logger = logging.getLogger("train")
@@ -39,6 +40,8 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
             return
         trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
         warn_of_same_prompts(trainer)
+        if clip := clip_of(type(trainer)):
+            logger.info("CLIP: %s", clip)
         if no_train:
             return
         if cfg.RUN.EVAL_ONLY:
@@ -62,8 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_code
-    except (ConfigError, ValueError, KeyError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
-        message = error.args[0] if isinstance(error, KeyError) else error
+    except Exception as error:
+        message = plugin_error(error) or (plain_message(error) if isinstance(error, WORDED) else None)
+        if message is None:
+            raise
         logger.info("The run ended with an error: %s", message, exc_info=True)
         print(f"Error: {message}", file=sys.stderr)
         return 1

@@ -296,7 +296,7 @@ class TrainerX:
 
     def build_model(self) -> None:
         """Builds the model and registers its trained part."""
-        raise NotImplementedError
+        raise ValueError(f"{type(self).__name__} has no build_model. Define it, and register there what is trained.")
 
     def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
         """Makes `model` one that is saved and loaded under `name`, and trained if it has an optimiser."""

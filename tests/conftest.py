@@ -35,8 +35,10 @@ SLOW = {
     "robustness/test_full_disk.py",
     "smoke/test_pretrain_shapes.py",
     "smoke/test_protocols.py",
+    "trainers/test_imagenet_templates.py",
     "trainers/test_linear_probe.py",
     "trainers/test_same_prompts.py",
+    "trainers/test_plugin_clip.py",
 }
 
 

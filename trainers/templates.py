@@ -1,7 +1,7 @@
-"""Sets of hand-made prompts for ensembling.
+"""Sets of hand-made prompts for ensembling: CLIP's 80 for ImageNet, and seven of them.
 
-Source of the seven: the prompt-engineering notebook of CLIP's authors, https://github.com/openai/CLIP, which found them
-by forward selection among their 80 ImageNet prompts.
+Source: the prompt-engineering notebook of CLIP's authors, https://github.com/openai/CLIP (MIT License, Copyright (c)
+2021 OpenAI), which found the seven by forward selection among the 80.
 """
 
 from __future__ import annotations
@@ -16,18 +16,85 @@ IMAGENET_TEMPLATES_SELECT = (
     "a photo of the small {}.",
 )
 
-
-def imagenet_templates() -> tuple[str, ...]:
-    """Returns the full list of 80, with `{}` for the class name, from the package open_clip.
-
-    Raises:
-        ModuleNotFoundError: If open_clip is not installed.
-    """
-    try:
-        from open_clip import OPENAI_IMAGENET_TEMPLATES
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "TRAINER.ZSCLIP.TEMPLATES is full, but the package open_clip, which holds the 80 templates, is not "
-            "installed. Run `pip install open_clip_torch`, or use TRAINER.ZSCLIP.TEMPLATES select."
-        ) from error
-    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+IMAGENET_TEMPLATES = (
+    "a bad photo of a {}.",
+    "a photo of many {}.",
+    "a sculpture of a {}.",
+    "a photo of the hard to see {}.",
+    "a low resolution photo of the {}.",
+    "a rendering of a {}.",
+    "graffiti of a {}.",
+    "a bad photo of the {}.",
+    "a cropped photo of the {}.",
+    "a tattoo of a {}.",
+    "the embroidered {}.",
+    "a photo of a hard to see {}.",
+    "a bright photo of a {}.",
+    "a photo of a clean {}.",
+    "a photo of a dirty {}.",
+    "a dark photo of the {}.",
+    "a drawing of a {}.",
+    "a photo of my {}.",
+    "the plastic {}.",
+    "a photo of the cool {}.",
+    "a close-up photo of a {}.",
+    "a black and white photo of the {}.",
+    "a painting of the {}.",
+    "a painting of a {}.",
+    "a pixelated photo of the {}.",
+    "a sculpture of the {}.",
+    "a bright photo of the {}.",
+    "a cropped photo of a {}.",
+    "a plastic {}.",
+    "a photo of the dirty {}.",
+    "a jpeg corrupted photo of a {}.",
+    "a blurry photo of the {}.",
+    "a photo of the {}.",
+    "a good photo of the {}.",
+    "a rendering of the {}.",
+    "a {} in a video game.",
+    "a photo of one {}.",
+    "a doodle of a {}.",
+    "a close-up photo of the {}.",
+    "a photo of a {}.",
+    "the origami {}.",
+    "the {} in a video game.",
+    "a sketch of a {}.",
+    "a doodle of the {}.",
+    "a origami {}.",
+    "a low resolution photo of a {}.",
+    "the toy {}.",
+    "a rendition of the {}.",
+    "a photo of the clean {}.",
+    "a photo of a large {}.",
+    "a rendition of a {}.",
+    "a photo of a nice {}.",
+    "a photo of a weird {}.",
+    "a blurry photo of a {}.",
+    "a cartoon {}.",
+    "art of a {}.",
+    "a sketch of the {}.",
+    "a embroidered {}.",
+    "a pixelated photo of a {}.",
+    "itap of the {}.",
+    "a jpeg corrupted photo of the {}.",
+    "a good photo of a {}.",
+    "a plushie {}.",
+    "a photo of the nice {}.",
+    "a photo of the small {}.",
+    "a photo of the weird {}.",
+    "the cartoon {}.",
+    "art of the {}.",
+    "a drawing of the {}.",
+    "a photo of the large {}.",
+    "a black and white photo of a {}.",
+    "the plushie {}.",
+    "a dark photo of a {}.",
+    "itap of a {}.",
+    "graffiti of the {}.",
+    "a toy {}.",
+    "itap of my {}.",
+    "a photo of a cool {}.",
+    "a photo of a small {}.",
+    "a tattoo of the {}.",
+)

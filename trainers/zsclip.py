@@ -26,7 +26,7 @@ from engine import TRAINER_REGISTRY, TrainerX
 
 from .base import PRECISIONS, load_clip, option_errors, usable_precision
 from .same_prompts import features_warning
-from .templates import IMAGENET_TEMPLATES_SELECT, imagenet_templates
+from .templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,6 @@ class ZeroshotCLIP2(ZeroshotCLIP):
 
     def templates(self) -> tuple[str, ...]:
         if self.cfg.TRAINER.ZSCLIP.TEMPLATES == "full":
-            return imagenet_templates()
+            return IMAGENET_TEMPLATES
         own = () if self.cfg.DATASET.NAME == "ImageNet" else (self.dm.dataset.prompt_template,)
         return (*IMAGENET_TEMPLATES_SELECT, *own)

@@ -139,7 +139,7 @@ def _prepare(value: Any, default: Any) -> Any:
     """Returns a value for yacs, which reads strings as literals, takes no int for a float, and None for anything."""
     if isinstance(default, str) and isinstance(value, str) and not value.startswith(("'", '"')):
         return repr(value)  # a text stays one, even where it could be read as a number
-    if value in (None, "None"):
+    if value in (None, "None") and default is not None:
         raise ValueError
     is_int = value.lstrip("+-").isdecimal() if isinstance(value, str) else type(value) is int
     return float(value) if is_int and isinstance(default, float) else value

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from inspect import getfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from yacs.config import CfgNode as CN
 from ..files import missing_path
 from ..registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY
 from .load import CONFIG_EXTENSIONS, ConfigError, flatten, full_default, merge, read_yaml, require
+from .plugin_errors import error_and_line, import_advice
+from .plugin_imports import repositories
 
 logger = logging.getLogger(__name__)
 
@@ -44,16 +45,15 @@ def plugins(names: Sequence[str] = (), config_files: Sequence[str | Path] = ()) 
     """
     extensions = tuple(partial(declare, values=_read_options(path), source=str(path)) for path in config_files)
     search_path, before, outer = sys.path.copy(), set(sys.modules), CONFIG_EXTENSIONS.set(extensions)
-    packages: set[str] = set()
+    packages = {name.split(".")[0] for name in names}
     try:
-        with ExitStack() as overlays:
+        with ExitStack() as stack:
             for registry in REGISTRIES:
-                overlays.enter_context(registry.overlay())
-            for index, name in enumerate(names, start=1):
+                stack.enter_context(registry.overlay())
+            make_importable = stack.enter_context(repositories())
+            for name in names:
                 path = _path_of(name)
-                module_name = f"plugin{index}_{path.stem}" if path else name
-                packages.add(module_name.split(".")[0])
-                _load(name, path, module_name)
+                _load(name, path, make_importable(path) if path else name)
             _warn_of_replaced_classes()
             full_default()  # raises if an option is wrong
             yield
@@ -66,21 +66,27 @@ def plugins(names: Sequence[str] = (), config_files: Sequence[str | Path] = ()) 
 
 
 def declare(cfg: CN, values: dict[str, Any], source: str) -> None:
-    """Adds keys with their defaults; a key that exists gets a new default of the same type. Errors name the `source`.
+    """Adds keys with their defaults; a key that exists gets a new default. Errors name the `source`.
+
+    A new default is of the same type. An option of a method may get one of another type where either of them says
+    "none" ("", False, 0, None): other repositories declare CTX_INIT as False.
 
     Raises:
         ConfigError: If a key exists with another type, or is the name of a group of keys.
     """
-    known = flatten(cfg)
-    errors = merge(cfg, {key: value for key, value in values.items() if key in known}, source)
+    known, errors = flatten(cfg), []
     for key, value in values.items():
-        if key in known:
-            continue
         *groups, name = key.split(".")
         node = cfg
         for group in groups:
             node = node.setdefault(group, CN()) if isinstance(node, CN) else node
-        if not isinstance(node, CN) or name in node:
+        if key in known:
+            wrong_type = merge(cfg, {key: value}, source)
+            if wrong_type and key.startswith("TRAINER.") and not (known[key] and value):
+                node[name] = value
+            else:
+                errors += wrong_type
+        elif not isinstance(node, CN) or name in node:
             errors.append(f"{source}: {key} overlaps a key or a group of keys of the config. Choose another name.")
         else:
             node[name] = value
@@ -97,7 +103,7 @@ def extend(cfg: CN, extend_cfg: Callable[[CN], None], source: str) -> None:
     try:
         extend_cfg(extended)
     except Exception as error:
-        raise ConfigError(f"{source}: extend_cfg(cfg) raises {_error_and_line(error)}. Correct it.") from error
+        raise ConfigError(f"{source}: extend_cfg(cfg) raises {error_and_line(error)}. Correct it.") from error
     values = flatten(extended)
     declare(cfg, {key: value for key, value in values.items() if key not in known or value != known[key]}, source)
 
@@ -117,10 +123,11 @@ def _literal(value: Any) -> Any:
 
 
 def _path_of(name: str) -> Path | None:
-    """Returns the .py file that a plug-in is; None where it is named as a module."""
+    """Returns the .py file that a plug-in is; None for a module that is not found from the current folder."""
     path = Path(name).expanduser()
     if path.suffix != ".py" and os.sep not in name:
-        return None
+        module = Path(*name.split("."))
+        return next((file for file in (module.with_suffix(".py"), module / "__init__.py") if file.is_file()), None)
     if not path.exists():
         raise ConfigError(missing_path(path, "The plug-in", "Correct --plugin."))
     if path.suffix != ".py" or path.is_dir():
@@ -133,13 +140,9 @@ def _load(name: str, path: Path | None, module_name: str) -> None:
     before = set(sys.modules)
     sys.path.append(os.getcwd())
     try:
-        if path is None:
-            importlib.import_module(name)
-        else:
-            sys.path.append(str(path.absolute().parent))
-            spec = importlib.util.spec_from_file_location(module_name, path)
-            module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+        if path is not None:
+            sys.path.append(str(path.absolute().parent))  # for importlib.import_module in it
+        importlib.import_module(module_name)
     except Exception as error:
         raise ConfigError(_not_imported(name, error)) from error
     own = {module_name} | (set(sys.modules) - before)
@@ -157,17 +160,8 @@ def _not_imported(name: str, error: Exception) -> str:
             f"--plugin is {name}, which Python does not find from {os.getcwd()}. Name a module "
             "(my_package.my_trainer) or the path of a .py file."
         )
-    return (
-        f"--plugin is {name}, which cannot be imported: it raises {_error_and_line(error)}. Correct it. A file that "
-        "imports from its own package must be named as a module (my_package.my_trainer)."
-    )
-
-
-def _error_and_line(error: Exception) -> str:
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = "" if isinstance(error, SyntaxError) else f" ({frame.filename}, line {frame.lineno})"  # it says so itself
-    return f"{type(error).__name__}: {message}{where}"
+    advice = import_advice(error) or "Correct it."
+    return f"--plugin is {name}, which cannot be imported: it raises {error_and_line(error)}. {advice}".rstrip()
 
 
 def _warn_of_replaced_classes() -> None:
@@ -175,4 +169,4 @@ def _warn_of_replaced_classes() -> None:
         *below, own = registry.layers()
         for name, cls in own.items():
             for replaced in (layer[name] for layer in below if name in layer):
-                logger.warning(f"The {registry.name} {name} is from {cls.__module__}, not from {replaced.__module__}")
+                logger.warning(f"The {registry.name} {name} is from {getfile(cls)}, not from {replaced.__module__}")

@@ -20,6 +20,7 @@ from dassl.utils import (
     load_checkpoint,
     save_checkpoint,
 )
+from engine import TRAINER_REGISTRY
 from engine.config.plugins import plugins
 from tests.clip.test_load import SAVERS
 from tests.support.tiny_clip import golden_state_dict
@@ -319,7 +320,7 @@ class TestLoadClip:
     def test_a_path(self, kind, tmp_path, monkeypatch, make):
         monkeypatch.setenv("HOME", str(tmp_path))
         SAVERS[kind](tmp_path / "weights")
-        load = sys.modules["plugin1_original_trainer"].load_clip_to_cpu
+        load = sys.modules[TRAINER_REGISTRY.get("PlainCoOp").__module__].load_clip_to_cpu
         for _ in range(2):  # the second time, the copy of an .npz is there
             model = load(CN({"MODEL": {"BACKBONE": {"NAME": str(tmp_path / "weights")}}}))
             for key, value in model.state_dict().items():

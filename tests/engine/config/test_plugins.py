@@ -7,7 +7,7 @@ import pytest
 import train
 from engine import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY
 from engine.config.identity import changed_keys
-from engine.config.load import ConfigError, flatten, full_default
+from engine.config.load import ConfigError, flatten, full_default, merge, read_yaml
 from engine.config.plugins import plugins
 
 TRAINER = """
@@ -69,7 +69,7 @@ class TestNames:
             assert TRAINER_REGISTRY.get("CoOp") is not ours
             assert full_default().TRAINER.COOP.N_CTX == 16  # the options of ours stay
         assert TRAINER_REGISTRY.get("CoOp") is ours
-        assert caplog.messages == ["The trainer CoOp is from plugin1_coop, not from trainers.coop"]
+        assert caplog.messages == [f"The trainer CoOp is from {path}, not from trainers.coop"]
 
     def test_a_data_set_and_an_evaluator(self, write, caplog):
         data = write(
@@ -83,16 +83,16 @@ class TestNames:
         ours = DATASET_REGISTRY.get("OxfordPets")
         for _ in range(2):
             with plugins([data, measure]):
-                assert DATASET_REGISTRY.get("OxfordPets").__module__ == "plugin1_pets"
+                assert DATASET_REGISTRY.get("OxfordPets") is not ours
                 assert "Top5" in EVALUATOR_REGISTRY
             assert DATASET_REGISTRY.get("OxfordPets") is ours and "Top5" not in EVALUATOR_REGISTRY
-        assert caplog.messages[0] == "The data set OxfordPets is from plugin1_pets, not from datasets.oxford_pets"
+        assert caplog.messages[0] == f"The data set OxfordPets is from {data}, not from datasets.oxford_pets"
 
 
 class TestWrongNames:
     def test_two_of_one_name(self, write):
         paths = [write("one/mine.py", TRAINER.format(name="A")), write("two/mine.py", TRAINER.format(name="A"))]
-        assert "name A is taken by plugin1_mine.A. Rename plugin2_mine.A." in refused(*paths)
+        assert "name A is taken by one.mine.A. Rename two.mine.A" in refused(*paths)
 
     def test_a_module_that_is_not_there(self, write, tmp_path):
         write("pack/__init__.py", "")
@@ -118,7 +118,9 @@ class TestWrongNames:
             ("{}['a']\n", "it raises KeyError: a ({path}, line 1)"),
             ("import no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing' ({path}, line 1)"),
             ("from dassl.engine import TrainerXU\n", "cannot import name 'TrainerXU' from 'dassl.engine'"),
-            ("from .part import x\n", "A file that imports from its own package must be named as a module"),
+            ("from .part import x\n", ".part' ({path}, line 1)"),
+            ("import no_such_thing\n", "({path}, line 1). Correct it."),
+            ("import dassl.modeling\n", "({path}, line 1). The file is not at fault: `dassl` is here a thin facade"),
         ],
     )
     def test_a_broken_file(self, write, text, message):
@@ -150,6 +152,24 @@ class TestOptions:
             assert changed_keys(full_default()) == {"TRAINER.COOP.N_CTX": 4, "TRAINER.COOP.NEW": 1}
             assert flatten(full_default())["TRAINER.COOP.PREC"] == "fp16"
 
+    @pytest.mark.parametrize(("text", "value"), [("false", False), ("0", 0), ("None", None), ("true", True)])
+    def test_an_option_that_says_none_may_get_another_type(self, write, text, value):
+        """Other repositories declare CTX_INIT as False; then their YAML files hold that type."""
+        paths = [write("mine.yaml", f"TRAINER: {{COOP: {{CTX_INIT: {text}}}}}\n")]
+        with plugins([], paths):
+            assert full_default().TRAINER.COOP.CTX_INIT is value
+            cfg = full_default()
+            assert merge(cfg, read_yaml(paths[0]), "the trainer's YAML") == [] and cfg.TRAINER.COOP.CTX_INIT is value
+        assert full_default().TRAINER.COOP.CTX_INIT == ""
+        assert merge(full_default(), {"TRAINER.COOP.CTX_INIT": value}, "file")  # an error as ever
+
+    def test_extend_cfg_may_give_another_type_too(self, write):
+        header = "from dassl.engine import TRAINER_REGISTRY, TrainerX\n@TRAINER_REGISTRY.register()\n"
+        lines = "    cfg.TRAINER.COOP.CTX_INIT = False\n    cfg.TRAINER.COOP.N_CTX = 4\n"
+        path = write("mine.py", f"{header}class A(TrainerX): ...\ndef extend_cfg(cfg):\n{lines}")
+        with plugins([path]):
+            assert changed_keys(full_default()) == {"TRAINER.COOP.CTX_INIT": False, "TRAINER.COOP.N_CTX": 4}
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
@@ -157,6 +177,7 @@ class TestOptions:
             ("SEED: {A: 1}\n", "overlaps a key or a group of keys of the config. Choose another name."),
             ("TRAINER: {MINE: {N: }}\n", "mine.yaml: TRAINER.MINE.N is empty. Give it a default value."),
             ("TRAINER: {COOP: {N_CTX: many}}\n", "TRAINER.COOP.N_CTX is 'many'; it must be of type int, such as 16."),
+            ("OPTIM: {NAME: false}\n", "OPTIM.NAME is False; it must be of type str, such as 'adam'."),
         ],
     )
     def test_keys_that_do_not_fit(self, write, text, message):
@@ -165,4 +186,4 @@ class TestOptions:
     def test_an_extend_cfg_that_fails(self, write):
         header = "from dassl.engine import TRAINER_REGISTRY, TrainerX\n@TRAINER_REGISTRY.register()\n"
         path = write("mine.py", header + "class A(TrainerX): ...\ndef extend_cfg(cfg):\n    cfg.TRAINER.MINE.N = 1\n")
-        assert "plugin1_mine: extend_cfg(cfg) raises AttributeError: MINE (" in refused(path)
+        assert "mine: extend_cfg(cfg) raises AttributeError: MINE (" in refused(path)
