@@ -21,6 +21,7 @@ import trainers  # noqa: F401  registers the trainers
 from clip.clip import weights_sha256
 from engine.config.load import ConfigError
 from engine.config.plugins import plugins
+from engine.config.reads import require_read
 from engine.device import deterministic
 from engine.distributed import process_group
 from engine.interruption import Interrupted, interruptible
@@ -37,6 +38,7 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
         if current.is_done:
             return
         trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
+        require_read(cfg)
         if no_train:
             return
         if cfg.RUN.EVAL_ONLY:

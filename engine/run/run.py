@@ -9,6 +9,7 @@ from typing import Any
 
 from yacs.config import CfgNode as CN
 
+from ..config.reads import unread_warnings
 from ..data.bad_images import log_skipped
 from ..device import keep_freed_memory, memory_advice
 from ..distributed import is_first_rank, n_ranks, on_first_rank
@@ -86,6 +87,7 @@ class Run:
     def finish(self, trainer) -> None:
         """Writes results.json, the mark of a run that is done; logs what makes the results doubtful."""
         self._held_while_working.close()
+        trainer.warnings.add(*unread_warnings(self.cfg))  # now: what follows reads for itself
         results = {**results_of(trainer), "provenance": self.provenance, "cost": cost(trainer)}
         log_skipped(trainer.dm.skipped)
         for warning in results["warnings"]:

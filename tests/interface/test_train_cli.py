@@ -28,6 +28,7 @@ def call(tiny_files, tmp_path, capsys):
     return run
 
 
+BEHIND = "1 error:\n  - command line: {} stands behind KEY VALUE pairs. Flags come first: put it before OPTIM.LR."
 NAMED = {"DATASET.NAME": "Folder", "TRAINER.NAME": "CoOp", "MODEL.BACKBONE.NAME": "RN50"}
 
 
@@ -84,7 +85,9 @@ class TestFlags:
             (["--head", "linear"], "MODEL.HEAD.NAME is 'linear'; only its default, '', is allowed."),
             (["--source-domains", "real"], "DATASET.SOURCE_DOMAINS is ('real',); only its default, (), is allowed."),
             (["--target-domains", "a", "b"], "DATASET.TARGET_DOMAINS is ('a', 'b'); only its default, (), is allowed."),
-            (["OPTIM.LR", "0.1", "--seed", "1"], "command line: the key --seed is unknown."),
+            (["OPTIM.LR", "0.1", "--seed", "1"], BEHIND.format("--seed")),
+            (["OPTIM.LR", "0.1", "--output-dir=a", "SEED", "1"], BEHIND.format("--output-dir")),
+            (["OPTIM.LR", "--no-train", "0.1"], BEHIND.format("--no-train")),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
