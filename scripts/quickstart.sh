@@ -4,7 +4,7 @@
 #   bash scripts/quickstart.sh
 #
 # Makes .venv and installs into it first. Calling it again does only what is left.
-# Environment: DATA SEEDS OUTPUT (scripts/_common.sh); PYTHON, which makes .venv (default: python3)
+# Environment: DATA SEEDS OUTPUT DRY_RUN (scripts/_common.sh); PYTHON, which makes .venv (default: python3)
 
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 source scripts/_venv.sh

@@ -11,6 +11,7 @@ TRAINER=${TRAINER:-CoCoOp} SHOTS=${SHOTS:-16}
 check_arguments() {
   local count
   count=$(wc -w <<<"$1")
+  no_flags "$@"
   if (($# - 1 < count)); then wrong_call "there are $(($# - 1)) arguments, expected $1, then [CFG] [KEY VALUE ...]."; fi
   shift "$count"
   if [[ ! $1 =~ ^-?[0-9]+$ ]]; then wrong_call "SEED is $1, expected a whole number."; fi
@@ -29,17 +30,15 @@ needs_training() {
 # choose_cfg DATASET WORDS...: sets CFG to the first word if it names a config, else to the papers' choice for training
 # on DATASET; sets PAIRS to the other words.
 choose_cfg() {
-  local dataset=$1 folder=configs/trainers/$TRAINER
+  local dataset=$1 folder=configs/trainers/$TRAINER there
   shift
-  if [[ ! -d $folder ]]; then
-    fail "TRAINER is $TRAINER, expected one of: $(names configs/trainers/*).\
- Another method, such as a PLUGIN's, needs its YAML files in $folder/."
-  fi
+  known_trainer
   if (($#)) && [[ -f $folder/$1.yaml ]]; then
     CFG=$1
     shift
   elif (($#)) && [[ ! $1 =~ ^[A-Z][A-Z0-9_.]*$ ]]; then
-    fail "CFG is $1, expected one of $folder/ or KEY VALUE pairs. There are: $(names "$folder"/*.yaml)."
+    there=$(names "$folder"/*.yaml)
+    fail "CFG is $1, expected one of $folder/ or KEY VALUE pairs. There are: $there.$(near "$1" "$there")"
   else
     CFG=$(default_cfg "$dataset")
   fi
@@ -56,14 +55,4 @@ default_cfg() {
     LinearProbe,*) echo vit_b16 ;;
     *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;
   esac
-}
-
-# names PATHS...: prints the file names on one line, without .yaml.
-names() {
-  local path list=
-  for path in "$@"; do
-    path=${path##*/}
-    list+=" ${path%.yaml}"
-  done
-  echo "${list# }"
 }

@@ -136,6 +136,7 @@ def test_a_method_of_ones_own_names_its_config(tmp_path):
     own.mkdir(parents=True)
     (own / "rn50.yaml").write_text("OPTIM: {}\n")
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    (tmp_path / "configs/datasets").symlink_to(ROOT / "configs/datasets")
     script = tmp_path / "scripts/cocoop/xd_train.sh"
     result = call(script, "3", cwd=tmp_path, TRAINER="Own")
     assert (result.returncode, result.stdout) == (1, "")
