@@ -1,4 +1,4 @@
-"""What a run says: the same bare lines in log.txt and on the terminal, a line every few steps, TensorBoard's curves."""
+"""What a run says: bare lines in log.txt and on the terminal, a line every few steps, TensorBoard's curves."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .run.names import LOG
 from .text import encodable
 
 LINE_EVERY_S = 60  # where there is no terminal
+LOG_ONLY = {"log_only": True}  # logger.info(..., extra=LOG_ONLY): not on the terminal
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,10 @@ def setup_logging(folder: str | Path) -> None:
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints; tracebacks are for log.txt alone."""
+    """Prints; tracebacks and what is marked with LOG_ONLY are for log.txt alone."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.exc_info:
+        if not record.exc_info and not hasattr(record, "log_only"):
             say(self.format(record))
 
 

@@ -192,6 +192,21 @@ class TestRuns:
         assert code == 1 and "OPTIM.LR is 0.1 there, 0.5 was asked for" in err
         assert (tmp_path / "run" / "results.json").read_text() == results
 
+    def test_the_terminal_shows_what_differs_and_the_log_the_whole_config(self, call, tmp_path):
+        _, out, _ = call()
+        assert "\n  OPTIM: NAME sgd, LR 0.1, LR_SCHEDULER cosine, MAX_EPOCH 1\n" in out
+        assert "ADAM_BETA1" not in out and len(out.splitlines()) < 60
+        log = (tmp_path / "run" / "log.txt").read_text().splitlines()
+        keys = [line.strip() for line in (tmp_path / "run" / "config.yaml").read_text().splitlines() if ": " in line]
+        assert len(keys) > 100
+        names = {line.strip().partition(":")[0] for line in log[: log.index("Seed: 1")]}
+        assert [key for key in keys if key.partition(":")[0] not in names] == []
+
+    def test_a_failed_start_shows_its_error_without_the_config(self, call, tmp_path):
+        code, out, err = call("DATASET.NUM_SHOTS", 0)
+        assert (code, out) == (1, "Seed: 1\n") and err.startswith("Error: DATASET.NUM_SHOTS is 0")
+        assert "  ADAM_BETA1: 0.9\n" in (tmp_path / "run" / "log.txt").read_text()
+
     def test_nothing_is_tested_where_nothing_shall_be(self, call, tmp_path):
         assert call("TEST.NO_TEST", True, "TEST.FINAL_MODEL", "best_val")[0] == 0
         results = json.loads((tmp_path / "run" / "results.json").read_text())
