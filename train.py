@@ -10,9 +10,11 @@ if __name__ == "__main__":  # Ctrl-C leaves no traceback while the imports below
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from engine.config.flags import parse_args, setup_cfg
+from engine.run.threads import sleep_while_waiting
 
 if __name__ == "__main__":  # --help, and a flag that does not exist, are answered before torch is imported
     parse_args()
+    sleep_while_waiting()
 
 from yacs.config import CfgNode as CN
 

@@ -1,6 +1,9 @@
 """train.py: flags and pairs to the config, exit codes, and a clear message for every wrong input."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ import train
 from engine import save_checkpoint
 from engine.config.identity import changed_keys, config_digest
 from engine.config.load import ConfigError
+from tests.support.script_calls import ROOT
 from tests.support.tiny_run import train_flags, write_images
 from train import parse_args, setup_cfg
 
@@ -176,6 +180,18 @@ class TestWrongInput:
         with pytest.raises(SystemExit) as error:
             train.main(["--epochs", "5"])
         assert error.value.code != 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("users", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(users, expected):
+    """As GNU's OpenMP says it has understood, when torch loads it."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE", **users}
+    done = subprocess.run([sys.executable, "train.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if "OPENMP DISPLAY ENVIRONMENT" not in done.stderr:
+        pytest.skip("this torch has another OpenMP")
+    assert f"OMP_WAIT_POLICY = '{expected}'" in done.stderr
 
 
 class TestRuns:
