@@ -121,4 +121,4 @@ def print_failures(failures: dict[Job, str]) -> None:
             log = job.target / LOG
             print(f"Failed: {job.target}{f' (its log: {log})' if log.is_file() else ''}", file=sys.stderr)
     if failures:
-        print(KEPT, file=sys.stderr)
+        print(f"First do what the errors say. {KEPT}", file=sys.stderr)

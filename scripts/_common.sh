@@ -82,6 +82,16 @@ known_trainer() {
  Another method, such as a PLUGIN's, needs its YAML files in configs/trainers/$TRAINER/."
 }
 
+# needs_training DATASET [SUBSAMPLE]: fails if TRAINER learns nothing; the message names the call that tests it.
+needs_training() {
+  local cfg=vit_b16 environment=${2:+SUBSAMPLE=$2 }
+  if [[ $TRAINER != ZeroshotCLIP* ]]; then return; fi
+  if [[ $TRAINER != ZeroshotCLIP ]]; then environment="TRAINER=$TRAINER $environment"; fi
+  if [[ $1 == shapes* ]]; then cfg=tiny; fi
+  fail "TRAINER is $TRAINER, which learns nothing.\
+ Test it without training: ${environment}bash scripts/coop/zeroshot.sh $1 $cfg"
+}
+
 # names PATHS...: prints the file names on one line, without .yaml.
 names() {
   local path list=

@@ -17,16 +17,6 @@ check_arguments() {
   if [[ ! $1 =~ ^-?[0-9]+$ ]]; then wrong_call "SEED is $1, expected a whole number."; fi
 }
 
-# needs_training DATASET [SUBSAMPLE]: fails if TRAINER learns nothing; the message names the call that tests it.
-needs_training() {
-  local cfg=vit_b16 environment=${2:+SUBSAMPLE=$2 }
-  if [[ $TRAINER != ZeroshotCLIP* ]]; then return; fi
-  if [[ $TRAINER != ZeroshotCLIP ]]; then environment="TRAINER=$TRAINER $environment"; fi
-  if [[ $1 == shapes* ]]; then cfg=tiny; fi
-  fail "TRAINER is $TRAINER, which learns nothing.\
- Test it without training: ${environment}bash scripts/coop/zeroshot.sh $1 $cfg"
-}
-
 # choose_cfg DATASET WORDS...: sets CFG to the first word if it names a config, else to the papers' choice for training
 # on DATASET; sets PAIRS to the other words.
 choose_cfg() {

@@ -23,6 +23,7 @@ usage 6 "$@"
 DATASET=$1 CFG=$2 CTP=$3 NCTX=$4 SHOTS=$5 CSC=$6
 shift 6
 TRAINER=${TRAINER:-CoOp} NODE=TRAINER.${TRAINER_NODE:-COOP}
+needs_training "$DATASET"
 case $TRAINER in
   CoCoOp | LinearProbe) fail "TRAINER is $TRAINER, which has no CTP, NCTX and CSC.\
  Train it with: TRAINER=$TRAINER SOURCE=$DATASET SHOTS=$SHOTS bash scripts/cocoop/xd_train.sh SEED $CFG" ;;

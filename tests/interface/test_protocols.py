@@ -150,14 +150,15 @@ def test_a_method_of_ones_own_names_its_config(tmp_path):
 @pytest.mark.parametrize(
     ("script", "arguments", "remedy"),
     [
-        ("base2new_train", "dtd 3", "SUBSAMPLE=base bash scripts/coop/zeroshot.sh dtd vit_b16"),
-        ("base2new_test", "shapes 3", "SUBSAMPLE=new bash scripts/coop/zeroshot.sh shapes tiny"),
-        ("xd_train", "3", "bash scripts/coop/zeroshot.sh imagenet vit_b16"),
-        ("xd_test", "shapes_r 3", "bash scripts/coop/zeroshot.sh shapes_r tiny"),
+        ("coop/main", "dtd rn50 end 16 1 False", "bash scripts/coop/zeroshot.sh dtd vit_b16"),
+        ("cocoop/base2new_train", "dtd 3", "SUBSAMPLE=base bash scripts/coop/zeroshot.sh dtd vit_b16"),
+        ("cocoop/base2new_test", "shapes 3", "SUBSAMPLE=new bash scripts/coop/zeroshot.sh shapes tiny"),
+        ("cocoop/xd_train", "3", "bash scripts/coop/zeroshot.sh imagenet vit_b16"),
+        ("cocoop/xd_test", "shapes_r 3", "bash scripts/coop/zeroshot.sh shapes_r tiny"),
     ],
 )
 def test_zero_shot_clip_is_sent_to_its_own_script(trainer, script, arguments, remedy):
-    result = call(f"cocoop/{script}.sh", arguments, TRAINER=trainer)
+    result = call(f"{script}.sh", arguments, TRAINER=trainer)
     assert (result.returncode, result.stdout) == (1, "")
     environment = "TRAINER=ZeroshotCLIP2 " if trainer == "ZeroshotCLIP2" else ""
     assert result.stderr == (

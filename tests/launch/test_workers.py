@@ -152,7 +152,7 @@ class TestFailures:
             "Error: x",
             f"Failed: {tmp_path}/a (its log: {tmp_path}/a/log.txt)",
             f"Failed: {tmp_path}/b",
-            "What is done is kept: the same command does only what is left.",
+            "First do what the errors say. What is done is kept: the same command does only what is left.",
         ]
 
 
