@@ -30,7 +30,9 @@ from launch.workers import Job
 from reports.tables import catalogue as tables
 
 # Command lines set their own, so the caller's are not passed on. No table is of a plug-in.
-SCRIPT_VARIABLES = {"TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE", "PLUGIN", "PLUGIN_CONFIG"}
+SCRIPT_VARIABLES = {
+    "TRAINER", "TRAINER_NODE", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE", "PLUGIN", "PLUGIN_CONFIG"
+}  # fmt: skip
 # In a dry run a script prints its calls of $PYTHON. A command line without a script calls $PYTHON itself, which is a
 # function that prints. Bash reads the printed words: it quotes some as $'...', which shlex does not know.
 DRY_RUN = r"""set -o pipefail; export DRY_RUN=1 PYTHON=python; python() { printf 'python'; printf ' %q' "$@"; echo; }

@@ -10,9 +10,11 @@ if __name__ == "__main__":  # Ctrl-C leaves no traceback while the imports below
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from engine.config.flags import parse_args, setup_cfg
+from engine.run.threads import sleep_while_waiting
 
 if __name__ == "__main__":  # --help, and a flag that does not exist, are answered before torch is imported
     parse_args()
+    sleep_while_waiting()
 
 from yacs.config import CfgNode as CN
 
@@ -21,6 +23,7 @@ import trainers  # noqa: F401  registers the trainers
 from clip.clip import weights_sha256
 from engine.config.plugin_errors import WORDED, plain_message, plugin_error
 from engine.config.plugins import plugins
+from engine.config.reads import require_read
 from engine.device import deterministic
 from engine.distributed import process_group
 from engine.interruption import Interrupted, interruptible
@@ -39,6 +42,7 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
         if current.is_done:
             return
         trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
+        require_read(cfg)
         warn_of_same_prompts(trainer)
         if clip := clip_of(type(trainer)):
             logger.info("CLIP: %s", clip)

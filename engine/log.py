@@ -1,4 +1,4 @@
-"""What a run says: the same bare lines in log.txt and on the terminal, a line every few steps, TensorBoard's curves."""
+"""What a run says: bare lines in log.txt and on the terminal, a line every few steps, TensorBoard's curves."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from .text import encodable
 
 LINE_EVERY_S = 60  # where there is no terminal
 STANDS_EPOCHS, STANDS_WITHIN = 5, 0.01  # a loss stands if its mean in so many epochs differs by no more from ln C
+LOG_ONLY = {"log_only": True}  # logger.info(..., extra=LOG_ONLY): not on the terminal
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,10 @@ def setup_logging(folder: str | Path) -> None:
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints; tracebacks are for log.txt alone."""
+    """Prints; tracebacks and what is marked with LOG_ONLY are for log.txt alone."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.exc_info:
+        if not record.exc_info and not hasattr(record, "log_only"):
             say(self.format(record))
 
 

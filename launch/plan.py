@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from engine.interruption import Interrupted, interruptible
 from engine.run.names import LOG
+from engine.run.threads import sleep_while_waiting
 
 from .workers import Ended, Job, finish_all
 
@@ -60,7 +61,8 @@ def finish_here(jobs: Sequence[Job], n_workers: int) -> Ended:
     """Does all jobs in processes of this machine, which share its cores and take its GPUs in turn; see `finish_all`."""
     from engine.data.manager import n_cores
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_cores() // n_workers)))  # the workers read it
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_cores() // n_workers)))  # the workers read both
+    sleep_while_waiting()
     return finish_all(jobs, n_workers, gpus=gpus())
 
 
@@ -119,4 +121,4 @@ def print_failures(failures: dict[Job, str]) -> None:
             log = job.target / LOG
             print(f"Failed: {job.target}{f' (its log: {log})' if log.is_file() else ''}", file=sys.stderr)
     if failures:
-        print(KEPT, file=sys.stderr)
+        print(f"First do what the errors say. {KEPT}", file=sys.stderr)

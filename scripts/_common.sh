@@ -39,8 +39,18 @@ trap 'interrupted TERM 143' TERM
 # usage COUNT ARGUMENTS...: ends the script with its header as help unless it has COUNT arguments and then pairs.
 usage() {
   local count=$1 found=$(($# - 1))
+  shift
+  no_flags "$@"
   if ((found >= count && (found - count) % 2 == 0)); then return; fi
   wrong_call "there are $found arguments, expected $count and then KEY VALUE pairs."
+}
+
+# no_flags WORDS...: ends the script with its header as help if one of them is a flag.
+no_flags() {
+  local word
+  for word in "$@"; do
+    if [[ $word == --* ]]; then wrong_call "$word is a flag; a script takes none. Set the environment instead."; fi
+  done
 }
 
 # wrong_call MESSAGE: ends the script with its header as help.
@@ -53,6 +63,50 @@ wrong_call() {
 fail() {
   echo "Error: $1" >&2
   exit 1
+}
+
+# known WHAT FOLDER NAME: fails unless FOLDER holds NAME.yaml; the message lists what is there and names a near one.
+known() {
+  local what=$1 folder=$2 name=$3 there
+  if [[ -f $folder/$name.yaml ]]; then return; fi
+  there=$(names "$folder"/*.yaml)
+  fail "$what is $name, expected one of $folder/: $there.$(near "$name" "$there")"
+}
+
+# known_trainer: fails unless TRAINER has YAML files.
+known_trainer() {
+  local there
+  if [[ -d configs/trainers/$TRAINER ]]; then return; fi
+  there=$(names configs/trainers/*)
+  fail "TRAINER is $TRAINER, expected one of: $there.$(near "$TRAINER" "$there")\
+ Another method, such as a PLUGIN's, needs its YAML files in configs/trainers/$TRAINER/."
+}
+
+# needs_training DATASET [SUBSAMPLE]: fails if TRAINER learns nothing; the message names the call that tests it.
+needs_training() {
+  local cfg=vit_b16 environment=${2:+SUBSAMPLE=$2 }
+  if [[ $TRAINER != ZeroshotCLIP* ]]; then return; fi
+  if [[ $TRAINER != ZeroshotCLIP ]]; then environment="TRAINER=$TRAINER $environment"; fi
+  if [[ $1 == shapes* ]]; then cfg=tiny; fi
+  fail "TRAINER is $TRAINER, which learns nothing.\
+ Test it without training: ${environment}bash scripts/coop/zeroshot.sh $1 $cfg"
+}
+
+# names PATHS...: prints the file names on one line, without .yaml.
+names() {
+  local path list=
+  for path in "$@"; do
+    path=${path##*/}
+    list+=" ${path%.yaml}"
+  done
+  echo "${list# }"
+}
+
+# near NAME NAMES: prints " Did you mean X?" if one of NAMES, words in one string, is close to NAME.
+near() {
+  "$PYTHON" - "$1" "$2" 2>/dev/null <<<'import sys
+from engine.registry import near_name
+print(near_name(sys.argv[1], sys.argv[2].split()))' || true
 }
 
 if [[ ! $SEEDS =~ ^[-0-9[:space:]]+$ ]]; then fail "SEEDS is $SEEDS, expected whole numbers such as SEEDS=\"1 2 3\"."; fi
@@ -80,19 +134,24 @@ run() {
   return "$code"
 }
 
+# perform COMMAND...: runs it; a dry run prints it.
+perform() {
+  if [[ ${DRY_RUN:-0} != 1 ]]; then
+    run "$@"
+    return
+  fi
+  printf '%q' "$1"
+  printf ' %q' "${@:2}"
+  echo
+}
+
 # train FOLDER ARGUMENTS...: calls train.py once, with FOLDER as the run folder; remembers a failure.
 train() {
   local folder=$1
   shift
   local command=("$PYTHON" train.py ${DATA:+--root "$DATA"} --output-dir "$folder")
   command+=(${PLUGIN:+--plugin "$PLUGIN"} ${PLUGIN_CONFIG:+--plugin-config "$PLUGIN_CONFIG"} "$@")
-  if [[ ${DRY_RUN:-0} == 1 ]]; then
-    printf '%q' "${command[0]}"
-    printf ' %q' "${command[@]:1}"
-    echo
-    return
-  fi
-  if run "${command[@]}"; then return; fi
+  if perform "${command[@]}"; then return; fi
   FAILED+=("$folder")
   # It failed before the run started: another seed would fail in the same way.
   if [[ ! -f $folder/config.yaml ]]; then finish; fi
@@ -108,7 +167,7 @@ needs_run() {
     return # a run of the original code: checkpoints without config.yaml and results.json
   fi
   environment+=${PLUGIN:+PLUGIN=$(printf '%q' "$PLUGIN") }
-  environment+=${PLUGIN_CONFIG:+PLUGIN_CONFIG=$(printf '%q' "$PLUGIN_CONFIG") }
+  environment+=${PLUGIN_CONFIG:+PLUGIN_CONFIG=$(printf '%q' "$PLUGIN_CONFIG") }${TRAINER_NODE:+TRAINER_NODE=$TRAINER_NODE }
   if [[ $OUTPUT != output ]]; then environment+="OUTPUT=$(printf '%q' "$OUTPUT") "; fi
   echo "Error: The run $folder $problem. Train it first: $environment$2" >&2
   FAILED+=("$folder")
@@ -151,6 +210,6 @@ max_epoch() {
 finish() {
   if ((${#FAILED[@]} == 0)); then return; fi
   printf 'Failed: %s\n' "${FAILED[@]}" >&2
-  echo "Finished runs are kept: the same command does only what is left." >&2
+  echo "First do what the error says. Finished runs are kept: called again, the command does only what is left." >&2
   exit 1
 }

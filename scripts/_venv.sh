@@ -9,6 +9,10 @@ install_project() {
   for stamp in ".venv/setup.py$extra" ".venv/setup.py[test]"; do
     if cmp -s setup.py "$stamp"; then return; fi
   done
+  if [[ ${DRY_RUN:-0} == 1 ]]; then
+    perform "$PYTHON" -m pip install --editable ".$extra"
+    return
+  fi
   "$PYTHON" -m pip --version >/dev/null 2>&1 ||
     fail "$PWD/.venv has no pip. Delete .venv, then call this script again."
   echo "Installing into .venv: the first time takes minutes, mostly for torch"
@@ -23,6 +27,6 @@ make_venv() {
     fail "$PYTHON is $found; Python 3.10 or newer is needed. Install one and name it: PYTHON=python3.12 bash $SCRIPT"
   "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$PYTHON has no venv, which makes .venv. On Debian and Ubuntu: sudo apt install python3-venv"
-  echo "Making .venv with $found"
-  "$PYTHON" -m venv .venv
+  if [[ ${DRY_RUN:-0} != 1 ]]; then echo "Making .venv with $found"; fi
+  perform "$PYTHON" -m venv .venv
 }

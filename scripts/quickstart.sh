@@ -4,7 +4,8 @@
 #   bash scripts/quickstart.sh
 #
 # Makes .venv and installs into it first. Calling it again does only what is left.
-# Environment: DATA SEEDS OUTPUT (scripts/_common.sh); PYTHON, which makes .venv (default: python3)
+# Environment: DATA SEEDS OUTPUT DRY_RUN (scripts/_common.sh); PYTHON, which makes .venv (default: python3);
+#   OMP_NUM_THREADS (default: 1)
 
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 source scripts/_venv.sh
@@ -12,7 +13,7 @@ source scripts/_venv.sh
 usage 0 "$@"
 install_project
 export PYTHON
-# For matrices this small, waiting for a second thread costs more than the thread gives.
+# The matrices are so small that waiting for a second thread costs more than the thread gives.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 zeroshot=$OUTPUT/ZeroshotCLIP/tiny/shapes
 coop=$OUTPUT/shapes/CoOp/tiny_16shots/nctx16_cscFalse_ctpend

@@ -14,7 +14,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 source scripts/_venv.sh
 
-install_project test
+DRY_RUN=0 install_project test
 TIER=()
 case ${1:-} in
   quick) TIER=(-m "not slow and not real_data and not robust") ;;

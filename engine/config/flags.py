@@ -8,6 +8,7 @@ from pathlib import Path
 from yacs.config import CfgNode as CN
 
 from .load import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
+from .reads import watch
 
 SWITCH = {"action": "store_true", "default": None}
 FLAGS = [  # flag, the key that it sets, its help, how it is read; a flag that is not given changes nothing
@@ -58,12 +59,25 @@ def setup_cfg(args: argparse.Namespace) -> CN:
     if args.config_file:
         values["RUN.CFG"] = Path(args.config_file).stem
     errors += merge(cfg, {key: value for key, value in values.items() if value is not None}, "command line")
-    pairs = [word for word in args.opts if word != "--"]
-    if len(pairs) % 2:
-        errors.append(f"command line: {pairs[-1]!r} has no value. Give KEY VALUE pairs.")
-    errors += merge(cfg, dict(zip(pairs[::2], pairs[1::2], strict=False)), "command line")
+    pairs, wrong = read_pairs(args.opts)
+    errors += merge(cfg, pairs, "command line") + wrong
     if list(cfg.RUN.PLUGINS) != (args.plugin or []):
         errors.append(f"RUN.PLUGINS is {cfg.RUN.PLUGINS}, but only --plugin sets it. Give the flag.")
     settle_paths(cfg)
     require(unreadable + errors + ([] if unreadable else check_cfg(cfg)))
+    watch(cfg, pairs)
     return cfg
+
+
+def read_pairs(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Returns the values of a command's last words, KEY VALUE ..., and an error where they are something else."""
+    words, errors = [word for word in words if word != "--"], []
+    n_pairs = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    if flags := words[n_pairs:]:
+        flag = flags[0].partition("=")[0]
+        errors.append(
+            f"command line: {flag} stands behind KEY VALUE pairs. Flags come first: put it before {words[0]}."
+        )
+    elif n_pairs % 2:
+        errors.append(f"command line: {words[-1]!r} has no value. Give KEY VALUE pairs.")
+    return dict(zip(words[:n_pairs:2], words[1:n_pairs:2], strict=False)), errors

@@ -9,6 +9,7 @@ from typing import Any
 from yacs.config import CfgNode as CN
 
 from ..registry import DATASET_REGISTRY, TRAINER_REGISTRY
+from ..text import printable
 from .defaults import NOT_IN_DIGEST
 from .load import flatten, full_default
 
@@ -17,6 +18,15 @@ def changed_keys(cfg: CN) -> dict[str, Any]:
     """Returns the keys whose values are not the defaults, and all keys that plug-ins declare."""
     default = flatten(full_default(with_plugins=False))
     return {key: value for key, value in flatten(cfg).items() if value != default.get(key)}
+
+
+def changed_lines(cfg: CN) -> list[str]:
+    """Returns the changed keys for a reader, a line for each group: "OPTIM: NAME sgd, LR 0.002"."""
+    groups: dict[str, list[str]] = {}
+    for key, value in changed_keys(cfg).items():
+        group, _, name = key.partition(".")
+        groups.setdefault(group, []).append(f"{name} {printable(str(value))}".strip())
+    return [f"{group}: {', '.join(values)}" for group, values in groups.items()]
 
 
 def identity(cfg: CN) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode as CN
 
-from ..files import missing_path
+from ..files import existing_part, missing_path
 from ..registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
 from ..text import printable, shorten
 from .defaults import AT_LEAST, OPTIONS, PATHS, REFUSED, get_cfg_default
@@ -53,7 +53,9 @@ def read_yaml(path: str | Path, *, above: tuple[Path, ...] = ()) -> dict[str, An
         raise ConfigError(f"The config file {path} is not a .yaml file. Python config files are not run.")
     if not path.is_file():
         message = missing_path(path, "The config file", "See configs/ for the files there are.")
-        raise ConfigError(message + near_name(path.name, (other.name for other in path.parent.glob("*.yaml"))))
+        there = existing_part(path.absolute())
+        missing = path.absolute().relative_to(there).parts[0]  # a misspelt trainer's is its folder
+        raise ConfigError(message + near_name(missing, (other.name for other in there.glob("*"))))
     if resolved in above:
         raise ConfigError(f"The config file {path} is its own _BASE_ in the end. Remove one of the _BASE_ lines.")
     tree = _load_plain_yaml(path) or {}

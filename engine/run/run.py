@@ -9,11 +9,13 @@ from typing import Any
 
 from yacs.config import CfgNode as CN
 
+from ..config.identity import changed_lines
+from ..config.reads import unread_warnings
 from ..data.bad_images import log_skipped
 from ..device import keep_freed_memory, memory_advice
 from ..distributed import is_first_rank, n_ranks, on_first_rank
 from ..interruption import finishing, starting_over
-from ..log import environment, say, setup_logging
+from ..log import LOG_ONLY, environment, say, setup_logging
 from ..random_state import set_random_seed
 from ..resume import remove_resume_files
 from .folder import is_done, resolve_seed, retire_results, write_config, write_results
@@ -78,6 +80,9 @@ class Run:
         if is_first_rank() and retire_results(self.cfg.OUTPUT_DIR):
             logger.info("The results there are of a model or a configuration that has changed: they are made anew")
         write_config(self.cfg)
+        if self.cfg.VERBOSE and is_first_rank():
+            lines = (f"  {line}" for line in changed_lines(self.cfg))
+            say("\n".join(["Config, where it differs from the defaults:", *lines, environment()]))
         self.provenance = provenance(trainer, weights_sha256)  # now: files may change in the meantime
         self._held_while_working.enter_context(memory_advice(trainer.smaller_settings))
         if n_ranks() > 1:
@@ -86,6 +91,7 @@ class Run:
     def finish(self, trainer) -> None:
         """Writes results.json, the mark of a run that is done; logs what makes the results doubtful."""
         self._held_while_working.close()
+        trainer.warnings.add(*unread_warnings(self.cfg))  # now: what follows reads for itself
         results = {**results_of(trainer), "provenance": self.provenance, "cost": cost(trainer)}
         log_skipped(trainer.dm.skipped)
         for warning in results["warnings"]:
@@ -109,7 +115,7 @@ class Run:
         set_random_seed(cfg.SEED)
         keep_freed_memory()
         if cfg.VERBOSE:
-            logger.info("%s\n%s", cfg, environment())
+            logger.info("%s\n%s", cfg, environment(), extra=LOG_ONLY)
         logger.info("Seed: %d", cfg.SEED)
         if cfg.RUN.DETERMINISTIC:
             logger.info("Deterministic: every operation repeats its bits, which costs time and memory on a GPU")

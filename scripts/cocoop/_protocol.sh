@@ -11,35 +11,24 @@ TRAINER=${TRAINER:-CoCoOp} SHOTS=${SHOTS:-16}
 check_arguments() {
   local count
   count=$(wc -w <<<"$1")
+  no_flags "$@"
   if (($# - 1 < count)); then wrong_call "there are $(($# - 1)) arguments, expected $1, then [CFG] [KEY VALUE ...]."; fi
   shift "$count"
   if [[ ! $1 =~ ^-?[0-9]+$ ]]; then wrong_call "SEED is $1, expected a whole number."; fi
 }
 
-# needs_training DATASET [SUBSAMPLE]: fails if TRAINER learns nothing; the message names the call that tests it.
-needs_training() {
-  local cfg=vit_b16 environment=${2:+SUBSAMPLE=$2 }
-  if [[ $TRAINER != ZeroshotCLIP* ]]; then return; fi
-  if [[ $TRAINER != ZeroshotCLIP ]]; then environment="TRAINER=$TRAINER $environment"; fi
-  if [[ $1 == shapes* ]]; then cfg=tiny; fi
-  fail "TRAINER is $TRAINER, which learns nothing.\
- Test it without training: ${environment}bash scripts/coop/zeroshot.sh $1 $cfg"
-}
-
 # choose_cfg DATASET WORDS...: sets CFG to the first word if it names a config, else to the papers' choice for training
 # on DATASET; sets PAIRS to the other words.
 choose_cfg() {
-  local dataset=$1 folder=configs/trainers/$TRAINER
+  local dataset=$1 folder=configs/trainers/$TRAINER there
   shift
-  if [[ ! -d $folder ]]; then
-    fail "TRAINER is $TRAINER, expected one of: $(names configs/trainers/*).\
- Another method, such as a PLUGIN's, needs its YAML files in $folder/."
-  fi
+  known_trainer
   if (($#)) && [[ -f $folder/$1.yaml ]]; then
     CFG=$1
     shift
   elif (($#)) && [[ ! $1 =~ ^[A-Z][A-Z0-9_.]*$ ]]; then
-    fail "CFG is $1, expected one of $folder/ or KEY VALUE pairs. There are: $(names "$folder"/*.yaml)."
+    there=$(names "$folder"/*.yaml)
+    fail "CFG is $1, expected one of $folder/ or KEY VALUE pairs. There are: $there.$(near "$1" "$there")"
   else
     CFG=$(default_cfg "$dataset")
   fi
@@ -56,14 +45,4 @@ default_cfg() {
     LinearProbe,*) echo vit_b16 ;;
     *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;
   esac
-}
-
-# names PATHS...: prints the file names on one line, without .yaml.
-names() {
-  local path list=
-  for path in "$@"; do
-    path=${path##*/}
-    list+=" ${path%.yaml}"
-  done
-  echo "${list# }"
 }

@@ -20,6 +20,7 @@ shift 2
 SUBSAMPLE=${SUBSAMPLE:-new}
 needs_training "$DATASET" "$SUBSAMPLE"
 choose_cfg "$DATASET" "$@"
+known DATASET configs/datasets "$DATASET"
 
 RUN=$DATASET/shots_$SHOTS/$TRAINER/$CFG/seed$SEED
 MODEL=$OUTPUT/base2new/train_base/$RUN

@@ -21,6 +21,7 @@ DATASET=$1 SEED=$2
 shift 2
 needs_training "$DATASET" base
 choose_cfg "$DATASET" "$@"
+known DATASET configs/datasets "$DATASET"
 
 train "$OUTPUT/base2new/train_base/$DATASET/shots_$SHOTS/$TRAINER/$CFG/seed$SEED" \
   --seed "$SEED" \

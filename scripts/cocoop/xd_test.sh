@@ -20,6 +20,7 @@ DATASET=$1 SEED=$2 SOURCE=${SOURCE:-imagenet}
 shift 2
 needs_training "$DATASET"
 choose_cfg "$SOURCE" "$@"
+known DATASET configs/datasets "$DATASET"
 
 MODEL=$OUTPUT/$SOURCE/$TRAINER/${CFG}_${SHOTS}shots/seed$SEED
 TRAINING="SOURCE=$SOURCE TRAINER=$TRAINER SHOTS=$SHOTS bash scripts/cocoop/xd_train.sh $SEED $CFG"

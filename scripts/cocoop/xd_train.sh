@@ -21,6 +21,7 @@ SEED=$1 SOURCE=${SOURCE:-imagenet}
 shift
 needs_training "$SOURCE"
 choose_cfg "$SOURCE" "$@"
+known SOURCE configs/datasets "$SOURCE"
 
 train "$OUTPUT/$SOURCE/$TRAINER/${CFG}_${SHOTS}shots/seed$SEED" \
   --seed "$SEED" \

@@ -8,7 +8,8 @@
 #   CFG      configs/trainers/CoOp/CFG.yaml, as in training; if only CFG with _ep50 was trained, that is used
 #
 # Runs: output/evaluation/CoOp/CFG_16shots/nctx16_cscFalse_ctpend/DATASET/seedSEED
-# Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh); TRAINER (default: CoOp);
+# Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
+#   TRAINER TRAINER_NODE, as in training (default: CoOp COOP);
 #   SOURCE SHOTS NCTX CSC CTP: the run to test (default: imagenet 16 16 False end)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
@@ -16,8 +17,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 usage 2 "$@"
 DATASET=$1 CFG=$2
 shift 2
-TRAINER=${TRAINER:-CoOp} SOURCE=${SOURCE:-imagenet}
+TRAINER=${TRAINER:-CoOp} NODE=TRAINER.${TRAINER_NODE:-COOP} SOURCE=${SOURCE:-imagenet}
 SHOTS=${SHOTS:-16} NCTX=${NCTX:-16} CSC=${CSC:-False} CTP=${CTP:-end}
+known_trainer
+known CFG "configs/trainers/$TRAINER" "$CFG"
+known DATASET configs/datasets "$DATASET"
 
 # model_folder CFG: prints the folder of the training runs.
 model_folder() {
@@ -36,9 +40,9 @@ for SEED in $SEEDS; do
   needs_run "$MODEL" "$TRAINING" || continue
   RUN=${CFG}_${SHOTS}shots/nctx${NCTX}_csc${CSC}_ctp$CTP/$DATASET/seed$SEED
   evaluate "$OUTPUT/evaluation/$TRAINER/$RUN" "$MODEL" \
-    TRAINER.COOP.N_CTX "$NCTX" \
-    TRAINER.COOP.CSC "$CSC" \
-    TRAINER.COOP.CLASS_TOKEN_POSITION "$CTP" \
+    "$NODE.N_CTX" "$NCTX" \
+    "$NODE.CSC" "$CSC" \
+    "$NODE.CLASS_TOKEN_POSITION" "$CTP" \
     "$@"
 done
 finish

@@ -19,6 +19,8 @@ DATASET=$1 CFG=$2
 shift 2
 TRAINER=${TRAINER:-ZeroshotCLIP} SUBSAMPLE=${SUBSAMPLE:-}
 if [[ ! $SUBSAMPLE =~ ^(base|new)?$ ]]; then wrong_call "SUBSAMPLE is $SUBSAMPLE, expected base, new or nothing."; fi
+known CFG configs/trainers/CoOp "$CFG"
+known DATASET configs/datasets "$DATASET"
 
 # Nothing is drawn; the fixed seed makes every call the same run.
 train "$OUTPUT/$TRAINER/$CFG${SUBSAMPLE:+_$SUBSAMPLE}/$DATASET" \

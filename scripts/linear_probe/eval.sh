@@ -18,6 +18,8 @@ usage 2 "$@"
 DATASET=$1 CFG=$2
 shift 2
 TRAINER=LinearProbe SOURCE=${SOURCE:-imagenet} SHOTS=${SHOTS:-16}
+known CFG configs/trainers/LinearProbe "$CFG"
+known DATASET configs/datasets "$DATASET"
 
 for SEED in $SEEDS; do
   MODEL=$OUTPUT/$SOURCE/LinearProbe/${CFG}_${SHOTS}shots/seed$SEED

@@ -16,6 +16,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 usage 3 "$@"
 DATASET=$1 CFG=$2 SHOTS=$3
 shift 3
+known CFG configs/trainers/LinearProbe "$CFG"
+known DATASET configs/datasets "$DATASET"
 
 for SEED in $SEEDS; do
   train "$OUTPUT/$DATASET/LinearProbe/${CFG}_${SHOTS}shots/seed$SEED" \

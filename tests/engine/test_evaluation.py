@@ -13,11 +13,12 @@ from engine import TRAINER_REGISTRY, load_checkpoint, save_checkpoint
 from engine.checkpoint import BEST
 from engine.config.identity import config_digest
 from engine.config.load import ConfigError
-from engine.log import close_logging
+from engine.log import close_logging, environment
 from engine.run.results import results_of
 from tests.resume.stopping import save_at
 from tests.support.tiny_run import N_ITEMS, build_trainer, tiny_cfg, write_images
 from tests.support.tolerance import assert_near
+from trainers.base import PromptTrainer
 
 
 @pytest.fixture
@@ -269,7 +270,10 @@ class TestFilesOfARun:
         for line in ("=> result\n* total: 9\n", "\n* accuracy: ", "\nFinish training\n", "\nSeed: 1\n"):
             assert line in log
         assert "epoch [2/2] batch [1/1] time " in log
-        assert log == capsys.readouterr().out
+        before, _, after = capsys.readouterr().out.partition("Config, where it differs from the defaults:\n")
+        shown, _, after = after.partition(f"{environment()}\n")
+        assert "  OPTIM: NAME sgd, LR 0.02, LR_SCHEDULER cosine, MAX_EPOCH 2\n" in shown
+        assert log == f"{config}\n{environment()}\n{before}{after}"  # the whole config is in the log alone
         assert curve(tmp_path / "run", "test/accuracy") == [(2, pytest.approx(accuracy))]
         assert curve(tmp_path / "run", "train/lr") == [(0, pytest.approx(0.02)), (1, pytest.approx(0.01))]
 
@@ -294,4 +298,6 @@ def test_every_trainer_trains_two_steps_or_evaluates(make, name):
         state_dict = load_checkpoint(trainer.output_dir / model_name / "model.pth.tar-1")["state_dict"]
         assert all(value.isfinite().all() for value in state_dict.values())
     trainable = [p for model in trainer.models.values() for p in model.parameters() if p.requires_grad]
-    assert trainable and not any(p.requires_grad for p in trainer.clip_model.parameters())
+    assert trainable
+    if isinstance(trainer, PromptTrainer):
+        assert not any(p.requires_grad for p in trainer.clip_model.parameters())

@@ -88,8 +88,8 @@ USAGES = {
 }
 ENVIRONMENT = {
     "_common.sh": "DATA SEEDS OUTPUT PLUGIN PLUGIN_CONFIG DRY_RUN PYTHON",
-    "coop/main.sh": "TRAINER",
-    "coop/eval.sh": "TRAINER SOURCE SHOTS NCTX CSC CTP",
+    "coop/main.sh": "TRAINER TRAINER_NODE",
+    "coop/eval.sh": "TRAINER TRAINER_NODE SOURCE SHOTS NCTX CSC CTP",
     "coop/zeroshot.sh": "TRAINER SUBSAMPLE",
     "cocoop/base2new_train.sh": "TRAINER SHOTS",
     "cocoop/base2new_test.sh": "TRAINER SHOTS SUBSAMPLE",

@@ -22,6 +22,9 @@ from tests.support.tolerance import assert_near
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 RULES = ("tests/interface/test_configs.py", "tests/interface/test_imports.py")  # the tests that look at every file
+# Tests that look at what the project documents, and tests over everything that is registered
+SUITE = [f"tests/interface/test_{name}.py" for name in ("configs", "contributing", "datasets_page", "protocols")]
+SUITE += ["tests/engine/test_evaluation.py::test_every_trainer_trains_two_steps_or_evaluates"]
 SMALL = "INPUT.SIZE '(32, 32)' OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0 DATALOADER.TRAIN_X.BATCH_SIZE 4"
 
 
@@ -29,15 +32,14 @@ SMALL = "INPUT.SIZE '(32, 32)' OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0 DATALO
 def project(tmp_path_factory):
     """A copy of the project with the page's files in it."""
     copy = tmp_path_factory.mktemp("project")
-    for name in ("clip", "configs", "datasets", "engine", "reports", "scripts", "trainers"):
+    folders = ("clip", "configs", "dassl", "datasets", "engine", "reports", "scripts", "tests", "trainers")
+    for name in folders:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "tests/interface").mkdir(parents=True)
-    for name in ("train.py", "pyproject.toml", "tests/__init__.py", "tests/interface/__init__.py", *RULES):
+    for name in (*(path.name for path in ROOT.glob("*.py")), "pyproject.toml", "CONTRIBUTING.md", "DATASETS.md"):
         shutil.copy(ROOT / name, copy / name)
     files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert [Path(name).name for name, _ in files] == ["taskres.py", "rn50.yaml", "my_birds.py", "my_birds.yaml"]
     for name, text in files:
-        assert not (ROOT / name).exists(), f"{name} is an example on the page and a file of the project"
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text(text, encoding="utf-8")
     return copy
@@ -66,6 +68,15 @@ def test_the_added_files_follow_the_rules(project):
     assert done.returncode == 0, done.stdout
     for name in ("TaskRes/rn50", "trainers/taskres.py", "datasets/my_birds.py"):
         assert f"[{name}] PASSED" in done.stdout
+
+
+@pytest.mark.slow
+def test_with_the_added_files_the_suite_passes(project):
+    quick = "not slow and not real_data and not robust"
+    done = call(f"python -m pytest -q -p no:xdist -m '{quick}' {' '.join(SUITE)}", project)
+    assert done.returncode == 0, done.stdout
+    again = call(f"python -m pytest -q -p no:xdist {SUITE[1]} -k added_files_follow", project)
+    assert again.returncode == 0, again.stdout
 
 
 @pytest.mark.slow

@@ -127,7 +127,8 @@ def test_a_word_that_is_neither_a_config_nor_a_key(script):
 def test_a_trainer_without_configs_is_refused():
     result = call("cocoop/xd_train.sh", "3", TRAINER="Coop")
     assert (result.returncode, result.stdout) == (1, "")
-    assert "TRAINER is Coop, expected one of: CoCoOp CoOp LinearProbe." in result.stderr
+    names = " ".join(sorted(path.name for path in (ROOT / "configs/trainers").iterdir()))
+    assert f"TRAINER is Coop, expected one of: {names}." in result.stderr
     assert "Another method, such as a PLUGIN's, needs its YAML files in configs/trainers/Coop/." in result.stderr
 
 
@@ -136,6 +137,7 @@ def test_a_method_of_ones_own_names_its_config(tmp_path):
     own.mkdir(parents=True)
     (own / "rn50.yaml").write_text("OPTIM: {}\n")
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    (tmp_path / "configs/datasets").symlink_to(ROOT / "configs/datasets")
     script = tmp_path / "scripts/cocoop/xd_train.sh"
     result = call(script, "3", cwd=tmp_path, TRAINER="Own")
     assert (result.returncode, result.stdout) == (1, "")
@@ -148,14 +150,15 @@ def test_a_method_of_ones_own_names_its_config(tmp_path):
 @pytest.mark.parametrize(
     ("script", "arguments", "remedy"),
     [
-        ("base2new_train", "dtd 3", "SUBSAMPLE=base bash scripts/coop/zeroshot.sh dtd vit_b16"),
-        ("base2new_test", "shapes 3", "SUBSAMPLE=new bash scripts/coop/zeroshot.sh shapes tiny"),
-        ("xd_train", "3", "bash scripts/coop/zeroshot.sh imagenet vit_b16"),
-        ("xd_test", "shapes_r 3", "bash scripts/coop/zeroshot.sh shapes_r tiny"),
+        ("coop/main", "dtd rn50 end 16 1 False", "bash scripts/coop/zeroshot.sh dtd vit_b16"),
+        ("cocoop/base2new_train", "dtd 3", "SUBSAMPLE=base bash scripts/coop/zeroshot.sh dtd vit_b16"),
+        ("cocoop/base2new_test", "shapes 3", "SUBSAMPLE=new bash scripts/coop/zeroshot.sh shapes tiny"),
+        ("cocoop/xd_train", "3", "bash scripts/coop/zeroshot.sh imagenet vit_b16"),
+        ("cocoop/xd_test", "shapes_r 3", "bash scripts/coop/zeroshot.sh shapes_r tiny"),
     ],
 )
 def test_zero_shot_clip_is_sent_to_its_own_script(trainer, script, arguments, remedy):
-    result = call(f"cocoop/{script}.sh", arguments, TRAINER=trainer)
+    result = call(f"{script}.sh", arguments, TRAINER=trainer)
     assert (result.returncode, result.stdout) == (1, "")
     environment = "TRAINER=ZeroshotCLIP2 " if trainer == "ZeroshotCLIP2" else ""
     assert result.stderr == (

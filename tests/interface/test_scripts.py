@@ -92,6 +92,41 @@ def test_main_sends_methods_without_its_options_to_their_script(trainer, cfg):
     assert line[3] == f"output/dtd/{trainer}/{cfg}_4shots/seed3"
 
 
+def test_the_options_of_a_method_with_contexts_are_in_the_group_that_the_environment_names():
+    environment = {"TRAINER_NODE": "KGCOOP", "SEEDS": "1"}
+    pairs = "TRAINER.KGCOOP.N_CTX 16 TRAINER.KGCOOP.CSC False TRAINER.KGCOOP.CLASS_TOKEN_POSITION end".split()
+    [line] = commands(call("coop/main.sh", MAIN_ARGUMENTS, **environment))
+    assert line[-8:-2] == pairs
+    [line] = commands(call("coop/eval.sh", "dtd rn50", **environment))
+    assert line[-6:] == pairs
+    result = call("coop/eval.sh", "dtd rn50", OUTPUT="/no", DRY_RUN="0", **environment)
+    assert "Train it first: TRAINER_NODE=KGCOOP OUTPUT=/no SEEDS=1 TRAINER=CoOp bash" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "environment", "message"),
+    [
+        ("coop/main.sh", MAIN_ARGUMENTS, {"TRAINER": "Coop"}, "TRAINER is Coop, {}Did you mean CoOp?"),
+        ("coop/eval.sh", "dtd rn50", {"TRAINER": "coop"}, "TRAINER is coop, {}Did you mean CoOp?"),
+        ("cocoop/xd_train.sh", "1", {"TRAINER": "CocoOp"}, "TRAINER is CocoOp, {}Did you mean CoCoOp?"),
+        ("coop/main.sh", "dtd rn50_ep5 end 16 1 False", {}, "CFG is rn50_ep5, {}Did you mean rn50_ep50?"),
+        ("coop/eval.sh", "dtd rn5O", {}, "CFG is rn5O, {}Did you mean rn50?"),
+        ("coop/zeroshot.sh", "dtd vitb32", {}, "CFG is vitb32, {}Did you mean vit_b32?"),
+        ("cocoop/base2new_train.sh", "dtd 1 vit_b16_ctx1", {"TRAINER": "CoOp"}, "{}Did you mean vit_b16_ctxv1?"),
+        ("linear_probe/main.sh", "dtd rn500 1", {}, "CFG is rn500, {}Did you mean rn50?"),
+        ("coop/main.sh", "caltech rn50 end 16 1 False", {}, "DATASET is caltech, {}Did you mean caltech101?"),
+        ("cocoop/base2new_test.sh", "shape 1", {}, "DATASET is shape, {}Did you mean shapes?"),
+        ("cocoop/xd_train.sh", "1", {"SOURCE": "image_net"}, "SOURCE is image_net, {}Did you mean imagenet?"),
+        ("coop/zeroshot.sh", "something_else rn50", {}, "DATASET is something_else, expected one of configs/datasets/"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_near_one(script, arguments, environment, message):
+    result = call(script, arguments, python=sys.executable, **environment)
+    assert (result.returncode, result.stdout) == (1, "")
+    start, _, end = message.partition("{}")
+    assert result.stderr.startswith(f"Error: {start}") and end in result.stderr
+
+
 @pytest.mark.parametrize(
     ("environment", "folder", "pairs"),
     [
@@ -159,6 +194,15 @@ def test_quickstart_is_zero_shot_then_three_seeds_of_coop(tmp_path):
     ]
 
 
+def test_a_dry_run_of_quickstart_installs_nothing(tmp_path):
+    copy = copy_of_the_scripts(tmp_path)
+    venv, install, *calls = commands(call(copy / "scripts/quickstart.sh", python=sys.executable, cwd=tmp_path))
+    assert venv == [sys.executable, "-m", "venv", ".venv"]
+    assert install == [".venv/bin/python", "-m", "pip", "install", "--editable", "."]
+    assert [line[:2] for line in calls] == [[".venv/bin/python", "train.py"]] * 4
+    assert not (copy / ".venv").exists()
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
@@ -168,6 +212,8 @@ def test_quickstart_is_zero_shot_then_three_seeds_of_coop(tmp_path):
         ("coop/eval.sh", "shapes", "there are 1 arguments, expected 2"),
         ("coop/zeroshot.sh", "shapes tiny x", "there are 3 arguments, expected 2"),
         ("quickstart.sh", "shapes", "there are 1 arguments, expected 0"),
+        ("coop/main.sh", f"{MAIN_ARGUMENTS} OPTIM.LR 1 --seed 1", "--seed is a flag; a script takes none."),
+        ("cocoop/xd_train.sh", "1 --output-dir here", "--output-dir is a flag; a script takes none."),
         ("coop/zeroshot.sh", "shapes tiny", "SUBSAMPLE is bass, expected base, new or nothing."),
         ("cocoop/base2new_train.sh", "", "there are 0 arguments, expected DATASET SEED, then [CFG] [KEY VALUE ...]"),
         ("cocoop/base2new_test.sh", "dtd", "there are 1 arguments, expected DATASET SEED, then"),
@@ -187,9 +233,9 @@ def test_a_wrong_call_is_answered_with_the_usage(script, arguments, message):
 
 
 def copy_of_the_scripts(tmp_path):
-    """A repository with the real scripts and nothing behind them."""
+    """A repository with the real scripts, their YAML files and nothing behind them."""
     copy = tmp_path / "copy"
-    for folder in ("scripts", ".ci"):
+    for folder in ("scripts", ".ci", "configs"):
         shutil.copytree(ROOT / folder, copy / folder)
     shutil.copy(ROOT / "setup.py", copy)
     return copy
@@ -202,6 +248,7 @@ def test_a_failed_seed_is_named_and_the_others_still_run(tmp_path):
     assert f"Failed: {tmp_path}/caltech101/CoOp/rn50_ep50_1shots/nctx16_cscFalse_ctpend/seed2\n" in result.stderr
     assert "seed1" not in result.stderr
     assert "seed3" not in result.stderr
+    assert "First do what the error says. Finished runs are kept: called again, the command does" in result.stderr
 
 
 def test_what_fails_before_it_starts_is_not_tried_with_every_seed(tmp_path):

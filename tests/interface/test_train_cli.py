@@ -1,6 +1,9 @@
 """train.py: flags and pairs to the config, exit codes, and a clear message for every wrong input."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ import train
 from engine import save_checkpoint
 from engine.config.identity import changed_keys, config_digest
 from engine.config.load import ConfigError
+from tests.support.script_calls import ROOT
 from tests.support.tiny_run import train_flags, write_images
 from train import parse_args, setup_cfg
 
@@ -28,6 +32,7 @@ def call(tiny_files, tmp_path, capsys):
     return run
 
 
+BEHIND = "1 error:\n  - command line: {} stands behind KEY VALUE pairs. Flags come first: put it before OPTIM.LR."
 NAMED = {"DATASET.NAME": "Folder", "TRAINER.NAME": "CoOp", "MODEL.BACKBONE.NAME": "RN50"}
 
 
@@ -84,7 +89,9 @@ class TestFlags:
             (["--head", "linear"], "MODEL.HEAD.NAME is 'linear'; only its default, '', is allowed."),
             (["--source-domains", "real"], "DATASET.SOURCE_DOMAINS is ('real',); only its default, (), is allowed."),
             (["--target-domains", "a", "b"], "DATASET.TARGET_DOMAINS is ('a', 'b'); only its default, (), is allowed."),
-            (["OPTIM.LR", "0.1", "--seed", "1"], "command line: the key --seed is unknown."),
+            (["OPTIM.LR", "0.1", "--seed", "1"], BEHIND.format("--seed")),
+            (["OPTIM.LR", "0.1", "--output-dir=a", "SEED", "1"], BEHIND.format("--output-dir")),
+            (["OPTIM.LR", "--no-train", "0.1"], BEHIND.format("--no-train")),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
@@ -175,6 +182,18 @@ class TestWrongInput:
         assert error.value.code != 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("users", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(users, expected):
+    """As GNU's OpenMP says it has understood, when torch loads it."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE", **users}
+    done = subprocess.run([sys.executable, "train.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if "OPENMP DISPLAY ENVIRONMENT" not in done.stderr:
+        pytest.skip("this torch has another OpenMP")
+    assert f"OMP_WAIT_POLICY = '{expected}'" in done.stderr
+
+
 class TestRuns:
     def test_train_then_done_then_refused(self, call, tmp_path):
         code, out, err = call(extra=["--load-epoch=-1"])
@@ -188,6 +207,21 @@ class TestRuns:
         code, _, err = call("OPTIM.LR", 0.5)
         assert code == 1 and "OPTIM.LR is 0.1 there, 0.5 was asked for" in err
         assert (tmp_path / "run" / "results.json").read_text() == results
+
+    def test_the_terminal_shows_what_differs_and_the_log_the_whole_config(self, call, tmp_path):
+        _, out, _ = call()
+        assert "\n  OPTIM: NAME sgd, LR 0.1, LR_SCHEDULER cosine, MAX_EPOCH 1\n" in out
+        assert "ADAM_BETA1" not in out and len(out.splitlines()) < 60
+        log = (tmp_path / "run" / "log.txt").read_text().splitlines()
+        keys = [line.strip() for line in (tmp_path / "run" / "config.yaml").read_text().splitlines() if ": " in line]
+        assert len(keys) > 100
+        names = {line.strip().partition(":")[0] for line in log[: log.index("Seed: 1")]}
+        assert [key for key in keys if key.partition(":")[0] not in names] == []
+
+    def test_a_failed_start_shows_its_error_without_the_config(self, call, tmp_path):
+        code, out, err = call("DATASET.NUM_SHOTS", 0)
+        assert (code, out) == (1, "Seed: 1\n") and err.startswith("Error: DATASET.NUM_SHOTS is 0")
+        assert "  ADAM_BETA1: 0.9\n" in (tmp_path / "run" / "log.txt").read_text()
 
     def test_nothing_is_tested_where_nothing_shall_be(self, call, tmp_path):
         assert call("TEST.NO_TEST", True, "TEST.FINAL_MODEL", "best_val")[0] == 0

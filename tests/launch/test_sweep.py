@@ -212,7 +212,7 @@ class TestTable:
             "",
             "Error: it fails.",
             f"Failed: {tmp_path}/folder/CoOp/tiny_2shots/nctx16_cscFalse_ctpend/seed2",
-            "What is done is kept: the same command does only what is left.",
+            "First do what the errors say. What is done is kept: the same command does only what is left.",
         ]
         assert swept() == 1
         assert capsys.readouterr().out.startswith("1 of 4 runs are left")

@@ -93,6 +93,22 @@ class TestGpus:
             assert plan.default_jobs() == n_jobs
 
 
+@pytest.mark.parametrize(
+    ("users", "n_workers", "expected"),
+    [((None, None), 2, ["8", "PASSIVE"]), ((None, None), 40, ["1", "PASSIVE"]), (("3", "ACTIVE"), 2, ["3", "ACTIVE"])],
+)
+def test_processes_share_the_cores_and_their_threads_sleep_unless_the_user_says_otherwise(
+    make, tmp_path, monkeypatch, users, n_workers, expected
+):
+    for name, value in zip(("OMP_NUM_THREADS", "OMP_WAIT_POLICY"), users, strict=True):
+        monkeypatch.setenv(name, value or "")  # so that it is put back
+        if value is None:
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("engine.data.manager.n_cores", lambda: 16)
+    assert [error for _, error, _ in plan.finish_here([make("a")], n_workers)] == [""]
+    assert seen(tmp_path / "a")["threads"] == expected
+
+
 class TestFailures:
     def test_one_is_reported_and_stops_only_what_needs_it(self, make, capfd):
         jobs = [make("a", "fail"), make("b", needs="a"), make("c", needs="b"), make("d", "raise"), make("e")]
@@ -136,7 +152,7 @@ class TestFailures:
             "Error: x",
             f"Failed: {tmp_path}/a (its log: {tmp_path}/a/log.txt)",
             f"Failed: {tmp_path}/b",
-            "What is done is kept: the same command does only what is left.",
+            "First do what the errors say. What is done is kept: the same command does only what is left.",
         ]
 
 

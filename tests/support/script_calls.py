@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OWN_ENVIRONMENT = (
     "DATA", "SEEDS", "OUTPUT", "TRAINER", "SOURCE", "SHOTS", "NCTX", "CSC", "CTP", "SUBSAMPLE", "JOBS", "PLUGIN",
-    "PLUGIN_CONFIG", "COOP_DATA",
+    "PLUGIN_CONFIG", "TRAINER_NODE", "COOP_DATA",
 )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ def main(argv):
         "process": os.getpid(),
         "start_method": multiprocessing.get_start_method(allow_none=True),
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "threads": [os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")],
         "folder": os.getcwd(),
         "made": shared("made", 1, lambda: str(target)),
         "node": sys.modules["ray"].get_runtime_context().get_node_id() if "node" in what else None,

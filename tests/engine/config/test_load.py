@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,13 @@ class TestBases:
         )
         with pytest.raises(ConfigError, match=r"The config file .*base.yaml does not exist"):
             read_yaml(tmp_path / "child.yaml")
+
+    def test_in_a_folder_that_is_missing_the_nearest_folder_is_named(self, tmp_path):
+        (tmp_path / "CoOp").mkdir()
+        with pytest.raises(ConfigError, match=r"Coop/rn50.yaml does not exist .* Did you mean CoOp\?"):
+            read_yaml(tmp_path / "Coop" / "rn50.yaml")
+        with pytest.raises(ConfigError, match=r"rn50.yaml does not exist"):
+            read_yaml(Path(__file__) / "rn50.yaml")
 
 
 LISTS = "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
