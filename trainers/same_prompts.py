@@ -91,6 +91,7 @@ def at_first_features(encoder: nn.Module, check: Callable[[Tensor], None]) -> No
     handle = encoder.register_forward_hook(hook)
 
 
+@torch.autocast("cuda", enabled=False)  # half precision would round cosines to 1
 @torch.no_grad()
 def features_warning(features: Tensor, dataset: DatasetBase, backbone: str) -> str:
     """Returns a sentence if text features (C, E) of different prompts are nearly equal; "" if none are."""

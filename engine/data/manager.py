@@ -175,10 +175,10 @@ def log_left_out(batches: BatchSampler) -> None:
     """Says how many training images an epoch leaves out, because its last, smaller batch is dropped."""
     n_items, n_used = len(batches.sampler), len(batches) * batches.batch_size
     if n_used < n_items:
-        others = "the same ones in every epoch" if isinstance(batches.sampler, SequentialSampler) else "others in each"
+        which = "always the same" if isinstance(batches.sampler, SequentialSampler) else "other ones each time"
         logger.info(
-            f"Each epoch uses {n_used:,} of {n_items:,} training images and leaves out {n_items - n_used:,}, {others}: "
-            f"DATALOADER.TRAIN_X.BATCH_SIZE is {batches.batch_size} and a last, smaller batch is dropped"
+            f"Each epoch uses {n_used:,} of {n_items:,} training images, {which}: DATALOADER.TRAIN_X.BATCH_SIZE is "
+            f"{batches.batch_size} and a last, smaller batch is dropped"
         )
 
 
