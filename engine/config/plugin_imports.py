@@ -161,7 +161,7 @@ def repositories() -> Iterator[Callable[[Path], str]]:
             return ".".join(ours)
         key = path.parent if lone else root
         if key not in found:
-            found[key] = Repository(f"plugin{len(found) + 1}", root)
+            found[key] = Repository(f"plugin{1 + len(_standing())}", root)
             sys.meta_path.insert(0, found[key])
         return found[key].add(path, lone=lone)
 
@@ -176,8 +176,11 @@ def repositories() -> Iterator[Callable[[Path], str]]:
 
 def repository_of(module: str) -> Repository | None:
     """Returns the repository that a module is from, None for modules of any other kind."""
-    finders = [finder for finder in sys.meta_path if isinstance(finder, Repository)]
-    return next((finder for finder in finders if module.startswith(f"{finder.name}.")), None)
+    return next((repository for repository in _standing() if module.startswith(f"{repository.name}.")), None)
+
+
+def _standing() -> list[Repository]:
+    return [finder for finder in sys.meta_path if isinstance(finder, Repository)]
 
 
 def without_prefix(text: str) -> str:

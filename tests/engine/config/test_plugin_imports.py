@@ -156,6 +156,16 @@ def test_two_plug_ins_of_one_repository_share_their_modules(write, load):
     assert TRAINER_REGISTRY.get("CoOp") is trainers.coop.CoOp
 
 
+def test_plug_ins_within_plug_ins_are_not_mixed(write):
+    texts = [METHOD + f"    name = {i}\n" for i in (1, 2)]
+    paths = [str(write({"trainers/method.py": text}, folder=text[-2]) / "trainers/method.py") for text in texts]
+    with plugins(paths[:1]):
+        with plugins(paths[1:]):
+            assert TRAINER_REGISTRY.get("Method").name == 2
+        assert TRAINER_REGISTRY.get("Method").name == 1
+        assert sys.modules[TRAINER_REGISTRY.get("Method").__module__].Method.name == 1
+
+
 def test_by_its_name_from_its_repositorys_folder(write, load, monkeypatch):
     """The package is named as ours."""
     monkeypatch.chdir(write({"trainers/__init__.py": "", "trainers/method.py": "from clip import clip\n" + METHOD}))
