@@ -32,6 +32,7 @@ from engine import TRAINER_REGISTRY
 from engine.config.plugins import extend
 from engine.log import ScalarWriter
 
+from .class_rows import warnings_of_start
 from .overrides import loading, measuring, refusal, saving
 from .utils import save_checkpoint
 
@@ -79,7 +80,8 @@ class TrainerX(engine.TrainerX):
             model.float()
 
     def load_init_weights(self) -> None:
-        """Does nothing: the method's `build_model` has read MODEL.INIT_WEIGHTS."""
+        """Loads nothing: the method's `build_model` has read MODEL.INIT_WEIGHTS."""
+        self.warnings.add(*warnings_of_start(self, self.cfg.MODEL.INIT_WEIGHTS))
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         name = type(self).__name__
