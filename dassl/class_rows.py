@@ -64,7 +64,7 @@ def warnings_of_start(trainer: TrainerX, path: str) -> list[str]:
         checkpoint, own = load_checkpoint(path), model.state_dict()
         found = checkpoint["state_dict"]
         try:
-            warnings.append(trainer.class_rows().fit(checkpoint, own, Path(path)))
+            warnings.append(trainer.class_rows().fit(checkpoint, own, Path(path), is_loaded=True))
             foreign = _taken(checkpoint, found)
         except OtherClassesError as error:
             foreign = error.names

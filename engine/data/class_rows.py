@@ -52,13 +52,14 @@ class ClassRows:
         self.dataset, self.declared, self.trainer = dataset, declared, trainer
         self.reference = frozenset(reference)
 
-    def fit(self, checkpoint: dict[str, Any], own: StateDict, path: Path) -> str:
+    def fit(self, checkpoint: dict[str, Any], own: StateDict, path: Path, *, is_loaded: bool = False) -> str:
         """Gives a checkpoint the rows of the data set's classes, in their order; returns what to be warned of, or "".
 
         Args:
             checkpoint: Its "state_dict" is replaced; its "classnames" are those of the training, by label.
             own: The state dict of the model that it will be loaded into.
             path: Its file.
+            is_loaded: Whether the model may have been loaded from it already. Else, what is equal in both is no matter.
 
         Raises:
             OtherClassesError: If not all classes of the data set were learned.
@@ -67,16 +68,12 @@ class ClassRows:
         learned, found = checkpoint.get("classnames"), checkpoint["state_dict"]
         if learned == self.dataset.classnames:
             return ""
-        unclear = [name for name in found if name in own and self._is_declared(name) is not False]
-        if learned is None:
-            return self._compare_reference(found, own, unclear, path)
+        unclear = self._unclear(found, own, is_loaded)
         if not unclear:
             return ""
-        if not (isinstance(learned, list) and learned and all(isinstance(name, str) for name in learned)):
-            raise ValueError(
-                f"The checkpoint's `classnames` is {shorten(learned)}; it should be a list with the name of each class "
-                "of the training. Name another checkpoint."
-            )
+        if learned is None:
+            return self._compare_reference(found, own, unclear, path)
+        _require_names(learned)
         if dims := self._class_dims(found, own, unclear, len(learned)):
             rows = self._rows(learned)
             if rows is None or None in dims.values():
@@ -84,7 +81,7 @@ class ClassRows:
             _require_rows({name: found[name] for name in dims}, dims, len(learned))
             taken = {name: found[name].index_select(dim, rows) for name, dim in dims.items()}
             checkpoint["state_dict"] = {**found, **taken}
-        return ""
+        return self._several_rows(found, own, [name for name in unclear if name not in dims], len(learned), path)
 
     def fit_start(self, checkpoint: dict[str, Any], own: StateDict, path: Path) -> str:
         """The same for a model that only starts from a checkpoint: what is of other classes is left out.
@@ -101,6 +98,15 @@ class ClassRows:
             checkpoint["state_dict"] = rest
             logger.warning(f"{path} was learned for other classes: not taken from it is {_listed(sorted(error.names))}")
             return ""
+
+    def _unclear(self, found: StateDict, own: StateDict, is_loaded: bool) -> list[str]:
+        """Returns the names of the tensors that may be per class; where none is declared, of those that differ."""
+        declared = {name: self._is_declared(name) for name in found if name in own}
+        return [
+            name
+            for name, is_so in declared.items()
+            if is_so or (is_so is None and (is_loaded or not _is_same(found[name], own[name])))
+        ]
 
     def _is_reference(self, name: str) -> bool:
         return name.rpartition(".")[2] in self.reference
@@ -122,6 +128,20 @@ class ClassRows:
             elif counts in shapes:
                 dims[name] = shapes.index(counts) if shapes.count(counts) == 1 else None
         return dims
+
+    def _several_rows(self, found: StateDict, own: StateDict, names: list[str], n_learned: int, path: Path) -> str:
+        """Returns what to be warned of if tensors might hold several rows for each of as many other classes, or ""."""
+        if n_learned != self.dataset.num_classes:
+            return ""  # then their shapes would not fit
+        fitting = [name for name in names if found[name].dim() and found[name].shape == own[name].shape]
+        several = [name for name in fitting if found[name].shape[0] % n_learned == 0 and n_learned > 1]
+        if not several:
+            return ""
+        return (
+            f"The checkpoint {path.name} was learned for other classes. If its {_listed(several)} has several rows for "
+            f"each class, the result is wrong. Say so, or that all classes share it, in the class {self.trainer}: "
+            f'learned_per_class = {{"{printable(several[0])}": True or False}}.'
+        )
 
     def _rows(self, learned: list[str]) -> Tensor | None:
         """Returns which of the learned classes are those of the data set, in its order; None if some are not."""
@@ -196,6 +216,19 @@ def _same_rows(found: Tensor, own: Tensor) -> list[bool] | None:
         return None  # [SOS] is that of all classes
     # Each may have been rounded to bfloat16, by 2^-9. Other tokens differ in hundreds of values.
     return torch.isclose(found, own, rtol=2**-7, atol=1e-6).flatten(1).all(dim=1).tolist()
+
+
+def _is_same(found: Tensor, own: Tensor) -> bool:
+    """Says whether a model has the values already, as of what is never trained."""
+    return found.shape == own.shape and bool((found.to(own.dtype).cpu() == own.cpu()).all())
+
+
+def _require_names(learned: Any) -> None:
+    if not (isinstance(learned, list) and learned and all(isinstance(name, str) for name in learned)):
+        raise ValueError(
+            f"The checkpoint's `classnames` is {shorten(learned)}; it should be a list with the name of each class of "
+            "the training. Name another checkpoint."
+        )
 
 
 def _require_rows(values: StateDict, dims: dict[str, int], n_learned: int) -> None:

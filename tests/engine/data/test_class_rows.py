@@ -196,6 +196,24 @@ def test_what_is_declared_shared_goes_anywhere(cfg, plugin, tmp_path, text):
     assert torch.equal(trainer.model.w, state_dict["w"])
 
 
+def test_several_rows_for_each_class_are_warned_of_until_they_are_declared(cfg, plugin, tmp_path):
+    """As a cache of some images of each class; nothing but its method can tell."""
+    text = plain('{"w": False DECLARED}').replace("torch.full((2,)", "torch.full((2 * len(start),)")
+    plugin(text.replace(" DECLARED", ""))
+    run_train(cfg("plain", "run", "base"))
+    trainer = build_trainer(cfg("plain", "eval", "new"))
+    trainer.load_model(tmp_path / "run", epoch=1)
+    [warning] = trainer.warnings
+    assert "was learned for other classes. If its `scale` has several rows for each class, the result is" in warning
+    plugin(text.replace(" DECLARED", ', "scale": False'))
+    trainer = build_trainer(cfg("plain", "eval", "new"))
+    trainer.load_model(tmp_path / "run", epoch=1)
+    assert trainer.warnings == []
+    plugin(text.replace(" DECLARED", ', "scale": True'))
+    with pytest.raises(ValueError, match=f"`scale`, learned for each of {re.escape(BASE)}"):
+        build_trainer(cfg("plain", "eval", "new")).load_model(tmp_path / "run", epoch=1)
+
+
 class TestDassl:
     def test_a_file_that_copies_its_weights_itself_is_refused_too(self, cfg, plugin, tmp_path):
         plugin(dassl(COPIES))
