@@ -20,7 +20,7 @@ from yacs.config import CfgNode as CN
 
 import datasets  # noqa: F401  registers the data sets
 import trainers  # noqa: F401  registers the trainers
-from clip.clip import weights_sha256
+from clip.clip import weights_sha256, weights_warning
 from engine.config.plugin_errors import WORDED, plain_message, plugin_error
 from engine.config.plugins import plugins
 from engine.config.reads import require_read
@@ -50,6 +50,7 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
             return
         if cfg.RUN.EVAL_ONLY:
             trainer.load_model(cfg.RUN.MODEL_DIR, epoch=cfg.RUN.LOAD_EPOCH)
+        trainer.warnings.add(weights_warning(cfg.MODEL.BACKBONE.NAME))
         current.start(trainer, weights_sha256=weights_sha256(cfg.MODEL.BACKBONE.NAME))
         if cfg.RUN.EVAL_ONLY:
             trainer.test()

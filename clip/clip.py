@@ -12,6 +12,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 from .download import download, sha256
 from .model import CLIP, build_model
 from .simple_tokenizer import END, START, SimpleTokenizer
+from .state_dict import HEAD_DIM
 from .weights import missing_file_message, read_state_dict, torch_readable
 
 
@@ -113,6 +114,17 @@ def weights_sha256(name: str | Path) -> str | None:
     return _sha256_of(path, status.st_size, status.st_mtime_ns)
 
 
+def weights_warning(name: str | Path) -> str:
+    """Says, of weights that are neither OpenAI's nor the embedded ones, what is assumed of them; "" of the others."""
+    digest = weights_sha256(name)
+    if name in available_models() or digest is None or digest in map(weights_sha256, available_models()):
+        return ""
+    return (
+        f"The weights {Path(name).name} are not OpenAI's: QuickGELU and heads of {HEAD_DIM} are assumed. Models that "
+        "were trained with GELU, as most of open_clip's, compute something else."
+    )
+
+
 @cache
 def _sha256_of(path: Path, n_bytes: int, changed_ns: int) -> str:
     """A file's digest; the same file, by size and time of change, is read once: weights are large."""
@@ -128,7 +140,7 @@ def _looks_like_path(name: str) -> bool:
     if not name.strip():
         return False  # as a path, it would be the current folder
     path = Path(name).expanduser()
-    known_suffix = path.suffix.lower() in (".pt", ".pth", ".npz", ".bin", ".ckpt", ".tar")
+    known_suffix = path.suffix.lower() in (".pt", ".pth", ".npz", ".bin", ".ckpt", ".tar", ".safetensors")
     known_folder = path.is_dir() or ("/" in name and path.parent.is_dir())
     return known_suffix or known_folder or name.startswith(("/", "./", "../", "~"))
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .state_dict import HEAD_DIM, check_fit, infer_sizes
+from .state_dict import HEAD_DIM, check_fit, check_mask, infer_sizes
 
 
 class CLIP(nn.Module):
@@ -89,14 +89,16 @@ class CLIP(nn.Module):
         check_length(text.shape[1], self.context_length)
         eot = text.argmax(dim=-1)  # (C,)
         # The tower is causal: what follows an EOT cannot change it, so columns after the batch's last EOT are skipped.
-        text = text[:, : int(eot.max()) + 1] if len(text) else text
+        # Not in a trace, which would cut all later texts there too.
+        if text.shape[0] and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            text = text[:, : int(eot.max()) + 1]
         x = self.token_embedding(text).type(self.dtype)  # (C, L, W)
         x = x + self.positional_embedding[: x.shape[1]].type(self.dtype)
         x = x.permute(1, 0, 2)  # (C, L, W) -> (L, C, W)
         x = self.transformer(x)
         x = x.permute(1, 0, 2)  # (L, C, W) -> (C, L, W)
         # The layer norm treats every position alone: taking EOT's first is exact.
-        x = self.ln_final(x[torch.arange(len(x), device=x.device), eot])  # (C, W)
+        x = self.ln_final(x[torch.arange(x.shape[0], device=x.device), eot])  # (C, W)
         return x @ self.text_projection
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,7 +237,7 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x.type(self.conv1.weight.dtype))  # (B, 3, R, R) -> (B, W, H, H)
         x = x.flatten(start_dim=2).transpose(1, 2)  # -> (B, H * H, W)
-        class_token = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        class_token = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([class_token, x], dim=1)  # (B, 1 + H * H, W)
         x = self.ln_pre(x + self.positional_embedding.to(x.dtype))
         x = x.permute(1, 0, 2)  # (B, L, W) -> (L, B, W)
@@ -256,7 +258,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.context_length is not None:
-            check_length(len(x), self.context_length)
+            check_length(x.shape[0], self.context_length)
         return self.resblocks(x)
 
 
@@ -284,7 +286,8 @@ class ResidualAttentionBlock(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         # The mask is as long as the sequence, not as the context: True hides a later position.
-        mask = torch.ones(len(x), len(x), dtype=torch.bool, device=x.device).triu(1) if self.causal else None
+        n_tokens = x.shape[0]
+        mask = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=x.device).triu(1) if self.causal else None
         return self.attn(x, x, x, need_weights=False, attn_mask=mask, is_causal=self.causal)[0]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -326,8 +329,10 @@ def build_model(state_dict: dict[str, Tensor]) -> CLIP:
         ValueError: keys are missing or unknown, or shapes do not fit together.
     """
     # OpenAI's archives carry three plain numbers beside the weights; the shapes say the same.
+    # Older files of open_clip carry the mask of the text tower.
     numbers = ("input_resolution", "context_length", "vocab_size")
-    state_dict = {key: value for key, value in state_dict.items() if key not in numbers}
+    check_mask(state_dict)
+    state_dict = {key: value for key, value in state_dict.items() if key not in (*numbers, "attn_mask")}
     model = CLIP(**infer_sizes(state_dict))
     check_fit(state_dict, model.state_dict())
     # Differs from OpenAI: float32 on every device, not float16; convert_weights gives the other where it is wanted.

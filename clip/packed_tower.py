@@ -96,7 +96,7 @@ def run_tower(
         x = (x if queries is None else x[:, queries]) + attended
         x = x + layer.mlp(layer.ln_2(x))
         if n_replaced:
-            x = torch.cat([deep[i].type(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([deep[i].type(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
     return x
 
 
@@ -181,7 +181,7 @@ def _join(front: KeysValues | None, own: KeysValues) -> KeysValues:
     """Puts keys and values (1, ..., p, d) in front of (B, ..., s, d)."""
     if front is None:
         return own
-    k, v = (torch.cat([f.expand(len(o), *f.shape[1:]).to(o.dtype), o], -2) for f, o in zip(front, own, strict=True))
+    k, v = (torch.cat([f.expand(o.shape[0], *f.shape[1:]).to(o.dtype), o], -2) for f, o in zip(front, own, strict=True))
     return k, v
 
 

@@ -81,8 +81,8 @@ class PromptEncoder(nn.Module):
         return sum(pack.base.shape[1] for pack in self.packs)
 
     def _encode_chunked(self, contexts: Tensor, pack: _Pack, deep: Sequence[Tensor], *, is_last: bool) -> Tensor:
-        n_at_once = max(1, self.chunk_rows // pack.base.shape[1]) if self.chunk_rows else len(contexts)
-        features, chunks = [], contexts.split(n_at_once)
+        n_at_once = max(1, self.chunk_rows // pack.base.shape[1])
+        features, chunks = [], contexts.split(n_at_once) if self.chunk_rows else (contexts,)
         for i, chunk in enumerate(chunks, start=1):
             recompute = torch.is_grad_enabled() and not (is_last and i == len(chunks))
             encode = partial(checkpoint, self._encode, use_reentrant=False) if recompute else self._encode
@@ -186,7 +186,7 @@ class _Pack(nn.Module):
     def embed(self, contexts: Tensor) -> Tensor:
         """Contexts (B, M, D) or (B, C, M, D) -> the matrix of rows (B, R, D)."""
         vectors = contexts.flatten(1, -2)[:, self.source]  # (B, K, D)
-        return self.base.expand(len(contexts), -1, -1).index_add(1, self.slot, vectors.type(self.base.dtype))
+        return self.base.expand(contexts.shape[0], -1, -1).index_add(1, self.slot, vectors.type(self.base.dtype))
 
 
 def _grid(classes: list[int], positions: range) -> tuple[Tensor, Tensor]:

@@ -14,14 +14,17 @@ from torch import Tensor
 
 from .download import CACHE, sha256
 
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training programs put a state dict under
+ANCHOR = "token_embedding.weight"  # a key of every CLIP in OpenAI's layout: what stands before it is a prefix
+
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors in a weights file, on the CPU.
 
     Args:
-        path: a TorchScript archive as OpenAI publishes them; a state dict saved by torch.save, bare or under the key
-            "state_dict" or "model_state_dict" (read with weights_only: no code in it runs); or an .npz of arrays,
-            whose float16 become float32.
+        path: a TorchScript archive as OpenAI publishes them; a state dict saved by torch.save, bare or under one of
+            the keys in WRAPPERS (read with weights_only: no code in it runs); or an .npz of arrays, whose float16
+            become float32. A prefix that all keys share, such as `module.`, is left out.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -31,13 +34,32 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(missing_file_message(path))
     try:
-        return _reader(path)(path)
+        return _without_prefix(_reader(path)(path))
     except Exception as error:  # what a broken file makes the readers raise is not documented, and is passed on here
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        cut_short = " If the file is truncated, fetch it again." if _is_cut_short(path, error) else ""
         raise ValueError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read ({reason}). It must be a TorchScript archive, a "
-            "state dict saved by torch.save, or an .npz of arrays. If the file is truncated, fetch it again."
+            f"state dict saved by torch.save, or an .npz of arrays.{cut_short}"
         ) from error
+
+
+def _without_prefix(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same without what nn.DataParallel, or a module that holds the CLIP, puts before all keys."""
+    prefixes = [key.removesuffix(ANCHOR) for key in state_dict if key.endswith(f".{ANCHOR}")]
+    prefix = prefixes[0] if prefixes else ""
+    if not all(key.startswith(prefix) for key in state_dict):
+        return state_dict
+    return {key.removeprefix(prefix): value for key, value in state_dict.items()}
+
+
+def _is_cut_short(path: Path, error: Exception) -> bool:
+    """Whether a file that cannot be read ends too early, by what it holds and what its reader says."""
+    with path.open("rb") as file:
+        starts_as_zip = file.read(2) == b"PK"
+    if starts_as_zip or path.stat().st_size == 0:
+        return not zipfile.is_zipfile(path)
+    return isinstance(error, EOFError) or "truncated" in str(error) or "unexpected EOF" in str(error)
 
 
 def torch_readable(path: str | Path, root: str | Path | None = None) -> Path:
@@ -73,8 +95,14 @@ def _reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:
     """Which reader a file needs, by what is in it: the suffix says nothing sure."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            if file.read(2) == b"PK":
-                raise ValueError("a zip archive without its end")
+            start = file.read(9)
+        if start[:2] == b"PK":
+            raise ValueError("a zip archive without its end")
+        if start[8:] == b"{":  # after the length of its header
+            raise ValueError(
+                "a safetensors file: write a state dict of it with `torch.save(safetensors.torch.load_file(PATH), "
+                "OTHER_PATH)`"
+            )
         return _read_torch  # torch.save before torch 1.6 wrote no zip archive
     if is_torchscript(path):
         return _read_torchscript
@@ -106,7 +134,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         if asked := re.search(r"\bGLOBAL (\S+)", str(error)):  # torch's message goes on with how to trust the file
             raise ValueError(f"it asks for {asked[1]!r}, where a state dict has tensors") from None
         raise
-    for key in ("state_dict", "model_state_dict"):
+    for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):

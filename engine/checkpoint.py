@@ -16,7 +16,7 @@ import os
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,7 +95,6 @@ def save_checkpoint(
 
     Args:
         state: What is saved, with "epoch".
-        folder: Made if need be.
         is_best: Whether it is saved as the best model, not under the name of its epoch.
         file_name: Another name; only a checkpoint named after its epoch is one to resume from.
 
@@ -332,8 +331,8 @@ class Checkpointer:
         path = Path(directory) / name / file_to_load(epoch)
         return path, on_first_rank(lambda: load_checkpoint(path))
 
-    def load(self, name: str, checkpoint: dict[str, Any], path: Path) -> None:
-        """Copies a checkpoint's state dict into a model; everything that is not ignored must fit.
+    def load(self, name: str, checkpoint: dict[str, Any], path: Path) -> int | None:
+        """Copies a checkpoint's state dict into a model, all but what is ignored; returns its `saved_epoch`.
 
         Raises:
             ValueError: If an entry is missing, is one too many, or has another shape.
@@ -348,6 +347,7 @@ class Checkpointer:
                 "--trainer and the config it was trained with."
             )
         self.trained.models[name].load_state_dict(found, strict=False)
+        return saved_epoch(checkpoint, path)
 
     def _learned(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         return {key: value for key, value in state_dict.items() if key not in self.ignored}
@@ -359,7 +359,6 @@ def backbone_warning(checkpoint: dict[str, Any], own: dict[str, Any], path: Path
     Args:
         checkpoint: Its entries "backbone" and "weights_sha256" count, where it has them.
         own: The same entries of the model that it is loaded into.
-        path: Its file.
     """
     learned_with, here = checkpoint.get("weights_sha256"), own.get("weights_sha256")
     if None in (learned_with, here) or learned_with == here:
@@ -370,20 +369,26 @@ def backbone_warning(checkpoint: dict[str, Any], own: dict[str, Any], path: Path
     )
 
 
-def load_pretrained_weights(model: nn.Module, path: str | Path, *, ignored: Iterable[str] = ()) -> None:
+def load_pretrained_weights(
+    model: nn.Module, path: str | Path, *, ignored: Iterable[str] = (), fit: Callable[..., str] | None = None
+) -> str:
     """Starts `model` from the checkpoint at `path`: entries whose name and shape fit are copied, not `ignored` ones.
+
+    `fit` is `ClassRows.fit_start`, where the classes are known. Returns what to be warned of, or "".
 
     Raises:
         ValueError: If no entry fits.
     """
-    found = load_checkpoint(path)["state_dict"]
-    own = {name: value for name, value in model.state_dict().items() if name not in ignored}
+    checkpoint, own = load_checkpoint(path), model.state_dict()
+    warning = fit(checkpoint, own, Path(path)) if fit else ""
+    found, own = checkpoint["state_dict"], {name: value for name, value in own.items() if name not in ignored}
     fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise ValueError(f"No entry of {path} fits the model: it has {_listed(found, 4)}; expected {_listed(own, 4)}.")
     model.load_state_dict(fitting, strict=False)
     left = printable(", ".join(sorted(own.keys() - fitting.keys()))) or "nothing"
     logger.info("Start from %s: %s; as it starts otherwise: %s", path, printable(", ".join(sorted(fitting))), left)
+    return warning
 
 
 def _shapes(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

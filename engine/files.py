@@ -73,6 +73,15 @@ def writing(path: Path) -> Iterator[None]:
         raise clear from error
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Puts a file's path before what is wrong with its content, a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _sync(path: Path) -> None:
     """Waits until a file's content, or a folder's list of files, is on the disk."""
     if os.name == "nt":  # where folders cannot be opened

@@ -232,6 +232,11 @@ class ScalarWriter:
             value = self.Summary.Value(tag=tag, simple_value=float(scalar_value))
             self._write(step=global_step or 0, summary=self.Summary(value=[value]))
 
+    def add_scalars(self, group: str, values: dict[str, float], global_step: int) -> None:
+        """Adds a point to each of the curves `group/name`."""
+        for name, value in values.items():
+            self.add_scalar(f"{group}/{name}", value, global_step)
+
     def flush(self) -> None:
         """Writes what is still in memory."""
         with self._warning_once():
@@ -308,8 +313,7 @@ class StepLog:
         self.check_losses()
         read = self.losses.read()
         for n_done, values in enumerate(read, start=self.n_done + 1 - len(read)):
-            for name, value in values.items():
-                self.writer.add_scalar(f"train/{name}", value, self._step(n_done))
+            self.writer.add_scalars("train", values, self._step(n_done))
         self.writer.flush()
 
     def _step(self, n_done: int) -> int:

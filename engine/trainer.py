@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from .checkpoint import Checkpointer, backbone_warning, load_pretrained_weights, save_checkpoint, saved_epoch
+from .checkpoint import Checkpointer, backbone_warning, load_pretrained_weights, save_checkpoint
+from .data.class_rows import ClassRows
 from .data.manager import DataManager, check_splits
 from .data.samplers import batch_share, gather_batch
 from .device import pick_device, smaller_batches
 from .distributed import any_rank, gather_objects, is_first_rank, mean_over_ranks, n_ranks
 from .evaluator import build_evaluator, evaluate
-from .features.path import choose_path, is_plain, require_no_views
+from .features.path import choose_path, is_plain, require_choice
 from .features.reader import FeatureReader, ViewBatches
+from .files import naming
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
 from .log import Clock, LossWatch, ScalarWriter, StepLog, Warnings, progress
 from .optim import TrainedModels
@@ -51,6 +53,7 @@ class TrainerX:
     reads_classnames = True  # False for a method that does not classify by the words of the class names
     not_in_identity: tuple[str, ...] = ()  # the method's keys that change how it computes, not what
     ignored_on_load: tuple[str, ...] = ()  # state-dict entries that are saved for reference and never read back
+    learned_per_class: Mapping[str, bool] = {}  # whether a tensor or part is, where shapes mislead: see ClassRows
     precision: str | None = None  # in which the method computes, such as fp32; None where it does not say
     epoch = batch_idx = num_batches = 0
     features: FeatureReader | None = None
@@ -221,9 +224,7 @@ class TrainerX:
         logger.info("Evaluate on the *%s* set", split)
         with self.clock.testing():
             self.results = evaluate(self.evaluator, self.predictions(split))
-        step = (self.epochs_done or 0) * self.num_batches
-        for name, value in self.results.items():
-            self.writer.add_scalar(f"{split}/{name}", value, step)
+        self.writer.add_scalars(split, self.results, (self.epochs_done or 0) * self.num_batches)
         return next(iter(self.results.values()))
 
     def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -266,10 +267,7 @@ class TrainerX:
 
     @uses_features.setter
     def uses_features(self, value: bool) -> None:
-        if value and self.image_tower() is None:
-            raise ValueError(f"{type(self).__name__} has no image_tower, so there are no features to keep.")
-        if not value:
-            require_no_views(self.cfg.INPUT.VIEWS, f"{type(self).__name__} asks for the pixels")
+        require_choice(value, self.image_tower(), self.cfg.INPUT.VIEWS, type(self).__name__)
         self.features = FeatureReader(self.cfg, self.image_tower(), self.encode_images) if value else None
 
     def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
@@ -305,7 +303,12 @@ class TrainerX:
     def load_init_weights(self) -> None:
         """Starts every model from MODEL.INIT_WEIGHTS, if it is set."""
         for model in self.models.values() if self.cfg.MODEL.INIT_WEIGHTS else ():
-            load_pretrained_weights(model, self.cfg.MODEL.INIT_WEIGHTS, ignored=self.ignored_on_load)
+            fit, path = self.class_rows().fit_start, self.cfg.MODEL.INIT_WEIGHTS
+            self.warnings.add(load_pretrained_weights(model, path, ignored=self.ignored_on_load, fit=fit))
+
+    def class_rows(self) -> ClassRows:
+        """Returns what takes, of a checkpoint, the rows of the data set's classes."""
+        return ClassRows(self.dm.dataset, self.learned_per_class, self.ignored_on_load, type(self).__name__)
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
         """Sets what is trained to train() or eval(); everything else stays in eval() always."""
@@ -373,13 +376,11 @@ class TrainerX:
             logger.info("No --model-dir is given: the model is evaluated as it starts")
         for name in self.models if directory else ():
             path, checkpoint = self.checkpointer.read(directory, name, epoch)
-            try:
+            with naming(path):
                 self.before_load(name, checkpoint)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-            self.checkpointer.load(name, checkpoint, path)
+                self.warnings.add(self.class_rows().fit(checkpoint, self.models[name].state_dict(), path))
+            self.epochs_done = self.checkpointer.load(name, checkpoint, path)
             self.warnings.add(backbone_warning(checkpoint, self.backbone_fields(), path))
-            self.epochs_done = saved_epoch(checkpoint, path)
             logger.info("Load %s (epoch %s)", path, self.epochs_done)
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ SLOW = {
     "datasets/test_shapes_shifted.py",
     "engine/data/test_bad_images.py",
     "engine/run/test_guessing.py",
+    "engine/data/test_class_rows.py",
     "engine/run/test_warnings.py",
     "engine/test_distributed.py",
     "engine/test_process_cache.py",

@@ -102,7 +102,7 @@ class TextEncoder(nn.Module):
         x = prompts.type(dtype) + self.positional_embedding.type(dtype)
         x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)  # (C, L, D) -> (L, C, D) -> (C, L, D)
         x = self.ln_final(x).type(dtype)
-        return x[torch.arange(len(x)), tokenized_prompts.argmax(dim=-1)] @ self.text_projection
+        return x[torch.arange(x.shape[0]), tokenized_prompts.argmax(dim=-1)] @ self.text_projection
 
 
 class PromptedCLIP(nn.Module):

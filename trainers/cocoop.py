@@ -81,6 +81,7 @@ class CoCoOp(ContextTrainer):
 
     node = "COCOOP"
     not_in_identity = ("TRAINER.COCOOP.CHUNK_ROWS",)
+    learned_per_class = {"ctx": False, "meta_net": False}
 
     @staticmethod
     def add_config(cfg: CN) -> None:

@@ -17,7 +17,6 @@ from clip.prompts import PromptEncoder
 from engine.distributed import gather_rows, n_ranks, share
 
 from .base import PromptTrainer
-from .learned_rows import take_learned
 from .same_prompts import at_first_features, features_warning
 
 logger = logging.getLogger(__name__)
@@ -139,6 +138,10 @@ class ContextTrainer(PromptTrainer):
             errors.append(f"{key}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
         return errors
 
+    @property
+    def learned_per_class(self) -> dict[str, bool]:
+        return {"ctx": self.model.prompt_learner.class_specific}
+
     def build_learner(self, **changes) -> None:
         super().build_learner(**changes)
         dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
@@ -153,32 +156,14 @@ class ContextTrainer(PromptTrainer):
         return {"n_ctx": node.N_CTX, "ctx_init": node.CTX_INIT, **changes}
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        """Takes the number of context vectors from the checkpoint, and of a context for each class the ones asked for.
-
-        Words may have been counted otherwise when it was saved.
-        """
+        """Takes the number of context vectors from the checkpoint: words may have been counted otherwise for it."""
         if name != "prompt_learner":
             return  # another part of a method's own
-        state_dict = checkpoint["state_dict"]
-        ctx = state_dict.get("ctx", self.model.prompt_learner.ctx)
+        ctx = checkpoint["state_dict"].get("ctx", self.model.prompt_learner.ctx)
         n_ctx = ctx.shape[-2] if ctx.dim() > 1 else None
         if n_ctx and n_ctx != self.model.prompt_learner.n_ctx:
             logger.warning(f"The checkpoint has {n_ctx} context vectors, the config {self.model.prompt_learner.n_ctx}")
             self.build_learner(n_ctx=n_ctx, ctx_init="")
-        if ctx.dim() == self.model.prompt_learner.ctx.dim() == 3:
-            learned = checkpoint.get("classnames")
-            if learned is None:
-                self._require_same_names(state_dict)
-            state_dict |= take_learned({"ctx": ctx}, learned, self.dm.dataset)
-
-    def _require_same_names(self, state_dict: dict[str, Tensor]) -> None:
-        """Raises if a checkpoint that does not say its class names, as the original's, holds the tokens of others."""
-        found, own = state_dict.get("token_suffix"), self.model.prompt_learner.token_suffix.float().cpu()
-        if found is not None and found.shape == own.shape and (found.float() - own).norm() > 0.01 * own.norm():
-            raise ValueError(
-                "The checkpoint's `token_suffix` is that of other classes, and a context for each class knows no "
-                "other. Test it on the classes it was trained on, or train with CSC False."
-            )
 
     def smaller_settings(self) -> dict[str, int]:
         key, encoder = f"TRAINER.{self.node}.CHUNK_ROWS", self.model.encode_prompts

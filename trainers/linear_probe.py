@@ -33,7 +33,6 @@ from engine.interruption import starting_over
 from engine.text import shorten
 
 from .base import backbone_fields, count_parameters, load_clip, option_errors, usable_precision
-from .learned_rows import take_learned
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -99,6 +98,7 @@ class LinearProbe(TrainerX):
     """Logistic regression on frozen features; it knows the classes that it was trained on and no others."""
 
     reads_classnames = False
+    learned_per_class = {"weight": True, "bias": True}
     log_c: float | None = None
 
     @staticmethod
@@ -181,9 +181,7 @@ class LinearProbe(TrainerX):
         super().load_model(directory, epoch)
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        """Of a checkpoint that was trained on more classes, keeps the outputs of those of this data set."""
-        learned = checkpoint.get("classnames")
-        checkpoint["state_dict"] = take_learned(checkpoint["state_dict"], learned, self.dm.dataset)
+        """Takes C from the checkpoint, too."""
         self.log_c, limit = checkpoint.get("log_c"), GRID[0] + 1
         if not (self.log_c is None or (isinstance(self.log_c, float) and abs(self.log_c) <= limit)):
             raise ValueError(

@@ -12,6 +12,8 @@ from yacs.config import CfgNode as CN
 from engine import TrainerX
 from engine.checkpoint import BEST, file_to_load, load_checkpoint, saved_epoch
 
+from .class_rows import class_rows
+
 
 def saving(trainer: TrainerX) -> Callable[..., None]:
     """Returns the method's `save_model`, which the loop may call as the engine's: without a folder, after N epochs."""
@@ -36,7 +38,8 @@ def loading(trainer: TrainerX) -> Callable[..., None]:
             return load(directory, epoch)
         path = Path(directory) / next(iter(trainer.models)) / file_to_load(epoch)
         try:
-            load(directory, epoch)
+            with class_rows(trainer, Path(directory), path.name):
+                load(directory, epoch)
         except FileNotFoundError:
             load_checkpoint(path)  # says which epochs there are
             raise

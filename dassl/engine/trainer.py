@@ -47,6 +47,7 @@ from ..utils import (
     save_checkpoint,
     tolist_if_not,
 )
+from .class_rows import warnings_of_start
 from .overrides import ending, loading, measuring, refusal, saving
 
 __all__ = [  # also what Dassl's trainer.py imports: others import it from there
@@ -113,7 +114,8 @@ class TrainerX(engine.TrainerX):
             model.float()
 
     def load_init_weights(self) -> None:
-        """Does nothing: the method's `build_model` has read MODEL.INIT_WEIGHTS."""
+        """Loads nothing: the method's `build_model` has read MODEL.INIT_WEIGHTS."""
+        self.warnings.add(*warnings_of_start(self, self.cfg.MODEL.INIT_WEIGHTS))
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         name = type(self).__name__

@@ -57,6 +57,14 @@ def require_no_views(n_views: int, why: str) -> None:
         raise ValueError(f"INPUT.VIEWS is {n_views}, which needs features: {why}. Leave INPUT.VIEWS out.")
 
 
+def require_choice(uses_features: bool, tower: nn.Module | None, n_views: int, name: str) -> None:
+    """Raises ValueError if the method `name` cannot have its features kept, or cannot have its pixels."""
+    if uses_features and tower is None:
+        raise ValueError(f"{name} has no image_tower, so there are no features to keep.")
+    if not uses_features:
+        require_no_views(n_views, f"{name} asks for the pixels")
+
+
 def definer(cls: type, name: str) -> type:
     """Returns the class that defines a method of `cls`."""
     return next(base for base in cls.__mro__ if name in vars(base))

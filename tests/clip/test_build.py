@@ -5,6 +5,7 @@ import torch
 
 from clip.clip import _MODELS
 from clip.model import build_model
+from clip.state_dict import infer_sizes
 from tests.support.tiny_clip import golden_state_dict
 
 KINDS = ["vit", "rn"]
@@ -48,6 +49,25 @@ def test_every_architecture_is_inferred_from_its_shapes(name):
     assert (len(text.resblocks), model.context_length, model.vocab_size) == (12, 77, 49408)
 
 
+def test_towers_have_open_clips_heads_or_are_refused():
+    """In the sizes of all models that open_clip has in OpenAI's layout."""
+    open_clip = pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    configs = [open_clip.get_model_config(name) for name in open_clip.list_models()]
+    configs = [c for c in configs if c["vision_cfg"].get("patch_size") and "heads" in c["text_cfg"]]
+    image_towers = {(c["vision_cfg"]["width"], c["vision_cfg"].get("head_width", 64)) for c in configs}
+    assert {(1280, 80), (1408, 88), (1664, 104)} < image_towers
+    for width, head_width in image_towers:
+        state_dict = {**golden_state_dict("vit"), "visual.conv1.weight": torch.empty(width, 3, 16, 16, device="meta")}
+        if head_width == 64:
+            assert infer_sizes(state_dict)["vision_width"] == width  # heads: SIZES above
+        else:
+            with pytest.raises(ValueError, match=f"an image tower {width:,} wide. OpenAI's are at most 1,024 wide"):
+                build_model(state_dict)
+    for width, heads in {(c["text_cfg"]["width"], c["text_cfg"]["heads"]) for c in configs}:
+        state_dict = {**golden_state_dict("vit"), "positional_embedding": torch.empty(77, width, device="meta")}
+        assert infer_sizes(state_dict)["transformer_heads"] == heads
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_build_model_gives_eval_mode_and_float32_and_leaves_its_argument_alone(kind):
     numbers = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77), "vocab_size": torch.tensor(1)}
@@ -74,6 +94,8 @@ def test_build_model_gives_eval_mode_and_float32_and_leaves_its_argument_alone(k
         ("vit", {"visual.positional_embedding": (4, 64)}, "of 4 rows, which is no square of positions plus one"),
         ("rn", {"visual.attnpool.positional_embedding": (1, 128)}, "of 1 rows, which is no square of positions"),
         ("vit", {"positional_embedding": (77, 60)}, "has positional_embedding of a tower that is 60 wide, which is no"),
+        ("vit", {"token_embedding.weight": (32000, 64)}, "has 32,000 tokens, so it belongs to another tokenizer than"),
+        ("vit", {"attn_mask": (77, 77)}, "has an attn_mask that is not causal"),
         ("vit", {f"mine{i}": () for i in range(9)}, "key mine0; has the unknown key mine1; .* mine2; and 6 more"),
     ],
 )

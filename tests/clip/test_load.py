@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import clip
-from clip.clip import _MODELS, resolve
+from clip.clip import _MODELS, resolve, weights_warning
 from clip.weights import read_state_dict, torch_readable
 from tests.support.tiny_clip import golden_state_dict
 from tests.support.tolerance import EPS, assert_near
@@ -51,11 +51,21 @@ def save_npz(path: Path) -> None:
         np.savez(file, **{key: value.astype(np.float16) for key, value in arrays.items()})
 
 
+def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + key: value for key, value in golden_state_dict("vit").items()}
+
+
 SAVERS = {
     "torchscript": save_torchscript,
     "state_dict": lambda path: torch.save(golden_state_dict("vit"), path),
     "nested": lambda path: torch.save({"state_dict": golden_state_dict("vit"), "epoch": 3}, path),
     "model_state_dict": lambda path: torch.save({"model_state_dict": golden_state_dict("vit")}, path),
+    "model": lambda path: torch.save({"model": golden_state_dict("vit"), "epoch": 1}, path),
+    "open_clip": lambda path: torch.save({"name": "run", "state_dict": prefixed("module."), "optimizer": {}}, path),
+    "lightning": lambda path: torch.save({"state_dict": prefixed("module.clip_model.")}, path),
+    "attn_mask": lambda path: torch.save(
+        {**golden_state_dict("vit"), "attn_mask": torch.full((77, 77), -torch.inf).triu(1)}, path
+    ),
     "before_torch_1.6": lambda path: torch.save(golden_state_dict("vit"), path, _use_new_zipfile_serialization=False),
     "npz": save_npz,
 }
@@ -111,6 +121,65 @@ def test_other_files_are_refused(tmp_path, content, message):
         ValueError, match=message + ".*It must be a TorchScript archive, a state dict saved by torch.save"
     ):
         read_state_dict(path)
+
+
+@pytest.mark.parametrize("content", [b"<html>Not found</html>", [1, 2], {"epoch": 3}])
+def test_a_whole_file_is_not_called_truncated(tmp_path, content):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=r"or an \.npz of arrays\.$"):
+        read_state_dict(path)
+
+
+def test_a_safetensors_file_is_named_and_how_to_convert_it(tmp_path):
+    """A header of JSON behind its length in eight bytes, then the numbers."""
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match=r"a safetensors file: write a state dict of it with .*arrays\.$"):
+        clip.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        (
+            ["vision_model.embeddings.class_embedding", "text_model.embeddings.token_embedding.weight", "logit_scale"],
+            "the keys `vision_model.embeddings.class_embedding` and the like, those of Hugging Face's CLIP",
+        ),
+        (["visual.trunk.blocks.0.attn.qkv.weight", "logit_scale"], "`visual.trunk.blocks.0.attn.qkv.weight` and the"),
+        (["text.transformer.resblocks.0.ln_1.bias", "visual.proj"], "with its text tower under `text.`"),
+        (["cls_token", "pos_embed", "patch_embed.proj.weight", "head.bias"], "those of timm's ViT, an image tower"),
+        (["class_token", "conv_proj.weight", "encoder.layers.0.ln_1.bias"], "those of torchvision's ViT, an image"),
+        (["visual.proj", "visual.conv1.weight"], "an image tower alone, no text tower"),
+        (
+            ["conv1.weight", "layer1.0.conv1.weight"],
+            "no image tower, whose keys begin with `visual.`; its first",
+        ),
+        (["a.visual.proj", "b.ln_final.bias"], "begin with `visual.`; its first key is `a.visual.proj`"),
+    ],
+)
+def test_another_layout_is_called_by_its_name(tmp_path, keys, found):
+    path = tmp_path / "weights.pt"
+    torch.save({key: torch.zeros(2) for key in keys}, path)
+    with pytest.raises(ValueError) as error:
+        clip.load(path, "cpu")
+    assert str(error.value).startswith(f"{path}: The state dict has ") and found in str(error.value)
+    assert "has no visual.layer1" not in str(error.value) and "truncated" not in str(error.value)
+
+
+def test_a_vit_without_its_projection_misses_that(tmp_path):
+    torch.save({key: x for key, x in golden_state_dict("vit").items() if key != "visual.proj"}, tmp_path / "vit.pt")
+    with pytest.raises(ValueError, match="The state dict has no visual.proj"):
+        clip.load(tmp_path / "vit.pt", "cpu")
+
+
+def test_weights_are_known_by_their_digest(weights_files, tmp_path):
+    embedded = tmp_path / "copy.npz"
+    embedded.write_bytes(Path(clip.clip.__file__).with_name("shapes.npz").read_bytes())
+    assert [weights_warning(name) for name in ("ViT-B/16", "ViT-T/8-shapes", str(embedded))] == ["", "", ""]
+    found = weights_warning(str(weights_files["npz"]))
+    assert found.startswith("The weights npz.pt are not OpenAI's: QuickGELU and heads of 64 are assumed.")
 
 
 def test_a_number_that_is_altered_is_noticed(tmp_path):

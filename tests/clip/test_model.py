@@ -48,6 +48,17 @@ def test_features_are_open_clips(kind):
     assert_near(model.encode_text(tokens), text_features)
 
 
+@pytest.mark.filterwarnings("ignore")  # tracing is deprecated, and warns of every number that it keeps
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_traced_tower_takes_other_batches(kind):
+    """As torch.onnx traces it: of one image, of one short text."""
+    model, images, tokens = golden_model(kind), golden_images(kind), tokenize(TEXTS)
+    visual = torch.jit.trace(model.visual, images[:1])
+    assert_near(visual(images), model.encode_image(images))
+    encode_text = torch.jit.trace_module(model, {"encode_text": tokens[1:2]}).encode_text
+    assert_near(encode_text(tokens), model.encode_text(tokens))
+
+
 def test_forward_is_scaled_cosine_similarity():
     model, images, tokens = golden_model("vit", torch.float64), golden_images("vit").double(), tokenize(TEXTS)
     image_features, text_features = model.encode_image(images), model.encode_text(tokens)

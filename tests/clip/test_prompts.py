@@ -241,3 +241,11 @@ class TestErrors:
     def test_no_context(self, n_ctx):
         with pytest.raises(ValueError, match=f"number of context vectors is {n_ctx}; it must be at least 1"):
             lay_out(["a"], n_ctx)
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing is deprecated, and warns of every number that it keeps
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_traced_encoder_takes_other_numbers_of_contexts(position):
+    encoder, ctx = build_encoder(NAMES, position, 4, False), draw_context(4, 3).float()
+    with torch.no_grad():
+        assert_near(torch.jit.trace(encoder, ctx[:1])(ctx), encoder(ctx))

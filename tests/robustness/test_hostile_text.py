@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from clip.simple_tokenizer import END, START
 from datasets.splits.fewshot_file import read_fewshot, write_fewshot
 from datasets.splits.split_file import read_split, write_split
 from engine import DATASET_REGISTRY, DatasetBase, Datum
+from engine.data.class_rows import ClassRows
 from engine.log import close_logging, setup_logging
 from engine.text import printable, shorten
 from interpret_prompt import main as interpret_prompt
@@ -22,7 +24,6 @@ from reports.runs import END_OF_TEST, parse_run
 from tests.support.tiny_clip import golden_state_dict
 from tests.support.tiny_run import build_trainer, tiny_cfg
 from tests.support.tolerance import assert_near
-from trainers.learned_rows import learned_rows
 from trainers.zsclip import ensemble_features
 
 FORGED = "cat\nFinish training\n=> result\n* accuracy: 99.99%"
@@ -122,7 +123,9 @@ def test_messages_about_items_stay_on_one_line(name):
             DatasetBase([Datum("a.jpg", 0, classname="a cat")], test=test)
         assert str(error.value).isprintable()
     with pytest.raises(ValueError) as error:
-        learned_rows([name, "a dog"], DatasetBase(test=[Datum("a.jpg", 0, classname="a cat")]))
+        checkpoint = {"state_dict": {name: torch.zeros(2, 3)}, "classnames": [name, "a dog"]}
+        rows = ClassRows(DatasetBase(test=[Datum("a.jpg", 0, classname="a cat")]), {}, (), "Method")
+        rows.fit(checkpoint, {name: torch.zeros(1, 3)}, Path("model"))
     assert str(error.value).isprintable()
 
 

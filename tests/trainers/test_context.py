@@ -78,7 +78,16 @@ class TestSomeOfTheClasses:
         images = golden_images("vit")
         assert_near(trainer.model(images), learned.model(images)[:, [2, 0]])
 
-    @pytest.mark.parametrize("labels", [None, (1, 0), (0, 3)])
+    def test_without_labels_they_are_found_by_name(self, make, make_some, some_classes, tmp_path):
+        learned = make(*CSC)
+        learned.save_model(1)
+        some_classes[0].source_labels = None
+        trainer = make_some()
+        trainer.load_model(tmp_path / "run", epoch=1)
+        images = golden_images("vit")
+        assert_near(trainer.model(images), learned.model(images)[:, [2, 0]])
+
+    @pytest.mark.parametrize("labels", [(1, 0), (0, 3)])
     def test_wrong_labels_are_refused(self, make, make_some, some_classes, tmp_path, labels):
         make(*CSC).save_model(1)
         some_classes[0].source_labels = labels

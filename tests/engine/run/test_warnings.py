@@ -89,7 +89,10 @@ class TestChance:
 
 @pytest.fixture
 def run(tiny_files, tmp_path):
-    """Trains or tests in a folder; returns the warnings of its results, which its log has too."""
+    """Trains or tests in a folder; returns the warnings of its results, which its log has too, but for the first.
+
+    That one is of the tiny CLIP, which is not OpenAI's, in every run.
+    """
 
     def call(name, *pairs):
         data, clips = tiny_files
@@ -97,9 +100,17 @@ def run(tiny_files, tmp_path):
         said = run_train(cfg)["warnings"]
         log = (tmp_path / name / "log.txt").read_text()
         assert all(f"Warning: {text}\n" in log for text in said)
-        return said
+        of_weights, *others = said
+        assert of_weights.startswith("The weights vit.pt are not OpenAI's: QuickGELU and heads of 64 are assumed.")
+        return others
 
     return call
+
+
+def test_the_embedded_weights_need_no_warning(tiny_files, tmp_path):
+    pairs = ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True, "INPUT.SIZE", (48, 48))
+    cfg = tiny_cfg(tiny_files[0], "ViT-T/8-shapes", tmp_path / "run", *pairs)
+    assert not [text for text in run_train(cfg)["warnings"] if "weights" in text]
 
 
 def test_runs_say_that_they_guess_but_on_classes_that_they_were_not_trained_on(run, tmp_path, monkeypatch):
