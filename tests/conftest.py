@@ -21,6 +21,7 @@ SLOW = {
     "datasets/test_shapes.py",
     "datasets/test_shapes_shifted.py",
     "engine/data/test_bad_images.py",
+    "engine/features/test_digests.py",
     "engine/run/test_warnings.py",
     "engine/test_distributed.py",
     "engine/test_process_cache.py",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,8 +17,12 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillo
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose integers have 16 bits, whatever Pillow's mode
 
 
-def read_image(path: str | os.PathLike) -> Image.Image:
+def read_image(path: str | os.PathLike, read: Callable[[str | os.PathLike], Any] = lambda path: path) -> Image.Image:
     """Returns the image file as RGB.
+
+    Args:
+        path: The file.
+        read: From the path to what Pillow opens: itself, or a file with its bytes.
 
     Raises:
         MissingImageError: If there is no such file (a FileNotFoundError).
@@ -25,7 +31,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     _hush_pillow()
     shown = printable(str(path))
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(read(path), formats=FORMATS) as image:
             return _to_rgb(image)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingImageError(
