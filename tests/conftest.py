@@ -22,6 +22,7 @@ SLOW = {
     "datasets/test_shapes_shifted.py",
     "engine/data/test_bad_images.py",
     "engine/features/test_digests.py",
+    "engine/run/test_inputs.py",
     "engine/run/test_warnings.py",
     "engine/test_distributed.py",
     "engine/test_process_cache.py",

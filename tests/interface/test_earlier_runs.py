@@ -1,4 +1,4 @@
-"""Runs that earlier code wrote are those of today's code: done, resumed, loaded, read; features are made again by bytes.
+"""Runs that earlier code wrote are those of today's code: done, resumed, loaded, read; features are made again.
 
 tests/golden/earlier.tar.xz holds them; tests/golden/README.md says how they were made. Not among them: a backbone that
 is a path, as torch writes other bytes in other versions, and a run of several ranks.

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import signal
 from math import ceil
 from unittest.mock import Mock
@@ -19,7 +20,7 @@ from engine.process_cache import sharing
 from engine.run.folder import is_done, read_results, write_config, write_results
 from launch import workers as jobs
 from tests.support.script_calls import call, commands
-from tests.support.tiny_run import repeatable
+from tests.support.tiny_run import repeatable, write_images
 from tests.support.tolerance import assert_near, distance
 
 GRID = "--dataset folder --shots 1 2 --seeds 1 2 --cfg tiny"
@@ -96,6 +97,16 @@ class TestPlan:
         assert [line.rsplit("    # ", 1)[1] for line in lines[:-1]] == ["done", "1 left", "1 left", "1 left"]
         assert lines[-1] == "3 of 4 runs are left."
 
+    def test_what_was_made_from_other_data_is_left_and_what_cannot_be_compared_too(self, tmp_path):
+        words = f"{GRID} --output-dir {tmp_path}/runs --root {tmp_path}/data"
+        write_images(tmp_path / "data")
+        for digest, done in ((None, True), ("0" * 64, False)):
+            for job in planned(words).values():
+                write_as_done(job, provenance={"data_sha256": digest and {"test": digest}})
+            assert [job.done for job in planned(words).values()] == [done] * 4
+        shutil.rmtree(tmp_path / "data")
+        assert [job.done for job in planned(words).values()] == [False] * 4
+
 
 def write_plugin(folder):
     """Writes a CoOp that goes before ours and an option with its default; returns the paths of both."""
@@ -110,12 +121,12 @@ def write_plugin(folder):
     return plugin, options
 
 
-def write_as_done(job, accuracy=50.0):
+def write_as_done(job, accuracy=50.0, **more):
     """Writes what a run leaves in its folder."""
     cfg = train.setup_cfg(train.parse_args(list(job.argv)))
-    assert not is_done(cfg)
+    assert not job.done or is_done(cfg)
     write_config(cfg)
-    write_results(cfg, {"accuracy": accuracy})
+    write_results(cfg, {"accuracy": accuracy, **more})
 
 
 class TestRefused:
