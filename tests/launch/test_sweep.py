@@ -12,15 +12,17 @@ import torch
 
 import sweep
 import train
+from datasets.folder import Folder
 from engine.config.identity import config_digest
 from engine.config.load import ConfigError
 from engine.config.plugins import plugins
+from engine.data.datum import data_digests
 from engine.interruption import Interrupted
 from engine.process_cache import sharing
 from engine.run.folder import is_done, read_results, write_config, write_results
 from launch import workers as jobs
 from tests.support.script_calls import call, commands
-from tests.support.tiny_run import repeatable, write_images
+from tests.support.tiny_run import repeatable, valid_cfg, write_images
 from tests.support.tolerance import assert_near, distance
 
 GRID = "--dataset folder --shots 1 2 --seeds 1 2 --cfg tiny"
@@ -98,14 +100,15 @@ class TestPlan:
         assert lines[-1] == "3 of 4 runs are left."
 
     def test_what_was_made_from_other_data_is_left_and_what_cannot_be_compared_too(self, tmp_path):
-        words = f"{GRID} --output-dir {tmp_path}/runs --root {tmp_path}/data"
-        write_images(tmp_path / "data")
-        for digest, done in ((None, True), ("0" * 64, False)):
+        data, other = write_images(tmp_path / "data"), "0" * 64
+        listed = data_digests(Folder(valid_cfg(DATASET__NAME="Folder", DATASET__ROOT=str(data))), ["test"])
+        for name, digests, done in (("same", listed, True), ("others", {"test": other}, False)):
+            words = f"{GRID} --output-dir {tmp_path}/{name} --root {data} DATASET.NAME Folder RUN.EVAL_ONLY True"
             for job in planned(words).values():
-                write_as_done(job, provenance={"data_sha256": digest and {"test": digest}})
+                write_as_done(job, provenance={"data_sha256": digests})
             assert [job.done for job in planned(words).values()] == [done] * 4
-        shutil.rmtree(tmp_path / "data")
-        assert [job.done for job in planned(words).values()] == [False] * 4
+        shutil.rmtree(data)
+        assert [job.done for job in planned(words.replace("others", "same")).values()] == [False] * 4
 
 
 def write_plugin(folder):
@@ -124,7 +127,7 @@ def write_plugin(folder):
 def write_as_done(job, accuracy=50.0, **more):
     """Writes what a run leaves in its folder."""
     cfg = train.setup_cfg(train.parse_args(list(job.argv)))
-    assert not job.done or is_done(cfg)
+    assert not is_done(cfg)
     write_config(cfg)
     write_results(cfg, {"accuracy": accuracy, **more})
 
