@@ -93,7 +93,7 @@ def _row_of(path: str) -> Row:
 
 def file_key(path: str, status: os.stat_result) -> str:
     """Returns what names a file as long as nothing changes it."""
-    parts = os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    parts = path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     return hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
