@@ -123,11 +123,12 @@ def read_call(command: str, words: Sequence[str]) -> Job:
     program, argv = Path(words[1]).stem, tuple(words[2:])
     if program == "train":
         import train  # takes seconds, which --help does not need
-        from engine.run.folder import is_done
+        from clip.clip import weights_sha256
+        from engine.run.inputs import still_done
 
         cfg = train.setup_cfg(train.parse_args(list(argv)))
         needs = Path(cfg.RUN.MODEL_DIR).absolute() if cfg.RUN.MODEL_DIR else None
-        return Job(command, program, argv, Path(cfg.OUTPUT_DIR).absolute(), needs, is_done(cfg))
+        return Job(command, program, argv, Path(cfg.OUTPUT_DIR).absolute(), needs, still_done(cfg, weights_sha256))
     # interpret_prompt.py reads a checkpoint, its first argument, and writes the file after --output.
     checkpoint, target = Path(argv[0]).absolute(), Path(argv[argv.index("--output") + 1]).absolute()
     done = target.is_file() and checkpoint.is_file() and target.stat().st_mtime_ns >= checkpoint.stat().st_mtime_ns

@@ -168,12 +168,14 @@ def plan(args: argparse.Namespace) -> Grid:
 def plan_run(argv: Sequence[str]) -> Job:
     """Returns one call of train.py as a job."""
     import train  # takes seconds, which --help and wrong flags do not need
-    from engine.run.folder import is_done, resolve_seed
+    from clip.clip import weights_sha256
+    from engine.run.folder import resolve_seed
+    from engine.run.inputs import still_done
 
     cfg = train.setup_cfg(train.parse_args(argv))
     resolve_seed(cfg)
     command = shlex.join(["python", "train.py", *argv])
-    return Job(command, "train", tuple(argv), Path(cfg.OUTPUT_DIR).absolute(), done=is_done(cfg))
+    return Job(command, "train", tuple(argv), Path(cfg.OUTPUT_DIR).absolute(), done=still_done(cfg, weights_sha256))
 
 
 def call(args: argparse.Namespace, shots: int, seed: int) -> list[str]:

@@ -38,7 +38,7 @@ logger = logging.getLogger("train")
 
 def run(cfg: CN, *, no_train: bool = False) -> None:
     """Does what the config says, unless its folder shows that it is done."""
-    with Run(cfg) as current:
+    with Run(cfg, weights_sha256=weights_sha256) as current:
         if current.is_done:
             return
         trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
@@ -51,7 +51,7 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
         if cfg.RUN.EVAL_ONLY:
             trainer.load_model(cfg.RUN.MODEL_DIR, epoch=cfg.RUN.LOAD_EPOCH)
         trainer.warnings.add(weights_warning(cfg.MODEL.BACKBONE.NAME))
-        current.start(trainer, weights_sha256=weights_sha256(cfg.MODEL.BACKBONE.NAME))
+        current.start(trainer)
         if cfg.RUN.EVAL_ONLY:
             trainer.test()
         else:

@@ -26,6 +26,7 @@ from engine import TRAINER_REGISTRY, TrainerX, set_random_seed
 from engine.data.manager import build_data_loader
 from engine.data.transforms import build_transform
 from engine.device import keep_freed_memory
+from engine.features.reader import open_digests
 from trainers.base import PRECISIONS, TextEncoder
 
 from .measure import add_arguments, add_precision, timed
@@ -129,13 +130,19 @@ def first_test(trainer: TrainerX) -> None:
 
 def remove_features(trainer: TrainerX) -> None:
     shutil.rmtree(trainer.cfg.FEATURES.DIR, ignore_errors=True)
-    trainer.features.caches.clear()
+    forget_features(trainer)
 
 
 def later_test(trainer: TrainerX) -> None:
     """Does our test as a later run does it, in a process that has not read the cache of features."""
-    trainer.features.caches.clear()
+    forget_features(trainer)
     trainer.test()
+
+
+def forget_features(trainer: TrainerX) -> None:
+    """Leaves features, and the digests of files, on disk alone."""
+    trainer.features.caches.clear()
+    trainer.features.digests = open_digests(trainer.cfg)
 
 
 def our_logits(trainer: TrainerX) -> Tensor:

@@ -111,7 +111,7 @@ def weights_sha256(name: str | Path) -> str | None:
     if not path.is_file():
         return None
     status = path.stat()
-    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+    return _sha256_of(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def weights_warning(name: str | Path) -> str:
@@ -126,8 +126,8 @@ def weights_warning(name: str | Path) -> str:
 
 
 @cache
-def _sha256_of(path: Path, n_bytes: int, changed_ns: int) -> str:
-    """A file's digest; the same file, by size and time of change, is read once: weights are large."""
+def _sha256_of(path: Path, *status: int) -> str:
+    """A file's digest; the same file, by inode, size and times of change, is read once: weights are large."""
     return sha256(path)
 
 

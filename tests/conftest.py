@@ -25,6 +25,8 @@ SLOW = {
     "engine/data/test_bad_images.py",
     "engine/run/test_guessing.py",
     "engine/data/test_class_rows.py",
+    "engine/features/test_digests.py",
+    "engine/run/test_inputs.py",
     "engine/run/test_warnings.py",
     "engine/test_distributed.py",
     "engine/test_process_cache.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,8 +54,7 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     """
     name = cfg.MODEL.BACKBONE.NAME
     logger.info("Loading CLIP (backbone: %s)", name)
-    changed_ns = Path(name).stat().st_mtime_ns if Path(name).is_file() else None
-    key = (name, changed_ns, prec, device, cfg.MODEL.CHANNELS_LAST)
+    key = (name, weights_sha256(name), prec, device, cfg.MODEL.CHANNELS_LAST)
     with first_on_machine():  # it may have to be downloaded
         clip_model = shared("CLIP", key, lambda: frozen_clip(cfg, prec, device))
     resolution = clip_model.visual.input_resolution

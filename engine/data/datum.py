@@ -106,11 +106,29 @@ class DatasetBase:
             )
 
 
+class Listing:
+    """What a data set lists as it is loaded, whatever a run then leaves out of it."""
+
+    def __init__(self, dataset: DatasetBase):
+        self.classnames = list(dataset.classnames)
+        self.items = {split: list(items_of(dataset, split)) for split in SPLITS}
+
+    def digests(self, splits: Iterable[str]) -> dict[str, str]:
+        """Returns the digest of the class names and of each split's items, of no items too."""
+        names = "\n".join(self.classnames).encode(errors="surrogateescape")
+        return {"classnames": hashlib.sha256(names).hexdigest(), **{s: shared_digest(self.items[s]) for s in splits}}
+
+
+def items_of(dataset: DatasetBase, split: str) -> list[Datum]:
+    """Returns the items of one of SPLITS."""
+    return dataset.train_x if split == "train" else getattr(dataset, split)
+
+
 def data_digests(dataset: DatasetBase, splits: Iterable[str] = SPLITS) -> dict[str, str]:
-    """Returns split -> `items_digest`, relative to the folder that its images share; empty splits are left out."""
-    digests = {}
-    for split in splits:
-        items = dataset.train_x if split == "train" else getattr(dataset, split)
-        folder = os.path.dirname(os.path.commonprefix([item.impath for item in items]))
-        digests |= {split: items_digest(folder, items)} if items else {}
-    return digests
+    """Returns split -> `shared_digest`; empty splits are left out."""
+    return {split: shared_digest(items_of(dataset, split)) for split in splits if items_of(dataset, split)}
+
+
+def shared_digest(items: Sequence[Datum]) -> str:
+    """Returns the `items_digest` of a list, relative to the folder that its images share."""
+    return items_digest(os.path.dirname(os.path.commonprefix([item.impath for item in items])), items)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,8 +20,12 @@ BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of a TIFF
 WHITE_IS_ZERO = 0  # a value of the latter
 
 
-def read_image(path: str | os.PathLike) -> Image.Image:
+def read_image(path: str | os.PathLike, read: Callable[[str | os.PathLike], Any] = lambda path: path) -> Image.Image:
     """Returns the image file as RGB.
+
+    Args:
+        path: The file.
+        read: From the path to what Pillow opens: itself, or a file with its bytes.
 
     Raises:
         MissingImageError: If there is no such file (a FileNotFoundError).
@@ -28,7 +34,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     _hush_pillow()
     shown = printable(str(path))
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(read(path), formats=FORMATS) as image:
             return _to_rgb(image)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingImageError(

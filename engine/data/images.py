@@ -82,7 +82,7 @@ class ImageCache:
             return self.kept[path]
         if self.last is not None and self.last[0] == path:
             return self.last[1]
-        image = read_image(path)
+        image = self.decode(path)
         self.last = path, image
         n_bytes = 4 * image.width * image.height  # Pillow uses four for a pixel
         worker = get_worker_info()
@@ -90,3 +90,7 @@ class ImageCache:
             self.kept[path] = image
             self.n_bytes += n_bytes
         return image
+
+    def decode(self, path: str) -> Image.Image:
+        """Returns the image file as RGB, whatever is in memory."""
+        return read_image(path)

@@ -23,7 +23,7 @@ from ..interruption import leave_signals_to_parent
 from ..registry import DATASET_REGISTRY
 from ..text import shorten
 from .bad_images import leave_out_bad
-from .datum import Datum, data_digests
+from .datum import Datum, Listing, data_digests
 from .images import DatasetWrapper
 from .samplers import EpochSampler, RankBatchSampler, SequentialSampler, build_sampler, mix_seeds
 from .transforms import build_transform
@@ -41,6 +41,7 @@ class DataManager:
         dataset_wrapper: Class instead of `DatasetWrapper`, called as (cfg, items, transform=..., is_train=...).
 
     Attributes:
+        listing: What the data set lists, before anything is left out.
         skipped: Split -> paths of its images that could not be read and were left out.
     """
 
@@ -52,6 +53,7 @@ class DataManager:
         dataset_wrapper: type[Dataset] | None = None,
     ):
         self.dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+        self.listing = Listing(self.dataset)
         n_workers = count_workers(cfg.DATALOADER.NUM_WORKERS)
         self.skipped = leave_out_bad(cfg, self.dataset, n_threads=n_workers)
         tfm_train = custom_tfm_train or build_transform(cfg, is_train=True)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.defaults import get_cfg_default
-from .cache import remove, shards_of
+from .digests import SPACE
+from .shards import remove, shards_of
 
 GB = 1e9
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     folder = Path(args.dir).expanduser()
     shards = shards_of(folder)
-    n_bytes, spaces = sum(size for _, size, _ in shards), {shard.parent for *_, shard in shards}
+    n_bytes, spaces = sum(size for _, size, _ in shards), {shard.parent for *_, shard in shards} - {folder / SPACE}
     if args.command == "clear":
         for *_, shard in shards:
             remove(shard)

@@ -1,32 +1,25 @@
-"""Image features on disk, shared by all runs with the same tower and transform, side by side.
+"""Image features in memory and on disk, shared by all runs with the same tower and transform.
 
-    FOLDER/SPACE/SHARD.npz        SPACE: what decides a feature, besides the image; SHARD: the sha256 of the file
-
-A shard holds the keys (N,) and the features (N, E) of the images that one pass encoded. It is written whole and never
-changed, so processes need no lock; a file that does not fit its name is removed, and its features are made again.
+A shard (engine/features/shards.py) of a space, which is all that decides a feature besides the image, holds the keys
+(N,) and the features (N, E) of the images that one pass encoded.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import io
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..files import write_atomically
+from .shards import KEY, Shards
 
 logger = logging.getLogger(__name__)
 
-KEY = "S32"  # of a hexadecimal digest
-
 
 class FeatureCache:
-    """The features of one space, in memory and on disk.
+    """The features of one space.
 
     Args:
         folder: The cache's folder, shared by all spaces; None keeps features in memory alone.
@@ -35,67 +28,35 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path | None, space: str, *, max_bytes: int):
-        self.folder, self.space, self.max_bytes = folder, space, max_bytes
+        self.shards = Shards(folder, space, ".npz", rows_of, max_bytes=max_bytes)
         self.rows: dict[bytes, np.ndarray] = {}
-        self._read: set[str] = set()
 
-    def lookup(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+    def is_empty(self) -> bool:
+        """Says whether no feature is kept."""
+        self.rows = self.rows or self.shards.read_new()
+        return not self.rows
+
+    def lookup(self, keys: Sequence[bytes | None]) -> list[np.ndarray | None]:
         """Returns the feature (E,) float32 of each key, None where there is none."""
         if any(key not in self.rows for key in keys):
-            self._read_shards()
+            self.rows |= self.shards.read_new()
         return [self.rows.get(key) for key in keys]
 
     def add(self, keys: Sequence[bytes], features: np.ndarray, *, write: bool = True) -> None:
         """Keeps features (N, E) float32, with `write` also on disk; a folder that cannot be written is told once."""
         self.rows.update(zip(keys, features))
-        if self.folder is None or not len(keys) or not write:
+        folder = self.shards.folder
+        if folder is None or not len(keys) or not write:
             return
         file = io.BytesIO()
         np.savez(file, keys=np.array(keys, dtype=KEY), features=features)
-        content = file.getvalue()
-        shard = self.folder / self.space / f"{hashlib.sha256(content).hexdigest()}.npz"
         try:
-            write_atomically(shard, lambda temporary: temporary.write_bytes(content))
-            evict(self.folder, self.max_bytes)
+            self.shards.write(file.getvalue())
         except OSError as error:
             logger.warning(
-                f"FEATURES.DIR is {self.folder}, which cannot be written ({error}): this run keeps features in memory"
+                f"FEATURES.DIR is {folder}, which cannot be written ({error}): this run keeps features in memory"
             )
-            self.folder = None
-        else:
-            self._read.add(shard.name)
-
-    def _read_shards(self) -> None:
-        """Reads the shards that other processes, or earlier ones, have written."""
-        shards = sorted((self.folder / self.space).glob("*.npz")) if self.folder else []
-        for shard in shards:
-            if shard.name in self._read:
-                continue
-            try:
-                rows = read_shard(shard)
-            except OSError as error:  # another user's, perhaps
-                logger.warning(f"The cached features in {shard} cannot be read ({error}): they are made again")
-                self._read.add(shard.name)
-                continue
-            self.rows.update(rows)
-            if rows:
-                self._read.add(shard.name)
-
-
-def read_shard(shard: Path) -> dict[bytes, np.ndarray]:
-    """Returns key -> feature of a shard; nothing, and removes it, where it is cut or altered."""
-    try:
-        content = shard.read_bytes()
-    except FileNotFoundError:  # another process made room
-        return {}
-    rows = rows_of(content) if hashlib.sha256(content).hexdigest() == shard.stem else {}
-    with contextlib.suppress(OSError):  # of a folder that may only be read
-        if rows:
-            os.utime(shard)  # used now
-        else:
-            logger.warning(f"The cached features in {shard} are broken: they are removed and made again")
-            remove(shard)
-    return rows
+            self.shards.folder = None
 
 
 def rows_of(content: bytes) -> dict[bytes, np.ndarray]:
@@ -107,32 +68,3 @@ def rows_of(content: bytes) -> dict[bytes, np.ndarray]:
         return {}
     fits = keys.dtype == KEY and features.dtype == np.float32 and features.ndim == 2 and len(keys) == len(features)
     return dict(zip(keys.tolist(), features)) if fits else {}
-
-
-def shards_of(folder: Path) -> list[tuple[float, int, Path]]:
-    """Returns (time of last use, bytes, path) of every shard, the longest unused first."""
-    found = []
-    for shard in folder.glob("*/*.npz"):
-        try:
-            status = shard.stat()
-        except OSError:  # removed meanwhile, or not this user's to see
-            continue
-        found.append((status.st_mtime, status.st_size, shard))
-    return sorted(found)
-
-
-def evict(folder: Path, max_bytes: int) -> None:
-    """Removes the shards that were used longest ago until the folder holds at most `max_bytes`."""
-    shards = shards_of(folder)
-    n_bytes = sum(size for _, size, _ in shards)
-    for _, size, shard in shards:
-        if n_bytes <= max_bytes:
-            return
-        remove(shard)
-        n_bytes -= size
-
-
-def remove(shard: Path) -> None:
-    shard.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # other shards lie there
-        shard.parent.rmdir()

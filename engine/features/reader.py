@@ -1,13 +1,14 @@
 """Features of images by a frozen tower: each image, or each random view of it, is encoded once.
 
-A feature is found again by what decides it: the tower's weights, precision and device, the transform, the file's path,
-size and time of change, and for a random view what seeded it. engine/features/cache.py says how it is kept.
+A feature is found again by what decides it: the tower's weights, precision and device, the transform, the bytes of the
+file, and for a random view what seeded it. engine/features/cache.py says how it is kept, engine/features/digests.py why
+a later test reads no image.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,21 +16,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..data.datum import Datum
-from ..data.images import DatasetWrapper
+from ..data.image_io import read_image
+from ..data.images import DatasetWrapper, ImageCache
 from ..data.manager import count_workers
 from ..data.samplers import gather_batch, mix_seeds
 from ..data.transforms import build_transform
-from ..distributed import any_rank, gather_rows, local_rank, n_ranks, share
+from ..distributed import any_rank, gather_objects, gather_rows, local_rank, n_ranks, share
 from ..interruption import leave_signals_to_parent, raise_if_asked
 from ..log import progress
 from ..process_cache import shared
 from .cache import FeatureCache
+from .digests import FileDigests, Row, read_file
 
 Index = int | tuple[int, int]  # of an item, or of it and an epoch
+Seeds = tuple[int, ...]  # of a random view; none of the one view under the test transform
 GB = 1e9
 CPU_BATCH = 32  # images encoded at once on a CPU: more take longer each, and the next are read meanwhile
 N_BATCHES = 4  # each rank encodes so many, then they are written: it is what a kill loses
@@ -54,11 +59,13 @@ class FeatureReader:
         self.space = f"{digest} {self.device.type} {cfg.DATASET.NAME}"
         self.kept_transforms = {repr(build_transform(cfg, is_train)) for is_train in (True, False)}
         self.caches: dict[str, FeatureCache] = {}
+        self.digests = open_digests(cfg)
+        self.contents: dict[str, str] = {}  # path -> key of the bytes that its features were made of
 
     def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
         """Returns the features (N, E) float32 of items, on the CPU; by default under the test transform."""
         transform = transform or build_transform(self.cfg, is_train=False)
-        return self._read(items, transform, {index: item_key(item) for index, item in enumerate(items)})
+        return self._read(items, transform, dict.fromkeys(range(len(items)), ()))
 
     def predictions(
         self, loader: DataLoader, classify: Callable[[Tensor], Tensor], label: str
@@ -78,25 +85,48 @@ class FeatureReader:
     def read_views(self, items: Sequence[Datum], transform: Callable, n_views: int) -> Tensor:
         """Returns the features (N, V, E) float32 of V random views of each item: those of a run's first V epochs."""
         views = [(index, epoch) for index in range(len(items)) for epoch in range(n_views)]
-        keys = {(index, epoch): item_key(items[index], self.cfg.SEED, epoch, index) for index, epoch in views}
-        return self._read(items, transform, keys).unflatten(0, (len(items), n_views))
+        seeds = {(index, epoch): (self.cfg.SEED, epoch, index) for index, epoch in views}
+        return self._read(items, transform, seeds).unflatten(0, (len(items), n_views))
 
     @torch.no_grad()
-    def _read(self, items: Sequence[Datum], transform: Callable, keys: dict[Index, bytes]) -> Tensor:
-        """Returns the features (N, E) of images under a transform; `keys` has the key of each index."""
+    def _read(self, items: Sequence[Datum], transform: Callable, seeds: dict[Index, Seeds]) -> Tensor:
+        """Returns the features (N, E) of images under a transform; `seeds` has those of the view of each index."""
         cache = self._open_cache(transform)
-        rows = cache.lookup(list(keys.values()))
+        contents = self._find_contents(items, cache)
+        keys = {index: feature_key(contents[path_of(items, index)], own) for index, own in seeds.items()}
+        rows = dict(zip(keys, cache.lookup(list(keys.values()))))
         # Machines have caches of their own: what one rank lacks, all ranks encode together.
-        missing = [index for index, lacks in zip(keys, any_rank([row is None for row in rows])) if lacks]
-        if missing:
-            for indices, features in self._encode(DatasetWrapper(self.cfg, items, transform), missing):
-                cache.add([keys[index] for index in indices], features, write=local_rank() == 0)
+        missing = [index for index, lacks in zip(rows, any_rank([row is None for row in rows.values()])) if lacks]
+        files: list[Row] = []
+        try:
+            for indices, features, read in self._encode(HashedItems(self.cfg, items, transform), missing):
+                made = [feature_key(content, seeds[index]) for index, (_, content) in zip(indices, read)]
+                cache.add(made, features, write=local_rank() == 0)
+                rows |= dict(zip(indices, features))
+                contents |= {path_of(items, index): content for index, (_, content) in zip(indices, read)}
+                files += read
                 raise_if_asked()  # what is encoded is kept
-            rows = cache.lookup(list(keys.values()))
-        return torch.from_numpy(np.stack(rows))
+        finally:
+            self.digests.add(files, write=local_rank() == 0)
+        self.contents |= contents
+        return torch.from_numpy(np.stack(list(rows.values())))
 
-    def _encode(self, dataset: DatasetWrapper, indices: list[Index]) -> Iterator[tuple[list[Index], np.ndarray]]:
-        """Yields the indices in pieces, each with its features (n, E), of which every rank encodes a share."""
+    def _find_contents(self, items: Sequence[Datum], cache: FeatureCache) -> dict[str, str | None]:
+        """Returns path -> key of the file's bytes, None where it is only known when the image is read."""
+        paths = list(dict.fromkeys(item.impath for item in items))
+        if cache.is_empty():  # nothing could be found by the bytes
+            return dict(zip(paths, self.digests.lookup(paths)))
+        return dict(zip(paths, self.digests.read(paths, count_workers(self.cfg.DATALOADER.NUM_WORKERS))))
+
+    def _encode(
+        self, dataset: HashedItems, indices: list[Index]
+    ) -> Iterator[tuple[list[Index], np.ndarray, list[Row]]]:
+        """Yields the indices in pieces, of which every rank encodes a share; with the features (n, E), and the files.
+
+        What is hashed is what was decoded.
+        """
+        if not indices:
+            return
         pieces = in_batches(indices, N_BATCHES * self.batch_size * n_ranks())
         batches_of = [in_batches(piece[share(len(piece))] or piece[:1], self.batch_size) for piece in pieces]
         loader = DataLoader(
@@ -107,10 +137,16 @@ class FeatureReader:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # so that it draws nothing from torch's own
         )
-        images = (batch["img"].to(self.device, non_blocking=True) for batch in progress(loader, "features"))
-        for piece, batches in zip(pieces, batches_of):
-            features = torch.cat([self.encode(next(images)) for _ in batches])
-            yield piece, gather_rows(features, len(piece)).cpu().numpy()
+        batches = iter(progress(loader, "features"))
+        for piece, own in zip(pieces, batches_of):
+            features, read = [], []
+            for _ in own:
+                batch = next(batches)
+                features.append(self.encode(batch["img"].to(self.device, non_blocking=True)))
+                read += zip(*batch["file"])
+            n_own = len(piece[share(len(piece))])
+            read = sum(gather_objects(read[:n_own]), [])
+            yield piece, gather_rows(torch.cat(features), len(piece)).cpu().numpy(), read
 
     def _open_cache(self, transform: Callable) -> FeatureCache:
         """Returns where features under a transform are kept: for good if it is the config's, whose repr says it all."""
@@ -157,11 +193,57 @@ class ViewBatches:
             yield {"features": features, "label": self.labels[indices], "index": torch.tensor(indices)}
 
 
-def item_key(item: Datum, *seeds: int) -> bytes:
-    """Returns what names an image as it is now, and the seeds of its view, as 32 hexadecimal digits."""
-    status = os.stat(item.impath)
-    parts = (os.path.abspath(item.impath), status.st_size, status.st_mtime_ns, *seeds)
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32].encode()
+class HashedItems(DatasetWrapper):
+    """Items with `file`, the keys of each image's file and of the bytes that it was decoded from."""
+
+    def __init__(self, cfg, data_source: Sequence[Datum], transform: Callable):
+        super().__init__(cfg, data_source, transform)
+        self.images = HashedImages(0)
+
+    def __getitem__(self, index: Index) -> dict[str, Any]:
+        return {**super().__getitem__(index), "file": self.images.row}
+
+
+class HashedImages(ImageCache):
+    """Reads images, and keeps the keys of the last one."""
+
+    row: Row = ("", "")
+
+    def decode(self, path: str) -> Image.Image:
+        return read_image(path, self._open)
+
+    def _open(self, path: str) -> io.BytesIO:
+        content, self.row = read_file(path)
+        return FileContent(content, path)
+
+
+class FileContent(io.BytesIO):
+    """A file's bytes, for Pillow, whose messages then name the file."""
+
+    def __init__(self, content: bytes, path: str):
+        super().__init__(content)
+        self.path = path
+
+    def __repr__(self) -> str:
+        return repr(self.path)
+
+
+def open_digests(cfg) -> FileDigests:
+    """Returns the digests of files that FEATURES.DIR remembers; runs in one process share them."""
+    folder = Path(cfg.FEATURES.DIR).expanduser() if cfg.FEATURES.DIR else None
+    return shared("digests", folder, partial(FileDigests, folder, max_bytes=int(cfg.FEATURES.MAX_GB * GB)))
+
+
+def feature_key(content: str | None, seeds: Seeds) -> bytes | None:
+    """Returns what names the feature of an image by the key of its bytes, and the seeds of its view."""
+    if content is None or not seeds:
+        return content and content.encode()
+    return hashlib.sha256("\n".join(map(str, (content, *seeds))).encode()).hexdigest()[:32].encode()
+
+
+def path_of(items: Sequence[Datum], index: Index) -> str:
+    """Returns the path of the image of an index."""
+    return items[index[0] if isinstance(index, tuple) else index].impath
 
 
 def in_batches(indices: list[Index], batch_size: int) -> list[list[Index]]:

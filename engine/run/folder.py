@@ -13,7 +13,6 @@ from typing import Any
 
 from yacs.config import CfgNode as CN
 
-from ..checkpoint import model_sha256
 from ..config.identity import config_digest, differing_keys
 from ..config.load import ConfigError, dump_yaml, flatten, full_default, merge, read_yaml
 from ..distributed import is_first_rank, on_first_rank
@@ -82,7 +81,7 @@ def resolve_seed(cfg: CN) -> None:
 
 
 def is_done(cfg: CN) -> bool:
-    """Says whether OUTPUT_DIR holds this very run, ended; the test of a model that has changed since is not done.
+    """Says whether OUTPUT_DIR holds this very run, ended; engine/run/inputs.py, whether its inputs are still the same.
 
     Raises:
         ConfigError: If it, or RESUME, holds a run of another configuration; the message names the keys that differ.
@@ -93,8 +92,6 @@ def is_done(cfg: CN) -> bool:
             _refuse_another(cfg, other, folder)
     results = read_results(cfg.OUTPUT_DIR)
     same = results is not None and results.get("config_digest") == config_digest(cfg)
-    if same and not _tested_what_is_there(cfg, results):
-        return False
     if stored[cfg.OUTPUT_DIR] is None and results is not None and not same:
         raise ConfigError(
             f"The folder {cfg.OUTPUT_DIR} holds {RESULTS} of another configuration. Choose another "
@@ -106,20 +103,6 @@ def is_done(cfg: CN) -> bool:
 def has_begun(folder: str | Path) -> bool:
     """Says whether a run has left something in its folder that another one would spoil: a model, a state, results."""
     return any(path for pattern in (RESULTS, "*.pth.tar", "*/*.pth.tar*") for path in Path(folder).glob(pattern))
-
-
-def tested_model(cfg: CN) -> str | None:
-    """Returns the digest of the model that RUN.MODEL_DIR holds; None where it holds none, or the run trains its own."""
-    run = cfg.RUN
-    return model_sha256(run.MODEL_DIR, run.LOAD_EPOCH) if run.EVAL_ONLY and run.MODEL_DIR else None
-
-
-def _tested_what_is_there(cfg: CN, results: dict[str, Any]) -> bool:
-    """Says whether results are those of the model that would be tested now: it may have been trained anew since."""
-    provenance = results.get("provenance")
-    tested = provenance.get("model_sha256") if isinstance(provenance, dict) else None  # not in older results
-    now = tested_model(cfg) if tested is not None else None
-    return None in (tested, now) or tested == now
 
 
 def _refuse_another(cfg: CN, stored: CN, folder: str) -> None:

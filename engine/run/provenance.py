@@ -15,9 +15,8 @@ import PIL
 import torch
 import torchvision
 
-from ..data.datum import SPLITS, data_digests
 from ..distributed import n_ranks
-from .folder import tested_model
+from .inputs import inputs_before
 
 PACKAGE = "prompt-learning-clip"  # in setup.py
 SOURCES = Path(__file__).resolve().parents[2]
@@ -41,9 +40,7 @@ def provenance(trainer, weights_sha256: str | None) -> dict[str, Any]:
         "ranks": n_ranks(),
         "precision": trainer.precision,
         "deterministic": cfg.RUN.DETERMINISTIC,
-        "weights_sha256": weights_sha256,
-        "model_sha256": tested_model(cfg),
-        "data_sha256": data_digests(trainer.dm.dataset, [cfg.TEST.SPLIT] if cfg.RUN.EVAL_ONLY else SPLITS),
+        **inputs_before(trainer, weights_sha256),
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from yacs.config import CfgNode as CN
@@ -18,7 +17,8 @@ from ..interruption import finishing, starting_over
 from ..log import LOG_ONLY, environment, say, setup_logging
 from ..random_state import set_random_seed
 from ..resume import remove_resume_files
-from .folder import is_done, resolve_seed, retire_results, write_config, write_results
+from .folder import is_done, read_results, resolve_seed, retire_results, write_config, write_results
+from .inputs import WeightsDigest, changed_inputs, in_words, inputs_tested, refusal, says_data
 from .lock import locked
 from .provenance import cost, provenance
 from .results import results_of
@@ -38,17 +38,19 @@ class Run:
 
     Args:
         cfg: The config; it is frozen when the run begins.
+        weights_sha256: From the name of a CLIP to the sha256 of its weights' file; None where it is not known.
 
     Attributes:
         is_done: Whether the folder shows that there is nothing to do.
 
     Raises:
-        ConfigError: If the folder holds a run of another configuration.
+        ConfigError: If the folder holds a run of another configuration, or what was trained from other data.
         BlockingIOError: If another process has the folder.
     """
 
-    def __init__(self, cfg: CN):
-        self.cfg, self.is_done = cfg, False
+    def __init__(self, cfg: CN, *, weights_sha256: WeightsDigest = lambda name: None):
+        self.cfg, self.weights_sha256, self.is_done = cfg, weights_sha256, False
+        self.changed: list[str] = []  # since the results that are there were made
         self.provenance: dict[str, Any] = {}
         self._held_until_exit, self._held_while_working = ExitStack(), ExitStack()
 
@@ -70,20 +72,20 @@ class Run:
     def __exit__(self, *error) -> bool | None:
         return self._held_until_exit.__exit__(*error)
 
-    def start(self, trainer, *, weights_sha256: str | None = None) -> None:
+    def start(self, trainer) -> None:
         """Makes the folder this run's: from here on it holds its config.
 
         Args:
             trainer: Built, and not yet trained; loaded if it is only tested.
-            weights_sha256: Of the file of CLIP's weights; None where it is not known.
         """
         if is_first_rank() and retire_results(self.cfg.OUTPUT_DIR):
-            logger.info("The results there are of a model or a configuration that has changed: they are made anew")
+            what = in_words(self.changed) or "the configuration"
+            logger.info("What the results there were made from has changed, and they are made anew: %s", what)
         write_config(self.cfg)
         if self.cfg.VERBOSE and is_first_rank():
             lines = (f"  {line}" for line in changed_lines(self.cfg))
             say("\n".join(["Config, where it differs from the defaults:", *lines, environment()]))
-        self.provenance = provenance(trainer, weights_sha256)  # now: files may change in the meantime
+        self.provenance = provenance(trainer, self.weights_sha256(self.cfg.MODEL.BACKBONE.NAME))
         self._held_while_working.enter_context(memory_advice(trainer.smaller_settings))
         if n_ranks() > 1:
             self._held_while_working.enter_context(finishing())  # ranks end at the same step
@@ -92,7 +94,8 @@ class Run:
         """Writes results.json, the mark of a run that is done; logs what makes the results doubtful."""
         self._held_while_working.close()
         trainer.warnings.add(*unread_warnings(self.cfg))  # now: what follows reads for itself
-        results = {**results_of(trainer), "provenance": self.provenance, "cost": cost(trainer)}
+        made_from = {**self.provenance, **inputs_tested(trainer)}
+        results = {**results_of(trainer), "provenance": made_from, "cost": cost(trainer)}
         log_skipped(trainer.dm.skipped)
         for warning in results["warnings"]:
             logger.info("Warning: %s", warning)
@@ -100,12 +103,27 @@ class Run:
         remove_resume_files(self.cfg.OUTPUT_DIR)
 
     def _found_done(self) -> bool:
-        """Says, also to the user, whether the folder shows that the run is done."""
-        done = on_first_rank(partial(is_done, self.cfg))
+        """Says, also to the user, whether the folder shows that the run is done.
+
+        Raises:
+            ConfigError: If it is a training that was done from other data or weights; a test is made anew.
+        """
+        done, self.changed = on_first_rank(self._look)
+        if self.changed and not self.cfg.RUN.EVAL_ONLY:
+            raise refusal(self.cfg, self.changed)
+        done = done and not self.changed
         if done and is_first_rank():
             remove_resume_files(self.cfg.OUTPUT_DIR)  # left by one that was killed just after it had ended
             say(f"Done already: {self.cfg.OUTPUT_DIR} holds the results of this run.")
+            results = read_results(self.cfg.OUTPUT_DIR)
+            if results is not None and not says_data(results):
+                say("They do not say what data they were made from: see that these are still the same.")
         return done
+
+    def _look(self) -> tuple[bool, list[str]]:
+        """Returns whether the folder holds this run, ended, and what of its inputs has changed since."""
+        done = is_done(self.cfg)
+        return done, changed_inputs(self.cfg, self.weights_sha256) if done else []
 
     def _open(self) -> None:
         """Opens the log, seeds the generators."""

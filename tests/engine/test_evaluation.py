@@ -226,7 +226,7 @@ def test_a_model_that_was_trained_anew_is_tested_anew(argv, tmp_path, capsys):
     ctx = load_checkpoint(torch_file)
     save_checkpoint({**ctx, "state_dict": {**ctx["state_dict"], "ctx": -ctx["state_dict"]["ctx"]}}, torch_file.parent)
     said, other = test()
-    assert "are of a model or a configuration that has changed: they are made anew" in said
+    assert "has changed, and they are made anew: the model that was tested" in said
     assert json.loads((tmp_path / "eval" / "results-before.json").read_text()) == same
     assert other["provenance"]["model_sha256"] not in (first["provenance"]["model_sha256"], digest)
     torch_file.unlink()

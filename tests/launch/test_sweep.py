@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import signal
 from math import ceil
 from unittest.mock import Mock
@@ -11,15 +12,17 @@ import torch
 
 import sweep
 import train
+from datasets.folder import Folder
 from engine.config.identity import config_digest
 from engine.config.load import ConfigError
 from engine.config.plugins import plugins
+from engine.data.datum import data_digests
 from engine.interruption import Interrupted
 from engine.process_cache import sharing
 from engine.run.folder import is_done, read_results, write_config, write_results
 from launch import workers as jobs
 from tests.support.script_calls import call, commands
-from tests.support.tiny_run import repeatable
+from tests.support.tiny_run import repeatable, valid_cfg, write_images
 from tests.support.tolerance import assert_near, distance
 
 GRID = "--dataset folder --shots 1 2 --seeds 1 2 --cfg tiny"
@@ -96,6 +99,17 @@ class TestPlan:
         assert [line.rsplit("    # ", 1)[1] for line in lines[:-1]] == ["done", "1 left", "1 left", "1 left"]
         assert lines[-1] == "3 of 4 runs are left."
 
+    def test_what_was_made_from_other_data_is_left_and_what_cannot_be_compared_too(self, tmp_path):
+        data, other = write_images(tmp_path / "data"), "0" * 64
+        listed = data_digests(Folder(valid_cfg(DATASET__NAME="Folder", DATASET__ROOT=str(data))), ["test"])
+        for name, digests, done in (("same", listed, True), ("others", {"test": other}, False)):
+            words = f"{GRID} --output-dir {tmp_path}/{name} --root {data} DATASET.NAME Folder RUN.EVAL_ONLY True"
+            for job in planned(words).values():
+                write_as_done(job, provenance={"data_sha256": digests})
+            assert [job.done for job in planned(words).values()] == [done] * 4
+        shutil.rmtree(data)
+        assert [job.done for job in planned(words.replace("others", "same")).values()] == [False] * 4
+
 
 def write_plugin(folder):
     """Writes a CoOp that goes before ours and an option with its default; returns the paths of both."""
@@ -110,12 +124,12 @@ def write_plugin(folder):
     return plugin, options
 
 
-def write_as_done(job, accuracy=50.0):
+def write_as_done(job, accuracy=50.0, **more):
     """Writes what a run leaves in its folder."""
     cfg = train.setup_cfg(train.parse_args(list(job.argv)))
     assert not is_done(cfg)
     write_config(cfg)
-    write_results(cfg, {"accuracy": accuracy})
+    write_results(cfg, {"accuracy": accuracy, **more})
 
 
 class TestRefused:

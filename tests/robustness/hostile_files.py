@@ -36,7 +36,8 @@ from datasets.splits.split_file import read_split
 from engine import load_checkpoint
 from engine.checkpoint import newest_whole, saved_checkpoints
 from engine.config.load import read_yaml
-from engine.features.cache import read_shard
+from engine.features import cache, digests
+from engine.features.shards import read_shard
 from engine.run.folder import read_config
 from interpret_prompt import interpret
 from tests.support.small_copies import pack
@@ -210,8 +211,17 @@ def object_arrays(name: str) -> Write:
 
 def shard(folder, canary):
     """Cached features, under the name that fits their content."""
-    path = object_arrays("features.npz")(folder, canary)
-    return path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.npz"))
+    return named_by_content(object_arrays("features.npz")(folder, canary))
+
+
+def file_digests(folder, canary):
+    """Remembered digests of files, under the name that fits their content."""
+    np.save(folder / "digests.npy", np.array([Call(os.mkdir, str(canary))]))
+    return named_by_content(folder / "digests.npy")
+
+
+def named_by_content(path):
+    return path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}{path.suffix}"))
 
 
 def text(name: str, content: str) -> Write:
@@ -264,7 +274,8 @@ trusting = functools.partial(torch.load, weights_only=False)
 
 
 def trusting_arrays(path):
-    return np.load(path, allow_pickle=True)["keys"]
+    arrays = np.load(path, allow_pickle=True)
+    return arrays["keys"] if path.suffix == ".npz" else arrays
 
 
 def trusting_yaml(path):
@@ -313,7 +324,10 @@ FILES = {
         "is a TorchScript archive, and an archive is a program",
         torch.jit.load,
     ),
-    "cached features": Hostile(shard, refusing(read_shard), None, trusting_arrays),
+    "cached features": Hostile(shard, refusing(lambda path: read_shard(path, cache.rows_of)), None, trusting_arrays),
+    "digests of files": Hostile(
+        file_digests, refusing(lambda path: read_shard(path, digests.rows_of)), None, trusting_arrays
+    ),
     "a config": Hostile(text("tiny.yaml", YAML), read_yaml, "tiny.yaml", trusting_yaml),
     "a run's config": Hostile(
         text("config.yaml", YAML), lambda path: read_config(path.parent), "config.yaml", trusting_yaml

@@ -5,7 +5,6 @@ one of `shapes`, which the project ships.
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +57,3 @@ def words(run: str, *pairs: str, output_dir: str = "") -> list[str]:
     flags = ["--root=data", f"--output-dir={output_dir or run}", "--seed=1", "--trainer=CoOp"]
     files = ["--config-file=tiny.yaml", "--dataset-config-file=folder.yaml"]
     return [*flags, *files, "USE_CUDA", "False", "FEATURES.DIR", "", *RUNS[run], *pairs]
-
-
-def absolute_as_earlier(path: str, absolute: Callable[[str], str] = os.path.abspath) -> str:
-    """In place of os.path.abspath: images lie where they lay when their features were cached, whose keys say so."""
-    path = absolute(path)
-    return f"/earlier{path.removeprefix(os.getcwd())}" if path.endswith(".ppm") else path

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engine.features import __main__ as features
-from engine.features.cache import FeatureCache, shards_of
+from engine.features.cache import FeatureCache
+from engine.features.shards import shards_of
 
 
 def keys_of(*names):

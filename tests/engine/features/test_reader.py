@@ -1,8 +1,10 @@
 """Cached features are those of the tower, found again by what decides them; views are those of the first epochs."""
 
+import builtins
 import copy
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,10 @@ from PIL import Image
 from torchvision import transforms
 
 from engine import Datum
-from engine.data import images
-from engine.data.image_io import read_image
+from engine.data.image_io import BrokenImageError, read_image
 from engine.data.transforms import build_transform
 from engine.features import reader as feature_reader
-from engine.features.reader import FeatureReader, item_key
+from engine.features.reader import FeatureReader
 from tests.support.tiny_run import build_trainer
 from tests.support.tolerance import assert_near, distance, rounding_tolerance
 
@@ -27,10 +28,14 @@ def options(method):
 
 
 def no_images(monkeypatch):
-    def refuse(path):
-        raise AssertionError(f"{path} is read")
+    """From here on no image's file may be opened."""
+    opened = builtins.open
 
-    monkeypatch.setattr(images, "read_image", refuse)
+    def refuse(file, *args, **options):
+        assert not str(file).endswith(".png"), f"{file} is opened"
+        return opened(file, *args, **options)
+
+    monkeypatch.setattr(builtins, "open", refuse)
 
 
 @pytest.mark.parametrize("kind", ["vit", "rn"])
@@ -93,19 +98,77 @@ def test_what_decides_a_feature_is_part_of_its_name(reader, cfg, tmp_path):
     assert other_transform.encoded == other_weights.encoded == len(items)
 
 
-def test_an_image_that_changes_is_encoded_again(reader, cfg, tmp_path):
+def write_image(path, colour):
+    Image.new("RGB", (40, 36), colour).save(path)
+
+
+RED, BLUE = (200, 10, 10), (10, 10, 200)
+
+
+def test_an_image_that_changes_is_encoded_again(reader, tmp_path):
     first, _ = reader
     path = tmp_path / "image.png"
-    Image.new("RGB", (40, 36), (200, 10, 10)).save(path)
     item = Datum(str(path))
+    write_image(path, RED)
     red = first.read([item])
-    Image.new("RGB", (40, 36), (10, 10, 200)).save(path)
+    write_image(path, BLUE)
     os.utime(path, ns=(1, 1))
     assert distance(first.read([item]), red) > 0.01
+    write_image(path, RED)
+    os.utime(path, ns=(1, 1))
+    assert torch.equal(first.read([item]), red)
     assert first.encoded == 2
-    key = item_key(item)
-    os.utime(path, ns=(2, 2))
-    assert item_key(item) != key
+
+
+def test_a_feature_is_of_the_bytes_that_were_decoded(reader, tmp_path, monkeypatch):
+    """The file is written over between the two."""
+    first, _ = reader
+    for colour in (RED, BLUE):
+        write_image(tmp_path / f"{colour}.png", colour)
+    red, blue = (first.read([Datum(str(tmp_path / f"{colour}.png"))]) for colour in (RED, BLUE))
+    path = tmp_path / "image.png"
+    write_image(path, (90, 90, 90))
+    gray = Datum(str(path))
+
+    def overtaken(path, read):
+        opened = read(path)
+        write_image(path, BLUE)
+        return read_image(path, lambda _: opened)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_reader, "read_image", overtaken)
+        old = first.read([gray])
+    assert distance(old, red) > 0.01 and distance(old, blue) > 0.01
+    again = counting(first.cfg, first.tower)
+    assert torch.equal(again.read([gray]), blue) and again.encoded == 0
+
+
+def test_images_that_are_elsewhere_now_are_not_encoded_again(reader, tmp_path):
+    first, items = reader
+    features = first.read(items)
+    copies = [Datum(shutil.copy(item.impath, f"{tmp_path}/{i}.png")) for i, item in enumerate(items)]
+    again = counting(first.cfg, first.tower)
+    assert torch.equal(again.read(copies), features) and again.encoded == 0
+
+
+def test_views_follow_the_bytes_too(reader, tmp_path):
+    first, items = reader
+    features = views_of(first, items)
+    copies = [Datum(shutil.copy(item.impath, f"{tmp_path}/{i}.png")) for i, item in enumerate(items)]
+    assert torch.equal(views_of(first, copies), features) and first.encoded == 9 * 3
+    assert distance(views_of(first, copies[::-1]), features.flip(0)) > 0.01  # an item's number seeds its views
+
+
+def test_an_image_that_does_not_decode_is_named_as_elsewhere(reader, tmp_path):
+    first, _ = reader
+    path = tmp_path / "image.png"
+    path.write_bytes(b"no image")
+    messages = []
+    for read in (lambda: read_image(path), lambda: first.read([Datum(str(path))])):
+        with pytest.raises(BrokenImageError) as caught:
+            read()
+        messages.append(str(caught.value).split("\n")[-1])
+    assert messages[0] in messages[1] and str(path) in messages[0]
 
 
 def test_a_shard_that_may_not_be_read_is_passed_over(reader, monkeypatch, caplog):

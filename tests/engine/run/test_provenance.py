@@ -183,17 +183,21 @@ def results_of_run(tiny_files, folder, *pairs):
     return run_train(tiny_cfg(data, clips["vit"], folder, "OPTIM.MAX_EPOCH", 1, *pairs))
 
 
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 class TestResults:
     def test_a_run_says_where_it_comes_from_and_what_it_cost_which_alone_differs(self, tiny_files, tmp_path):
         results = results_of_run(tiny_files, tmp_path / "run")
         origin = results["provenance"]
         assert set(origin) == {
             *("code", "libraries", "device", "threads", "ranks", "precision", "deterministic"),
-            *("weights_sha256", "model_sha256", "data_sha256"),
+            *("weights_sha256", "model_sha256", "data_sha256", "listed_sha256", "images_sha256"),
         }
         assert (origin["threads"], origin["ranks"], origin["precision"]) == (torch.get_num_threads(), 1, "fp32")
         assert origin["device"].startswith("cpu (") and origin["deterministic"] is False
-        assert origin["model_sha256"] is None  # its own
+        assert origin["model_sha256"] == sha256_of(tmp_path / "run/prompt_learner/model.pth.tar-1")
         assert origin["weights_sha256"] == weights_sha256(tiny_files[1]["vit"])
         assert set(origin["data_sha256"]) == {"train", "val", "test"}
         assert results["cost"]["training_s"] > 0 and results["cost"]["testing_s"] > 0
@@ -201,6 +205,7 @@ class TestResults:
         text = json.dumps([results["provenance"], results["cost"]])
         assert str(tiny_files[0].parent) not in text and str(tmp_path) not in text and str(Path.home()) not in text
         other = results_of_run(tiny_files, tmp_path / "other")
+        other["provenance"]["model_sha256"] = origin["model_sha256"]  # a checkpoint holds times
         assert {**other, "cost": None} == {**results, "cost": None}
 
     def test_only_what_is_tested_on_counts_where_nothing_is_trained(self, tiny_files, tmp_path):
@@ -208,3 +213,17 @@ class TestResults:
         results = results_of_run(tiny_files, tmp_path / "run", *pairs)
         assert set(results["provenance"]["data_sha256"]) == {"test"}
         assert results["provenance"]["precision"] == "fp32" and results["cost"]["training_s"] is None
+
+    def test_the_digest_of_images_is_that_of_their_bytes_in_order(self, tiny_files, tmp_path):
+        results = results_of_run(tiny_files, tmp_path / "run", "TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True)
+        paths = [tiny_files[0] / "test" / name / f"{i}.png" for name in CLASSES for i in range(3)]
+        content = "\n".join(sha256_of(path)[:32] for path in paths)
+        assert results["provenance"]["images_sha256"] == hashlib.sha256(content.encode()).hexdigest()
+
+    def test_the_best_model_is_the_one_that_was_tested(self, tiny_files, tmp_path):
+        origin = results_of_run(tiny_files, tmp_path / "run", "TEST.FINAL_MODEL", "best_val")["provenance"]
+        assert origin["model_sha256"] == sha256_of(tmp_path / "run/prompt_learner/model-best.pth.tar")
+
+    def test_a_training_that_tests_nothing_has_tested_no_model(self, tiny_files, tmp_path):
+        origin = results_of_run(tiny_files, tmp_path / "run", "TEST.NO_TEST", True)["provenance"]
+        assert origin["model_sha256"] is None and origin["images_sha256"] is None

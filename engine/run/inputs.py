@@ -1,0 +1,210 @@
+"""What a result was made from, and whether that is what is there now: weights, data, class names, images, the model.
+
+`provenance` in results.json says what it was: "weights_sha256"; "listed_sha256" of the class names and the items that
+the data set lists; "model_sha256" and "images_sha256" of the model that was tested, and of the bytes of the images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from yacs.config import CfgNode as CN
+
+from ..checkpoint import model_sha256
+from ..config.load import ConfigError
+from ..data.bad_images import find_bad
+from ..data.datum import SPLITS, Datum, Listing, data_digests, items_of, shared_digest
+from ..data.manager import count_workers
+from ..features.reader import open_digests
+from ..registry import DATASET_REGISTRY
+from .folder import is_done, read_results
+from .names import RESULTS
+
+WeightsDigest = Callable[[str], str | None]  # from MODEL.BACKBONE.NAME to the sha256 of its file
+WORDS = {
+    "weights": "the weights of MODEL.BACKBONE.NAME",
+    "model": "the model that was tested",
+    "classnames": "the class names",
+    "train": "the training items",
+    "val": "the validation items",
+    "test": "the test items",
+    "images": "the bytes of the images tested on",
+    "skipped": "images that were skipped and can be read now",
+}
+
+
+class UnknownInputs(ConfigError):
+    """A data set that cannot be read any more: nothing tells whether results still fit it."""
+
+
+# What results.json records
+
+
+def inputs_before(trainer, weights_sha256: str | None) -> dict[str, Any]:
+    """Returns the entries of `provenance` on what a run begins with; files may change in the meantime.
+
+    Args:
+        trainer: Built, and not yet trained.
+        weights_sha256: Of the file of CLIP's weights; None where it is not known.
+    """
+    cfg, dataset, listing = trainer.cfg, trainer.dm.dataset, getattr(trainer.dm, "listing", None)
+    splits = [cfg.TEST.SPLIT] if cfg.RUN.EVAL_ONLY else SPLITS
+    listed = listing.digests(splits) if listing else None  # a plug-in may have a manager of its own
+    left_out = [s for s in splits if listing is None or items_of(dataset, s) != listing.items[s]]
+    whole = {split: listed[split] for split in splits if split not in left_out and listing.items[split]}
+    return {
+        "weights_sha256": weights_sha256,
+        "model_sha256": tested_model(cfg) if cfg.RUN.EVAL_ONLY else None,
+        "data_sha256": {**whole, **data_digests(dataset, left_out)},
+        "listed_sha256": listed,
+    }
+
+
+def inputs_tested(trainer) -> dict[str, Any]:
+    """Returns the entries of `provenance` on what was tested; what is not known is None."""
+    if not trainer.results:  # nothing was
+        return {"images_sha256": None}
+    images = {"images_sha256": tested_images(trainer)}
+    return images if trainer.cfg.RUN.EVAL_ONLY else {**images, "model_sha256": tested_model(trainer.cfg)}
+
+
+def tested_images(trainer) -> str | None:
+    """Returns the digest of the bytes of the images tested on; None where to compare it would mean to read them all."""
+    cfg, dm, listing = trainer.cfg, trainer.dm, getattr(trainer.dm, "listing", None)
+    if listing is None or trainer.features is None or not cfg.FEATURES.DIR:
+        return None
+    items, skipped = items_of(dm.dataset, cfg.TEST.SPLIT), set(dm.skipped.get(cfg.TEST.SPLIT, ()))
+    if items != [item for item in listing.items[cfg.TEST.SPLIT] if item.impath not in skipped]:  # but a plug-in's own
+        return None
+    contents = [trainer.features.contents.get(item.impath) for item in items]
+    return None if None in contents else digest_of(contents)
+
+
+def tested_model(cfg: CN) -> str | None:
+    """Returns the digest of the model that a run tests, in RUN.MODEL_DIR or its own last or best; None for none."""
+    run = cfg.RUN
+    if run.EVAL_ONLY:
+        return model_sha256(run.MODEL_DIR, run.LOAD_EPOCH) if run.MODEL_DIR else None
+    last = cfg.OPTIM.MAX_EPOCH if cfg.TEST.FINAL_MODEL == "last_step" else None
+    return model_sha256(cfg.OUTPUT_DIR, last) or model_sha256(cfg.OUTPUT_DIR)  # what is fitted has no epochs
+
+
+def digest_of(contents: Sequence[str]) -> str:
+    """Returns the sha256 of the keys of the tested images' contents, in their order."""
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+
+
+# What is there now
+
+
+def still_done(cfg: CN, weights_sha256: WeightsDigest) -> bool:
+    """Says whether OUTPUT_DIR holds this run, ended, and made from what is there now.
+
+    Raises:
+        ConfigError: If it holds a run of another configuration.
+    """
+    if not is_done(cfg):
+        return False
+    try:
+        return not changed_inputs(cfg, weights_sha256)
+    except UnknownInputs:  # the run itself says it
+        return False
+
+
+def changed_inputs(cfg: CN, weights_sha256: WeightsDigest) -> list[str]:
+    """Returns the keys of WORDS for what has changed since the results in OUTPUT_DIR were made.
+
+    What they do not say counts as the same, and so do weights or a model that are not there any more.
+
+    Raises:
+        UnknownInputs: If the data set cannot be read.
+    """
+    results = read_results(cfg.OUTPUT_DIR) or {}
+    then = provenance_of(results)
+    now = {"weights": weights_sha256(cfg.MODEL.BACKBONE.NAME), "model": tested_model(cfg)}
+    changed = [key for key, digest in now.items() if None not in (digest, then.get(f"{key}_sha256"))]
+    changed = [key for key in changed if now[key] != then[f"{key}_sha256"]]
+    return changed + (changed_data(cfg, results) if says_data(results) else [])
+
+
+def says_data(results: Mapping[str, Any]) -> bool:
+    """Says whether results record the data that they were made from; earlier ones not, where images were skipped."""
+    then = provenance_of(results)
+    earlier = None if results.get("skipped_images") else then.get("data_sha256")
+    listed = then.get("listed_sha256", earlier)
+    return isinstance(listed, dict) and bool(listed)
+
+
+def changed_data(cfg: CN, results: Mapping[str, Any]) -> list[str]:
+    """Returns what has changed of the data; the class names are part of every item."""
+    then, listing = provenance_of(results), list_now(cfg)
+    listed, now = then.get("listed_sha256", then.get("data_sha256")), listing.digests(used_splits(cfg))
+    if listed.get("classnames", now["classnames"]) != now["classnames"]:
+        return ["classnames"]
+    changed = [split for split in used_splits(cfg) if listed.get(split, shared_digest([])) != now[split]]
+    skipped = results.get("skipped_images", {})
+    paths = {path for entry in skipped.values() for path in entry["paths"]}
+    if len(find_bad(list(paths), 1)) < len(paths):
+        changed.append("skipped")
+    items = listing.items[cfg.TEST.SPLIT]
+    tested = [item for item in items if item.impath not in paths]
+    are_all = len(items) - len(tested) == skipped.get(cfg.TEST.SPLIT, {}).get("number", 0)  # the first ones are listed
+    if then.get("images_sha256") and are_all and not changed:
+        changed += ["images"] if images_now(cfg, tested) != then["images_sha256"] else []
+    return changed
+
+
+def list_now(cfg: CN) -> Listing:
+    """Returns what the data set lists now, without a word in the log; raises UnknownInputs."""
+    cfg, level = cfg.clone(), logging.root.manager.disable
+    cfg.freeze()
+    logging.disable(logging.WARNING)  # it is read again if there is something to do
+    try:
+        return Listing(DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg))
+    except (OSError, ValueError, KeyError) as error:
+        raise UnknownInputs(
+            f"The folder {cfg.OUTPUT_DIR} holds the results of this run, but its data set cannot be read, so nothing "
+            f"tells whether they still fit it: {error.args[0] if isinstance(error, KeyError) else error}"
+        ) from error
+    finally:
+        logging.disable(level)
+
+
+def images_now(cfg: CN, items: Sequence[Datum]) -> str | None:
+    """Returns the digest of the bytes of items' images; reads those that are not remembered. None if it cannot."""
+    contents = open_digests(cfg).read([item.impath for item in items], count_workers(cfg.DATALOADER.NUM_WORKERS))
+    return None if None in contents else digest_of(contents)
+
+
+def used_splits(cfg: CN) -> list[str]:
+    """Returns the splits that a run's results depend on."""
+    tested = [] if cfg.TEST.NO_TEST else [cfg.TEST.SPLIT]
+    return [split for split in SPLITS if split in tested or not (cfg.RUN.EVAL_ONLY or split == "test")]
+
+
+def provenance_of(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the entry `provenance`; the earliest results have none."""
+    found = results.get("provenance")
+    return found if isinstance(found, dict) else {}
+
+
+def refusal(cfg: CN, changed: Sequence[str]) -> ConfigError:
+    """Returns why a training is not done again in its folder, and what to do."""
+    remedy = "Put that back, or begin anew in another folder (--output-dir, OUTPUT for the scripts)."
+    if set(changed) <= {"test", "images"} and cfg.TEST.SPLIT == "test":
+        remedy = (
+            f"Nothing was learned from that: delete {RESULTS} there and repeat the command, and the trained model is "
+            "tested anew. Or put it back."
+        )
+    return ConfigError(
+        f"The folder {cfg.OUTPUT_DIR} holds this run, but what it was made from has changed since: "
+        f"{in_words(changed)}. {remedy}"
+    )
+
+
+def in_words(changed: Sequence[str]) -> str:
+    """Returns what has changed, for a message."""
+    return ", ".join(WORDS[key] for key in changed)
