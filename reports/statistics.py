@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from engine.text import printable
 
-from .identity import differences
+from .identity import differences, other_items
+from .named_config import unlike_config
 from .runs import Run, seed_of
 
 WIDE = 5.0  # points: three seeds then give a mean to 3.5, std / sqrt(n - 1), and few methods differ by more
@@ -36,17 +37,20 @@ def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
 
 
 def warnings_of(runs: Sequence[Run]) -> list[str]:
-    """Returns what makes the mean of runs doubtful: their own warnings, seeds configured otherwise or far apart.
+    """Returns what makes the mean of runs doubtful: their own, and seeds that are unlike or far apart.
+
+    Unlike: configured otherwise than their folder or each other, or tested on other items.
 
     Seeds are far apart if their population standard deviation is over WIDE points and over three times what so few test
     images alone would give, the binomial standard deviation of an accuracy. For scale (COOP.md, docs/SHAPES.md): 0.15
     points in the authors' documentation, 1.72 with one shot of each class of `shapes`, 3.78 on one of its shifted sets.
     """
     found = [f"{printable(run.folder.name)}: {warning}" for run in runs for warning in run.warnings]
+    found += unlike_config(runs)
     seeds = [run for run in runs if seed_of(run.folder) is not None]
     if len(seeds) < 2:
         return found
-    found += filter(None, [differences(seeds)])
+    found += filter(None, [differences(seeds), other_items(seeds)])
     mean, std = summarise([run.value for run in seeds])
     total = min((run.total for run in seeds if run.total), default=math.inf)
     limit = max(WIDE, 3 * math.sqrt(max(0.0, mean * (100 - mean)) / total))

@@ -26,6 +26,7 @@ SLOW = {
     "engine/test_process_cache.py",
     "reports/test_curves.py",
     "reports/test_identity.py",
+    "reports/test_named_config.py",
     "resume/test_interruption.py",
     "resume/test_resume.py",
     "robustness/test_dirty_images.py",
