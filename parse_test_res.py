@@ -17,8 +17,10 @@ from pathlib import Path
 from statistics import fmean
 
 from engine.text import printable
+from reports.found import expected_in
+from reports.identity import checked
 from reports.paths import check_folder
-from reports.runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, record
+from reports.runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, record, seed_of
 from reports.statistics import summarise, warnings_of
 
 
@@ -107,7 +109,9 @@ def report_experiment(directory: Path, *, keyword: str, end_signal: str, ci95: b
 def parse_experiment(directory: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> list[Run]:
     """Reads every run in the directory, seed2 before seed10; or the directory itself if it is a run."""
     folders = [directory] if record(directory) else _subfolders(directory)
-    return [parse_run(folder, keyword=keyword, end_signal=end_signal) for folder in folders]
+    expected = expected_in(folders[0].parent) if folders else {}
+    runs = (parse_run(folder, keyword=keyword, end_signal=end_signal) for folder in folders)
+    return [checked(run, expected) if expected and seed_of(run.folder) is not None else run for run in runs]
 
 
 def _subfolders(directory: Path) -> list[Path]:

@@ -224,3 +224,17 @@ def test_command_refuses(tmp_path, call, args, message):
     code, out, error = call(main, "--output-dir", tmp_path, *(arg.replace("{}", str(tmp_path)) for arg in args))
     assert (code, out) == (1, "")
     assert error.startswith("Error: " + message.replace("{}", str(tmp_path)))
+
+
+def test_a_method_without_contexts_is_not_drawn_as_one_with_them(tmp_path):
+    """The folder's name says what a script was called with, results.json what the method has."""
+    options = {"n_ctx": None, "csc": None, "class_token_position": None}
+    write_results(tmp_path, f"dtd/Mine/rn50_16shots/{CSC}", {1: 60.0}, trainer="Mine", **options)
+    write_results(tmp_path, f"dtd/Mine/rn50_1shots/{CSC}", {1: 50.0})  # an older one does not say
+    write_results(tmp_path, f"dtd/Other/rn50_16shots/{CSC}", {1: 60.0}, n_ctx=16, csc=None, class_token_position="end")
+    curves = find_curves(tmp_path)
+    assert [(method.label, list(curves.points["dtd"][method])) for method in curves.methods] == [
+        ("Mine", [16, 1]),
+        ("Other (M=16, end)", [16]),
+    ]
+    assert {look["linestyle"] for look in choose_looks(curves.methods).values()} == {"-"}

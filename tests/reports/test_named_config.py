@@ -214,3 +214,10 @@ def test_a_log_that_the_original_began_beside_an_unfinished_one_is_named(tmp_pat
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning")]
     assert line.startswith(f"Warning: left out {run}: log.txt: ") and line.endswith(said)
     assert Path(run, "log.txt").is_file()
+
+
+@pytest.mark.parametrize("folder", [TestLogs.FOLDER, base_classes("caltech101", "CoOp", "rn50_ep50").folder])
+def test_the_mean_of_a_folder_leaves_out_a_log_of_another_run(tmp_path, capsys, folder):
+    run = TestLogs().write(tmp_path, folder, DATASET__NAME="DescribableTextures")
+    assert parse_test_res.main([str(run.parent)]) == 1
+    assert f"left out {run}: log.txt is of another run: dataset is 'DescribableTextures'" in capsys.readouterr().out
