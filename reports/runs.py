@@ -45,7 +45,7 @@ class Run:
         settings: Config key -> value in JSON, for the run and the training of its model: the keys that decide what is
             computed and are not at their default. Seeds are not among them. Empty in older runs.
         logged: All keys of the config that a log has, in the same form.
-        tested: Digest of the items tested on; "" if the file does not say.
+        tested: Digest of the test items; "" if the file does not say, or if others were tested on.
         epoch: So many epochs the tested model has seen; None if the file does not say.
         absent: Those entries of IDENTITY that results.json has as null: the method has no such thing.
     """
@@ -184,5 +184,6 @@ def _settings(results: dict[str, Any]) -> dict[str, str]:
 def _tested(results: dict[str, Any]) -> str:
     provenance = results.get("provenance")
     digests = provenance.get("data_sha256") if isinstance(provenance, dict) else None
-    digest = digests.get(str(results.get("split"))) if isinstance(digests, dict) else None
+    # Few-shot validation items are drawn for each seed.
+    digest = digests.get("test") if isinstance(digests, dict) and results.get("split", "test") == "test" else None
     return digest if isinstance(digest, str) else ""

@@ -21,6 +21,13 @@ def summarise(values: Sequence[float], ci95: bool = False) -> tuple[float, float
     return statistics.fmean(values), 1.96 * std / math.sqrt(len(values)) if ci95 else std
 
 
+def mean_text(cells: Sequence[float | str]) -> str:
+    """Returns the mean and the population standard deviation of the numbers in some cells; "" where there is none."""
+    values = [cell for cell in cells if not isinstance(cell, str)]
+    missing = f" ({len(values)} of {len(cells)} seeds)" if len(values) < len(cells) else ""
+    return "{:.2f} +- {:.2f}".format(*summarise(values)) + missing if values else ""
+
+
 def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
     """Returns the population standard deviation of the averages that single seeds have over data sets.
 

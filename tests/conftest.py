@@ -24,6 +24,7 @@ SLOW = {
     "engine/run/test_warnings.py",
     "engine/test_distributed.py",
     "engine/test_process_cache.py",
+    "launch/test_grid.py",
     "reports/test_curves.py",
     "reports/test_identity.py",
     "reports/test_named_config.py",

@@ -169,6 +169,68 @@ class TestRefused:
         assert sweep.parse_args([*GRID.split(), "--seeds", "4", "--", "OPTIM.LR", "1"]).opts == ["OPTIM.LR", "1"]
 
 
+METHODS = """
+from yacs.config import CfgNode as CN
+from engine import TRAINER_REGISTRY
+from trainers import coop
+from trainers.base import PromptTrainer
+
+@TRAINER_REGISTRY.register()
+class NoContext(PromptTrainer):
+    node = "NOCONTEXT"
+
+    @staticmethod
+    def add_config(cfg):
+        cfg.TRAINER.NOCONTEXT = CN({"PREC": "fp32", "N_CTX": 3})
+
+@TRAINER_REGISTRY.register()
+class OwnContext(coop.CoOp):
+    node = "OWNCONTEXT"
+
+    @staticmethod
+    def add_config(cfg):
+        keys = {"N_CTX": 5, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": "", "PREC": "fp32"}
+        cfg.TRAINER.OWNCONTEXT = CN({**keys, "CHUNK_ROWS": 0})
+"""
+
+
+class TestContextFlags:
+    """--nctx, --csc and --ctp set the options of the method that is trained, or are refused."""
+
+    @pytest.fixture
+    def argv(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("NoContext", "OwnContext"):
+            folder = tmp_path / "configs/trainers" / name
+            folder.mkdir(parents=True)
+            (folder / "tiny.yaml").write_text("MODEL: {BACKBONE: {NAME: RN50}}\n")
+        (tmp_path / "configs/datasets").mkdir()
+        (tmp_path / "configs/datasets/dtd.yaml").write_text("DATASET: {NAME: DescribableTextures}\n")
+        (tmp_path / "methods.py").write_text(METHODS)
+        words = "--dataset dtd --shots 1 --seeds 1 --cfg tiny --plugin methods.py --output-dir out"
+        return lambda trainer, flags="": [*words.split(), "--trainer", trainer, *flags.split()]
+
+    @pytest.mark.parametrize("flag", ["--nctx 4", "--csc True", "--ctp middle"])
+    def test_a_method_without_them_refuses_them(self, argv, flag, capsys):
+        assert sweep.main(argv("NoContext", flag)) == 1
+        said = (
+            f"{flag.split()[0]} is given, but --trainer NoContext has not all options that --nctx, --csc and --ctp set"
+        )
+        assert said in capsys.readouterr().err
+
+    def test_the_folder_of_a_method_without_them_names_none(self, argv):
+        [job] = sweep.plan(sweep.parse_args(argv("NoContext"))).values()
+        assert str(job.target).endswith("/out/dtd/NoContext/tiny_1shots/seed1")
+        assert not any("COOP" in word for word in job.argv)
+
+    def test_a_method_with_its_own_gets_them(self, argv):
+        [job] = sweep.plan(sweep.parse_args(argv("OwnContext", "--nctx 4 --ctp middle"))).values()
+        assert str(job.target).endswith("/OwnContext/tiny_1shots/nctx4_cscFalse_ctpmiddle/seed1")
+        group = "TRAINER.OWNCONTEXT"
+        said = f"{group}.N_CTX 4 {group}.CSC False {group}.CLASS_TOKEN_POSITION middle DATASET.NUM_SHOTS 1"
+        assert list(job.argv[-8:]) == said.split()
+
+
 class TestTable:
     def test_means_and_words(self):
         cells = {(1, 1): 50.0, (1, 2): 53.0, (1, 3): 56.0, (2, 1): 60.0, (2, 2): "failed", (4, 3): "done"}

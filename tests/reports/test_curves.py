@@ -231,7 +231,8 @@ def test_a_method_without_contexts_is_not_drawn_as_one_with_them(tmp_path):
     options = {"n_ctx": None, "csc": None, "class_token_position": None}
     write_results(tmp_path, f"dtd/Mine/rn50_16shots/{CSC}", {1: 60.0}, trainer="Mine", **options)
     write_results(tmp_path, f"dtd/Mine/rn50_1shots/{CSC}", {1: 50.0})  # an older one does not say
-    write_results(tmp_path, f"dtd/Other/rn50_16shots/{CSC}", {1: 60.0}, n_ctx=16, csc=None, class_token_position="end")
+    options |= {"n_ctx": 16, "class_token_position": "end"}
+    write_results(tmp_path, f"dtd/Other/rn50_16shots/{CSC}", {1: 60.0}, trainer="Other", **options)
     curves = find_curves(tmp_path)
     assert [(method.label, list(curves.points["dtd"][method])) for method in curves.methods] == [
         ("Mine", [16, 1]),
