@@ -75,9 +75,9 @@ def differences(runs: Sequence[Run]) -> str:
     )
 
 
-def other_items(runs: Sequence[Run]) -> str:
-    """Returns a sentence if runs were tested on different items, as far as all say it; "" for the same."""
-    totals, digests = ({run.folder.name: getattr(run, name) for run in runs} for name in ("total", "tested"))
+def other_items(runs: Mapping[str, Run], who: str = "The runs of this average") -> str:
+    """Returns a sentence if runs, by their names, were tested on different items, as far as all say it; "" if not."""
+    totals, digests = ({name: getattr(run, said) for name, run in runs.items()} for said in ("total", "tested"))
     by_total = all(totals.values()) and len(set(totals.values())) > 1
     if not by_total and not (all(digests.values()) and len(set(digests.values())) > 1):
         return ""
@@ -88,10 +88,7 @@ def other_items(runs: Sequence[Run]) -> str:
         said = ", ".join(f"{total:,} in {', '.join(names)}" for total, names in groups.items())
     else:
         said = f"equally many, but not the same in {' as in '.join(', '.join(names) for names in groups.values())}"
-    return (
-        f"The runs of this average were tested on other items: {said}. "
-        "Test them again on one set, or average those of each set."
-    )
+    return f"{who} were tested on other items: {said}. Test them again on one set, or report each set by itself."
 
 
 def _shorten(text: str) -> str:

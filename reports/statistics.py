@@ -57,7 +57,7 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
     seeds = [run for run in runs if seed_of(run.folder) is not None]
     if len(seeds) < 2:
         return found
-    found += filter(None, [differences(seeds), other_items(seeds)])
+    found += filter(None, [differences(seeds), other_items({run.folder.name: run for run in seeds})])
     mean, std = summarise([run.value for run in seeds])
     total = min((run.total for run in seeds if run.total), default=math.inf)
     limit = max(WIDE, 3 * math.sqrt(max(0.0, mean * (100 - mean)) / total))
