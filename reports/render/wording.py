@@ -72,18 +72,16 @@ def remarks(filled: FilledTable) -> list[str]:
 
 
 def warnings(filled: FilledTable) -> Iterator[str]:
-    """Says what is missing in a table, which runs were not counted, and what is doubtful of those that were."""
+    """Says what is doubtful of the runs that were counted, which were not, and what is missing."""
+    for warning in filled.warnings:
+        yield f"Warning: {warning}"
+    for problem in filled.problems:
+        yield f"Not counted: {problem}."
     n_missing = sum(1 for _ in filled.cells()) - filled.n_found
     if n_missing:
         yield f"{n_missing} of {n_missing + filled.n_found} values are missing; {how_to_get(filled.table)} makes them."
-    shown = {group for group, _ in filled.blocks}
-    left_out = dict.fromkeys(row.group for row in filled.table.rows if row.group not in shown)
-    if left_out:
-        yield f"Left out, as there is no result: {', '.join(left_out)}."
-    for problem in filled.problems:
-        yield f"Not counted: {problem}."
-    for warning in filled.warnings:
-        yield f"Warning: {warning}"
+    if filled.left_out:
+        yield f"Left out, as there is no result: {'; '.join(filled.left_out)}."
 
 
 def how_to_get(table: Table) -> str:

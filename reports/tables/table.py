@@ -111,11 +111,18 @@ class FilledTable:
 
     @property
     def blocks(self) -> list[tuple[str, list[tuple[Row, tuple[Filled | None, ...]]]]]:
-        """The rows with their cells under each heading, without headings under which there is no result."""
-        rows = groupby(zip(self.table.rows, self.lines), key=lambda pair: pair[0].group)
-        blocks = [(group, list(pairs)) for group, pairs in rows]
-        has_value = {cell.row.group for cell in self.cells() if cell.value.value is not None}
-        return [(group, pairs) for group, pairs in blocks if group in has_value]
+        """The rows with their cells under each heading, those that have a result."""
+        found = [(row, line) for row, line in zip(self.table.rows, self.lines) if any(map(_has_value, line))]
+        return [(group, list(pairs)) for group, pairs in groupby(found, key=lambda pair: pair[0].group)]
+
+    @property
+    def left_out(self) -> list[str]:
+        """The headings, or else the labels, under which there is no result, each once."""
+        shown = [row for _, pairs in self.blocks for row, _ in pairs]
+        groups, labels = {row.group for row in shown}, {row.label for row in shown}
+        empty = [row.group for row in self.table.rows if row.group not in groups]
+        empty += [row.label for row in self.table.rows if row.label not in labels]
+        return list(dict.fromkeys(filter(None, empty)))
 
     @property
     def n_seeds(self) -> tuple[int, int] | None:
@@ -142,6 +149,10 @@ class FilledTable:
         seeds = [list(cell.value.by_seed) for cell in self.cells()]
         pairs = ((one, other) for one, other in combinations(seeds, 2) if len(one) == len(other) and one != other)
         return next(pairs, None)
+
+
+def _has_value(cell: Filled | None) -> bool:
+    return cell is not None and cell.value.value is not None
 
 
 def fill(table: Table, output: Path) -> FilledTable:
