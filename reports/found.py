@@ -9,15 +9,15 @@ The first part of CFG is the backbone: rn50 for rn50_ep100_ctxv1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.text import printable
 
 from .experiments import FEW_SHOTS, NAMES, coop_config, expected_results, max_epoch
-from .runs import seed_folders
+from .runs import parse_run, seed_folders
 
 NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
 CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_\w+)?)_(?P<shots>\d+)shots")
@@ -105,13 +105,20 @@ class Found:
         return max_epoch(papers) == max_epoch(self.cfg), max_epoch(self.cfg)
 
 
-def few_shot_runs(output: Path) -> Iterator[Found]:
-    """Finds the few-shot runs of every method and data set."""
+def few_shot_runs(output: Path) -> list[Found]:
+    """Finds the few-shot runs of every method and data set; what a method has is what its results say."""
+    found = []
     for folder in sorted(output.glob("*/*/*_*shots")):
-        if folder.is_dir() and (found := few_shot(folder)):
-            for path in (folder, *sorted(folder.iterdir())):
-                if seed_folders(path):
-                    yield found if path == folder else few_shot(path)
+        if folder.is_dir() and few_shot(folder):
+            found += [few_shot(path) for path in (folder, *sorted(folder.iterdir())) if seed_folders(path)]
+    absent: dict[Method, set[str]] = {}
+    for runs in found:
+        said = absent.setdefault(runs.method, set())
+        if runs.method.context:
+            said |= {
+                key for run in seed_folders(runs.folder) for key in parse_run(run).absent
+            } & runs.method.context.keys()
+    return [replace(runs, method=replace(runs.method, absent=tuple(sorted(absent[runs.method])))) for runs in found]
 
 
 def few_shot(folder: Path) -> Found | None:
@@ -125,7 +132,7 @@ def few_shot(folder: Path) -> Found | None:
     return Found(folder, parts[0], name["backbone"], method, int(name["shots"]), name["cfg"])
 
 
-def choose_epochs(found: Iterator[Found] | list[Found]) -> tuple[list[Found], list[str]]:
+def choose_epochs(found: Sequence[Found]) -> tuple[list[Found], list[str]]:
     """Returns the runs of one number of epochs for each point, and a note on each of the others."""
     chosen: dict[tuple, Found] = {}
     notes = []
@@ -149,3 +156,42 @@ def expected_in(folder: Path) -> Mapping[str, Any]:
         shots = int(parts[2].removeprefix("shots_"))
         return expected_results(dataset, trainer, cfg, source=dataset, subsample=subsample, shots=shots)
     return {}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The runs of a method that are not few-shot runs of all classes: where they are, what they are of."""
+
+    folder: str  # below the output folder; holds seed1, seed2, ...
+    dataset: str
+    trainer: str
+    cfg: str
+    options: str = ""
+
+    @property
+    def backbone(self) -> str:
+        """As in the names of configs."""
+        return backbone_of(self.cfg)
+
+
+def base_to_new_runs(output: Path) -> Iterator[Tested]:
+    """Finds the runs on the base classes, with 16 shots of each."""
+    for folder in sorted(output.glob("base2new/train_base/*/shots_16/*/*")):
+        if seed_folders(folder):
+            dataset, _, trainer, cfg = folder.parts[-4:]
+            yield Tested(folder.relative_to(output).as_posix(), dataset, trainer, cfg)
+
+
+def transfer_runs(output: Path) -> Iterator[Tested]:
+    """Finds the tests, on any data set, of what was learned with 16 shots on another one."""
+    for parent in sorted(output.glob("evaluation/*/*_16shots")):
+        for folder in sorted([*parent.glob("*"), *parent.glob("nctx*/*")]):
+            if folder.is_dir() and seed_folders(folder):
+                options = folder.parent.name if folder.parent != parent else ""
+                cfg = parent.name.removesuffix("_16shots")
+                yield Tested(folder.relative_to(output).as_posix(), folder.name, parent.parent.name, cfg, options)
+
+
+def backbone_of(cfg: str) -> str:
+    """Returns the first part of a config's name, such as vit_b16."""
+    return CFG_SHOTS.fullmatch(f"{cfg}_1shots")["backbone"] if CFG_SHOTS.fullmatch(f"{cfg}_1shots") else cfg

@@ -14,12 +14,11 @@ from engine.config.load import ConfigError, flatten, merge, read_yaml
 from engine.run.names import CONFIG
 from engine.text import printable
 
-from .experiments import NAMES
+from .experiments import NAMES, TRAINERS
 from .logged_config import in_json, literal, logged_settings
 from .runs import MODEL_OF, Run
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "trainers"
-OURS = ("CoOp", "CoCoOp", "LinearProbe", "ZeroshotCLIP", "ZeroshotCLIP2")  # trainers that need no plug-in
 BACKBONE = "MODEL.BACKBONE.NAME"
 NOT_COMPARED = {  # what the folder's name shows (see `mismatch`), where the data lie, and what changes no accuracy
     *NOT_IN_DIGEST,
@@ -89,7 +88,7 @@ def _made(run: Run, named: Mapping[str, str]) -> dict[str, str]:
 def _compared(run: Run, keys: Iterable[str]) -> list[str]:
     shown = run.folder.absolute().parts[-4:]
     left_out = set(NOT_COMPARED) | {pair.split("=")[0] for name in shown for pair in name.split(",") if "=" in pair}
-    if run.identity.get("trainer") not in OURS or run.identity.get("dataset") not in NAMES.values():
+    if run.identity.get("trainer") not in TRAINERS or run.identity.get("dataset") not in NAMES.values():
         left_out.add("RUN.PLUGINS")  # what the user adds; elsewhere a plug-in may replace what is ours
     has_prompt = any(re.match(r"nctx\d+_csc", name) for name in shown)
     return sorted(key for key in keys if key not in left_out and not (has_prompt and key.endswith(PROMPT)))

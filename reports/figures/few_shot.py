@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..experiments import DATASETS, FEW_SHOTS, zero_shot
@@ -72,20 +72,15 @@ def find_curves(
             curves.notes.append(f"{other} is another backbone, its experiments ({n_experiments}) are left out")
     chosen, notes = choose_epochs([e for e in found if e.backbone == curves.backbone])
     curves.notes += notes
-    runs_of = {e: [checked(parse_run(run), e.expected) for run in seed_folders(e.folder)] for e in chosen}
-    absent: dict[Method, set[str]] = {}  # what the folder's name says and the method has not
-    for experiment, runs in runs_of.items():
-        said = absent.setdefault(experiment.method, set())
-        said |= {key for run in runs for key in run.absent} & experiment.method.context.keys()
-    for experiment, runs in runs_of.items():
+    for experiment in chosen:
+        runs = [checked(parse_run(run), experiment.expected) for run in seed_folders(experiment.folder)]
         curves.notes += [f"{run.folder} is left out: {run.problem}" for run in runs if run.value is None]
         finished = [run for run in runs if run.value is not None]
         curves.notes += [f"{experiment.folder}: {warning.rstrip('.')}" for warning in warnings_of(finished)]
         seeds = {run.folder.name: run.value for run in finished}
         if seeds:
             of_dataset = curves.points.setdefault(experiment.dataset, {})
-            method = replace(experiment.method, absent=tuple(sorted(absent[experiment.method])))
-            of_dataset.setdefault(method, {})[experiment.shots] = seeds
+            of_dataset.setdefault(experiment.method, {})[experiment.shots] = seeds
     _find_zero_shot(output, curves)
     _note_uneven_seeds(curves)
     return curves
