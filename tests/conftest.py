@@ -34,6 +34,7 @@ SLOW = {
     "robustness/test_full_disk.py",
     "smoke/test_pretrain_shapes.py",
     "smoke/test_protocols.py",
+    "tools/test_contact_sheet.py",
     "trainers/test_linear_probe.py",
 }
 
