@@ -50,7 +50,8 @@ from launch.plan import (
 )
 from launch.workers import Job
 from reports.experiments import EPOCHS, Experiment, coop, coop_config, transfer_source
-from reports.statistics import mean_text
+from reports.runs import parse_run
+from reports.statistics import mean_text, warnings_by_mean
 
 PROMPT = {"nctx": 16, "csc": "False", "ctp": "end"}  # flags of CoOp and methods like it, and their defaults
 PROMPT_KEYS = ("N_CTX", "CSC", "CLASS_TOKEN_POSITION")  # what they set
@@ -60,6 +61,7 @@ BEST = "best: the highest mean accuracy on validation items, of equal ones the f
 REDRAW = "\033[{}F\033[J"  # moves up so many lines and clears what follows
 
 Grid = dict[tuple[int, int], Job]  # by shots and seed
+Best = Mapping[int, Values | None]  # by shots
 Cells = Mapping[tuple[int, int], float | str]  # by shots and seed: accuracy in percent, or a word
 
 
@@ -87,6 +89,7 @@ def sweep(args: argparse.Namespace) -> int:
         table.print()
     failures = run(jobs, n_workers, table.show, finish)
     table.print()
+    print_warnings(args, grid)
     print_failures(failures)
     return 1 if failures else 0
 
@@ -108,6 +111,7 @@ def choose(args: argparse.Namespace) -> int:
         tests = {key: plan_test(args, *key, job) for key, job in trained.items() if best[key[0]] == key[1]}
     tested, failed = finish_all(args, tests, n_workers, finish)
     print(f"\n{grid_table(args, validated, best, tested)}\n{BEST}", flush=True)
+    print_warnings(args, {(shots, seed): job for (shots, _, seed), job in tests.items()})
     print_failures(failures | failed)
     return 1 if failures or failed or None in best.values() else 0
 
@@ -324,6 +328,13 @@ def launcher(args: argparse.Namespace) -> tuple[int, Finish]:
     return args.jobs or default_jobs(), finish_here
 
 
+def print_warnings(args: argparse.Namespace, grid: Grid) -> None:
+    """Prints what makes the means over seeds doubtful."""
+    means = {str(n): [parse_run(grid[n, s].target) for s in args.seeds if (n, s) in grid] for n in args.shots}
+    for warning in warnings_by_mean(means):
+        print(f"Warning: shots {warning}", flush=True)
+
+
 class Table:
     """Shots x seeds with accuracies in percent. A terminal shows it from the start, other outputs at the end."""
 
@@ -372,12 +383,7 @@ def finish_all(
     return {key: outcome(job, failures.get(job, "")) for key, job in jobs.items()}, failures
 
 
-def grid_table(
-    args: argparse.Namespace,
-    validated: Accuracies,
-    best: Mapping[int, Values | None],
-    tested: Accuracies,
-) -> str:
+def grid_table(args: argparse.Namespace, validated: Accuracies, best: Best, tested: Accuracies) -> str:
     """Returns a line for each number of shots and each value: its accuracy on validation items, the best one's test."""
     rows = []
     for shots, values in itertools.product(args.shots, grids.combinations(args.grid)):

@@ -9,7 +9,7 @@ The first part of CFG is the backbone: rn50 for rn50_ep100_ctxv1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,14 @@ class Method:
     Args:
         trainer, variant, options: As the folders are named.
         absent: Keys of results.json that the options name and the method does not have.
+        n_ctx: Number of context vectors where it is another than the options name: words to start from decide it.
     """
 
     trainer: str
     variant: str = ""
     options: str = ""
     absent: tuple[str, ...] = ()
+    n_ctx: int | None = None
 
     @property
     def context(self) -> dict[str, Any]:
@@ -47,7 +49,7 @@ class Method:
         if found is None:
             return {}
         n_ctx, csc, position = found.groups()
-        said = {"n_ctx": int(n_ctx), "csc": csc == "True", "class_token_position": position}
+        said = {"n_ctx": self.n_ctx or int(n_ctx), "csc": csc == "True", "class_token_position": position}
         return {key: value for key, value in said.items() if key not in self.absent}
 
     @property
@@ -111,14 +113,20 @@ def few_shot_runs(output: Path) -> list[Found]:
     for folder in sorted(output.glob("*/*/*_*shots")):
         if folder.is_dir() and few_shot(folder):
             found += [few_shot(path) for path in (folder, *sorted(folder.iterdir())) if seed_folders(path)]
-    absent: dict[Method, set[str]] = {}
-    for runs in found:
-        said = absent.setdefault(runs.method, set())
-        if runs.method.context:
-            said |= {
-                key for run in seed_folders(runs.folder) for key in parse_run(run).absent
-            } & runs.method.context.keys()
-    return [replace(runs, method=replace(runs.method, absent=tuple(sorted(absent[runs.method])))) for runs in found]
+    methods = {runs.method for runs in found}
+    as_run = {method: _as_run(method, [runs for runs in found if runs.method == method]) for method in methods}
+    return [replace(runs, method=as_run[runs.method]) for runs in found]
+
+
+def _as_run(method: Method, found: Iterable[Found]) -> Method:
+    """Returns a method with what its results say of its context, where the folder's name says otherwise."""
+    if not method.context:
+        return method
+    runs = [parse_run(run) for of in found for run in seed_folders(of.folder)]
+    absent = {key for run in runs for key in run.absent} & method.context.keys()
+    from_words = {run.identity.get("n_ctx") for run in runs if any(key.endswith(".CTX_INIT") for key in run.settings)}
+    n_ctx = next((n for n in from_words if len(from_words) == 1 and isinstance(n, int)), None)
+    return replace(method, absent=tuple(sorted(absent)), n_ctx=n_ctx)
 
 
 def few_shot(folder: Path) -> Found | None:

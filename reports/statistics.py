@@ -67,3 +67,12 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
             "Look into the log of the seed that stands apart, or run more seeds."
         )
     return found
+
+
+def warnings_by_mean(means: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Returns what makes some means doubtful, each reason once, with the names of the means before it."""
+    said: dict[str, list[str]] = {}
+    for name, runs in means.items():
+        for warning in warnings_of([run for run in runs if run.value is not None]):
+            said.setdefault(warning, []).append(name)
+    return [f"{', '.join(names)}: {warning}" for warning, names in said.items()]

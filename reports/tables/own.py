@@ -147,7 +147,7 @@ def _few_shot(dataset: str, method: FewShotMethod, cfg: str, shots: int) -> Expe
     made = transfer_source(method.trainer, cfg, source=dataset, shots=shots)
     if not method.options:
         return made
-    asked = replace(method, absent=()).context  # what the folder's name says
+    asked = replace(method, absent=(), n_ctx=None).context  # what the folder's name says
     if asked:
         position = asked.pop("class_token_position")
         made = coop(dataset, cfg, trainer=method.trainer, shots=shots, position=position, **asked)

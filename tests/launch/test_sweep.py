@@ -1,5 +1,6 @@
 """sweep.py: its runs are those of the scripts and of train.py, in one process; the table, failures, what it refuses."""
 
+import json
 import re
 import shlex
 import signal
@@ -278,6 +279,22 @@ class TestTable:
         ]
         assert swept() == 1
         assert capsys.readouterr().out.startswith("1 of 4 runs are left")
+
+    def test_what_makes_a_mean_doubtful_is_said_below(self, tmp_path, monkeypatch, capsys):
+        """Here the test set has grown between the seeds."""
+
+        def finish(left, n_workers):
+            for job in left:
+                write_as_done(job, 50.0)
+                path = job.target / "results.json"
+                total = 40 + int(job.target.name.removeprefix("seed"))
+                path.write_text(json.dumps({**json.loads(path.read_text()), "total": total}))
+                yield job, "", 1.0
+
+        monkeypatch.setattr(sweep, "launcher", lambda args: (1, finish))
+        assert sweep.main([*GRID.split(), "--output-dir", str(tmp_path)]) == 0
+        said = "The runs of this average were tested on other items: 41 in seed1, 42 in seed2."
+        assert f"Warning: shots 1, 2: {said}" in capsys.readouterr().out
 
     @pytest.mark.parametrize("columns, height", [(80, 5), (20, 9)], ids=["wide", "narrow: it folds lines"])
     def test_a_terminal_shows_the_table_from_the_start_and_redraws_it(

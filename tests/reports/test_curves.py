@@ -239,3 +239,10 @@ def test_a_method_without_contexts_is_not_drawn_as_one_with_them(tmp_path):
         ("Other (M=16, end)", [16]),
     ]
     assert {look["linestyle"] for look in choose_looks(curves.methods).values()} == {"-"}
+
+
+def test_a_context_that_starts_from_words_has_their_number_of_vectors(tmp_path):
+    """Whatever NCTX was asked for, which the folder's name shows."""
+    settings = {"TRAINER.COOP.CTX_INIT": "a photo of a"}
+    write_results(tmp_path, f"dtd/CoOp/rn50_ctxv1_16shots/{END}", {1: 60.0}, trainer="CoOp", n_ctx=4, settings=settings)
+    assert [method.label for method in find_curves(tmp_path).methods] == ["CoOp (M=4, end, ctxv1)"]
