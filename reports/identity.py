@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.text import printable, shorten
 
-from .named_config import named_backbone
+from .named_config import brief, named_backbone
 from .runs import Run, seed_of
 
 MOST_NAMED = 5  # keys
@@ -64,8 +64,8 @@ def differences(runs: Sequence[Run]) -> str:
             if by_settings or key in entries:
                 values.setdefault(entries.get(key, DEFAULT), []).append(name)
         if len(values) > 1:
-            parts = (f"{_shorten(value)} in {', '.join(names)}" for value, names in values.items())
-            found.append(f"{_shorten(key)} is {printable(', '.join(parts))}")
+            parts = (f"{brief(value)} in {', '.join(names)}" for value, names in values.items())
+            found.append(f"{brief(key)} is {printable(', '.join(parts))}")
     if not found:
         return ""
     more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
@@ -89,7 +89,3 @@ def other_items(runs: Mapping[str, Run], who: str = "The runs of this average") 
     else:
         said = f"equally many, but not the same in {' as in '.join(', '.join(names) for names in groups.values())}"
     return f"{who} were tested on other items: {said}. Test them again on one set, or report each set by itself."
-
-
-def _shorten(text: str) -> str:
-    return printable(text if len(text) <= 100 else f"{text[:100]}...")

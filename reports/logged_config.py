@@ -58,4 +58,7 @@ def literal(text: Any) -> Any:
 
 def in_json(value: Any) -> str:
     """Returns a value as results.json has it: equal values, equal texts."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    except TypeError:  # a set, or keys that cannot be sorted, which no config of ours has
+        return json.dumps(str(value), ensure_ascii=False)

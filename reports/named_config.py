@@ -28,7 +28,13 @@ NOT_COMPARED = {  # what the folder's name shows (see `mismatch`), where the dat
 }
 OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.")  # groups of keys that a test does not use
 PROMPT = (".N_CTX", ".CSC", ".CLASS_TOKEN_POSITION")  # keys that a folder nctxN_cscC_ctpP shows
-MOST_NAMED = 5  # keys
+NAME = re.compile(r"\w[\w.+-]{0,100}")  # of a file: results.json may say anything
+MOST_NAMED, LONGEST_VALUE = 5, 100  # keys, characters
+
+
+def brief(text: str) -> str:
+    """Returns the beginning of a value as it goes into a sentence."""
+    return printable(text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}...")
 
 
 def named_backbone(trainer: str, cfg: str) -> str:
@@ -57,9 +63,9 @@ def _differences(run: Run) -> list[str]:
         return [f"it cannot be compared with its config. {error}"]
     made = _made(run, named) if named else {}
     found = {key: (value, named.get(key) or _defaults().get(key, "")) for key, value in made.items()}
-    says = {key: f"says {printable(other)}" if other else "does not set it" for key, (_, other) in found.items()}
+    says = {key: f"says {brief(other)}" if other else "does not set it" for key, (_, other) in found.items()}
     said = [
-        f"{key} {printable(value)} ({cfg}.yaml {says[key]})"
+        f"{key} {brief(value)} ({cfg}.yaml {says[key]})"
         for key, (value, other) in found.items()
         if value != other and not (key == BACKBONE and _is_file_of(value, other))
     ]
@@ -76,6 +82,8 @@ def _made(run: Run, named: Mapping[str, str]) -> dict[str, str]:
     made = {}
     for settings in filter(None, (own, model)):
         for key in _compared(run, named.keys() | settings.keys()):
+            if key not in _defaults().keys() | named.keys() and "RUN.PLUGINS" in settings:
+                continue  # a plug-in's key, which stands in the settings at its default too
             value = settings.get(key) or _defaults().get(key) or _from_config_file(run, key)
             if value and not (settings is own and model and key.startswith(OF_TRAINING)):
                 made[key] = value
@@ -103,7 +111,7 @@ def _named_settings(trainer: str, cfg: str) -> Mapping[str, str]:
     """
     folder = "CoOp" if trainer.startswith("ZeroshotCLIP") else trainer  # as scripts/coop/zeroshot.sh
     path = CONFIGS / folder / f"{cfg}.yaml"
-    if path.parent.parent != CONFIGS or not path.is_file():
+    if not (NAME.fullmatch(folder) and NAME.fullmatch(cfg) and path.is_file()):
         return {}
     values, typed = read_yaml(path), get_cfg_default()
     known = flatten(typed)

@@ -231,7 +231,7 @@ class TestRuns:
         shutil.copytree(tiny_files[0], data)
         image = next(data.glob("test/*/0.png"))
         for seed in (1, 2):
-            run_train(tiny_cfg(data, tiny_files[1]["vit"], tmp_path / COOP / f"seed{seed}", "SEED", seed, *ONE_EPOCH))
+            run_train(tiny_cfg(data, tiny_files[1]["vit"], tmp_path / f"runs/seed{seed}", "SEED", seed, *ONE_EPOCH))
             image.with_name("more.png").write_bytes(image.read_bytes())
-        assert parse_test_res.main([str(tmp_path / COOP)]) == 0
+        assert parse_test_res.main([str(tmp_path / "runs")]) == 0
         assert f"Warning: {OTHER_ITEMS}9 in seed1, 10 in seed2. Test them again" in capsys.readouterr().out

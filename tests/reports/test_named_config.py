@@ -110,6 +110,15 @@ def test_the_model_of_a_test_and_its_epoch(tmp_path):
         assert warned(run) == [f"seed1: made with OPTIM.LR 0.5 (tiny.yaml says 0.002){said}."]
 
 
+def test_the_keys_of_a_plug_in_are_in_the_settings_at_their_defaults(tmp_path):
+    """So a key that the config does not set says nothing, and one that it sets is compared."""
+    made = results(config("CoOp", "tiny", "x", "TRAINER.COOP.PREC", "fp16"))
+    made["settings"] |= {"RUN.PLUGINS": ["mine.py"], "TRAINER.MINE.ALPHA": 0.5, "TRAINER.COOP.PREC": "bf16"}
+    write_results(tmp_path, "birds/CoOp/tiny_16shots", {1: 60.0}, **{**made, "dataset": "Birds"})
+    found = warned(tmp_path / "birds/CoOp/tiny_16shots/seed1")
+    assert found == ['seed1: made with TRAINER.COOP.PREC "bf16" (tiny.yaml says "fp32").']
+
+
 def test_a_config_of_ones_own_is_not_there(tmp_path):
     write_results(tmp_path, TINY, {1: 60.0}, trainer="CoOp", cfg="mine", settings={"OPTIM.LR": 5.0})
     write_results(tmp_path, "x", {1: 60.0}, trainer="Mine", cfg="../CoOp/tiny", settings={"OPTIM.LR": 5.0})
@@ -198,7 +207,10 @@ Finish training
         assert "shots" not in parse_run(run, end_signal="=> result").identity
 
     def test_what_is_no_config_is_none(self, tmp_path):
-        write_logs(tmp_path, self.FOLDER, {1: "60.0"}, "SEED: [\n  NAME: x\nFinish training\n* accuracy: {accuracy}%\n")
+        strange = "SEED: [\nLR: {{1: 2, 'a': 3}}\nTRAINER:\n  NAME: {{1, 2}}\n" + "X: " + "(" * 5000
+        write_logs(
+            tmp_path, self.FOLDER, {1: "60.0"}, strange + "\n  NAME: x\nFinish training\n* accuracy: {accuracy}%\n"
+        )
         assert parse_run(tmp_path / self.FOLDER / "seed1").value == 60.0
 
 
