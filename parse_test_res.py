@@ -17,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from tabulate import tabulate
-
 from engine.text import printable
 from reports.found import expected_in
 from reports.identity import checked, other_items
@@ -127,6 +125,8 @@ def print_side_by_side(found: Mapping[Path, Experiments], *, keyword: str, ci95:
 
     The average is over the experiments that all directories have.
     """
+    from reports.render.text import aligned  # here, because the mean of one folder needs no table
+
     labels = dict(zip(found, distinct_names(list(found)), strict=True))
     names = list(dict.fromkeys(name for experiments in found.values() for name in experiments))
     common = [name for name in names if all(name in experiments for experiments in found.values())]
@@ -140,7 +140,7 @@ def print_side_by_side(found: Mapping[Path, Experiments], *, keyword: str, ci95:
         text = ["" if average is None else f"{average:.2f}" for average in averages]
         rows.append([f"average of {len(common)}", *text])
     print(f"Side by side: {keyword} (%)")
-    print(tabulate(rows, ["", *labels.values()], disable_numparse=True, stralign="right"))
+    print("\n".join(aligned([["", *labels.values()], *rows], n_labels=1)))
     for warning in warnings:
         print(f"Warning: {warning}")
 

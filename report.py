@@ -17,7 +17,7 @@ from reports.paths import check_folder, check_parent
 from reports.render.page import to_html
 from reports.render.text import to_csv, to_latex, to_markdown, to_text
 from reports.tables.catalogue import GROUPS, TABLES, select
-from reports.tables.own import OWN, own_tables, with_own
+from reports.tables.own import OWN, find_runs, own_tables, with_own
 from reports.tables.table import FilledTable, Table, fill
 
 FORMATS = {"text": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
@@ -70,10 +70,11 @@ def collect(names: Sequence[str], output: Path) -> tuple[list[FilledTable], list
     planned = select(names, OWN)
     first = f"bash scripts/reproduce.sh {planned[0].name if 0 < len(planned) < len(TABLES) else 'shapes'}"
     check_folder(output, "--output-dir", f"Check the spelling, or run {first} first.")
-    tables = with_own(planned, output)
+    ran = find_runs(output)
+    tables = with_own(planned, ran)
     if set(OWN) & set(names):
-        own = own_tables(with_own(select(GROUPS), output), output)
-        tables += [table for table in own if OWN[0] in names or table.name in names]
+        every = tables if len(planned) == len(TABLES) else with_own(TABLES.values(), ran)
+        tables += [table for table in own_tables(every, ran) if OWN[0] in names or table.name in names]
     filled = [fill(table, output) for table in tables]
     found = [table for table in filled if table.n_found]
     if not found:

@@ -113,8 +113,10 @@ def few_shot_runs(output: Path) -> list[Found]:
     for folder in sorted(output.glob("*/*/*_*shots")):
         if folder.is_dir() and few_shot(folder):
             found += [few_shot(path) for path in (folder, *sorted(folder.iterdir())) if seed_folders(path)]
-    methods = {runs.method for runs in found}
-    as_run = {method: _as_run(method, [runs for runs in found if runs.method == method]) for method in methods}
+    of_method: dict[Method, list[Found]] = {}
+    for runs in found:
+        of_method.setdefault(runs.method, []).append(runs)
+    as_run = {method: _as_run(method, of) for method, of in of_method.items()}
     return [replace(runs, method=as_run[runs.method]) for runs in found]
 
 
@@ -122,7 +124,7 @@ def _as_run(method: Method, found: Iterable[Found]) -> Method:
     """Returns a method with what its results say of its context, where the folder's name says otherwise."""
     if not method.context:
         return method
-    runs = [parse_run(run) for of in found for run in seed_folders(of.folder)]
+    runs = [parse_run(seed_folders(of.folder)[0]) for of in found]
     absent = {key for run in runs for key in run.absent} & method.context.keys()
     from_words = {run.identity.get("n_ctx") for run in runs if any(key.endswith(".CTX_INIT") for key in run.settings)}
     n_ctx = next((n for n in from_words if len(from_words) == 1 and isinstance(n, int)), None)

@@ -62,13 +62,12 @@ def _differences(run: Run) -> list[str]:
     except ConfigError as error:
         return [f"it cannot be compared with its config. {error}"]
     made = _made(run, named) if named else {}
-    found = {key: (value, named.get(key) or _defaults().get(key, "")) for key, value in made.items()}
-    says = {key: f"says {brief(other)}" if other else "does not set it" for key, (_, other) in found.items()}
-    said = [
-        f"{key} {brief(value)} ({cfg}.yaml {says[key]})"
-        for key, (value, other) in found.items()
-        if value != other and not (key == BACKBONE and _is_file_of(value, other))
-    ]
+    said = []
+    for key, value in made.items():
+        other = named.get(key) or _defaults().get(key, "")
+        if value != other and not (key == BACKBONE and _is_file_of(value, other)):
+            says = f"says {brief(other)}" if other else "does not set it"
+            said.append(f"{key} {brief(value)} ({cfg}.yaml {says})")
     more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
     return [f"made with {', '.join(said[:MOST_NAMED])}{more}."] if said else []
 
@@ -79,12 +78,12 @@ def _made(run: Run, named: Mapping[str, str]) -> dict[str, str]:
         return {key: run.logged[key] for key in _compared(run, named) if key in run.logged}
     own = {key: value for key, value in run.settings.items() if not key.startswith(MODEL_OF)}
     model = {key.removeprefix(MODEL_OF): value for key, value in run.settings.items() if key.startswith(MODEL_OF)}
-    made = {}
+    made, defaults = {}, _defaults()
     for settings in filter(None, (own, model)):
         for key in _compared(run, named.keys() | settings.keys()):
-            if key not in _defaults().keys() | named.keys() and "RUN.PLUGINS" in settings:
+            if "RUN.PLUGINS" in settings and key not in defaults and key not in named:
                 continue  # a plug-in's key, which stands in the settings at its default too
-            value = settings.get(key) or _defaults().get(key) or _from_config_file(run, key)
+            value = settings.get(key) or defaults.get(key) or _from_config_file(run, key)
             if value and not (settings is own and model and key.startswith(OF_TRAINING)):
                 made[key] = value
     last, training = named.get("OPTIM.MAX_EPOCH"), model or own
@@ -95,7 +94,7 @@ def _made(run: Run, named: Mapping[str, str]) -> dict[str, str]:
 
 def _compared(run: Run, keys: Iterable[str]) -> list[str]:
     shown = run.folder.absolute().parts[-4:]
-    left_out = set(NOT_COMPARED) | {pair.split("=")[0] for name in shown for pair in name.split(",") if "=" in pair}
+    left_out = NOT_COMPARED | {pair.split("=")[0] for name in shown for pair in name.split(",") if "=" in pair}
     if run.identity.get("trainer") not in TRAINERS or run.identity.get("dataset") not in NAMES.values():
         left_out.add("RUN.PLUGINS")  # what the user adds; elsewhere a plug-in may replace what is ours
     has_prompt = any(re.match(r"nctx\d+_csc", name) for name in shown)

@@ -29,7 +29,7 @@ def to_text(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path)
     """Returns the tables as they are read in a terminal."""
     parts = [f"Results in {output}: mean +- population standard deviation over seeds, in percent"]
     for filled in tables:
-        body = _aligned(build_grid(filled), filled.table.n_labels)
+        body = aligned(build_grid(filled), filled.table.n_labels)
         rule = "-" * max(map(len, body))
         title = f"{filled.table.title}   [{filled.table.name}]"
         parts.append("\n".join([title, *remarks(filled), rule, body[0], rule, *body[1:], rule, *warnings(filled)]))
@@ -109,7 +109,7 @@ def _how_to_get(tables: Sequence[Table]) -> list[str]:
     return [f"  {table.title:{width}}   {how_to_get(table)}" for table in tables]
 
 
-def _aligned(lines: Sequence[Sequence[str]], n_labels: int) -> list[str]:
+def aligned(lines: Sequence[Sequence[str]], n_labels: int) -> list[str]:
     """Pads the cells: in a column all labels begin, and all numbers end, at one place; their spread stands behind."""
     columns = []
     for i, (header, *cells) in enumerate(zip_longest(*lines, fillvalue="")):

@@ -7,7 +7,7 @@ table shows, such as a data set of one's own, has tables of its own, with every 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -57,26 +57,36 @@ ALL_CLASSES = {"all_classes": ("vit_b16", DATASETS), "shapes_all_classes": ("tin
 SHIFT = {"domain_generalisation": ("vit_b16", "imagenet", SHIFTED), "shapes_shift": ("tiny", "shapes", SHIFTED_SHAPES)}
 
 
-def with_own(tables: Iterable[Table], output: Path) -> list[Table]:
-    """Returns tables with the rows and columns of the methods that are found below the output folder beside theirs."""
-    few_shot, base_new, transfer = (
-        choose_epochs(few_shot_runs(output))[0],
-        [*base_to_new_runs(output)],
-        transfer_runs(output),
-    )
-    ours = [runs for runs in few_shot if is_own(runs.method.trainer)]
-    learned = [runs for runs in (*base_new, *transfer) if is_own(runs.trainer) and not getattr(runs, "options", "")]
-    return [_drop_empty(_extended(table, ours, learned), table, output) for table in tables]
+@dataclass(frozen=True)
+class Ran:
+    """What is found below an output folder."""
+
+    output: Path
+    few_shot: Sequence[Found]
+    base_new: Sequence[Tested]
+    transfer: Sequence[Tested]
 
 
-def own_tables(shown: Iterable[Table], output: Path) -> list[Table]:
-    """Returns the tables of what is found below the output folder and stands in none of the tables shown."""
+def find_runs(output: Path) -> Ran:
+    """Finds the runs of every method and data set."""
+    few_shot, _ = choose_epochs(few_shot_runs(output))
+    return Ran(output, few_shot, [*base_to_new_runs(output)], [*transfer_runs(output)])
+
+
+def with_own(tables: Iterable[Table], ran: Ran) -> list[Table]:
+    """Returns tables with the rows and columns of one's own methods beside theirs."""
+    few_shot = [runs for runs in ran.few_shot if is_own(runs.method.trainer)]
+    learned = [runs for runs in (*ran.base_new, *ran.transfer) if is_own(runs.trainer) and not runs.options]
+    return [_drop_empty(_extended(table, few_shot, learned), table, ran.output) for table in tables]
+
+
+def own_tables(shown: Iterable[Table], ran: Ran) -> list[Table]:
+    """Returns the tables of what stands in none of the tables shown."""
     folders = {experiment.folder for table in shown for experiment in table.experiments}
-    few_shot = choose_epochs(few_shot_runs(output))[0]
     tables = (
-        _own_few_shot(few_shot, folders, output),
-        _own_base_to_new([*base_to_new_runs(output)], folders),
-        _own_transfer([*transfer_runs(output)], folders),
+        _own_few_shot(ran.few_shot, folders, ran.output),
+        _own_base_to_new(ran.base_new, folders),
+        _own_transfer(ran.transfer, folders),
     )
     return [table for table in tables if table.rows]
 

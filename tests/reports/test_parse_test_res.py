@@ -158,7 +158,7 @@ class TestSideBySide:
         code, lines, _ = parse(*(tmp_path / f"dtd/{name}/rn50_16shots/nctx16" for name in ("CoOp", "Mine")))
         rows = self.rows(lines)
         assert code == 0 and "Side by side: accuracy (%)" in lines
-        assert rows[0] == ["CoOp", "Mine"] and rows[2:] == [["accuracy", "62.00 +- 2.00", "70.50 +- 0.50"]]
+        assert rows[0] == ["CoOp", "Mine"] and rows[1:] == [["accuracy", "62.00 +- 2.00", "70.50 +- 0.50"]]
         assert "* accuracy: 62.00% +- 2.00%" in lines  # each by itself first, as ever
 
     def test_experiments_of_methods(self, tmp_path, parse):
@@ -167,7 +167,7 @@ class TestSideBySide:
             for dataset, accuracy in accuracies.items():
                 write_logs(tmp_path, f"{name}/{dataset}", {1: str(accuracy)})
         rows = self.rows(parse(tmp_path / "A", tmp_path / "B", "--multi-exp")[1])
-        assert rows[2:] == [
+        assert rows[1:] == [
             ["dtd", "60.00 +- 0.00", "50.00 +- 0.00"],
             ["eurosat", "80.00 +- 0.00", "missing"],
             ["food101", "missing", "90.00 +- 0.00"],
