@@ -17,6 +17,7 @@ from reports.paths import check_folder, check_parent
 from reports.render.page import to_html
 from reports.render.text import to_csv, to_latex, to_markdown, to_text
 from reports.tables.catalogue import GROUPS, TABLES, select
+from reports.tables.own import OWN, find_runs, own_tables, with_own
 from reports.tables.table import FilledTable, Table, fill
 
 FORMATS = {"text": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         check_parent(args.out, "--out")
-        filled, empty = collect(select(args.tables or GROUPS), args.output_dir)
+        filled, empty = collect(args.tables or (*GROUPS, *OWN), args.output_dir)
         text = FORMATS[args.format](filled, empty, args.output_dir)
         if args.out is None:
             print(text, end="")
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    names = f"groups: {', '.join(GROUPS)}; tables: {', '.join(TABLES)}"
+    names = f"groups: {', '.join((*GROUPS, OWN[0]))}; tables: {', '.join((*TABLES, *OWN[1:]))}"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=names)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="a table or a group (default: all)")
     parser.add_argument("--output-dir", type=Path, default=Path("output"), help="folder of all runs (default: output)")
@@ -51,28 +52,36 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def collect(tables: Sequence[Table], output: Path) -> tuple[list[FilledTable], list[Table]]:
-    """Fills the tables in.
+def collect(names: Sequence[str], output: Path) -> tuple[list[FilledTable], list[Table]]:
+    """Fills tables in.
 
     Args:
-        tables: Which ones.
+        names: Of the tables and groups of them.
         output: The folder of all runs.
 
     Returns:
         Those with at least one result, filled in, and those without any.
 
     Raises:
+        KeyError: A name is unknown.
         FileNotFoundError: The folder does not exist.
         ValueError: No table has a result.
     """
-    first = f"bash scripts/reproduce.sh {tables[0].name if len(tables) < len(TABLES) else 'shapes'}"
+    planned = select(names, OWN)
+    first = f"bash scripts/reproduce.sh {planned[0].name if 0 < len(planned) < len(TABLES) else 'shapes'}"
     check_folder(output, "--output-dir", f"Check the spelling, or run {first} first.")
+    ran = find_runs(output)
+    tables = with_own(planned, ran)
+    if set(OWN) & set(names):
+        every = tables if len(planned) == len(TABLES) else with_own(TABLES.values(), ran)
+        tables += [table for table in own_tables(every, ran) if OWN[0] in names or table.name in names]
     filled = [fill(table, output) for table in tables]
     found = [table for table in filled if table.n_found]
     if not found:
-        names = ", ".join(table.name for table in tables)
         problems = "".join(dict.fromkeys(f"\n  {problem}" for table in filled for problem in table.problems))
-        raise ValueError(f"{output} holds no finished run of {names}. Run {first} first.{problems}")
+        names = ", ".join(table.name for table in planned)
+        what = f"{names}. Run {first} first." if planned else "a method or a data set of your own."
+        raise ValueError(f"{output} holds no finished run of {what}{problems}")
     return found, [table.table for table in filled if not table.n_found]
 
 

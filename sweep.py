@@ -2,20 +2,27 @@
 
     shots x seeds -> a call of train.py each -> workers -> table
 
+With --grid, values of config keys are axes too: they are compared on validation items, and the best is tested.
+
+    shots x seeds x values -> calls that train and validate -> the best value -> calls that test it -> table
+
 A run is one of scripts/coop/main.sh, with CoCoOp of scripts/cocoop/xd_train.sh, with LinearProbe of
 scripts/linear_probe/main.sh: same folder, config and result. A worker does many runs, which share CLIP and features.
 
 Run: python sweep.py --dataset shapes --shots 1 2 4 8 16 --seeds 1 2 3 --cfg tiny
+     python sweep.py --dataset shapes --shots 16 --cfg tiny --grid OPTIM.LR 0.0002 0.002 0.02
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +33,9 @@ from tabulate import tabulate
 
 from engine.config.load import ConfigError
 from engine.config.plugins import plugins
+from launch import grid as grids
 from launch import ray as ray_jobs
+from launch.grid import VALIDATION, Accuracies, GridKey, Values
 from launch.plan import (
     Finish,
     default_jobs,
@@ -41,14 +50,18 @@ from launch.plan import (
 )
 from launch.workers import Job
 from reports.experiments import EPOCHS, Experiment, coop, coop_config, transfer_source
-from reports.statistics import summarise
+from reports.runs import parse_run
+from reports.statistics import mean_text, warnings_by_mean
 
 PROMPT = {"nctx": 16, "csc": "False", "ctp": "end"}  # flags of CoOp and methods like it, and their defaults
+PROMPT_KEYS = ("N_CTX", "CSC", "CLASS_TOKEN_POSITION")  # what they set
 WITHOUT_PROMPT = ("CoCoOp", "LinearProbe")  # trainers that take none of these flags
 SET_BY_FLAGS = {"SEED": "--seeds", "DATASET.NUM_SHOTS": "--shots", "OUTPUT_DIR": "--output-dir"}
+BEST = "best: the highest mean accuracy on validation items, of equal ones the first. Test items choose nothing."
 REDRAW = "\033[{}F\033[J"  # moves up so many lines and clears what follows
 
 Grid = dict[tuple[int, int], Job]  # by shots and seed
+Best = Mapping[int, Values | None]  # by shots
 Cells = Mapping[tuple[int, int], float | str]  # by shots and seed: accuracy in percent, or a word
 
 
@@ -60,13 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def sweep(args: argparse.Namespace) -> int:
     """Plans, runs what is left and shows the table; returns the exit code."""
     try:
+        if args.grid:
+            return choose(args)
         grid = plan(args)
         if args.dry_run:
             print_plan([job.command for job in grid.values()], [*grid.values()])
             return 0
         n_workers, finish = launcher(args)
-    except (ConfigError, ModuleNotFoundError, ConnectionError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+    except (ValueError, KeyError, OSError, ModuleNotFoundError) as error:
+        print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1
     jobs, table = list(grid.values()), Table(grid, args)
     print_left(jobs, n_workers)
@@ -74,8 +89,31 @@ def sweep(args: argparse.Namespace) -> int:
         table.print()
     failures = run(jobs, n_workers, table.show, finish)
     table.print()
+    print_warnings(args, grid)
     print_failures(failures)
     return 1 if failures else 0
+
+
+def choose(args: argparse.Namespace) -> int:
+    """Trains with all values of --grid, compares them on validation items, tests the best; returns the exit code."""
+    with registered(args):
+        trained = plan_grid(args)
+        if not args.dry_run:
+            grids.require_validation(next(iter(trained.values())))
+    if args.dry_run:
+        print_plan([job.command for job in trained.values()], [*trained.values()])
+        print("Then the values with the best validation accuracy are tested.")
+        return 0
+    n_workers, finish = launcher(args)
+    validated, failures = finish_all(args, trained, n_workers, finish)
+    best = {shots: grids.best_values(validated, shots, args.seeds) for shots in args.shots}
+    with registered(args):
+        tests = {key: plan_test(args, *key, job) for key, job in trained.items() if best[key[0]] == key[1]}
+    tested, failed = finish_all(args, tests, n_workers, finish)
+    print(f"\n{grid_table(args, validated, best, tested)}\n{BEST}", flush=True)
+    print_warnings(args, {(shots, seed): job for (shots, _, seed), job in tests.items()})
+    print_failures(failures | failed)
+    return 1 if failures or failed or None in best.values() else 0
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -91,6 +129,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--nctx", type=int, help=f"number of context vectors (default: {PROMPT['nctx']})")
     parser.add_argument("--csc", choices=("True", "False"), help="True: a context for each class (default: False)")
     parser.add_argument("--ctp", help="where the class token stands: end (default), middle or front")
+    axis = {"action": "append", "nargs": "+", "default": [], "metavar": ("KEY", "VALUE")}
+    parser.add_argument("--grid", **axis, help="an axis; repeatable")
     parser.add_argument("--views", type=int, help="INPUT.VIEWS, so many random views of each training image")
     parser.add_argument("--paper-epochs", action="store_true", help="epochs by shots, as in CoOp's paper")
     parser.add_argument("--root", help="folder that holds the data sets")
@@ -102,12 +142,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
     args = parser.parse_args(argv)
     args.opts = [word for word in args.opts if word != "--"]
+    args.grid = [list(dict.fromkeys(axis)) for axis in args.grid]
     args.shots, args.seeds = (list(dict.fromkeys(numbers)) for numbers in (args.shots, args.seeds))
-    if error := flag_error(args):
+    if error := flag_error(args) or grid_error(args):
         parser.error(error)
-    for name, default in PROMPT.items():
-        if getattr(args, name) is None:
-            setattr(args, name, default)
     return args
 
 
@@ -139,6 +177,14 @@ def flag_error(args: argparse.Namespace) -> str:
     return ""
 
 
+def grid_error(args: argparse.Namespace) -> str:
+    """Returns what is wrong with --grid; "" for nothing."""
+    if args.grid and VALIDATION[0] in args.opts[::2]:
+        return f"{VALIDATION[0]} is among the KEY VALUE pairs, but --grid sets it. Leave the pair out."
+    pairs = dict.fromkeys(args.opts[::2], "a KEY VALUE pair")
+    return grids.axes_error(args.grid, {**pairs, **SET_BY_FLAGS, VALIDATION[0]: "--grid", "INPUT.VIEWS": "--views"})
+
+
 def whole(word: str) -> int:
     """Reads a whole number; argparse takes KEY VALUE pairs right behind the numbers for more of them."""
     try:
@@ -147,6 +193,13 @@ def whole(word: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{word} is no whole number. Put KEY VALUE pairs behind another flag, or behind --."
         ) from None
+
+
+def registered(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Registers trainers and data sets, those of plug-ins until the `with` block ends."""
+    import train  # noqa: F401  takes seconds, which --help and wrong flags do not need; before plug-ins, and to stay
+
+    return plugins(args.plugin, args.plugin_config)
 
 
 def plan(args: argparse.Namespace) -> Grid:
@@ -158,11 +211,34 @@ def plan(args: argparse.Namespace) -> Grid:
     Raises:
         ConfigError: A run's config is wrong; no run has started.
     """
-    import train  # noqa: F401  registers our classes, before plug-ins that import them register theirs for a time
-
-    with plugins(args.plugin, args.plugin_config):
+    with registered(args):
         keys = [(shots, seed) for seed in args.seeds for shots in sorted(args.shots, reverse=True)]
         return {key: plan_run(call(args, *key)) for key in keys}
+
+
+def plan_grid(args: argparse.Namespace) -> dict[GridKey, Job]:
+    """Returns the runs that train with the values of --grid and are tested on validation items.
+
+    Raises:
+        ConfigError: A run's config is wrong; no run has started.
+    """
+    keys = itertools.product(sorted(args.shots, reverse=True), grids.combinations(args.grid), args.seeds)
+    return {
+        (shots, values, seed): plan_run(
+            call(args, shots, seed, grids.grid_folder("val", values), (*values, VALIDATION))
+        )
+        for shots, values, seed in keys
+    }
+
+
+def plan_test(args: argparse.Namespace, shots: int, values: Values, seed: int, trained: Job) -> Job:
+    """Returns the test of a run of `plan_grid`."""
+    from engine.run.folder import read_results
+
+    epoch = (read_results(trained.target) or {}).get("epoch")
+    is_there = epoch and any(trained.target.glob(f"*/model.pth.tar-{epoch}"))  # else the one that validation has chosen
+    flags = ["--eval-only", "--model-dir", str(trained.target), *(["--load-epoch", str(epoch)] if is_there else [])]
+    return plan_run([*flags, *call(args, shots, seed, grids.grid_folder("test", values), values)])
 
 
 def plan_run(argv: Sequence[str]) -> Job:
@@ -175,11 +251,19 @@ def plan_run(argv: Sequence[str]) -> Job:
     cfg = train.setup_cfg(train.parse_args(argv))
     resolve_seed(cfg)
     command = shlex.join(["python", "train.py", *argv])
-    return Job(command, "train", tuple(argv), Path(cfg.OUTPUT_DIR).absolute(), done=still_done(cfg, weights_sha256))
+    target, needs = (Path(name).absolute() if name else None for name in (cfg.OUTPUT_DIR, cfg.RUN.MODEL_DIR))
+    return Job(command, "train", tuple(argv), target, needs, done=still_done(cfg, weights_sha256))
 
 
-def call(args: argparse.Namespace, shots: int, seed: int) -> list[str]:
-    """Returns the arguments of train.py for one run, as the scripts pass them."""
+def call(args: argparse.Namespace, shots: int, seed: int, folder: str = "", values: Values = ()) -> list[str]:
+    """Returns the arguments of train.py for one run, as the scripts pass them.
+
+    Args:
+        args: The command line.
+        shots, seed: Of the run.
+        folder: Between the experiment's folder and the seed's.
+        values: More KEY VALUE pairs.
+    """
     cfg = args.cfg
     if args.paper_epochs:
         backbone = cfg.removesuffix("_ctxv1")
@@ -190,7 +274,7 @@ def call(args: argparse.Namespace, shots: int, seed: int) -> list[str]:
         pairs["INPUT.VIEWS"] = args.views
     flags = {
         "root": args.root,
-        "output-dir": Path(args.output_dir, made.folder, f"seed{seed}"),
+        "output-dir": Path(args.output_dir, made.folder, folder, f"seed{seed}"),
         "seed": seed,
         "trainer": args.trainer,
         "dataset-config-file": f"configs/datasets/{args.dataset}.yaml",
@@ -199,17 +283,42 @@ def call(args: argparse.Namespace, shots: int, seed: int) -> list[str]:
     named = [("plugin", name) for name in args.plugin] + [("plugin-config", path) for path in args.plugin_config]
     said = [(flag, value) for flag, value in flags.items() if value is not None] + named
     words = [word for flag, value in said for word in (f"--{flag}", str(value))]
-    return words + [str(word) for pair in pairs.items() for word in pair] + args.opts
+    return words + [str(word) for pair in (pairs | dict(values)).items() for word in pair] + args.opts
 
 
 def experiment(args: argparse.Namespace, cfg: str, shots: int) -> tuple[Experiment, dict[str, object]]:
-    """Returns the experiment, whose folder holds the runs, and the KEY VALUE pairs that the folder's name shows."""
-    if args.trainer in WITHOUT_PROMPT:
+    """Returns the experiment, whose folder holds the runs, and the KEY VALUE pairs that the folder's name shows.
+
+    Raises:
+        ConfigError: A flag is given for which the method has no key.
+    """
+    group = prompt_group(args.trainer)
+    given = [name for name in PROMPT if getattr(args, name) is not None]
+    if not group and given:
+        raise ConfigError(
+            f"--{given[0]} is given, but --trainer {args.trainer} has not all options that --nctx, --csc and --ctp "
+            f"set: {', '.join(PROMPT_KEYS)}. Leave the flag out. Options of its own are KEY VALUE pairs."
+        )
+    if not group:
         return transfer_source(args.trainer, cfg, source=args.dataset, shots=shots), {}
-    n_ctx, csc, position = args.nctx, args.csc == "True", args.ctp
+    said = {name: default if getattr(args, name) is None else getattr(args, name) for name, default in PROMPT.items()}
+    n_ctx, csc, position = said["nctx"], said["csc"] == "True", said["ctp"]
     made = coop(args.dataset, cfg, trainer=args.trainer, n_ctx=n_ctx, shots=shots, position=position, csc=csc)
-    prompt = {"N_CTX": n_ctx, "CSC": csc, "CLASS_TOKEN_POSITION": position}
-    return made, {f"TRAINER.COOP.{key}": value for key, value in prompt.items()}
+    prompt = zip(PROMPT_KEYS, (n_ctx, csc, position), strict=True)
+    return made, {f"TRAINER.{group}.{key}": value for key, value in prompt}
+
+
+def prompt_group(trainer: str) -> str:
+    """Returns the group under TRAINER whose options --nctx, --csc and --ctp set; "": the method has not all of them."""
+    from engine.config.load import full_default
+    from engine.registry import TRAINER_REGISTRY
+
+    if trainer in WITHOUT_PROMPT:
+        return ""
+    if trainer not in TRAINER_REGISTRY:  # which is an error of its config
+        return "COOP"
+    group = getattr(TRAINER_REGISTRY.get(trainer), "node", "COOP")  # one written for the original reads CoOp's
+    return group if set(PROMPT_KEYS) <= set(full_default().TRAINER.get(group, ())) else ""
 
 
 def launcher(args: argparse.Namespace) -> tuple[int, Finish]:
@@ -218,6 +327,13 @@ def launcher(args: argparse.Namespace) -> tuple[int, Finish]:
         room = ray_jobs.connect(args.gpus_per_run)
         return args.jobs or room, partial(ray_jobs.finish_on_cluster, gpus_per_run=args.gpus_per_run)
     return args.jobs or default_jobs(), finish_here
+
+
+def print_warnings(args: argparse.Namespace, grid: Grid) -> None:
+    """Prints what makes the means over seeds doubtful."""
+    means = {str(n): [parse_run(grid[n, s].target) for s in args.seeds if (n, s) in grid] for n in args.shots}
+    for warning in warnings_by_mean(means):
+        print(f"Warning: shots {warning}", flush=True)
 
 
 class Table:
@@ -253,12 +369,30 @@ def table_text(cells: Cells, shots: Sequence[int], seeds: Sequence[int]) -> str:
     rows = []
     for number in shots:
         line = [cells.get((number, seed), "") for seed in seeds]
-        values = [cell for cell in line if isinstance(cell, float)]
         texts = [f"{cell:.2f}" if isinstance(cell, float) else cell for cell in line]
-        summary = "{:.2f} +- {:.2f}".format(*summarise(values)) if values else ""
-        missing = f" ({len(values)} of {len(line)} seeds)" if 0 < len(values) < len(line) else ""
-        rows.append([str(number), *texts, summary + missing])
+        rows.append([str(number), *texts, mean_text(line)])
     header = ["shots", *(f"seed {seed}" for seed in seeds), "mean +- std"]
+    return tabulate(rows, header, disable_numparse=True, stralign="right")
+
+
+def finish_all(
+    args: argparse.Namespace, jobs: Mapping[GridKey, Job], n_workers: int, finish: Finish
+) -> tuple[Accuracies, dict[Job, str]]:
+    """Does what is left of some runs; returns how each ended, and the errors of those that failed."""
+    print_left([*jobs.values()], n_workers)
+    failures = run([*jobs.values()], n_workers, partial(print_line, args.output_dir), finish)
+    return {key: outcome(job, failures.get(job, "")) for key, job in jobs.items()}, failures
+
+
+def grid_table(args: argparse.Namespace, validated: Accuracies, best: Best, tested: Accuracies) -> str:
+    """Returns a line for each number of shots and each value: its accuracy on validation items, the best one's test."""
+    rows = []
+    for shots, values in itertools.product(args.shots, grids.combinations(args.grid)):
+        of_split = ([of.get((shots, values, seed), "") for seed in args.seeds] for of in (validated, tested))
+        cells = [mean_text(cells) or cells[0] for cells in of_split]
+        mark = "best" if best[shots] == values else ""
+        rows.append([str(shots), *(value for _, value in values), *cells, mark])
+    header = ["shots", *(key for key, *_ in args.grid), "validation", "test", ""]
     return tabulate(rows, header, disable_numparse=True, stralign="right")
 
 

@@ -38,6 +38,7 @@ SHIFTED_SHAPES = {
 }
 # Config's name -> DATASET.NAME.
 NAMES = {**DATASETS, "dtd": "DescribableTextures", **SHIFTED, "shapes": "Shapes", **SHIFTED_SHAPES}
+TRAINERS = ("CoOp", "CoCoOp", "LinearProbe", "ZeroshotCLIP", "ZeroshotCLIP2")  # of the tables
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
 EPOCHS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}  # shots -> ending of CoOp's config; none: 200 epochs
 FEW_SHOTS = tuple(EPOCHS)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from engine.text import printable, shorten
 
+from .named_config import brief, named_backbone
 from .runs import Run, seed_of
 
 MOST_NAMED = 5  # keys
@@ -17,7 +19,11 @@ DEFAULT = "its default"
 def checked(run: Run, expected: Mapping[str, Any]) -> Run:
     """Returns the run, without its value if its results are of another run; see `mismatch`."""
     problem = mismatch(run, expected)
-    return replace(run, value=None, problem=problem) if run.value is not None and problem else run
+    if run.value is not None and problem:
+        return replace(run, value=None, problem=problem)
+    # A log may not say its CFG.
+    named = {key: expected[key] for key in ("trainer", "cfg") if expected.get(key) is not None}
+    return replace(run, identity={**named, **run.identity}) if run.logged else run
 
 
 def mismatch(run: Run, expected: Mapping[str, Any]) -> str:
@@ -28,6 +34,8 @@ def mismatch(run: Run, expected: Mapping[str, Any]) -> str:
         expected: Key of results.json -> the value that belongs in this folder; None: any.
     """
     expected = {**expected, "seed": seed_of(run.folder)}
+    if "cfg" in expected and not Path(str(run.identity.get("backbone"))).suffix:  # a path names no backbone
+        expected["backbone"] = named_backbone(expected["trainer"], expected["cfg"]) or None
     if expected.get("trainer") != "CoOp" or not run.settings or any("CTX_INIT" in key for key in run.settings):
         expected.pop("n_ctx", None)  # the folder's name says what was asked for; words to start from decide it
     found = [
@@ -41,7 +49,7 @@ def mismatch(run: Run, expected: Mapping[str, Any]) -> str:
 def differences(runs: Sequence[Run]) -> str:
     """Returns a sentence on the settings in which runs differ, seeds aside; "" where there are none.
 
-    Settings are compared where all runs have them, else the entries that all results have. A log has neither.
+    Settings are compared where all runs have them, else the entries that all results and logs have.
     """
     runs = [run for run in runs if run.identity or run.settings]
     by_settings = all(run.settings for run in runs)
@@ -56,8 +64,8 @@ def differences(runs: Sequence[Run]) -> str:
             if by_settings or key in entries:
                 values.setdefault(entries.get(key, DEFAULT), []).append(name)
         if len(values) > 1:
-            parts = (f"{_shorten(value)} in {', '.join(names)}" for value, names in values.items())
-            found.append(f"{_shorten(key)} is {printable(', '.join(parts))}")
+            parts = (f"{brief(value)} in {', '.join(names)}" for value, names in values.items())
+            found.append(f"{brief(key)} is {printable(', '.join(parts))}")
     if not found:
         return ""
     more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
@@ -67,5 +75,17 @@ def differences(runs: Sequence[Run]) -> str:
     )
 
 
-def _shorten(text: str) -> str:
-    return printable(text if len(text) <= 100 else f"{text[:100]}...")
+def other_items(runs: Mapping[str, Run], who: str = "The runs of this average") -> str:
+    """Returns a sentence if runs, by their names, were tested on different items, as far as all say it; "" if not."""
+    totals, digests = ({name: getattr(run, said) for name, run in runs.items()} for said in ("total", "tested"))
+    by_total = all(totals.values()) and len(set(totals.values())) > 1
+    if not by_total and not (all(digests.values()) and len(set(digests.values())) > 1):
+        return ""
+    groups: dict[Any, list[str]] = {}
+    for name, of_run in (totals if by_total else digests).items():
+        groups.setdefault(of_run, []).append(printable(name))
+    if by_total:
+        said = ", ".join(f"{total:,} in {', '.join(names)}" for total, names in groups.items())
+    else:
+        said = f"equally many, but not the same in {' as in '.join(', '.join(names) for names in groups.values())}"
+    return f"{who} were tested on other items: {said}. Test them again on one set, or report each set by itself."

@@ -12,16 +12,20 @@ from typing import Any
 from engine.run.names import LOG, RESULTS
 from engine.text import printable
 
+from .logged_config import logged_identity, logged_settings
+
 END_OF_TRAINING = "Finish training"
 END_OF_TEST = "=> result"
 SIGNS_OF_WORK = ("Loading CLIP", "Resume after epoch", "epoch [")  # results that stand before one are old
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"  # read in one way, so in linear time
+TOTAL = re.compile(r"\* total: (\d[\d,]{0,14})")
 # Keyword in log.txt -> key in results.json, where they differ.
 RESULT_KEYS = {"error": "error_rate", "average": "perclass_accuracy"}
 IDENTITY = (  # keys of results.json that say which run it is
     *("trainer", "cfg", "backbone", "n_ctx", "csc", "class_token_position"),
     *("source", "shots", "seed", "dataset", "subsample", "split"),
 )
+MODEL_OF = "the model's "  # before a key of the training of a tested model
 FAILURE = "The run ended with an error: "  # as train.py logs it
 MOST = 10**12  # more than anybody has measured, or images that anybody has tested on
 
@@ -40,6 +44,10 @@ class Run:
         identity: Those entries of IDENTITY that results.json has.
         settings: Config key -> value in JSON, for the run and the training of its model: the keys that decide what is
             computed and are not at their default. Seeds are not among them. Empty in older runs.
+        logged: All keys of the config that a log has, in the same form.
+        tested: Digest of the test items; "" if the file does not say, or if others were tested on.
+        epoch: So many epochs the tested model has seen; None if the file does not say.
+        absent: Those entries of IDENTITY that results.json has as null: the method has no such thing.
     """
 
     folder: Path
@@ -50,6 +58,10 @@ class Run:
     warnings: tuple[str, ...] = ()
     identity: Mapping[str, str | float] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    logged: Mapping[str, str] = field(default_factory=dict)
+    tested: str = ""
+    epoch: int | None = None
+    absent: tuple[str, ...] = ()
 
 
 def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> Run:
@@ -69,7 +81,8 @@ def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_
         if not abs(found["value"]) < MOST:  # nor is it NaN
             raise ValueError(f'"{keyword}" is {found["value"]}, which no run measures')
     except (OSError, ValueError, OverflowError, RecursionError) as error:  # the last: of lists in lists without end
-        return Run(folder, path, problem=printable(f"{path.name}: {error}"))
+        hint = _hint_of_other_log(folder, keyword, end_signal) if path.name == LOG else ""
+        return Run(folder, path, problem=printable(f"{path.name}: {error}{hint}"))
     return Run(folder, path, **found)
 
 
@@ -89,8 +102,19 @@ def seed_folders(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("seed*") if seed_of(path) is not None and path.is_dir()), key=seed_of)
 
 
+def _hint_of_other_log(folder: Path, keyword: str, end_signal: str) -> str:
+    """Says which other log of the folder has a result: the original begins another one if there is one."""
+    for path in sorted(folder.glob(f"{LOG}-*"), reverse=True):
+        try:
+            value = _read_log(path.read_text(encoding="utf-8", errors="replace"), keyword, end_signal)["value"]
+        except (OSError, ValueError):
+            continue
+        return f"; {path.name} beside it ended with {value:.2f}%: rename it to {LOG} if it counts"
+    return ""
+
+
 def _read_log(text: str, keyword: str, end_signal: str) -> dict[str, Any]:
-    lines = [line.strip() for line in text.splitlines()]
+    original, lines = text.splitlines(), [line.strip() for line in text.splitlines()]
     # A run that is started again appends to its log.
     start = 1 + max((i for i, line in enumerate(lines) if line.startswith(SIGNS_OF_WORK)), default=-1)
     failures = [line for line in lines[start:] if line.startswith(FAILURE)]
@@ -107,7 +131,17 @@ def _read_log(text: str, keyword: str, end_signal: str) -> dict[str, Any]:
     if keyword not in results:
         others = f"; there are {', '.join(results)}" if results else ""
         raise ValueError(f'no line "* {keyword}: NUMBER%" after "{end_signal}"{others}')
-    return {"value": results[keyword]}
+    totals = [found[1] for line in lines[end:] if (found := TOTAL.fullmatch(line))]
+    settings = logged_settings(original[:end])
+    identity = logged_identity(lines[:end], settings)
+    if end_signal == END_OF_TEST:
+        identity.pop("shots", None)  # of the test's config
+    return {
+        "value": results[keyword],
+        "total": int(totals[-1].replace(",", "")) if totals else None,
+        "identity": identity,
+        "logged": settings,
+    }
 
 
 def _read_results(text: str, keyword: str) -> dict[str, Any]:
@@ -129,6 +163,9 @@ def _read_results(text: str, keyword: str) -> dict[str, Any]:
         "warnings": tuple(printable(str(warning)) for warning in said) if isinstance(said, list) else (),
         "identity": _identity(results),
         "settings": _settings(results),
+        "tested": _tested(results),
+        "epoch": results["epoch"] if isinstance(results.get("epoch"), int) else None,
+        "absent": tuple(key for key in IDENTITY if key in results and results[key] is None),
     }
 
 
@@ -142,5 +179,13 @@ def _identity(results: dict[str, Any]) -> dict[str, str | float]:
 def _settings(results: dict[str, Any]) -> dict[str, str]:
     own, training = (results.get(key) for key in ("settings", "trained_with"))
     found = dict(own) if isinstance(own, dict) else {}
-    found |= {f"the model's {key}": value for key, value in training.items()} if isinstance(training, dict) else {}
+    found |= {f"{MODEL_OF}{key}": value for key, value in training.items()} if isinstance(training, dict) else {}
     return {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in found.items()}
+
+
+def _tested(results: dict[str, Any]) -> str:
+    provenance = results.get("provenance")
+    digests = provenance.get("data_sha256") if isinstance(provenance, dict) else None
+    # Few-shot validation items are drawn for each seed.
+    digest = digests.get("test") if isinstance(digests, dict) and results.get("split", "test") == "test" else None
+    return digest if isinstance(digest, str) else ""

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from engine.text import printable
 
-from .identity import differences
+from .identity import differences, other_items
+from .named_config import unlike_config
 from .runs import Run, seed_of
 
 WIDE = 5.0  # points: three seeds then give a mean to 3.5, std / sqrt(n - 1), and few methods differ by more
@@ -18,6 +19,13 @@ def summarise(values: Sequence[float], ci95: bool = False) -> tuple[float, float
     """Returns the mean of n >= 1 values and their population standard deviation, or with ci95 1.96 std / sqrt(n)."""
     std = statistics.pstdev(values)
     return statistics.fmean(values), 1.96 * std / math.sqrt(len(values)) if ci95 else std
+
+
+def mean_text(cells: Sequence[float | str]) -> str:
+    """Returns the mean and the population standard deviation of the numbers in some cells; "" where there is none."""
+    values = [cell for cell in cells if not isinstance(cell, str)]
+    missing = f" ({len(values)} of {len(cells)} seeds)" if len(values) < len(cells) else ""
+    return "{:.2f} +- {:.2f}".format(*summarise(values)) + missing if values else ""
 
 
 def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
@@ -36,17 +44,20 @@ def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
 
 
 def warnings_of(runs: Sequence[Run]) -> list[str]:
-    """Returns what makes the mean of runs doubtful: their own warnings, seeds configured otherwise or far apart.
+    """Returns what makes the mean of runs doubtful: their own, and seeds that are unlike or far apart.
+
+    Unlike: configured otherwise than their folder or each other, or tested on other items.
 
     Seeds are far apart if their population standard deviation is over WIDE points and over three times what so few test
     images alone would give, the binomial standard deviation of an accuracy. For scale (COOP.md, docs/SHAPES.md): 0.15
     points in the authors' documentation, 1.72 with one shot of each class of `shapes`, 3.78 on one of its shifted sets.
     """
     found = [f"{printable(run.folder.name)}: {warning}" for run in runs for warning in run.warnings]
+    found += unlike_config(runs)
     seeds = [run for run in runs if seed_of(run.folder) is not None]
     if len(seeds) < 2:
         return found
-    found += filter(None, [differences(seeds)])
+    found += filter(None, [differences(seeds), other_items({run.folder.name: run for run in seeds})])
     mean, std = summarise([run.value for run in seeds])
     total = min((run.total for run in seeds if run.total), default=math.inf)
     limit = max(WIDE, 3 * math.sqrt(max(0.0, mean * (100 - mean)) / total))
@@ -56,3 +67,12 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
             "Look into the log of the seed that stands apart, or run more seeds."
         )
     return found
+
+
+def warnings_by_mean(means: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Returns what makes some means doubtful, each reason once, with the names of the means before it."""
+    said: dict[str, list[str]] = {}
+    for name, runs in means.items():
+        for warning in warnings_of([run for run in runs if run.value is not None]):
+            said.setdefault(warning, []).append(name)
+    return [f"{', '.join(names)}: {warning}" for warning, names in said.items()]

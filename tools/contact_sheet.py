@@ -7,8 +7,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from datasets.drawing.shapes_drawing import BACKGROUNDS, COLOURS, LIGHTS, RENDERINGS, Spec, draw
 from datasets.drawing.shapes_masks import SHAPES, TEXTURES
@@ -16,6 +17,11 @@ from datasets.drawing.shapes_scenes import PAIRS, STYLE
 from datasets.shapes_shifted import ShapesA, ShapesR, ShapesSketch, ShapesV2
 
 SCALE = 2  # screen pixels to an image's pixel
+LABEL_WIDTH, GAP, MARGIN, FONT_SIZE = 170, 18, 10, 20  # screen pixels; GAP: between groups of rows
+INK, PAPER = "#222222", "#ffffff"
+SHIFTED = {"shapes_v2": ShapesV2, "shapes_sketch": ShapesSketch, "shapes_a": ShapesA, "shapes_r": ShapesR}
+
+Rows = list[tuple[str, np.ndarray]]  # label, images side by side (H, W, 3)
 
 
 def main() -> None:
@@ -27,14 +33,41 @@ def main() -> None:
 
 
 def contact_sheet() -> Image.Image:
-    """Rows: the seven renderings of the pretraining images, two rows of `shapes`, one of each of its shifted sets."""
-    rng = np.random.Generator(np.random.PCG64(0))
-    rows = [[draw(_pretraining_spec(rendering, i), rng) for i in range(len(SHAPES))] for rendering in RENDERINGS]
-    rows += [[draw(_downstream_spec(STYLE, row, i), rng) for i in range(len(SHAPES))] for row in range(2)]
-    for styles in (shifted.styles for shifted in (ShapesV2, ShapesSketch, ShapesA, ShapesR)):
-        rows.append([draw(_downstream_spec(styles[i % len(styles)], 0, i), rng) for i in range(len(SHAPES))])
-    sheet = Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in rows]))
-    return sheet.resize((SCALE * sheet.width, SCALE * sheet.height), Image.Resampling.NEAREST)
+    """Groups of labelled rows: the renderings of the pretraining images, two rows of `shapes`, its shifted sets."""
+    groups = row_groups()
+    height, width = (SCALE * n for n in groups[0][0][1].shape[:2])
+    n_rows = sum(map(len, groups))
+    size = LABEL_WIDTH + width + MARGIN, n_rows * height + (len(groups) - 1) * GAP + 2 * MARGIN
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), FONT_SIZE)
+    y = MARGIN
+    for rows in groups:
+        for label, row in rows:
+            image = Image.fromarray(row).resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(image, (LABEL_WIDTH, y))
+            pen.text((LABEL_WIDTH - MARGIN, y + height // 2), label, fill=INK, font=font, anchor="rm")
+            y += height
+        y += GAP
+    return sheet
+
+
+def row_groups() -> list[Rows]:
+    """Draws the rows of each group: one image of each shape in a row."""
+    rng, n = np.random.Generator(np.random.PCG64(0)), len(SHAPES)
+    pretraining = [(name, _side_by_side([_pretraining_spec(name, i) for i in range(n)], rng)) for name in RENDERINGS]
+    specs = [[_downstream_spec(STYLE, row, i) for i in range(n)] for row in range(2)]
+    own = [("shapes", _side_by_side(row, rng)) for row in specs]
+    shifted = []
+    for name, dataset in SHIFTED.items():
+        styles = [dataset.styles[i % len(dataset.styles)] for i in range(n)]
+        row = [_downstream_spec(style, 0, i) for i, style in enumerate(styles)]
+        shifted.append((name, _side_by_side(row, rng)))
+    return [pretraining, own, shifted]
+
+
+def _side_by_side(specs: list[Spec], rng: np.random.Generator) -> np.ndarray:
+    return np.concatenate([draw(spec, rng) for spec in specs], axis=1)
 
 
 def _pretraining_spec(rendering: str, i: int) -> Spec:

@@ -1,82 +1,24 @@
 """Few-shot runs of every method found, by data set and shots, and their average over data sets.
 
-    OUTPUT/DATASET/TRAINER/CFG_SHOTSshots[/nctxM_cscC_ctpP]/seedS      SHOTS images of each class
-    OUTPUT/ZeroshotCLIP/CFG/DATASET                                    none
-
 What is found is of one backbone, the first part of CFG: rn50 for rn50_ep100_ctxv1.
 """
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from engine.text import printable
-
-from ..experiments import DATASETS, FEW_SHOTS, coop_config, expected_results, max_epoch, zero_shot
+from ..experiments import DATASETS, FEW_SHOTS, zero_shot
+from ..found import Method, choose_epochs, few_shot_runs
 from ..identity import checked
 from ..runs import END_OF_TEST, parse_run, seed_folders
 from ..statistics import spread_of_averages, summarise, warnings_of
 
-NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
-CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_\w+)?)_(?P<shots>\d+)shots")
-EPOCHS = re.compile(r"_ep\d+")
-OPTIONS = re.compile(r"nctx(\d+)_csc(True|False)_ctp(\w+)")  # names of folders
-POSITIONS = ("end", "middle", "front")
-
 Seeds = dict[str, float]  # accuracies in percent, by the names of the runs' folders
 Line = dict[int, tuple[float, float]]  # shots -> mean and population standard deviation in percent
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a line shows: a trainer, its CFG without backbone and epochs, the name of its folder of options."""
-
-    trainer: str
-    variant: str = ""
-    options: str = ""
-
-    @property
-    def context(self) -> dict[str, Any]:
-        """What the options say of the context vectors, by keys of results.json; empty if they are other options."""
-        found = OPTIONS.fullmatch(self.options)
-        if found is None:
-            return {}
-        n_ctx, csc, position = found.groups()
-        return {"n_ctx": int(n_ctx), "csc": csc == "True", "class_token_position": position}
-
-    @property
-    def label(self) -> str:
-        """Its name in a legend, such as "CoOp (M=16, end, CSC)"."""
-        details = [self.options] if self.options else []
-        if self.context:
-            details = [f"M={self.context['n_ctx']}", self.position] + ["CSC"] * self.is_class_specific
-        details += [self.variant.strip("_").replace("_", " ")] if self.variant else []
-        name = {"LinearProbe": "Linear probe"}.get(self.trainer, self.trainer)
-        return printable(f"{name} ({', '.join(details)})" if details else name)
-
-    @property
-    def position(self) -> str:
-        """Where the class token stands, if the options say so."""
-        return self.context.get("class_token_position", "")
-
-    @property
-    def is_class_specific(self) -> bool:
-        """Whether it learns a context for each class."""
-        return "_cscTrue" in self.options
-
-    @property
-    def rank(self) -> tuple:
-        """Sorts a legend: CoOp, then other trainers, the linear probe last."""
-        position = POSITIONS.index(self.position) if self.position in POSITIONS else len(POSITIONS)
-        trainer = {"CoOp": 0, "LinearProbe": 2}.get(self.trainer, 1)
-        n_ctx = self.context.get("n_ctx", 0)
-        return trainer, self.trainer, self.is_class_specific, self.variant, -n_ctx, position, self.options
 
 
 @dataclass
@@ -109,24 +51,6 @@ class Curves:
         return sorted(self.points, key=lambda name: (order.index(name) if name in DATASETS else len(order), name))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The runs of one point of a curve."""
-
-    folder: Path  # holds seed1, seed2, ...
-    dataset: str
-    backbone: str
-    method: Method
-    shots: int
-    cfg: str
-
-    @property
-    def expected(self) -> dict[str, Any]:
-        """What belongs into its runs' results.json."""
-        trainer, context = self.method.trainer, self.method.context
-        return expected_results(self.dataset, trainer, self.cfg, source=self.dataset, shots=self.shots, **context)
-
-
 def find_curves(
     output: Path, *, backbone: str = "", datasets: Sequence[str] = (), shots: Sequence[int] = FEW_SHOTS
 ) -> Curves:
@@ -140,14 +64,16 @@ def find_curves(
         datasets: Names of data sets' folders; none: all there are.
         shots: Which numbers of shots to read.
     """
-    found = [e for e in _experiments(output) if e.shots in shots and (not datasets or e.dataset in datasets)]
+    found = [e for e in few_shot_runs(output) if e.shots in shots and (not datasets or e.dataset in datasets)]
     counts = Counter(experiment.backbone for experiment in found).most_common()
     curves = Curves(backbone or (counts[0][0] if counts else ""), tuple(sorted(set(shots))))
     for other, n_experiments in counts:
         if other != curves.backbone:
             curves.notes.append(f"{other} is another backbone, its experiments ({n_experiments}) are left out")
-    for experiment in _choose_epochs([e for e in found if e.backbone == curves.backbone], curves.notes):
-        runs = [checked(parse_run(folder), experiment.expected) for folder in seed_folders(experiment.folder)]
+    chosen, notes = choose_epochs([e for e in found if e.backbone == curves.backbone])
+    curves.notes += notes
+    for experiment in chosen:
+        runs = [checked(parse_run(run), experiment.expected) for run in seed_folders(experiment.folder)]
         curves.notes += [f"{run.folder} is left out: {run.problem}" for run in runs if run.value is None]
         finished = [run for run in runs if run.value is not None]
         curves.notes += [f"{experiment.folder}: {warning.rstrip('.')}" for warning in warnings_of(finished)]
@@ -196,35 +122,6 @@ def average_lines(curves: Curves) -> tuple[list[str], dict[Method, Line]]:
 def _average(datasets: list[Seeds]) -> tuple[float, float]:
     mean = statistics.fmean(statistics.fmean(seeds.values()) for seeds in datasets)
     return mean, spread_of_averages(datasets) or 0.0
-
-
-def _experiments(output: Path) -> Iterator[_Found]:
-    for folder in sorted(output.glob("*/*/*_*shots")):
-        name, (dataset, trainer) = CFG_SHOTS.fullmatch(folder.name), folder.parts[-3:-1]
-        if name is None or dataset in NOT_DATASETS:
-            continue
-        variant = EPOCHS.sub("", name["rest"] or "")
-        for path in (folder, *sorted(folder.iterdir())):
-            if seed_folders(path):
-                method = Method(trainer, variant, "" if path == folder else path.name)
-                yield _Found(path, dataset, name["backbone"], method, int(name["shots"]), name["cfg"])
-
-
-def _choose_epochs(experiments: list[_Found], notes: list[str]) -> list[_Found]:
-    """Keeps one experiment for each point, and notes the others."""
-    chosen: dict[tuple, _Found] = {}
-    for experiment in sorted(experiments, key=_is_papers_then_epochs, reverse=True):
-        key = (experiment.dataset, experiment.method, experiment.shots)
-        if key in chosen:
-            notes.append(f"{experiment.folder} is left out: {chosen[key].cfg} is shown instead")
-        chosen.setdefault(key, experiment)
-    return list(chosen.values())
-
-
-def _is_papers_then_epochs(experiment: _Found) -> tuple[bool, int]:
-    cfg, shots = experiment.cfg, experiment.shots
-    papers = coop_config(experiment.backbone, experiment.dataset, shots=shots) if shots in FEW_SHOTS else cfg
-    return max_epoch(papers) == max_epoch(cfg), max_epoch(cfg)
 
 
 def _find_zero_shot(output: Path, curves: Curves) -> None:

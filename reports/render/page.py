@@ -19,6 +19,7 @@ SECTIONS = {  # group -> heading, what it is, where it is from
         "https://arxiv.org/abs/2203.05557",
     ),
     "shapes": ("Miniature", MINIATURE, ""),
+    "own": ("Your own", "Methods and data sets that the papers do not have.", ""),
 }
 CURVES = {"few_shot": ("rn50", tuple(DATASETS)), "shapes_few_shot": ("tiny", ("shapes",))}  # table -> what is drawn
 LEGEND = '<b>measured</b> <span class="std">&plusmn; population standard deviation over seeds</span>'
@@ -81,8 +82,9 @@ def _contents(tables: Sequence[FilledTable], groups: Sequence[str]) -> str:
 
 def _section(group: str, tables: Sequence[FilledTable], output: Path) -> str:
     heading, text, url = SECTIONS[group]
-    about = f'<a href="{url}">{escape(text)}</a>' if url else f'<strong class="banner">{escape(text)}</strong>'
-    legend = LEGEND if group == "shapes" else LEGEND + PAPER_LEGEND
+    banner = ' class="banner"' if text == MINIATURE else ""
+    about = f'<a href="{url}">{escape(text)}</a>' if url else f"<strong{banner}>{escape(text)}</strong>"
+    legend = LEGEND + PAPER_LEGEND if url else LEGEND
     cards = "".join(_card(filled, output) for filled in tables)
     return f"""<section id="{group}">
 <h2>{heading}</h2>
@@ -114,8 +116,8 @@ def _card(filled: FilledTable, output: Path) -> str:
 
 
 def _summary(filled: FilledTable) -> str:
-    n_missing = sum(1 for _ in filled.cells()) - filled.n_found
-    counted = [f"{n_missing} of {n_missing + filled.n_found} values missing"] if n_missing else []
+    n_found, n_planned = filled.n_planned
+    counted = [f"{n_planned - n_found} of {n_planned} values missing"] if n_found < n_planned else []
     counts = {"problem": len(filled.problems), "warning": len(filled.warnings)}
     counted += [f"{n} {word}{'s' if n > 1 else ''}" for word, n in counts.items() if n]
     return ", ".join(counted)

@@ -29,10 +29,10 @@ def to_text(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path)
     """Returns the tables as they are read in a terminal."""
     parts = [f"Results in {output}: mean +- population standard deviation over seeds, in percent"]
     for filled in tables:
-        body = _aligned(build_grid(filled), filled.table.n_labels)
+        body = aligned(build_grid(filled), filled.table.n_labels)
         rule = "-" * max(map(len, body))
         title = f"{filled.table.title}   [{filled.table.name}]"
-        parts.append("\n".join([title, *remarks(filled), *warnings(filled), rule, body[0], rule, *body[1:], rule]))
+        parts.append("\n".join([title, *remarks(filled), rule, body[0], rule, *body[1:], rule, *warnings(filled)]))
     parts += ["\n".join(["No result yet:", *_how_to_get(empty)])] if empty else []
     return "\n\n".join(parts) + "\n"
 
@@ -109,10 +109,20 @@ def _how_to_get(tables: Sequence[Table]) -> list[str]:
     return [f"  {table.title:{width}}   {how_to_get(table)}" for table in tables]
 
 
-def _aligned(lines: Sequence[Sequence[str]], n_labels: int) -> list[str]:
-    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
-    justify = [str.ljust] * n_labels + [str.rjust] * (len(widths) - n_labels)
-    return ["  ".join(j(cell, w) for j, cell, w in zip(justify, line, widths)).rstrip() for line in lines]
+def aligned(lines: Sequence[Sequence[str]], n_labels: int) -> list[str]:
+    """Pads the cells: in a column all labels begin, and all numbers end, at one place; their spread stands behind."""
+    columns = []
+    for i, (header, *cells) in enumerate(zip_longest(*lines, fillvalue="")):
+        heads, tails = zip((header, ""), *((cell, "") if i < n_labels else _number_and_rest(cell) for cell in cells))
+        head_width, tail_width = (max(map(len, texts)) for texts in (heads, tails))
+        pad = str.ljust if i < n_labels else str.rjust
+        columns.append([pad(head, head_width) + tail.ljust(tail_width) for head, tail in zip(heads, tails)])
+    return ["  ".join(line).rstrip() for line in zip(*columns)]
+
+
+def _number_and_rest(cell: str) -> tuple[str, str]:
+    number = re.split(r" (?=\+- |\()", cell, maxsplit=1)[0]
+    return number, cell[len(number) :]
 
 
 def _latex_table(filled: FilledTable) -> str:

@@ -72,20 +72,22 @@ def remarks(filled: FilledTable) -> list[str]:
 
 
 def warnings(filled: FilledTable) -> Iterator[str]:
-    """Says what is missing in a table, which runs were not counted, and what is doubtful of those that were."""
-    n_missing = sum(1 for _ in filled.cells()) - filled.n_found
-    if n_missing:
-        yield f"{n_missing} of {n_missing + filled.n_found} values are missing; {how_to_get(filled.table)} makes them."
-    shown = {group for group, _ in filled.blocks}
-    left_out = dict.fromkeys(row.group for row in filled.table.rows if row.group not in shown)
-    if left_out:
-        yield f"Left out, as there is no result: {', '.join(left_out)}."
-    for problem in filled.problems:
-        yield f"Not counted: {problem}."
+    """Says what is doubtful of the runs that were counted, which were not, and what is missing."""
     for warning in filled.warnings:
         yield f"Warning: {warning}"
+    for problem in filled.problems:
+        yield f"Not counted: {problem}."
+    n_found, n_planned = filled.n_planned
+    if n_found < n_planned:
+        said = f"{n_planned - n_found} of {n_planned} values are missing"
+        yield f"{said}." if filled.table.is_own else f"{said}; {how_to_get(filled.table)} makes them."
+    if filled.left_out:
+        yield f"Left out, as there is no result: {'; '.join(filled.left_out)}."
 
 
 def how_to_get(table: Table) -> str:
-    """Returns the command that makes a table's numbers."""
-    return f"bash scripts/reproduce.sh {table.name}"
+    """Returns the command that makes a table's numbers, or some of them in a table of one's own."""
+    if not table.is_own:
+        return f"bash scripts/reproduce.sh {table.name}"
+    lines = [line for experiment in table.experiments for line in experiment.command_lines(["1"])]
+    return lines[-1] if lines else "finish its runs"

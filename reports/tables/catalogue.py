@@ -16,16 +16,16 @@ TABLES: dict[str, Table] = {table.name: table for table in (*coop_tables(), *coc
 GROUPS = ("coop", "cocoop", "shapes")  # all tables of a paper, or of the miniature
 
 
-def select(names: Iterable[str]) -> list[Table]:
-    """Returns the tables of these names and groups, each once.
+def select(names: Iterable[str], others: Iterable[str] = ()) -> list[Table]:
+    """Returns the tables of these names and groups, each once; names of `others` are not looked for.
 
     Raises:
         KeyError: A name is unknown; the message lists the names and the nearest one.
     """
-    chosen = {}
+    chosen, others = {}, list(others)
     for name in names:
-        if name not in TABLES and name not in GROUPS:
-            options = [*GROUPS, *TABLES]
+        if name not in TABLES and name not in GROUPS and name not in others:
+            options = [*GROUPS, *TABLES, *others]
             near = near_name(name, options)
             raise KeyError(f"There is no table {name!r}. Tables and groups of them: {', '.join(options)}.{near}")
         chosen |= {table.name: table for table in TABLES.values() if name in (table.name, table.group)}

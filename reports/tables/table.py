@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, groupby
 from pathlib import Path
 
-from ..experiments import Experiment
+from ..experiments import TRAINERS, Experiment
 from .cells import Cell, Value, range_of_seeds
 
 MOST_BESIDE = 4  # columns of a table that is not wide
@@ -34,7 +34,7 @@ class Table:
 
     Args:
         name: What it is called on the command line.
-        group: `coop`, `cocoop` or `shapes`.
+        group: `coop`, `cocoop`, `shapes` or `own`.
         title: Where it stands in the paper and what it shows.
         columns: Their headings.
         rows: Each with a cell for each column.
@@ -52,6 +52,11 @@ class Table:
     def is_miniature(self) -> bool:
         """Whether it is about drawn images, which no number of a paper compares with."""
         return self.group == "shapes"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is about methods or data sets that no paper has."""
+        return self.group == "own"
 
     @property
     def n_labels(self) -> int:
@@ -73,6 +78,11 @@ class Filled:
     column: str
     cell: Cell
     value: Value
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether its method is one of the papers'."""
+        return all(run.expected.get("trainer", "CoOp") in TRAINERS for run in self.cell.experiments())
 
     @property
     def difference(self) -> float | None:
@@ -100,6 +110,12 @@ class FilledTable:
         return sum(cell.value.value is not None for cell in self.cells())
 
     @property
+    def n_planned(self) -> tuple[int, int]:
+        """How many cells have a value and how many should, without those of own methods beside the papers'."""
+        planned = [cell for cell in self.cells() if self.table.is_own or cell.is_papers]
+        return sum(_has_value(cell) for cell in planned), len(planned)
+
+    @property
     def papers_beside(self) -> tuple[bool, ...]:
         """For each column whether the paper's numbers stand beside the measured; in a wide table they stand below."""
         is_narrow = len(self.table.columns) <= MOST_BESIDE
@@ -111,11 +127,24 @@ class FilledTable:
 
     @property
     def blocks(self) -> list[tuple[str, list[tuple[Row, tuple[Filled | None, ...]]]]]:
-        """The rows with their cells under each heading, without headings under which there is no result."""
-        rows = groupby(zip(self.table.rows, self.lines), key=lambda pair: pair[0].group)
-        blocks = [(group, list(pairs)) for group, pairs in rows]
-        has_value = {cell.row.group for cell in self.cells() if cell.value.value is not None}
-        return [(group, pairs) for group, pairs in blocks if group in has_value]
+        """The rows with their cells under each heading: those that have a result, and beside own ones the papers'."""
+        has_own = {c.row.group for c in self.cells() if _has_value(c) and not c.is_papers}
+        found = [
+            (row, line)
+            for row, line in zip(self.table.rows, self.lines)
+            if any(map(_has_value, line))
+            or (row.group in has_own and any(c and c.cell.paper is not None for c in line))
+        ]
+        return [(group, list(pairs)) for group, pairs in groupby(found, key=lambda pair: pair[0].group)]
+
+    @property
+    def left_out(self) -> list[str]:
+        """The headings, or else the labels, under which there is no result, each once."""
+        shown = [row for _, pairs in self.blocks for row, _ in pairs]
+        groups, labels = {row.group for row in shown}, {row.label for row in shown}
+        empty = [row.group for row in self.table.rows if row.group not in groups]
+        empty += [row.label for row in self.table.rows if row.label not in labels]
+        return list(dict.fromkeys(filter(None, empty)))
 
     @property
     def n_seeds(self) -> tuple[int, int] | None:
@@ -142,6 +171,15 @@ class FilledTable:
         seeds = [list(cell.value.by_seed) for cell in self.cells()]
         pairs = ((one, other) for one, other in combinations(seeds, 2) if len(one) == len(other) and one != other)
         return next(pairs, None)
+
+
+def _is_own(line: Iterable[Filled | None]) -> bool:
+    """Whether a row is that of a method that no paper has."""
+    return not any(cell.is_papers for cell in line if cell)
+
+
+def _has_value(cell: Filled | None) -> bool:
+    return cell is not None and cell.value.value is not None
 
 
 def fill(table: Table, output: Path) -> FilledTable:

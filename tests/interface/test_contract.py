@@ -24,7 +24,7 @@ PROGRAMS = {  # module: its flags and the names of its arguments; train.py's fir
     "train": """--root --output-dir --resume --seed --source-domains --target-domains --transforms --config-file
         --dataset-config-file --trainer --backbone --head --eval-only --model-dir --load-epoch --no-train
         --plugin --plugin-config --deterministic KEY VALUE""",
-    "sweep": """--dataset --shots --seeds --cfg --trainer --plugin --plugin-config --nctx --csc --ctp --views
+    "sweep": """--dataset --shots --seeds --cfg --trainer --plugin --plugin-config --nctx --csc --ctp --grid --views
         --paper-epochs --root --output-dir --jobs --launcher --gpus-per-run --dry-run KEY VALUE""",
     "reproduce": "TABLE --output-dir --jobs --dry-run",
     "report": "TABLE --output-dir --format --out",

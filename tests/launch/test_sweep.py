@@ -1,5 +1,6 @@
 """sweep.py: its runs are those of the scripts and of train.py, in one process; the table, failures, what it refuses."""
 
+import json
 import re
 import shlex
 import shutil
@@ -183,6 +184,68 @@ class TestRefused:
         assert sweep.parse_args([*GRID.split(), "--seeds", "4", "--", "OPTIM.LR", "1"]).opts == ["OPTIM.LR", "1"]
 
 
+METHODS = """
+from yacs.config import CfgNode as CN
+from engine import TRAINER_REGISTRY
+from trainers import coop
+from trainers.base import PromptTrainer
+
+@TRAINER_REGISTRY.register()
+class NoContext(PromptTrainer):
+    node = "NOCONTEXT"
+
+    @staticmethod
+    def add_config(cfg):
+        cfg.TRAINER.NOCONTEXT = CN({"PREC": "fp32", "N_CTX": 3})
+
+@TRAINER_REGISTRY.register()
+class OwnContext(coop.CoOp):
+    node = "OWNCONTEXT"
+
+    @staticmethod
+    def add_config(cfg):
+        keys = {"N_CTX": 5, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": "", "PREC": "fp32"}
+        cfg.TRAINER.OWNCONTEXT = CN({**keys, "CHUNK_ROWS": 0})
+"""
+
+
+class TestContextFlags:
+    """--nctx, --csc and --ctp set the options of the method that is trained, or are refused."""
+
+    @pytest.fixture
+    def argv(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("NoContext", "OwnContext"):
+            folder = tmp_path / "configs/trainers" / name
+            folder.mkdir(parents=True)
+            (folder / "tiny.yaml").write_text("MODEL: {BACKBONE: {NAME: RN50}}\n")
+        (tmp_path / "configs/datasets").mkdir()
+        (tmp_path / "configs/datasets/dtd.yaml").write_text("DATASET: {NAME: DescribableTextures}\n")
+        (tmp_path / "methods.py").write_text(METHODS)
+        words = "--dataset dtd --shots 1 --seeds 1 --cfg tiny --plugin methods.py --output-dir out"
+        return lambda trainer, flags="": [*words.split(), "--trainer", trainer, *flags.split()]
+
+    @pytest.mark.parametrize("flag", ["--nctx 4", "--csc True", "--ctp middle"])
+    def test_a_method_without_them_refuses_them(self, argv, flag, capsys):
+        assert sweep.main(argv("NoContext", flag)) == 1
+        said = (
+            f"{flag.split()[0]} is given, but --trainer NoContext has not all options that --nctx, --csc and --ctp set"
+        )
+        assert said in capsys.readouterr().err
+
+    def test_the_folder_of_a_method_without_them_names_none(self, argv):
+        [job] = sweep.plan(sweep.parse_args(argv("NoContext"))).values()
+        assert str(job.target).endswith("/out/dtd/NoContext/tiny_1shots/seed1")
+        assert not any("COOP" in word for word in job.argv)
+
+    def test_a_method_with_its_own_gets_them(self, argv):
+        [job] = sweep.plan(sweep.parse_args(argv("OwnContext", "--nctx 4 --ctp middle"))).values()
+        assert str(job.target).endswith("/OwnContext/tiny_1shots/nctx4_cscFalse_ctpmiddle/seed1")
+        group = "TRAINER.OWNCONTEXT"
+        said = f"{group}.N_CTX 4 {group}.CSC False {group}.CLASS_TOKEN_POSITION middle DATASET.NUM_SHOTS 1"
+        assert list(job.argv[-8:]) == said.split()
+
+
 class TestTable:
     def test_means_and_words(self):
         cells = {(1, 1): 50.0, (1, 2): 53.0, (1, 3): 56.0, (2, 1): 60.0, (2, 2): "failed", (4, 3): "done"}
@@ -230,6 +293,22 @@ class TestTable:
         ]
         assert swept() == 1
         assert capsys.readouterr().out.startswith("1 of 4 runs are left")
+
+    def test_what_makes_a_mean_doubtful_is_said_below(self, tmp_path, monkeypatch, capsys):
+        """Here the test set has grown between the seeds."""
+
+        def finish(left, n_workers):
+            for job in left:
+                write_as_done(job, 50.0)
+                path = job.target / "results.json"
+                total = 40 + int(job.target.name.removeprefix("seed"))
+                path.write_text(json.dumps({**json.loads(path.read_text()), "total": total}))
+                yield job, "", 1.0
+
+        monkeypatch.setattr(sweep, "launcher", lambda args: (1, finish))
+        assert sweep.main([*GRID.split(), "--output-dir", str(tmp_path)]) == 0
+        said = "The runs of this average were tested on other items: 41 in seed1, 42 in seed2."
+        assert f"Warning: shots 1, 2: {said}" in capsys.readouterr().out
 
     @pytest.mark.parametrize("columns, height", [(80, 5), (20, 9)], ids=["wide", "narrow: it folds lines"])
     def test_a_terminal_shows_the_table_from_the_start_and_redraws_it(

@@ -224,3 +224,25 @@ def test_command_refuses(tmp_path, call, args, message):
     code, out, error = call(main, "--output-dir", tmp_path, *(arg.replace("{}", str(tmp_path)) for arg in args))
     assert (code, out) == (1, "")
     assert error.startswith("Error: " + message.replace("{}", str(tmp_path)))
+
+
+def test_a_method_without_contexts_is_not_drawn_as_one_with_them(tmp_path):
+    """The folder's name says what a script was called with, results.json what the method has."""
+    options = {"n_ctx": None, "csc": None, "class_token_position": None}
+    write_results(tmp_path, f"dtd/Mine/rn50_16shots/{CSC}", {1: 60.0}, trainer="Mine", **options)
+    write_results(tmp_path, f"dtd/Mine/rn50_1shots/{CSC}", {1: 50.0})  # an older one does not say
+    options |= {"n_ctx": 16, "class_token_position": "end"}
+    write_results(tmp_path, f"dtd/Other/rn50_16shots/{CSC}", {1: 60.0}, trainer="Other", **options)
+    curves = find_curves(tmp_path)
+    assert [(method.label, list(curves.points["dtd"][method])) for method in curves.methods] == [
+        ("Mine", [16, 1]),
+        ("Other (M=16, end)", [16]),
+    ]
+    assert {look["linestyle"] for look in choose_looks(curves.methods).values()} == {"-"}
+
+
+def test_a_context_that_starts_from_words_has_their_number_of_vectors(tmp_path):
+    """Whatever NCTX was asked for, which the folder's name shows."""
+    settings = {"TRAINER.COOP.CTX_INIT": "a photo of a"}
+    write_results(tmp_path, f"dtd/CoOp/rn50_ctxv1_16shots/{END}", {1: 60.0}, trainer="CoOp", n_ctx=4, settings=settings)
+    assert [method.label for method in find_curves(tmp_path).methods] == ["CoOp (M=4, end, ctxv1)"]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ WRONG = {
     "seed": 7,
 }
 COOP = coop("shapes", "tiny").folder
+ONE_EPOCH = ("OPTIM.MAX_EPOCH", 1)
+OTHER_ITEMS = "The runs of this average were tested on other items: "
 REMEDY = ". Run them again with one configuration, or average those of each configuration."
 
 
@@ -172,6 +175,34 @@ class TestSeeds:
         assert find_curves(tmp_path).notes[0] == f"{tmp_path / COOP}: {sentence[:-1]}"
 
 
+class TestItems:
+    """What was tested on: provenance.data_sha256 and total."""
+
+    def write(self, output, seed, digest, total, split="test"):
+        tested = {"total": total, "split": split, "provenance": {"data_sha256": {split: digest, "train": str(seed)}}}
+        write_results(output, COOP, {seed: 60.0 + seed}, **tested)
+
+    def test_equally_many_others(self, tmp_path):
+        for seed, digest in ((1, "a"), (2, "b"), (3, "b")):
+            self.write(tmp_path, seed, digest, 9)
+        sentence = f"{OTHER_ITEMS}equally many, but not the same in seed1 as in seed2, seed3. Test them again"
+        assert sentence in cell(tmp_path, "shapes_prompts", "CoOp, M=16", "Shapes").warnings[0]
+        assert sentence in find_curves(tmp_path).notes[0]
+
+    def test_the_same(self, tmp_path):
+        for seed in (1, 2):
+            self.write(tmp_path, seed, "a", 9)
+        write_results(tmp_path, COOP, {3: 60.0})  # an older one says nothing
+        assert cell(tmp_path, "shapes_prompts", "CoOp, M=16", "Shapes").warnings == ()
+
+    def test_logs_say_how_many(self, tmp_path):
+        for seed, total in ((1, "1,000"), (2, "1,001")):
+            write_logs(
+                tmp_path, COOP, {seed: "60.0"}, f"Finish training\n* total: {total}\n* accuracy: {{accuracy}}%\n"
+            )
+        assert f"{OTHER_ITEMS}1,000 in seed1, 1,001 in seed2." in find_curves(tmp_path).notes[0] + "."
+
+
 class TestRuns:
     """What train.py writes is what is read."""
 
@@ -194,3 +225,13 @@ class TestRuns:
         tested = [run("tested", seed, *test, str(tmp_path / f"trained/seed{seed}")) for seed in (1, 2, 3)]
         assert differences(tested[:2]) == ""
         assert differences(tested) == differ("the model's OPTIM.LR is 0.02 in seed1, seed2, 0.5 in seed3")
+
+    def test_seeds_that_were_tested_on_other_items(self, tiny_files, tmp_path, capsys):
+        data = tmp_path / "data"
+        shutil.copytree(tiny_files[0], data)
+        image = next(data.glob("test/*/0.png"))
+        for seed in (1, 2):
+            run_train(tiny_cfg(data, tiny_files[1]["vit"], tmp_path / f"runs/seed{seed}", "SEED", seed, *ONE_EPOCH))
+            image.with_name("more.png").write_bytes(image.read_bytes())
+        assert parse_test_res.main([str(tmp_path / "runs")]) == 0
+        assert f"Warning: {OTHER_ITEMS}9 in seed1, 10 in seed2. Test them again" in capsys.readouterr().out

@@ -1,12 +1,13 @@
 """parse_test_res.py against numbers worked out by hand."""
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
 
 from parse_test_res import main, summarise
-from tests.support.made_up_results import CUT_LOG, LOG, TEST_LOG, write_logs
+from tests.support.made_up_results import CUT_LOG, LOG, TEST_LOG, write_logs, write_results
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_several_experiments(tmp_path, parse):
     "made, args, message",
     [
         ("seed1", (), "Start the runs or finish them, or name the folder above seed1, seed2, ..."),
-        ("coop/seed1/log.txt", (), "Its folders hold runs themselves: add --multi-exp, or name one of them."),
+        ("coop/seed1/log.txt", (), "Its folders hold runs themselves: name one of them, or {} with --multi-exp."),
         (
             "dtd/seed1",
             ("--multi-exp",),
@@ -113,7 +114,7 @@ def test_no_finished_run(tmp_path, parse, made, args, message):
     path.touch() if path.suffix else path.mkdir()
     code, _, error = parse(tmp_path, *args)
     what = "experiment with a finished run (folders: 1)" if args else "finished run (run folders: 1)"
-    assert (code, error) == (1, f"Error: {tmp_path} holds no {what}. {message}\n")
+    assert (code, error) == (1, f"Error: {tmp_path} holds no {what}. {message.format(tmp_path)}\n")
 
 
 def test_no_folder(tmp_path, parse):
@@ -134,3 +135,57 @@ def test_a_folder_that_may_not_be_read(tmp_path, parse, monkeypatch):
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert parse(tmp_path)[::2] == (1, f"Error: [Errno 13] Permission denied: '{tmp_path}'\n")
+
+
+def test_with_multi_exp_a_folder_too_high_up_is_not_told_to_add_it(tmp_path, parse):
+    """The folders' folders hold the runs: one of these is to be named, with the flag that is there already."""
+    write_logs(tmp_path, "base2new/dtd", {1: "90.0"})
+    write_logs(tmp_path, "caltech101", {1: "80.0"})
+    code, lines, _ = parse(tmp_path, "--multi-exp")
+    warning = [line for line in lines if line.startswith("Warning: left out")][1]
+    assert code == 0 and "add --multi-exp" not in warning
+    assert warning.endswith(f"name one of them, or {tmp_path}/base2new with --multi-exp.")
+
+
+class TestSideBySide:
+    def rows(self, lines):
+        start = next(i for i, line in enumerate(lines) if line.startswith("Side by side"))
+        return [re.split(r"\s{2,}", line.strip()) for line in lines[start + 1 :]]
+
+    def test_methods(self, tmp_path, parse):
+        write_logs(tmp_path, "dtd/CoOp/rn50_16shots/nctx16", {1: "60.0", 2: "64.0"})
+        write_logs(tmp_path, "dtd/Mine/rn50_16shots/nctx16", {1: "70.0", 2: "71.0"})
+        code, lines, _ = parse(*(tmp_path / f"dtd/{name}/rn50_16shots/nctx16" for name in ("CoOp", "Mine")))
+        rows = self.rows(lines)
+        assert code == 0 and "Side by side: accuracy (%)" in lines
+        assert rows[0] == ["CoOp", "Mine"] and rows[1:] == [["accuracy", "62.00 +- 2.00", "70.50 +- 0.50"]]
+        assert "* accuracy: 62.00% +- 2.00%" in lines  # each by itself first, as ever
+
+    def test_experiments_of_methods(self, tmp_path, parse):
+        """The average is over what both have; else it would be of unlike things."""
+        for name, accuracies in {"A": {"dtd": 60.0, "eurosat": 80.0}, "B": {"dtd": 50.0, "food101": 90.0}}.items():
+            for dataset, accuracy in accuracies.items():
+                write_logs(tmp_path, f"{name}/{dataset}", {1: str(accuracy)})
+        rows = self.rows(parse(tmp_path / "A", tmp_path / "B", "--multi-exp")[1])
+        assert rows[1:] == [
+            ["dtd", "60.00 +- 0.00", "50.00 +- 0.00"],
+            ["eurosat", "80.00 +- 0.00", "missing"],
+            ["food101", "missing", "90.00 +- 0.00"],
+            ["average of 1", "60.00", "50.00"],
+        ]
+
+    def test_what_does_not_compare_is_said(self, tmp_path, parse):
+        for name, total, seeds in (("A", 40, (1, 2)), ("B", 43, (1,))):
+            write_results(tmp_path, name, dict.fromkeys(seeds, 60.0), total=total)
+        assert parse(tmp_path / "A", tmp_path / "B")[1][-2:] == [
+            "Warning: accuracy: Not the same seeds: seed1 seed2 in A; seed1 in B.",
+            "Warning: accuracy: They were tested on other items: 40 in A, 43 in B. Test them again on one set, or "
+            "report each set by itself.",
+        ]
+
+    def test_one_without_a_run_is_left_out_and_named(self, tmp_path, parse):
+        write_logs(tmp_path, "A", {1: "60.0"})
+        (tmp_path / "B/seed1").mkdir(parents=True)
+        code, lines, _ = parse(tmp_path / "A", tmp_path / "B")
+        assert code == 0 and lines[-1].startswith(f"Warning: left out {tmp_path}/B: ")
+        assert parse(tmp_path / "B", tmp_path / "B/seed1")[0] == 1
