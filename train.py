@@ -31,7 +31,7 @@ from engine.log import close_logging
 from engine.registry import TRAINER_REGISTRY
 from engine.run.run import Run
 from trainers.plugin_clip import clip_of
-from trainers.same_prompts import warn_of_same_prompts
+from trainers.same_prompts import same_prompts_warning
 
 logger = logging.getLogger("train")
 
@@ -43,14 +43,13 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
             return
         trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
         require_read(cfg)
-        warn_of_same_prompts(trainer)
+        trainer.warnings.add(same_prompts_warning(trainer), weights_warning(cfg.MODEL.BACKBONE.NAME))
         if clip := clip_of(type(trainer)):
             logger.info("CLIP: %s", clip)
         if no_train:
             return
         if cfg.RUN.EVAL_ONLY:
             trainer.load_model(cfg.RUN.MODEL_DIR, epoch=cfg.RUN.LOAD_EPOCH)
-        trainer.warnings.add(weights_warning(cfg.MODEL.BACKBONE.NAME))
         current.start(trainer)
         if cfg.RUN.EVAL_ONLY:
             trainer.test()

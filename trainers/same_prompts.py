@@ -26,19 +26,19 @@ ROWS_AT_ONCE = 1024  # of the matrix of cosines, bounds memory
 ONE_OF_OPENAIS = "ViT-B/16"
 
 
-def warn_of_same_prompts(trainer: TrainerX) -> None:
-    """Adds a warning to a trainer's if class names make the same prompt; those that its benchmark repeats are logged.
+def same_prompts_warning(trainer: TrainerX) -> str:
+    """Returns a sentence on class names that make the same prompt; those that the benchmark repeats are only logged.
 
-    It does so for every method, however it builds its prompts, but for those that do not read class names.
+    It looks at every method, however it builds its prompts, but for those that do not read class names.
     """
     if not trainer.reads_classnames:
-        return
+        return ""
     dataset = trainer.dm.dataset
     twins = find_twins(dataset.classnames)
     known = [pair for pair in twins if dataset.classnames[pair[1]] in dataset.repeated_names]
     if known:
         logger.info("The data set's own list repeats class names: %s", name_pairs(dataset, known))
-    trainer.warnings.add(twins_warning(dataset, [pair for pair in twins if pair not in known]))
+    return twins_warning(dataset, [pair for pair in twins if pair not in known])
 
 
 def find_twins(classnames: Sequence[str]) -> list[tuple[int, int]]:
