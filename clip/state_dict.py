@@ -9,6 +9,7 @@ from .simple_tokenizer import VOCAB_SIZE
 
 HEAD_DIM = 64  # width of one attention head in every OpenAI CLIP, in both towers
 WIDEST_VIT = 1024  # OpenAI's ViT-L/14; open_clip's wider ones (ViT-H, ViT-g, ViT-bigG) have heads of 80 to 112
+VIT, RESNET = ("visual.transformer.", "visual.class_embedding", "visual.proj"), ("visual.layer", "visual.attnpool.")
 OTHER_LAYOUTS = {  # beginnings of keys -> whose they are
     ("vision_model.", "text_model."): "those of Hugging Face's CLIP",
     ("visual.trunk.",): "those of an open_clip model with an image tower of timm's",
@@ -21,7 +22,7 @@ OTHER_LAYOUTS = {  # beginnings of keys -> whose they are
 def infer_sizes(state_dict: dict[str, Tensor]) -> dict:
     """CLIP's arguments, read from the shapes of a state dict."""
     _check_layout(state_dict)
-    if any(key.startswith(("visual.transformer.", "visual.class_embedding", "visual.proj")) for key in state_dict):
+    if any(key.startswith(VIT) for key in state_dict):
         vision_width, _, patch_size, _ = _shape(state_dict, "visual.conv1.weight", 4)
         vision_layers = _count_blocks(state_dict, "visual.transformer.resblocks.")
         image_resolution = patch_size * _grid_edge(state_dict, "visual.positional_embedding")
@@ -68,6 +69,9 @@ def _check_layout(state_dict: dict[str, Tensor]) -> None:
         )
     if all(key.startswith("visual.") for key in state_dict):
         raise _misfit("has an image tower alone, no text tower")
+    if not any(key.startswith((*VIT, *RESNET)) for key in state_dict):
+        example = min(key for key in state_dict if key.startswith("visual."))
+        raise _misfit(f"has an image tower that is neither OpenAI's ViT nor ResNet: its first key is `{example}`")
 
 
 def _shape(state_dict: dict[str, Tensor], key: str, n_dims: int) -> torch.Size:

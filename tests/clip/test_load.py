@@ -151,6 +151,7 @@ def test_a_safetensors_file_is_named_and_how_to_convert_it(tmp_path):
         (["text.transformer.resblocks.0.ln_1.bias", "visual.proj"], "with its text tower under `text.`"),
         (["cls_token", "pos_embed", "patch_embed.proj.weight", "head.bias"], "those of timm's ViT, an image tower"),
         (["class_token", "conv_proj.weight", "encoder.layers.0.ln_1.bias"], "those of torchvision's ViT, an image"),
+        (["visual.patch_embed.proj.weight", "logit_scale"], "tower that is neither OpenAI's ViT nor ResNet: its first"),
         (["visual.proj", "visual.conv1.weight"], "an image tower alone, no text tower"),
         (
             ["conv1.weight", "layer1.0.conv1.weight"],
