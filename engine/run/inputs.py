@@ -125,8 +125,8 @@ def changed_inputs(cfg: CN, weights_sha256: WeightsDigest) -> list[str]:
     results = read_results(cfg.OUTPUT_DIR) or {}
     then = provenance_of(results)
     now = {"weights": weights_sha256(cfg.MODEL.BACKBONE.NAME), "model": tested_model(cfg)}
-    changed = [key for key, digest in now.items() if None not in (digest, then.get(f"{key}_sha256"))]
-    changed = [key for key in changed if now[key] != then[f"{key}_sha256"]]
+    before = {key: then.get(f"{key}_sha256") for key in now}
+    changed = [key for key in now if None not in (before[key], now[key]) and before[key] != now[key]]
     return changed + (changed_data(cfg, results) if says_data(results) else [])
 
 
@@ -146,14 +146,15 @@ def changed_data(cfg: CN, results: Mapping[str, Any]) -> list[str]:
         return ["classnames"]
     changed = [split for split in used_splits(cfg) if listed.get(split, shared_digest([])) != now[split]]
     skipped = results.get("skipped_images", {})
-    paths = {path for entry in skipped.values() for path in entry["paths"]}
-    if len(find_bad(list(paths), 1)) < len(paths):
+    listed_bad = {path for entry in skipped.values() for path in entry["paths"]}  # the first ones of each split
+    bad = [x.impath for split in SPLITS if listed_bad for x in listing.items[split] if x.impath in listed_bad]
+    if bad and len(find_bad(bad, 1)) < len(set(bad)):
         changed.append("skipped")
     items = listing.items[cfg.TEST.SPLIT]
-    tested = [item for item in items if item.impath not in paths]
-    are_all = len(items) - len(tested) == skipped.get(cfg.TEST.SPLIT, {}).get("number", 0)  # the first ones are listed
-    if then.get("images_sha256") and are_all and not changed:
-        changed += ["images"] if images_now(cfg, tested) != then["images_sha256"] else []
+    tested = [item for item in items if item.impath not in listed_bad]
+    are_all = len(items) - len(tested) == skipped.get(cfg.TEST.SPLIT, {}).get("number", 0)
+    if then.get("images_sha256") and are_all and not changed and images_now(cfg, tested) != then["images_sha256"]:
+        changed.append("images")
     return changed
 
 
@@ -175,7 +176,11 @@ def list_now(cfg: CN) -> Listing:
 
 def images_now(cfg: CN, items: Sequence[Datum]) -> str | None:
     """Returns the digest of the bytes of items' images; reads those that are not remembered. None if it cannot."""
-    contents = open_digests(cfg).read([item.impath for item in items], count_workers(cfg.DATALOADER.NUM_WORKERS))
+    n_threads = count_workers(cfg.DATALOADER.NUM_WORKERS)
+    try:
+        contents = open_digests(cfg).read([item.impath for item in items], n_threads)
+    except OSError:  # one is not there
+        return None
     return None if None in contents else digest_of(contents)
 
 

@@ -1,6 +1,7 @@
 """Within `sharing`, runs in one process use one CLIP and one set of features, and end as they would alone."""
 
 import copy
+import os
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from clip.clip import tokenize
 from engine import TRAINER_REGISTRY, build_optimizer
 from engine.process_cache import shared, sharing
-from tests.support.tiny_run import build_trainer, tiny_cfg
+from tests.support.tiny_run import build_trainer, tiny_cfg, write_clip
 from tests.support.tolerance import FIT, assert_near
 from trainers import base
 
@@ -60,6 +61,20 @@ def test_runs_that_share_end_as_alone(tiny_files, tmp_path, method, monkeypatch)
         for name in one.keys() - {"results"}:
             # A feature differs in its last bits with the images that are encoded beside it.
             assert_near(one[name], other[name], FIT if method == "LinearProbe" else None)
+
+
+def test_weights_that_change_are_loaded_again(tiny_files, tmp_path):
+    """Of one size, in a file whose time of change is set back."""
+    data, _ = tiny_files
+    path = write_clip(tmp_path / "clip.pt")
+    cfg, content, changed_ns = tiny_cfg(data, path, tmp_path / "run"), torch.load(path), path.stat().st_mtime_ns
+    with sharing():
+        first = base.load_clip(cfg, "fp32", torch.device("cpu"))
+        assert base.load_clip(cfg, "fp32", torch.device("cpu")) is first
+        torch.save({**content, "visual.proj": -content["visual.proj"]}, path)
+        os.utime(path, ns=(changed_ns, changed_ns))
+        second = base.load_clip(cfg, "fp32", torch.device("cpu"))
+    assert torch.equal(second.visual.proj, -first.visual.proj)
 
 
 class TunedCLIP(nn.Module):

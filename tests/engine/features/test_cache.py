@@ -9,6 +9,7 @@ import pytest
 
 from engine.features import __main__ as features
 from engine.features.cache import FeatureCache
+from engine.features.digests import FileDigests
 from engine.features.shards import shards_of
 
 
@@ -90,3 +91,12 @@ def test_the_command_says_what_the_cache_holds_and_empties_it(tmp_path, capsys):
     assert first == f"{tmp_path} holds 2 file(s) of 2 tower(s) and data sets, 0.00 GB"
     assert second.startswith(f"{tmp_path} held, now removed: 2 file(s)")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_digests_of_files_are_of_no_tower_and_go_with_the_features(tmp_path, capsys):
+    filled(tmp_path, "a")
+    FileDigests(tmp_path, max_bytes=10**9).add([("a" * 32, "b" * 32)])
+    for command in ("info", "clear"):
+        assert features.main([command, "--dir", str(tmp_path)]) == 0
+        assert " 2 file(s) of 1 tower(s) and data sets, " in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
