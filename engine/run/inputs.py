@@ -23,6 +23,8 @@ from ..registry import DATASET_REGISTRY
 from .folder import is_done, read_results
 from .names import RESULTS
 
+logger = logging.getLogger(__name__)
+
 WeightsDigest = Callable[[str], str | None]  # from MODEL.BACKBONE.NAME to the sha256 of its file
 WORDS = {
     "weights": "the weights of MODEL.BACKBONE.NAME",
@@ -109,25 +111,36 @@ def still_done(cfg: CN, weights_sha256: WeightsDigest) -> bool:
     if not is_done(cfg):
         return False
     try:
-        return not changed_inputs(cfg, weights_sha256)
+        changed, doubt = compare_inputs(cfg, weights_sha256)
     except UnknownInputs:  # the run itself says it
         return False
+    if doubt and not changed:
+        logger.warning(f"The results in {cfg.OUTPUT_DIR} are kept. {doubt}")
+    return not changed
 
 
-def changed_inputs(cfg: CN, weights_sha256: WeightsDigest) -> list[str]:
-    """Returns the keys of WORDS for what has changed since the results in OUTPUT_DIR were made.
+def compare_inputs(cfg: CN, weights_sha256: WeightsDigest) -> tuple[list[str], str]:
+    """Returns the keys of WORDS for what has changed since the results in OUTPUT_DIR were made, and a doubt in words.
 
     What they do not say counts as the same, and so do weights or a model that are not there any more.
 
     Raises:
         UnknownInputs: If the data set cannot be read.
     """
-    results = read_results(cfg.OUTPUT_DIR) or {}
+    results = read_results(cfg.OUTPUT_DIR)
+    if results is None:
+        return [], ""
     then = provenance_of(results)
     now = {"weights": weights_sha256(cfg.MODEL.BACKBONE.NAME), "model": tested_model(cfg)}
     before = {key: then.get(f"{key}_sha256") for key in now}
     changed = [key for key in now if None not in (before[key], now[key]) and before[key] != now[key]]
-    return changed + (changed_data(cfg, results) if says_data(results) else [])
+    if not says_data(results):
+        return changed, "They do not say what data they were made from: see that these are still the same."
+    data = changed_data(cfg, results)
+    if data and "listed_sha256" not in then and not cfg.RUN.EVAL_ONLY:
+        # Earlier digests are of what the run, or a plug-in, had left of the data: a difference may be no change.
+        return changed, f"They are of an earlier version and may be of other data; what differs: {in_words(data)}."
+    return changed + data, ""
 
 
 def says_data(results: Mapping[str, Any]) -> bool:

@@ -17,8 +17,8 @@ from ..interruption import finishing, starting_over
 from ..log import LOG_ONLY, environment, say, setup_logging
 from ..random_state import set_random_seed
 from ..resume import remove_resume_files
-from .folder import is_done, read_results, resolve_seed, retire_results, write_config, write_results
-from .inputs import WeightsDigest, changed_inputs, in_words, inputs_tested, refusal, says_data
+from .folder import is_done, resolve_seed, retire_results, write_config, write_results
+from .inputs import WeightsDigest, compare_inputs, in_words, inputs_tested, refusal
 from .lock import locked
 from .provenance import cost, provenance
 from .results import results_of
@@ -108,22 +108,21 @@ class Run:
         Raises:
             ConfigError: If it is a training that was done from other data or weights; a test is made anew.
         """
-        done, self.changed = on_first_rank(self._look)
+        done, self.changed, doubt = on_first_rank(self._look)
         if self.changed and not self.cfg.RUN.EVAL_ONLY:
             raise refusal(self.cfg, self.changed)
         done = done and not self.changed
         if done and is_first_rank():
             remove_resume_files(self.cfg.OUTPUT_DIR)  # left by one that was killed just after it had ended
             say(f"Done already: {self.cfg.OUTPUT_DIR} holds the results of this run.")
-            results = read_results(self.cfg.OUTPUT_DIR)
-            if results is not None and not says_data(results):
-                say("They do not say what data they were made from: see that these are still the same.")
+            if doubt:
+                say(doubt)
         return done
 
-    def _look(self) -> tuple[bool, list[str]]:
-        """Returns whether the folder holds this run, ended, and what of its inputs has changed since."""
+    def _look(self) -> tuple[bool, list[str], str]:
+        """Returns whether the folder holds this run, ended; what of its inputs has changed since; a doubt."""
         done = is_done(self.cfg)
-        return done, changed_inputs(self.cfg, self.weights_sha256) if done else []
+        return done, *(compare_inputs(self.cfg, self.weights_sha256) if done else ([], ""))
 
     def _open(self) -> None:
         """Opens the log, seeds the generators."""

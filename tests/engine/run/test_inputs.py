@@ -234,15 +234,26 @@ def test_results_without_provenance_are_done_and_said_to_be_unchecked(call):
     )
 
 
-def test_earlier_results_say_what_was_trained_and_tested_on(call):
-    def as_earlier(results):
-        del results["provenance"]["listed_sha256"], results["provenance"]["images_sha256"]
-        results["provenance"]["model_sha256"] = None
+def as_earlier(results):
+    del results["provenance"]["listed_sha256"], results["provenance"]["images_sha256"]
+    results["provenance"]["model_sha256"] = None
 
+
+def test_of_an_earlier_training_what_differs_is_said(call):
+    """Its digests were of the items that the run, or a plug-in, had left."""
     rewrite("coop", as_earlier)
-    assert call("coop")[1].startswith("Done already: ")
+    assert call("coop") == (0, "Done already: coop holds the results of this run.\n", "")
     more_images("test")()
-    assert "has changed since: the test items. " in call("coop")[2]
+    assert call("coop")[1].splitlines()[1:] == [
+        "They are of an earlier version and may be of other data; what differs: the test items."
+    ]
+
+
+def test_an_earlier_test_of_other_items_is_made_anew(call):
+    rewrite("zeroshot", as_earlier)
+    assert call("zeroshot") == (0, "Done already: zeroshot holds the results of this run.\n", "")
+    more_images("test")()
+    assert "are made anew: the test items" in call("zeroshot")[1]
 
 
 def test_a_plug_in_with_a_loader_of_its_own_is_done(call, tmp_path):
