@@ -79,8 +79,7 @@ class TrainerX:
         self.start_epoch, self.max_epoch, self.epochs_done = 0, cfg.OPTIM.MAX_EPOCH, 0
         self.best_result = -1.0  # on the validation items, in percent
         self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
-        self.clock, self.writer = Clock(), ScalarWriter(None)
-        self.warnings, self.results = Warnings(), {}
+        self.clock, self.writer, self.warnings, self.results = Clock(), ScalarWriter(None), Warnings(), {}
 
         self.check_cfg(cfg)
         self.build_data_loader()
@@ -254,11 +253,9 @@ class TrainerX:
         raise NotImplementedError
 
     def decide_features(self) -> None:
-        """Decides whether tests see kept features of images or their pixels, and says which and why."""
+        """Decides whether tests see kept features of images or their pixels, which is logged."""
         why = choose_path(type(self), TrainerX, self.image_tower(), self.train_loader_x, self.cfg.INPUT.VIEWS)
         self.uses_features = not why
-        how = f"read as pixels, since {why}" if why else "encoded once, their features are kept"
-        logger.info("Test images: %s", how)
 
     @property
     def uses_features(self) -> bool:
@@ -336,9 +333,8 @@ class TrainerX:
 
     def checkpoint(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
         """Returns what is saved of a model after `epoch` epochs."""
-        own = self.checkpointer.entries(name, self.when())
-        random = gather_objects(random_state())
-        return {**own, "epoch": epoch, "val_result": val_result, "random": random, **self.common_entries()}
+        own = {**self.checkpointer.entries(name, self.when()), "random": gather_objects(random_state())}
+        return {**own, "epoch": epoch, "val_result": val_result, **self.common_entries()}
 
     def save_point(self) -> None:
         """Saves the run's state, where the models stand, once."""

@@ -151,7 +151,7 @@ def _read_results(text: str, keyword: str) -> dict[str, Any]:
     value = results.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         measures = [name for name, number in results.items() if isinstance(number, float)]
-        if key in results and not measures:
+        if value is None and key in results and not measures:
             raise ValueError("nothing was tested")
         raise ValueError(
             f'no number under the key "{key}"' + (f"; there are {', '.join(measures)}" if measures else "")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.images import DatasetWrapper
+
+logger = logging.getLogger(__name__)
 
 # Methods of a trainer that see the pixels. Where a subclass of the class that defines image_tower redefines one of
 # them, features may not stand for the pixels.
@@ -26,7 +30,7 @@ def why_pixels(cls: type, tower: nn.Module | None, methods: tuple[str, ...]) -> 
 
 
 def choose_path(cls: type, base: type, tower: nn.Module | None, loader: DataLoader | None, n_views: int) -> str:
-    """Returns why a trainer's tests have to see the pixels; "" where features stand for them.
+    """Returns, and logs, why a trainer's tests have to see the pixels; "" where features stand for them.
 
     Args:
         cls: The trainer's class; `base` is the one above all trainers.
@@ -48,6 +52,8 @@ def choose_path(cls: type, base: type, tower: nn.Module | None, loader: DataLoad
         why_no_views = f"the training loader of {cls.__name__} gives more than one view of an image"
     if why_no_views:
         require_no_views(n_views, why_no_views)
+    how = f"read as pixels, since {why}" if why else "encoded once, their features are kept"
+    logger.info("Test images: %s", how)
     return why
 
 

@@ -17,7 +17,7 @@ from engine.optim import build_lr_scheduler
 from reports.runs import parse_run
 from tests.resume.stopping import assert_same, before_step, ended, terminate
 from tests.resume.stopping import train as train_until_stopped
-from tests.support.tiny_run import tiny_cfg
+from tests.support.tiny_run import own_warnings, tiny_cfg
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*CUDA is not available", "ignore:.*autocast")
 
@@ -105,7 +105,7 @@ class TestLoop:
             f"Nothing was tested: {name}'s after_train does not test, so the measures are empty. Test the run with "
             f"--eval-only --model-dir {tmp_path}/run --load-epoch 2."
         )
-        assert results["warnings"] == [said]
+        assert own_warnings(results) == [said]
         assert [results[key] for key in ("accuracy", "total", "epoch")] == [None, None, 2]
         assert f"Warning: {said}" in (tmp_path / "run" / "log.txt").read_text()
         assert parse_run(tmp_path / "run").problem == "results.json: nothing was tested"
@@ -113,7 +113,7 @@ class TestLoop:
         assert tested["total"] == 9 and not any("Nothing was tested" in said for said in tested["warnings"])
 
     def test_one_that_was_told_not_to_test_says_nothing(self, call):
-        assert call("OwnEnd", "TEST.NO_TEST", "True")[1]["warnings"] == []
+        assert own_warnings(call("OwnEnd", "TEST.NO_TEST", "True")[1]) == []
 
     def test_it_goes_on_from_its_own_checkpoint(self, make, tmp_path):
         values = ("OPTIM.LR", 0.1, "TEST.NO_TEST", True)

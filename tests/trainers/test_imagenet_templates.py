@@ -81,7 +81,7 @@ def call(tmp_path, capsys):
         flags = [f"--trainer={trainer}", f"--root={data}", f"--backbone={weights}", "--seed=1", "--eval-only"]
         flags += [f"--dataset-config-file={tmp_path}/data.yaml", f"--output-dir={tmp_path / output}"]
         flags += [f"--plugin={tmp_path}/zsclip.py"] if plugin else []
-        keys = "USE_CUDA False INPUT.SIZE (32,32) DATALOADER.NUM_WORKERS 0 TRAINER.ZSCLIP.PREC fp32"
+        keys = "USE_CUDA False INPUT.SIZE (32,32) DATALOADER.NUM_WORKERS 0"
         train.main([*flags, *keys.split(), "FEATURES.DIR", ""])
         results = tmp_path / output / "results.json"
         return capsys.readouterr().err, json.loads(results.read_text()) if results.is_file() else None

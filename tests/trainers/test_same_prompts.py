@@ -16,7 +16,7 @@ from engine import DATASET_REGISTRY
 from engine.evaluator import Classification
 from tests.support.small_copies import write_files
 from tests.support.tiny_clip import golden_state_dict
-from tests.support.tiny_run import run_train, tiny_cfg
+from tests.support.tiny_run import own_warnings, run_train, tiny_cfg
 
 ZERO_SHOT = ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True)
 ONE_EPOCH = ("OPTIM.MAX_EPOCH", 1)
@@ -42,7 +42,7 @@ def warn(tiny_files, tmp_path, monkeypatch):
     def run(names, *pairs, clip=tiny_files[1]["vit"]):
         folder = tmp_path / "data"
         write_files(folder, {f"{split}/{name}/a.png": png() for split in ("train", "val", "test") for name in names})
-        said = run_train(tiny_cfg(folder, clip, tmp_path / "run", *pairs))["warnings"]
+        said = own_warnings(run_train(tiny_cfg(folder, clip, tmp_path / "run", *pairs)))
         log = (tmp_path / "run" / "log.txt").read_text()
         assert all(log.index(f"Warning: {text}\n") < log.index("Evaluate on") for text in said)
         return said

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.tiny_run import run_train, tiny_cfg
+from tests.support.tiny_run import own_warnings, run_train, tiny_cfg
 
 ZERO_SHOT = ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True)
 TINY_COCOOP = ("TRAINER.NAME", "CoCoOp", "TRAINER.COCOOP.PREC", "fp32")
@@ -41,7 +41,7 @@ def test_a_single_class_is_always_right(names, subset, pairs, run):
         "There is a single class, 'cat': every answer is right, whatever is learned. Add another class, or leave "
         "DATASET.SUBSAMPLE_CLASSES at all."
     )
-    assert results["accuracy"] == 100 and results["warnings"] == [said]
+    assert results["accuracy"] == 100 and own_warnings(results) == [said]
     assert log.index(f"Warning: {said}\n") < log.index("Loading CLIP")
 
 

@@ -17,7 +17,7 @@ from tests.support.tiny_run import CLASSES, N_ITEMS, train_flags, write_clip, wr
 
 LONG_AGO_NS = 1_600_000_000 * 10**9
 PAIRS = ("DATASET.CLASSNAMES", "names.txt", "USE_CUDA", "False", "FEATURES.DIR", "cache", "TEST.ON_BAD_IMAGE", "skip")
-PAIRS += ("DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "1", "TRAINER.ZSCLIP.PREC", "fp32")
+PAIRS += ("DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "1")
 TESTS = {  # run: what makes it a test
     "zeroshot": ("--eval-only", "TRAINER.NAME", "ZeroshotCLIP"),
     "evaluation": ("--eval-only", "--model-dir=coop", "--load-epoch=1"),

@@ -21,7 +21,7 @@ from reports.runs import Run
 from reports.tables.catalogue import TABLES
 from reports.tables.table import fill
 from tests.support.made_up_results import write_results
-from tests.support.tiny_run import run_train, tiny_cfg
+from tests.support.tiny_run import own_warnings, run_train, tiny_cfg
 
 CHANCE = re.compile(
     r"The accuracy is ([\d.]+)% of ([\d,]+) images, not above ([\d.]+)%: chance \(([\d.]+)%\) and 3 standard "
@@ -89,20 +89,16 @@ class TestChance:
 
 @pytest.fixture
 def run(tiny_files, tmp_path):
-    """Trains or tests in a folder; returns the warnings of its results, which its log has too, but for the first.
-
-    That one is of the tiny CLIP, which is not OpenAI's, in every run.
-    """
+    """Trains or tests in a folder; returns the warnings of its results, which its log has too."""
 
     def call(name, *pairs):
         data, clips = tiny_files
         cfg = tiny_cfg(data, clips["vit"], tmp_path / name, "DATASET.NUM_SHOTS", 2, *pairs)
-        said = run_train(cfg)["warnings"]
+        said = run_train(cfg)
         log = (tmp_path / name / "log.txt").read_text()
-        assert all(f"Warning: {text}\n" in log for text in said)
-        of_weights, *others = said
-        assert of_weights.startswith("The weights vit.pt are not OpenAI's: QuickGELU and heads of 64 are assumed.")
-        return others
+        assert all(f"Warning: {text}\n" in log for text in said["warnings"])
+        assert "The weights vit.pt are not OpenAI's: QuickGELU and heads of 64 are assumed." in log
+        return own_warnings(said)
 
     return call
 
