@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -16,6 +17,7 @@ NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of a file system that has no sync
 # The machine is out of memory or of open files, or its disk does not answer: the file itself may be fine.
 FAULTS_OF_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 UNFINISHED = ".unfinished"  # the end of a temporary file's name
+MACHINE = socket.gethostname().partition(".")[0]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
@@ -33,7 +35,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bo
         write(path)
         return
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{UNFINISHED}")
+    temporary = path.with_name(f".{path.name}.{MACHINE}.{os.getpid()}.{threading.get_ident()}{UNFINISHED}")
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +55,27 @@ def remove_unfinished(folder: Path) -> None:
     for pattern in (f".*{UNFINISHED}", f"*/.*{UNFINISHED}"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes the temporary files that killed processes of this machine have left in a folder that others write to."""
+    for path in folder.glob(f".*.{MACHINE}.*{UNFINISHED}"):
+        pid, _ = path.name.removesuffix(UNFINISHED).split(".")[-2:]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            with suppress(OSError):  # of a folder that may only be read
+                path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":  # where the call below would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
+from ..files import remove_abandoned, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class Shards:
     def read_new(self) -> Rows:
         """Returns the rows of the shards that other processes, or earlier ones, have written since the last call."""
         found: Rows = {}
+        if self.folder and not self._read:
+            remove_abandoned(self.folder / self.space)
         for shard in sorted((self.folder / self.space).glob(f"*{self.suffix}")) if self.folder else ():
             if shard.name in self._read:
                 continue

@@ -3,6 +3,9 @@
 import hashlib
 import io
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from engine.features import __main__ as features
 from engine.features.cache import FeatureCache
 from engine.features.digests import FileDigests
 from engine.features.shards import shards_of
+from tests.support.script_calls import ROOT
 
 
 def keys_of(*names):
@@ -100,3 +104,21 @@ def test_digests_of_files_are_of_no_tower_and_go_with_the_features(tmp_path, cap
         assert features.main([command, "--dir", str(tmp_path)]) == 0
         assert " 2 file(s) of 1 tower(s) and data sets, " in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_not_what_a_running_one_writes(tmp_path):
+    wait = "import sys, time; from pathlib import Path; from engine.files import write_atomically\n"
+    wait += "write_atomically(Path(sys.argv[1]), lambda path: (path.touch(), print(path, flush=True), time.sleep(60)))"
+    space, processes = tmp_path / "space", []
+    for name in "ab":
+        command = [sys.executable, "-c", wait, str(space / f"{name}.npz")]
+        processes.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+    killed, running = (Path(process.stdout.readline().strip()) for process in processes)
+    processes[0].kill()
+    processes[0].wait()
+    try:
+        assert killed.exists() and found(FeatureCache(tmp_path, "space", max_bytes=10**9), "a") == [None]
+        assert running.exists() and not killed.exists()
+    finally:
+        processes[1].kill()
+        processes[1].wait()
