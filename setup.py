@@ -18,6 +18,7 @@ PACKAGES = [
     "engine.data",
     "engine.features",
     "engine.run",
+    "inference",
     "launch",
     "reports",
     "reports.figures",
@@ -26,7 +27,7 @@ PACKAGES = [
     "tools",
     "trainers",
 ]
-MODULES = ["draw_curves", "interpret_prompt", "parse_test_res", "report", "reproduce", "sweep", "train"]
+MODULES = ["draw_curves", "interpret_prompt", "parse_test_res", "predict", "report", "reproduce", "sweep", "train"]
 
 REQUIREMENTS = [
     "ftfy>=6.1",

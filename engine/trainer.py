@@ -251,6 +251,10 @@ class TrainerX:
         """Returns the logits (B, C) of the images with these features (B, E)."""
         raise NotImplementedError
 
+    def class_features(self) -> Tensor | None:
+        """Returns the normalised features (C, E) float32 of the classes; None where no text, or an image, decides."""
+        return None
+
     def decide_features(self) -> None:
         """Decides whether tests see kept features of images or their pixels, and says which and why."""
         why = choose_path(type(self), TrainerX, self.image_tower(), self.train_loader_x, self.cfg.INPUT.VIEWS)

@@ -87,6 +87,9 @@ class ZeroshotCLIP(TrainerX):
     def image_tower(self) -> nn.Module:
         return self.clip_model.visual
 
+    def class_features(self) -> Tensor:
+        return self.text_features
+
     def classify_features(self, features: Tensor) -> Tensor:
         image_features = F.normalize(features, dim=-1)  # (B, E)
         return self.clip_model.logit_scale.exp() * image_features @ self.text_features.t()

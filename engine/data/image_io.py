@@ -26,7 +26,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     shown = printable(str(path))
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return _to_rgb(image)
+            return to_rgb(image)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingImageError(
             f"Image {shown} is missing, but the split lists it. Add it. `python -m datasets.check NAME --root FOLDER` "
@@ -41,7 +41,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         ) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Returns the first frame as it is stored: EXIF rotation, transparency and colour profile are ignored.
 
     Raises:

@@ -16,6 +16,7 @@ from ..interruption import finishing, starting_over
 from ..log import environment, say, setup_logging
 from ..random_state import set_random_seed
 from ..resume import remove_resume_files
+from .classes import write_classes
 from .folder import is_done, resolve_seed, retire_results, write_config, write_results
 from .lock import locked
 from .provenance import cost, provenance
@@ -78,6 +79,7 @@ class Run:
         if is_first_rank() and retire_results(self.cfg.OUTPUT_DIR):
             logger.info("The results there are of a model or a configuration that has changed: they are made anew")
         write_config(self.cfg)
+        write_classes(self.cfg.OUTPUT_DIR, trainer.dm.dataset)
         self.provenance = provenance(trainer, weights_sha256)  # now: files may change in the meantime
         self._held_while_working.enter_context(memory_advice(trainer.smaller_settings))
         if n_ranks() > 1:
