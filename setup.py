@@ -27,7 +27,17 @@ PACKAGES = [
     "tools",
     "trainers",
 ]
-MODULES = ["draw_curves", "interpret_prompt", "parse_test_res", "predict", "report", "reproduce", "sweep", "train"]
+MODULES = [
+    "draw_curves",
+    "export",
+    "interpret_prompt",
+    "parse_test_res",
+    "predict",
+    "report",
+    "reproduce",
+    "sweep",
+    "train",
+]
 
 REQUIREMENTS = [
     "ftfy>=6.1",
@@ -38,6 +48,7 @@ REQUIREMENTS = [
     "pillow>=9.5",
     "pyyaml>=6.0",
     "regex>=2022.10.31",
+    "safetensors>=0.4",
     "scikit-learn>=1.3",
     "scipy>=1.11",
     "tabulate>=0.9",

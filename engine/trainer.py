@@ -21,6 +21,7 @@ from .data.samplers import batch_share, gather_batch
 from .device import pick_device, smaller_batches
 from .distributed import any_rank, gather_objects, is_first_rank, mean_over_ranks, n_ranks
 from .evaluator import build_evaluator, evaluate
+from .features.head import LinearHead
 from .features.path import choose_path, is_plain, require_no_views
 from .features.reader import FeatureReader, ViewBatches
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
@@ -251,8 +252,8 @@ class TrainerX:
         """Returns the logits (B, C) of the images with these features (B, E)."""
         raise NotImplementedError
 
-    def class_features(self) -> Tensor | None:
-        """Returns the normalised features (C, E) float32 of the classes; None where no text, or an image, decides."""
+    def linear_head(self) -> LinearHead | None:
+        """Returns the head from features to logits where it is linear and the same for all images, else None."""
         return None
 
     def decide_features(self) -> None:

@@ -27,6 +27,7 @@ from engine.process_cache import sharing
 from engine.run.classes import Classes
 from trainers.zsclip import ZeroshotCLIP
 
+from .artefact import read_artefact
 from .image_files import images_below
 from .run_folder import Source, build_trainer, find_run, plugins_of, read_source
 
@@ -139,6 +140,16 @@ class Classifier:
             Source(cfg, ZeroshotCLIP, Classes(list(classnames), template), "", None), device=device, models=models
         )
 
+    @classmethod
+    def from_export(cls, folder: str | Path, *, device: str | None = None) -> Classifier:
+        """Returns the classifier that export.py has written to a folder; nothing in it is run.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If a file is not what export.py writes, or the backbone's weights are others.
+        """
+        return cls(read_artefact(folder), device=device)
+
     def with_classes(self, classnames: Sequence[str]) -> Classifier:
         """Returns the same method for other classes.
 
@@ -201,13 +212,13 @@ class Classifier:
         Raises:
             ValueError: If the method has none that all images share.
         """
-        features = self.trainer.class_features()
-        if features is None:
+        head = self.trainer.linear_head()
+        if head is None or head.bias is not None:
             raise ValueError(
                 f"{self.trainer.cfg.TRAINER.NAME} has no text features that all images share: they depend on the "
                 "image, or it learns from images alone."
             )
-        return features.detach().cpu()
+        return head.weight.cpu()
 
     def _pixels(self, images: Sequence[Any]) -> Iterator[Tensor]:
         """Yields the images in batches (B, 3, H, W) on the device, transformed as in a test."""
