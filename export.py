@@ -1,6 +1,6 @@
 """Takes a trained classifier out of the toolkit: a folder of numbers and facts that needs none of this code.
 
-python export.py output/caltech101/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed1 --out my-classifier
+Run: python export.py output/caltech101/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed1 --out my-classifier
 """
 
 from __future__ import annotations
