@@ -24,6 +24,7 @@ PACKAGES = [
     "engine.data",
     "engine.features",
     "engine.run",
+    "inference",
     "launch",
     "reports",
     "reports.figures",
@@ -32,7 +33,17 @@ PACKAGES = [
     "tools",
     "trainers",
 ]
-MODULES = ["draw_curves", "interpret_prompt", "parse_test_res", "report", "reproduce", "sweep", "train"]
+MODULES = [
+    "draw_curves",
+    "export",
+    "interpret_prompt",
+    "parse_test_res",
+    "predict",
+    "report",
+    "reproduce",
+    "sweep",
+    "train",
+]
 
 REQUIREMENTS = [
     "ftfy>=6.1",
@@ -44,6 +55,7 @@ REQUIREMENTS = [
     "pillow>=9.5",
     "pyyaml>=6.0",
     "regex>=2022.10.31",
+    "safetensors>=0.4",
     "scikit-learn>=1.3",
     "scipy>=1.11",
     "tabulate>=0.9",

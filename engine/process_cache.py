@@ -16,9 +16,9 @@ STORES: ContextVar[dict[str, OrderedDict] | None] = ContextVar("STORES", default
 
 
 @contextmanager
-def sharing() -> Iterator[None]:
-    """Until its end, `shared` returns again what it has made."""
-    token = STORES.set({})
+def sharing(stores: dict[str, OrderedDict] | None = None) -> Iterator[None]:
+    """Until its end, `shared` returns again what it has made, also earlier for the same `stores`."""
+    token = STORES.set({} if stores is None else stores)
     try:
         yield
     finally:

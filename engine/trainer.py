@@ -22,6 +22,7 @@ from .data.samplers import batch_share, gather_batch
 from .device import pick_device, smaller_batches
 from .distributed import any_rank, gather_objects, is_first_rank, mean_over_ranks, n_ranks
 from .evaluator import build_evaluator, evaluate
+from .features.head import LinearHead
 from .features.path import choose_path, is_plain, require_choice
 from .features.reader import FeatureReader, ViewBatches
 from .files import naming
@@ -251,6 +252,10 @@ class TrainerX:
     def classify_features(self, features: Tensor) -> Tensor:
         """Returns the logits (B, C) of the images with these features (B, E)."""
         raise NotImplementedError
+
+    def linear_head(self) -> LinearHead | None:
+        """Returns the head from features to logits where it is linear and the same for all images, else None."""
+        return None
 
     def decide_features(self) -> None:
         """Decides whether tests see kept features of images or their pixels, which is logged."""

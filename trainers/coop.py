@@ -21,6 +21,7 @@ from yacs.config import CfgNode as CN
 from clip.model import CLIP
 from clip.prompt_layout import POSITIONS
 from engine import TRAINER_REGISTRY
+from engine.features.head import LinearHead
 from engine.text import shorten
 
 from .base import PromptedCLIP, TextEncoder, load_clip_to_cpu, option_errors  # noqa: F401  files written for the original look here
@@ -103,12 +104,14 @@ class CoOp(ContextTrainer):
             )
 
     @torch.no_grad()
-    def test(self, split: str | None = None) -> float:
-        self.fixed_text_features = self.model.text_features()  # once per evaluation: they depend on no image
-        try:
-            return super().test(split)
-        finally:
-            self.fixed_text_features = None
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """As everywhere; for tests the text features are computed once, since they depend on no image."""
+        super().set_model_mode(mode, names)
+        self.fixed_text_features = self.model.text_features() if mode == "eval" else None
+
+    @torch.no_grad()
+    def linear_head(self) -> LinearHead:
+        return LinearHead(self.model.text_features(), float(self.model.logit_scale.exp()))
 
     def classify_features(self, features: Tensor) -> Tensor:
         return self.model.classify(features, self.fixed_text_features)

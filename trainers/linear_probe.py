@@ -29,6 +29,7 @@ from yacs.config import CfgNode as CN
 
 from engine import TRAINER_REGISTRY, Datum, TrainerX
 from engine.distributed import on_first_rank
+from engine.features.head import LinearHead
 from engine.interruption import starting_over
 from engine.text import shorten
 
@@ -168,6 +169,9 @@ class LinearProbe(TrainerX):
 
     def classify_features(self, features: Tensor) -> Tensor:
         return self.classifier(features)
+
+    def linear_head(self) -> LinearHead:
+        return LinearHead(self.classifier.weight.detach(), bias=self.classifier.bias.detach())
 
     def backbone_fields(self) -> dict[str, Any]:
         return backbone_fields(self.cfg)

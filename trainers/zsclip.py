@@ -23,6 +23,7 @@ from yacs.config import CfgNode as CN
 from clip.clip import tokenize
 from clip.model import CLIP
 from engine import TRAINER_REGISTRY, TrainerX
+from engine.features.head import LinearHead
 
 from .base import PRECISIONS, load_clip, option_errors, usable_precision
 from .same_prompts import features_warning
@@ -89,6 +90,9 @@ class ZeroshotCLIP(TrainerX):
 
     def image_tower(self) -> nn.Module:
         return self.clip_model.visual
+
+    def linear_head(self) -> LinearHead:
+        return LinearHead(self.text_features, float(self.clip_model.logit_scale.exp()))
 
     def classify_features(self, features: Tensor) -> Tensor:
         image_features = F.normalize(features, dim=-1)  # (B, E)

@@ -35,7 +35,7 @@ def read_image(path: str | os.PathLike, read: Callable[[str | os.PathLike], Any]
     shown = printable(str(path))
     try:
         with Image.open(read(path), formats=FORMATS) as image:
-            return _to_rgb(image)
+            return to_rgb(image)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingImageError(
             f"Image {shown} is missing, but the split lists it. Add it. `python -m datasets.check NAME --root FOLDER` "
@@ -64,7 +64,7 @@ def is_readable(path: str | os.PathLike) -> bool:
         return False
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Returns the first frame as it is stored: EXIF rotation, transparency and colour profile are ignored.
 
     Raises:

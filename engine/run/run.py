@@ -17,6 +17,7 @@ from ..interruption import finishing, starting_over
 from ..log import LOG_ONLY, environment, say, setup_logging
 from ..random_state import set_random_seed
 from ..resume import remove_resume_files
+from .classes import write_classes
 from .folder import is_done, resolve_seed, retire_results, write_config, write_results
 from .inputs import WeightsDigest, compare_inputs, in_words, inputs_tested, refusal
 from .lock import locked
@@ -82,6 +83,7 @@ class Run:
             what = in_words(self.changed) or "the configuration"
             logger.info("What the results there were made from has changed, and they are made anew: %s", what)
         write_config(self.cfg)
+        write_classes(self.cfg.OUTPUT_DIR, trainer.dm.dataset)
         if self.cfg.VERBOSE and is_first_rank():
             lines = (f"  {line}" for line in changed_lines(self.cfg))
             say("\n".join(["Config, where it differs from the defaults:", *lines, environment()]))

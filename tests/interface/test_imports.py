@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "engine": set(),
     "datasets": {"engine"},
     "trainers": {"engine", "clip"},
+    "inference": {"engine", "clip", "trainers"},
     "launch": {"engine"},
     "dassl": {"engine"},
     "reports": {"engine"},

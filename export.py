@@ -1,0 +1,38 @@
+"""Takes a trained classifier out of the toolkit: a folder of numbers and facts that needs none of this code.
+
+Run: python export.py output/caltech101/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed1 --out my-classifier
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 an error, which is printed."""
+    parser = argparse.ArgumentParser(prog="export.py", description=__doc__.splitlines()[0])
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or one of its checkpoints")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="a new folder")
+    parser.add_argument("--epoch", type=int, metavar="N", help="the model after N epochs (default: the tested one)")
+    args = parser.parse_args(argv)
+
+    from engine.run.folder import read_results  # here: --help costs no torch
+    from inference.artefact import write_artefact
+    from inference.classifier import Classifier
+    from inference.run_folder import find_run
+
+    try:
+        classifier = Classifier.from_run(args.run, epoch=args.epoch, device="cpu")
+        write_artefact(classifier.trainer, args.out, read_results(find_run(args.run)[0]) or {})
+    except (ValueError, KeyError, OSError) as error:
+        print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 1
+    print(f"Wrote {args.out}: {len(classifier.classnames):,} classes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

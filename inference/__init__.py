@@ -1,0 +1,1 @@
+"""A trained run on new images: what predict.py stands on."""

@@ -1,0 +1,168 @@
+"""A classifier as a folder that needs none of this code: numbers in safetensors, facts in JSON, a page that says how.
+
+classifier.safetensors   weight (C, E) float32, and scale () or bias (C,)
+config.json              class names, backbone, preprocessing, where it comes from
+README.md                what it is, and ten lines that use it
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from clip.clip import weights_sha256
+from engine import TrainerX
+from engine.config.load import full_default, merge, require
+from engine.features.head import LinearHead
+from engine.files import missing_path
+from engine.run.classes import Classes
+from engine.text import printable, shorten
+from trainers.base import load_clip
+
+from .card import card
+from .run_folder import Source
+
+WEIGHTS, CONFIG, CARD = "classifier.safetensors", "config.json", "README.md"
+PREPROCESSING = ("SIZE", "INTERPOLATION", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
+
+
+def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> None:
+    """Writes the folder; one that is there already is replaced if it is such a folder.
+
+    Args:
+        trainer: With what was learned.
+        folder: Where to.
+        results: Of the run, for the page.
+
+    Raises:
+        ValueError: If the method's answers are more than a matrix, or the folder holds something else.
+        OSError: If it cannot be written.
+    """
+    head = trainer.linear_head()
+    if head is None:
+        raise ValueError(
+            f"{trainer.cfg.TRAINER.NAME} has other class features for each image: no matrix stands for them. Use "
+            "predict.py or inference.Classifier, or train CoOp."
+        )
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} holds other files. Name a new folder.")
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    save_file({name: value.cpu().contiguous() for name, value in tensors_of(head).items()}, unfinished / WEIGHTS)
+    facts = facts_of(trainer, results)
+    (unfinished / CONFIG).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    kind = "cosine" if head.bias is None else "linear"
+    (unfinished / CARD).write_text(card(facts, kind=kind), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def tensors_of(head: LinearHead) -> dict[str, Tensor]:
+    if head.bias is not None:
+        return {"weight": head.weight, "bias": head.bias}
+    return {"weight": head.weight, "scale": torch.tensor(head.scale)}
+
+
+def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
+    """Returns what config.json says."""
+    cfg, name = trainer.cfg, trainer.cfg.MODEL.BACKBONE.NAME
+    measured = ("trainer", "source", "shots", "seed", "dataset", "accuracy", "macro_f1", "total", "epoch", "warnings")
+    return {
+        "format": 1,
+        "classnames": list(trainer.dm.dataset.classnames),
+        "backbone": name,
+        "backbone_sha256": weights_sha256(name),
+        "precision": trainer.precision,
+        "preprocessing": {key: _plain(cfg.INPUT[key]) for key in PREPROCESSING},
+        **{key: results.get(key) for key in measured},
+        "libraries": (results.get("provenance") or {}).get("libraries"),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (tuple, list)) else value
+
+
+class Exported(TrainerX):
+    """The classifier in such a folder, on this project's CLIP. A subclass sets `head` and `exported`, its classes."""
+
+    head: LinearHead
+    exported: list[str]
+
+    def build_model(self) -> None:
+        if self.dm.dataset.classnames != self.exported:
+            raise ValueError("An exported classifier knows no other classes than its own. Export the run for others.")
+        self.precision = "fp32"
+        self.clip_model = load_clip(self.cfg, "fp32", self.device)
+        self.head = LinearHead(*(v.to(self.device) if isinstance(v, Tensor) else v for v in self.head))
+
+    def image_tower(self) -> nn.Module:
+        return self.clip_model.visual
+
+    def classify_features(self, features: Tensor) -> Tensor:
+        return self.head.logits(features)
+
+    def linear_head(self) -> LinearHead:
+        return self.head
+
+
+def read_artefact(folder: str | Path) -> Source:
+    """Reads a folder that `write_artefact` has written; it may be a stranger's, and none of it is run.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file does not hold what it should, or the backbone's weights are others.
+    """
+    folder = Path(folder).expanduser()
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(missing_path(folder / name, "The exported file", "Name a folder of export.py."))
+    facts, head = _read_facts(folder / CONFIG), _read_head(folder / WEIGHTS)
+    names, backbone = facts["classnames"], facts["backbone"]
+    if len(head.weight) != len(names):
+        raise ValueError(f"{folder}: {WEIGHTS} has {len(head.weight)} rows for {len(names)} class names.")
+    found = weights_sha256(backbone)
+    if None not in (found, facts.get("backbone_sha256")) and found != facts["backbone_sha256"]:
+        raise ValueError(f"{folder} was made with other weights of {printable(backbone)}. Bring those back.")
+    cfg, input_keys = full_default(), facts["preprocessing"]
+    values = {f"INPUT.{key}": input_keys[key] for key in PREPROCESSING if key in input_keys}
+    own = {"TRAINER.NAME": "Exported", "MODEL.BACKBONE.NAME": backbone, "DATASET.NAME": "ClassNames", "SEED": 1}
+    require(merge(cfg, {**values, **own}, str(folder / CONFIG)))
+    return Source(
+        cfg,
+        type("Exported", (Exported,), {"head": head, "exported": names}),
+        Classes(names, "a photo of a {}."),
+        "",
+        None,
+    )
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        names = facts["classnames"]
+        if not (names and all(isinstance(name, str) for name in [*names, facts["backbone"]])):
+            raise ValueError("no class names or backbone")
+        if not isinstance(facts["preprocessing"], dict):
+            raise ValueError("no preprocessing")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not what export.py writes ({shorten(error)}). Export the run again.") from error
+    return facts
+
+
+def _read_head(path: Path) -> LinearHead:
+    try:
+        tensors = load_file(path)
+        weight, scale, bias = tensors["weight"].float(), tensors.get("scale"), tensors.get("bias")
+        if weight.dim() != 2 or (scale is None) == (bias is None):
+            raise ValueError("weight (C, E) and either scale or bias are needed")
+    except Exception as error:  # what safetensors raises for a broken file is its own
+        raise ValueError(f"{path} is not what export.py writes ({shorten(error)}). Export the run again.") from error
+    return LinearHead(weight, bias=bias) if scale is None else LinearHead(weight, float(scale))

@@ -1,0 +1,106 @@
+"""The page beside an exported classifier: what it is, how good it is, and the lines that use it without this code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.text import printable
+
+OPEN_CLIP = {  # OpenAI's name: (architecture in open_clip, repository that transformers loads)
+    "RN50": ("RN50", None),
+    "RN101": ("RN101", None),
+    "RN50x4": ("RN50x4", None),
+    "RN50x16": ("RN50x16", None),
+    "RN50x64": ("RN50x64", None),
+    "ViT-B/32": ("ViT-B-32", "openai/clip-vit-base-patch32"),
+    "ViT-B/16": ("ViT-B-16", "openai/clip-vit-base-patch16"),
+    "ViT-L/14": ("ViT-L-14", "openai/clip-vit-large-patch14"),
+    "ViT-L/14@336px": ("ViT-L-14-336", "openai/clip-vit-large-patch14-336"),
+}
+N_NAMES = 20  # class names on the page
+
+HEADS = {
+    "cosine": 'x = x / np.linalg.norm(x, axis=1, keepdims=True)\nlogits = head["scale"] * x @ head["weight"].T',
+    "linear": 'logits = x @ head["weight"].T + head["bias"]',
+}
+
+
+def card(facts: dict[str, Any], *, kind: str = "cosine") -> str:
+    """Returns the page as Markdown, from the entries of config.json; `kind` is "cosine" or "linear"."""
+    names = [printable(name) for name in facts["classnames"]]
+    more = f" and {len(names) - N_NAMES:,} more" if len(names) > N_NAMES else ""
+    return f"""---
+library_name: prompt-learning-clip
+pipeline_tag: image-classification
+tags: [clip, prompt-learning]
+---
+
+# {facts["trainer"]} on {facts["source"] or "no training data"}
+
+Classifies images into {len(names):,} classes: {", ".join(names[:N_NAMES])}{more}.
+
+{measured(facts)}
+
+| file | what it holds |
+|---|---|
+| `classifier.safetensors` | {contents(kind)} |
+| `config.json` | class names, backbone and its digest, preprocessing, training |
+
+The image features come from CLIP {printable(facts["backbone"])}, which is not in this folder.
+
+## Use it without the toolkit
+
+```python
+{recipe(facts, kind)}
+```
+
+## Use it with the toolkit
+
+```python
+from inference.classifier import Classifier
+
+probabilities, names = Classifier.from_export("FOLDER")(["photo.jpg"])
+```
+"""
+
+
+def measured(facts: dict[str, Any]) -> str:
+    """Returns the sentences on training and accuracy."""
+    if facts["accuracy"] is None:
+        return "It was not tested."
+    trained = f"{facts['shots']} training images per class, seed {facts['seed']}"
+    said = f"{trained if facts['source'] else 'Nothing is trained'}. "
+    said += f"Accuracy on {facts['dataset']}: {facts['accuracy']:.2f} % of {facts['total']:,} images."
+    return "\n".join([said, *(f"\nWarning: {printable(warning)}" for warning in facts["warnings"] or ())])
+
+
+def contents(kind: str) -> str:
+    if kind == "linear":
+        return "`weight` (C, E) and `bias` (C,), float32, of features that are not normalised"
+    return "`weight` (C, E) float32, a normalised feature for each class, and `scale`"
+
+
+def recipe(facts: dict[str, Any], kind: str) -> str:
+    """Returns Python lines from an image to the class, with numpy and open_clip, or with features of one's own."""
+    architecture, _ = OPEN_CLIP.get(facts["backbone"], (None, None))
+    lines = ["import json", "import numpy as np", "from safetensors.numpy import load_file"]
+    if architecture:
+        lines += [
+            "import open_clip, torch",
+            "from PIL import Image",
+            f'model, _, preprocess = open_clip.create_model_and_transforms("{architecture}", pretrained="openai")',
+            'image = preprocess(Image.open("photo.jpg")).unsqueeze(0)',
+            "with torch.no_grad():",
+            "    x = model.eval().encode_image(image).float().numpy()  # (1, E)",
+        ]
+    else:
+        lines += [f'x = np.load("features.npy")  # (N, E) float32: image features of {printable(facts["backbone"])}']
+    return "\n".join(
+        [
+            *lines,
+            'head = load_file("classifier.safetensors")',
+            HEADS[kind],
+            'names = json.load(open("config.json", encoding="utf-8"))["classnames"]',
+            "print([names[i] for i in logits.argmax(axis=1)])",
+        ]
+    )

@@ -1,0 +1,268 @@
+"""A classifier from a finished run, or from words alone, for images in memory or on disk.
+
+p(y=i|x) = softmax_i(logits_i(x))          the logits that the run's own test computes
+
+classifier = Classifier.from_run("output/caltech101/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed1")
+probabilities, names = classifier(["cat.jpg", "dog.jpg"])
+classifier.topk("photos/", 5)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clip.clip import load
+from engine import Datum, build_transform
+from engine.config.load import full_default, merge, require
+from engine.data.image_io import read_image, to_rgb
+from engine.process_cache import sharing
+from engine.run.classes import Classes
+from trainers.zsclip import ZeroshotCLIP
+
+from .artefact import read_artefact
+from .image_files import images_below
+from .run_folder import Source, build_trainer, find_run, plugins_of, read_source
+
+Images = Any  # a PIL image, an array (H, W, 3) or (H, W) of bytes, a path, a folder, or a sequence of these
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Answers(NamedTuple):
+    """What a classifier says of N images.
+
+    Attributes:
+        probabilities: (N, C) float32; a row adds up to 1.
+        names: The most probable class of each image.
+    """
+
+    probabilities: Tensor
+    names: list[str]
+
+
+class Classifier:
+    """Classifies images as a run's test does.
+
+    `from_run` and `zero_shot` make one.
+
+    Attributes:
+        classnames: The C names that it tells apart, in the order of the columns.
+    """
+
+    def __init__(self, source: Source, *, device: str | None = None, models: dict | None = None):
+        require_device(device)
+        self._source, self._device = source, device
+        self._models = {} if models is None else models  # loaded CLIPs, which classifiers of other classes share
+        with sharing(self._models):
+            self.trainer = build_trainer(source, use_cuda=device != "cpu")
+        self.classnames = list(self.trainer.dm.dataset.classnames)
+        self._transform = build_transform(self.trainer.cfg, is_train=False)
+
+    @classmethod
+    def from_run(
+        cls,
+        path: str | Path,
+        *,
+        epoch: int | None = None,
+        classnames: Sequence[str] | None = None,
+        device: str | None = None,
+        cache: bool = True,
+    ) -> Classifier:
+        """Returns the classifier that a run ended with. The data set is not needed.
+
+        Args:
+            path: The folder of a finished run, of a training or of a test, or one of its checkpoints.
+            epoch: After how many epochs; None: the model that the run tested.
+            classnames: Other classes to tell apart; None: the run's own.
+            device: "cpu" or "cuda"; None: a GPU if there is one.
+            cache: Whether features of image files are read from FEATURES.DIR and kept there.
+
+        Raises:
+            FileNotFoundError: If nothing is there.
+            ValueError: If it is no run, is not finished, was made with other weights than those there now, or if what
+                was learned knows no other classes.
+        """
+        folder, own_epoch = find_run(path)
+        with plugins_of(folder):
+            source = read_source(folder, epoch=own_epoch if epoch is None else epoch, classnames=classnames)
+            if not cache:
+                source.cfg.FEATURES.DIR = ""
+            return cls(source, device=device)
+
+    @classmethod
+    def zero_shot(
+        cls,
+        backbone: str | Path,
+        classnames: Sequence[str],
+        template: str = "a photo of a {}.",
+        *,
+        device: str | None = None,
+    ) -> Classifier:
+        """Returns CLIP with a hand-made prompt; nothing is trained.
+
+        Args:
+            backbone: Name of a CLIP, or the path of its weights.
+            classnames: C names.
+            template: The prompt; `{}` stands for the name.
+            device: "cpu" or "cuda"; None: a GPU if there is one.
+
+        Raises:
+            ValueError: If there are no names, or the template has no `{}`.
+        """
+        if "{}" not in template:
+            raise ValueError(f'The template is {template!r}; it must have {{}} for the name: "a photo of a {{}}."')
+        models: dict = {}
+        with sharing(models):
+            size = load(backbone, "cpu")[0].visual.input_resolution
+        cfg = full_default()
+        values = {
+            "TRAINER.NAME": "ZeroshotCLIP",
+            "TRAINER.ZSCLIP.PREC": "fp32",
+            "MODEL.BACKBONE.NAME": str(backbone),
+            "DATASET.NAME": "ClassNames",
+            "RUN.EVAL_ONLY": True,
+            "SEED": 1,
+            "INPUT.SIZE": (size, size),
+            "INPUT.INTERPOLATION": "bicubic",
+            "INPUT.TRANSFORMS": ("normalize",),
+            "INPUT.PIXEL_MEAN": list(CLIP_MEAN),
+            "INPUT.PIXEL_STD": list(CLIP_STD),
+        }
+        require(merge(cfg, values, "zero_shot"))
+        return cls(
+            Source(cfg, ZeroshotCLIP, Classes(list(classnames), template), "", None), device=device, models=models
+        )
+
+    @classmethod
+    def from_export(cls, folder: str | Path, *, device: str | None = None) -> Classifier:
+        """Returns the classifier that export.py has written to a folder; nothing in it is run.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If a file is not what export.py writes, or the backbone's weights are others.
+        """
+        return cls(read_artefact(folder), device=device)
+
+    def with_classes(self, classnames: Sequence[str]) -> Classifier:
+        """Returns the same method for other classes.
+
+        Raises:
+            ValueError: If what was learned is learned for each class.
+        """
+        source = self._source._replace(classes=self._source.classes._replace(classnames=list(classnames)))
+        return Classifier(source, device=self._device, models=self._models)
+
+    # What it says of images
+
+    def __call__(self, images: Images) -> Answers:
+        """Classifies images.
+
+        Args:
+            images: PIL images, arrays of bytes (H, W, 3) or (H, W), paths of files, folders, or one of these.
+
+        Raises:
+            ValueError: If there are none, or one does not decode; the message names it.
+        """
+        logits = self.logits(images)
+        probabilities = logits.softmax(dim=-1)
+        return Answers(probabilities, [self.classnames[i] for i in probabilities.argmax(dim=-1).tolist()])
+
+    def topk(self, images: Images, k: int = 5) -> list[list[tuple[str, float]]]:
+        """Returns for each image its k most probable classes with their probabilities, the best first."""
+        best = self(images).probabilities.topk(min(k, len(self.classnames)))
+        return [
+            [(self.classnames[i], value) for i, value in zip(row, values)]
+            for row, values in zip(best.indices.tolist(), best.values.tolist())
+        ]
+
+    @torch.inference_mode()
+    def logits(self, images: Images) -> Tensor:
+        """Returns the logits (N, C), float32, on the CPU."""
+        trainer, found = self.trainer, as_list(images)
+        if not trainer.uses_features:
+            return torch.cat([trainer.model_inference(batch).float().cpu() for batch in self._pixels(found)])
+        batches = self.image_features(found).split(trainer.cfg.DATALOADER.TEST.BATCH_SIZE)
+        return torch.cat([trainer.classify_features(batch.to(trainer.device)).float().cpu() for batch in batches])
+
+    @torch.inference_mode()
+    def image_features(self, images: Images) -> Tensor:
+        """Returns the image tower's features (N, E), float32, not normalised, on the CPU.
+
+        Raises:
+            ValueError: If the method has no frozen image tower.
+        """
+        trainer, found = self.trainer, as_list(images)
+        if not trainer.uses_features:
+            raise ValueError(f"{trainer.cfg.TRAINER.NAME} has no frozen part from images to features.")
+        are_files = all(isinstance(image, (str, os.PathLike)) for image in found)
+        if are_files and len(found) > trainer.features.batch_size:  # fewer are sooner read than workers are started
+            return trainer.features.read([Datum(os.fspath(path)) for path in found])
+        return torch.cat([trainer.encode_images(batch).cpu() for batch in self._pixels(found)])
+
+    def text_features(self) -> Tensor:
+        """Returns the features of the classes (C, E), float32, normalised, on the CPU.
+
+        Raises:
+            ValueError: If the method has none that all images share.
+        """
+        head = self.trainer.linear_head()
+        if head is None or head.bias is not None:
+            raise ValueError(
+                f"{self.trainer.cfg.TRAINER.NAME} has no text features that all images share: they depend on the "
+                "image, or it learns from images alone."
+            )
+        return head.weight.cpu()
+
+    def _pixels(self, images: Sequence[Any]) -> Iterator[Tensor]:
+        """Yields the images in batches (B, 3, H, W) on the device, transformed as in a test."""
+        size = self.trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+        for start in range(0, len(images), size):
+            batch = torch.stack([self._transform(as_rgb(image)) for image in images[start : start + size]])
+            yield batch.to(self.trainer.device)
+
+
+def as_list(images: Images) -> list[Any]:
+    """Returns images in a list; in place of a folder the image files in it and below.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    single = isinstance(images, (str, os.PathLike, Image.Image, np.ndarray))
+    found = []
+    for image in [images] if single else list(images):
+        is_folder = isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
+        found += images_below(Path(image)) if is_folder else [image]
+    if not found:
+        raise ValueError("There are no images. Give at least one.")
+    return found
+
+
+def as_rgb(image: Any) -> Image.Image:
+    """Returns a PIL image, an array of bytes or the file at a path as RGB, as training reads files."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise ValueError(
+                f"An array is {image.dtype} of shape {image.shape}; it must be uint8, (H, W, 3) or (H, W). Scale it to "
+                "0 ... 255 and convert it."
+            )
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"An image is of type {type(image).__name__}; give PIL images, arrays or paths.")
+    return to_rgb(image)
+
+
+def require_device(device: str | None) -> None:
+    """Raises ValueError unless the device is there."""
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(f"The device is {device!r}; it must be cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("The device is cuda, but torch finds no GPU here. Use cpu.")

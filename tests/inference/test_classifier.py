@@ -1,0 +1,200 @@
+"""A finished run as a classifier: the test's own logits, without the data set; other classes; words alone."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import train
+from clip.clip import load, tokenize
+from engine import TRAINER_REGISTRY
+from inference.classifier import Classifier
+from tests.support.tiny_run import CLASSES, build_trainer, run_train, tiny_cfg, write_images
+from tests.support.tolerance import assert_near
+
+PLUGIN = """
+from engine import TRAINER_REGISTRY
+from trainers.coop import CoOp
+from yacs.config import CfgNode as CN
+
+@TRAINER_REGISTRY.register()
+class Sharper(CoOp):
+    @staticmethod
+    def add_config(cfg):
+        cfg.TRAINER.SHARPER = CN({"FACTOR": 1.0})
+
+    def classify_features(self, features):
+        return self.cfg.TRAINER.SHARPER.FACTOR * super().classify_features(features)
+"""
+
+
+@pytest.fixture
+def make(tiny_files, tmp_path):
+    """make(name, KEY, VALUE, ...): a tiny run's config in a folder of that name."""
+    data, clips = tiny_files
+    return lambda name, *pairs: tiny_cfg(data, clips["vit"], tmp_path / name, "FEATURES.DIR", "", *pairs)
+
+
+@pytest.fixture
+def paths(tiny_files):
+    """The nine test images, in the order of the test."""
+    return sorted((tiny_files[0] / "test").glob("*/*.png"))
+
+
+def trained(trainer):
+    """The options of a run that trains, or only tests where there is nothing to train."""
+    return ["TRAINER.NAME", trainer, "RUN.EVAL_ONLY", trainer.startswith("Zeroshot"), "OPTIM.MAX_EPOCH", 1]
+
+
+@pytest.mark.parametrize("name", TRAINER_REGISTRY.registered_names())
+def test_logits_are_those_of_the_runs_own_test_without_its_data(tiny_files, tmp_path, name):
+    data = write_images(tmp_path / "data")
+    cfg = tiny_cfg(data, tiny_files[1]["vit"], tmp_path / "run", "FEATURES.DIR", "", *trained(name))
+    results = run_train(cfg)
+    trainer = build_trainer(cfg)
+    if not cfg.RUN.EVAL_ONLY:
+        trainer.load_model(cfg.OUTPUT_DIR, epoch=results["epoch"] or None)
+    trainer.test()
+    logits = torch.cat([logits for logits, _ in trainer.predictions("test")])
+    images = sorted((data / "test").glob("*/*.png"))
+    shutil.move(data, tmp_path / "elsewhere")
+
+    classifier = Classifier.from_run(tmp_path / "run")
+
+    moved = [tmp_path / "elsewhere" / path.relative_to(data) for path in images]
+    assert classifier.classnames == list(CLASSES)
+    assert torch.equal(classifier.logits(moved), logits)
+    predicted = [CLASSES.index(name) for name in classifier(moved).names]
+    assert sum(i == j // 3 for j, i in enumerate(predicted)) == results["correct"]
+
+
+class TestImages:
+    @pytest.fixture
+    def classifier(self, make):
+        run_train(make("run"))
+        return Classifier.from_run(make("run").OUTPUT_DIR)
+
+    def test_paths_pil_images_arrays_and_folders_are_the_same_images(self, classifier, paths):
+        probabilities, names = classifier(paths)
+        images = [Image.open(path) for path in paths]
+
+        assert_near(probabilities, classifier.logits(paths).softmax(dim=1))
+        assert names == [CLASSES[i] for i in probabilities.argmax(dim=1)]
+        for same in (images, [np.asarray(image) for image in images], paths[0].parents[1]):
+            assert_near(classifier(same).probabilities, probabilities)
+
+    def test_topk_is_sorted_and_one_image_is_enough(self, classifier, paths):
+        probabilities = classifier(paths[0]).probabilities[0].tolist()
+        ranked = sorted(zip(CLASSES, probabilities), key=lambda pair: -pair[1])
+
+        assert classifier.topk(paths[0], k=9) == [ranked]
+
+    def test_text_features_and_image_features_give_the_logits(self, classifier, paths):
+        scale = classifier.trainer.clip_model.logit_scale.exp()
+        cosines = F.normalize(classifier.image_features(paths), dim=1) @ classifier.text_features().t()
+
+        assert_near(scale * cosines, classifier.logits(paths))
+
+    @pytest.mark.parametrize(
+        ("images", "message"),
+        [
+            ([], "There are no images"),
+            ([np.zeros((4, 4))], "An array is float64 of shape .4, 4.; it must be uint8"),
+            ([3], "An image is of type int"),
+        ],
+    )
+    def test_what_is_no_image_is_refused(self, classifier, images, message):
+        with pytest.raises(ValueError, match=message):
+            classifier(images)
+
+
+class TestClasses:
+    @pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp", "ZeroshotCLIP"])
+    def test_what_all_classes_share_takes_other_classes(self, make, paths, trainer):
+        run_train(make("run", *trained(trainer)))
+        classifier = Classifier.from_run(make("run").OUTPUT_DIR)
+
+        other = classifier.with_classes(["tea_pot", "wine_bottle", "face"])
+
+        assert other.classnames == ["tea_pot", "wine_bottle", "face"]
+        assert_near(other.logits(paths)[:, 1:], classifier.logits(paths)[:, [2, 0]])  # a class's logit is its own
+
+    @pytest.mark.parametrize("options", [("TRAINER.NAME", "LinearProbe"), ("TRAINER.COOP.CSC", True)])
+    def test_what_is_learned_for_each_class_refuses_others(self, make, options):
+        run_train(make("run", *options))
+        classifier = Classifier.from_run(make("run").OUTPUT_DIR)
+
+        with pytest.raises(ValueError, match="was learned for each of 3 classes"):
+            classifier.with_classes(["tea_pot", "face"])
+
+    def test_text_features_that_depend_on_the_image_are_refused(self, make):
+        run_train(make("run", "TRAINER.NAME", "CoCoOp"))
+        with pytest.raises(ValueError, match="CoCoOp has no text features that all images share"):
+            Classifier.from_run(make("run").OUTPUT_DIR).text_features()
+
+
+def test_zero_shot_is_the_formula(make, tiny_files, paths):
+    names, template = ["face", "tea_pot"], "a drawing of a {}."
+    classifier = Classifier.zero_shot(tiny_files[1]["vit"], names, template)
+
+    model, transform = load(tiny_files[1]["vit"], "cpu")
+    with torch.no_grad():
+        texts = model.encode_text(tokenize([template.format(name.replace("_", " ")) for name in names]))
+        images = model.encode_image(torch.stack([transform(Image.open(path)) for path in paths]))
+        expected = model.logit_scale.exp() * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).t()
+    assert_near(classifier.logits(paths), expected)
+    assert_near(classifier(paths).probabilities, expected.softmax(dim=1))
+    with pytest.raises(ValueError, match="it must have {} for the name"):
+        Classifier.zero_shot(tiny_files[1]["vit"], names, "a drawing")
+
+
+class TestRun:
+    def test_an_evaluation_a_checkpoint_and_an_epoch_are_models_of_a_run(self, make, paths):
+        cfg = make("run", "TRAIN.CHECKPOINT_FREQ", 1)
+        run_train(cfg)
+        run_train(make("test", "RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", cfg.OUTPUT_DIR, "RUN.LOAD_EPOCH", 1))
+        first = Classifier.from_run(cfg.OUTPUT_DIR, epoch=1).logits(paths)
+
+        last = Classifier.from_run(cfg.OUTPUT_DIR).logits(paths)
+
+        checkpoint = f"{cfg.OUTPUT_DIR}/prompt_learner/model.pth.tar-1"
+        assert torch.equal(Classifier.from_run(checkpoint).logits(paths), first)
+        assert torch.equal(Classifier.from_run(make("test").OUTPUT_DIR).logits(paths), first)
+        assert not torch.equal(last, first)
+
+    def test_a_plug_in_comes_back_with_its_options_and_is_missed_where_it_is_gone(self, argv, tmp_path, paths):
+        plugin = tmp_path / "sharper.py"
+        plugin.write_text(PLUGIN)
+        options = argv("run", "TRAINER.NAME", "Sharper", "TRAINER.SHARPER.FACTOR", "3.0")
+        assert train.main([f"--plugin={plugin}", *options]) == 0
+        classifier = Classifier.from_run(tmp_path / "run")
+
+        cosines = F.normalize(classifier.image_features(paths), dim=1) @ classifier.text_features().t()
+        assert_near(classifier.logits(paths), 3 * classifier.trainer.clip_model.logit_scale.exp() * cosines)
+        plugin.unlink()
+        with pytest.raises(ValueError, match="sharper.py"):
+            Classifier.from_run(tmp_path / "run")
+
+    def test_a_folder_that_is_no_finished_run_is_refused(self, make, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+            Classifier.from_run(tmp_path / "nowhere")
+        cfg = make("seeds/seed1")
+        run_train(cfg)
+        with pytest.raises(ValueError, match="is no run's folder: it has no config.yaml.* It holds the runs seed1"):
+            Classifier.from_run(tmp_path / "seeds")
+        (tmp_path / "seeds/seed1/results.json").unlink()
+        with pytest.raises(ValueError, match="is not finished. Finish it with the command that started it"):
+            Classifier.from_run(cfg.OUTPUT_DIR)
+
+    def test_other_weights_are_refused(self, tiny_files, tmp_path):
+        own = shutil.copy(tiny_files[1]["vit"], tmp_path / "clip.pt")
+        cfg = tiny_cfg(tiny_files[0], own, tmp_path / "run", "FEATURES.DIR", "")
+        run_train(cfg)
+        weights = torch.load(own)
+        torch.save({**weights, "logit_scale": weights["logit_scale"] + 1}, own)
+
+        with pytest.raises(ValueError, match="was made with other weights of .*clip.pt"):
+            Classifier.from_run(cfg.OUTPUT_DIR)

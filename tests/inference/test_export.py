@@ -1,0 +1,120 @@
+"""An exported classifier: the same answers from numpy alone, in a process without this project; and read back."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import export
+from inference.classifier import Classifier
+from tests.support.tiny_run import CLASSES, run_train, tiny_cfg
+from tests.support.tolerance import assert_near
+
+ALONE = """
+import json, sys
+import numpy as np
+from safetensors.numpy import load_file
+
+assert not any(name in sys.modules for name in ("engine", "clip", "torch"))
+head, x = load_file(sys.argv[1] + "/classifier.safetensors"), np.load(sys.argv[2])
+if "bias" in head:
+    logits = x @ head["weight"].T + head["bias"]
+else:
+    logits = head["scale"] * x / np.linalg.norm(x, axis=1, keepdims=True) @ head["weight"].T
+names = json.load(open(sys.argv[1] + "/config.json", encoding="utf-8"))["classnames"]
+print(json.dumps({"logits": logits.tolist(), "names": [names[i] for i in logits.argmax(axis=1)]}))
+"""
+
+
+@pytest.fixture
+def exported(tiny_files, tmp_path):
+    """exported(KEY, VALUE, ...): the folder of a tiny run, its classifier, and the folder that it is exported to."""
+
+    def exported(*pairs):
+        cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / "run", "FEATURES.DIR", "", *pairs)
+        results = run_train(cfg)
+        assert export.main([cfg.OUTPUT_DIR, "--out", str(tmp_path / "out")]) == 0
+        return results, Classifier.from_run(cfg.OUTPUT_DIR), tmp_path / "out"
+
+    return exported
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("TRAINER.NAME", "CoOp"),
+        ("TRAINER.NAME", "CoOp", "TRAINER.COOP.CSC", True),
+        ("TRAINER.NAME", "LinearProbe"),
+        ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True),
+        ("TRAINER.NAME", "ZeroshotCLIP2", "RUN.EVAL_ONLY", True),
+    ],
+)
+def test_numpy_alone_gives_the_same_answers_and_so_does_reading_it_back(tiny_files, tmp_path, exported, options):
+    images = sorted((tiny_files[0] / "test").glob("*/*.png"))
+    results, classifier, folder = exported(*options)
+    np.save(tmp_path / "x.npy", classifier.image_features(images).numpy())
+
+    command = [sys.executable, "-I", "-c", ALONE, str(folder), str(tmp_path / "x.npy")]
+    alone = json.loads(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout)
+
+    assert_near(alone["logits"], classifier.logits(images))
+    assert alone["names"] == classifier(images).names
+    back = Classifier.from_export(folder)
+    assert back.classnames == list(CLASSES)
+    assert_near(back.logits(images), classifier.logits(images))
+    facts = json.loads((folder / "config.json").read_text())
+    assert {key: facts[key] for key in ("accuracy", "seed", "shots", "trainer")} == {
+        key: results[key] for key in ("accuracy", "seed", "shots", "trainer")
+    }
+    card = (folder / "README.md").read_text()
+    assert f"{results['accuracy']:.2f} %" in card and "face, leopard, wine_bottle" in card
+
+
+def test_the_lines_on_the_page_run(tiny_files, tmp_path, exported):
+    images = sorted((tiny_files[0] / "test").glob("*/*.png"))
+    _, classifier, folder = exported()
+    np.save(folder / "features.npy", classifier.image_features(images).numpy())
+    lines = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+    said = subprocess.run([sys.executable, "-I", "-c", lines], cwd=folder, capture_output=True, text=True, check=True)
+
+    assert said.stdout.strip() == str(classifier(images).names)
+
+
+def test_class_features_of_each_image_are_refused(tiny_files, tmp_path, capsys):
+    cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / "run", "TRAINER.NAME", "CoCoOp", "FEATURES.DIR", "")
+    run_train(cfg)
+    assert export.main([cfg.OUTPUT_DIR, "--out", str(tmp_path / "out")]) == 1
+    assert "CoCoOp has other class features for each image" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_files_is_not_replaced(exported, tmp_path, capsys):
+    _, classifier, folder = exported()
+    assert export.main([str(tmp_path / "run"), "--out", str(folder)]) == 0  # its own export is
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.jpg").write_text("x")
+    assert export.main([str(tmp_path / "run"), "--out", str(tmp_path / "photos")]) == 1
+    assert "holds other files. Name a new folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+
+
+def test_a_strangers_folder_that_does_not_fit_is_refused(exported):
+    _, classifier, folder = exported()
+    with pytest.raises(ValueError, match="knows no other classes than its own"):
+        Classifier.from_export(folder).with_classes(["a", "b", "c"])
+
+    tensors = load_file(folder / "classifier.safetensors")
+    save_file({**tensors, "weight": torch.zeros(2, 8)}, folder / "classifier.safetensors")
+    with pytest.raises(ValueError, match="has 2 rows for 3 class names"):
+        Classifier.from_export(folder)
+    (folder / "classifier.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(ValueError, match="classifier.safetensors is not what export.py writes"):
+        Classifier.from_export(folder)
+    (folder / "config.json").write_text('{"classnames": "abc"}')
+    with pytest.raises(ValueError, match="config.json is not what export.py writes"):
+        Classifier.from_export(folder)
