@@ -39,12 +39,10 @@ class TrainerX:
     """A method on a data set: builds both, trains, validates and tests.
 
     A method is a subclass. It defines `build_model`, which calls `register_model` for what is trained; if it trains,
-    `forward_backward(batch)`, one optimisation step, which returns its losses by name; and `model_inference(images)`,
-    (B, 3, H, W) -> logits (B, C). In place of the latter it may define `image_tower` and `classify_features`: then each
-    test image is encoded once and its feature is kept.
+    `forward_backward(batch)`, a step that returns its losses by name; and `model_inference(images)`, (B, 3, H, W) ->
+    logits (B, C), or `image_tower` and `classify_features`: then each test image is encoded once, its feature kept.
 
     Attributes:
-        epoch, batch_idx: Those of the step, while training.
         epochs_done: Of the model as it is; None of a checkpoint that does not say.
         point: Where in the run the models stand, which may be saved; None while a step changes them.
         warnings: What makes the results doubtful; `warnings.add(sentence)` logs it, and it stands in results.json.
