@@ -25,8 +25,7 @@ def read_split(path: Path, image_dir: Path) -> Items:
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
-        folder = str(image_dir)  # joined to each item's path, which a Path makes slow
-        return tuple(_read_items(split, content[split], folder) for split in SPLITS)
+        return tuple(_read_items(split, content[split], image_dir) for split in SPLITS)
     except (KeyError, TypeError, ValueError, RecursionError) as error:  # no JSON and no UTF-8 are ValueErrors
         raise ValueError(
             f"The split file {path} is not readable ({type(error).__name__}: {error}). It must be JSON with the lists "
@@ -35,7 +34,7 @@ def read_split(path: Path, image_dir: Path) -> Items:
         ) from error
 
 
-def _read_items(split: str, entries: Iterable, image_dir: str) -> list[Datum]:
+def _read_items(split: str, entries: Iterable, image_dir: Path) -> list[Datum]:
     items = []
     for number, entry in enumerate(entries, start=1):
         try:

@@ -25,7 +25,7 @@ SPACE = "files"
 ROW = np.dtype([("file", KEY), ("content", KEY)])
 SETTLED_NS = 100_000_000  # since its last change; a later one may get the same time, whose clock ticks slowly
 
-Row = tuple[str, str | None]  # the keys of a file, "" where it is not to be remembered, and of its content
+Row = tuple[bytes, bytes | None]  # the keys of a file, b"" where it is not to be remembered, and of its content
 
 
 class FileDigests:
@@ -40,31 +40,34 @@ class FileDigests:
         self.shards = Shards(folder, SPACE, ".npy", rows_of, max_bytes=max_bytes)
         self.known: dict[bytes, bytes] = {}
 
-    def lookup(self, paths: Sequence[str]) -> list[str | None]:
+    def lookup(self, paths: Sequence[str]) -> list[bytes | None]:
         """Returns the key of each file's content; None where it has to be read.
 
         Raises:
             OSError: If a file is not there.
         """
-        keys = [file_key(path, os.stat(path)).encode() for path in paths]
-        if any(key not in self.known for key in keys):
+        keys = [file_key(path, os.stat(path)) for path in paths]
+        found = [self.known.get(key) for key in keys]
+        if None in found:
             self.known |= self.shards.read_new()
-        return [self.known[key].decode() if key in self.known else None for key in keys]
+            found = [self.known.get(key) for key in keys]
+        return found
 
-    def read(self, paths: Sequence[str], n_threads: int) -> list[str | None]:
+    def read(self, paths: Sequence[str], n_threads: int) -> list[bytes | None]:
         """Returns the key of each file's content, None where it may not be read; remembers what it has to read."""
-        found = dict(zip(paths, self.lookup(paths)))
-        unknown = [path for path, content in found.items() if content is None]
-        if unknown:
-            with ThreadPool(max(n_threads, 1)) as pool:
-                rows = list(progress(pool.imap(_row_of, unknown, chunksize=16), "digests", n=len(unknown)))
-            self.add(rows)
-            found |= {path: content for path, (_, content) in zip(unknown, rows)}
-        return [found[path] for path in paths]
+        found = self.lookup(paths)
+        unknown = list(dict.fromkeys(path for path, content in zip(paths, found) if content is None))
+        if not unknown:
+            return found
+        with ThreadPool(max(n_threads, 1)) as pool:
+            rows = list(progress(pool.imap(_row_of, unknown, chunksize=16), "digests", n=len(unknown)))
+        self.add(rows)
+        read = {path: content for path, (_, content) in zip(unknown, rows)}
+        return [content or read[path] for path, content in zip(paths, found)]
 
     def add(self, rows: Iterable[Row], *, write: bool = True) -> None:
         """Remembers files, with `write` also on disk, if that can be written."""
-        new = {file.encode(): content.encode() for file, content in rows if file and content}
+        new = {file: content for file, content in rows if file and content}
         self.known |= new
         if self.shards.folder is None or not new or not write:
             return
@@ -81,20 +84,25 @@ def read_file(path: str) -> tuple[bytes, Row]:
         content = file.read()
         status = os.fstat(file.fileno())
     is_settled = file_key(path, status) == before and time.time_ns() - status.st_ctime_ns > SETTLED_NS
-    return content, (before if is_settled else "", hashlib.sha256(content).hexdigest()[:32])
+    return content, (before if is_settled else b"", short_digest(content))
 
 
 def _row_of(path: str) -> Row:
     try:
         return read_file(path)[1]
     except OSError:
-        return "", None
+        return b"", None
 
 
-def file_key(path: str, status: os.stat_result) -> str:
+def file_key(path: str, status: os.stat_result) -> bytes:
     """Returns what names a file as long as nothing changes it."""
-    parts = path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    return hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogateescape")).hexdigest()[:32]
+    name = f"{path}\n{status.st_ino}\n{status.st_size}\n{status.st_mtime_ns}\n{status.st_ctime_ns}"
+    return short_digest(os.fsencode(name))
+
+
+def short_digest(content: bytes) -> bytes:
+    """Returns the first 32 hexadecimal digits of the sha256."""
+    return hashlib.sha256(content).hexdigest()[:32].encode()
 
 
 def rows_of(content: bytes) -> dict[bytes, bytes]:

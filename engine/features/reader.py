@@ -31,7 +31,7 @@ from ..interruption import leave_signals_to_parent, raise_if_asked
 from ..log import progress
 from ..process_cache import shared
 from .cache import FeatureCache
-from .digests import FileDigests, Row, read_file
+from .digests import FileDigests, Row, read_file, short_digest
 
 Index = int | tuple[int, int]  # of an item, or of it and an epoch
 Seeds = tuple[int, ...]  # of a random view; none of the one view under the test transform
@@ -60,7 +60,7 @@ class FeatureReader:
         self.kept_transforms = {repr(build_transform(cfg, is_train)) for is_train in (True, False)}
         self.caches: dict[str, FeatureCache] = {}
         self.digests = open_digests(cfg)
-        self.contents: dict[str, str] = {}  # path -> key of the bytes that its features were made of
+        self.contents: dict[str, bytes] = {}  # path -> key of the bytes that its features were made of
 
     def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
         """Returns the features (N, E) float32 of items, on the CPU; by default under the test transform."""
@@ -93,7 +93,7 @@ class FeatureReader:
         """Returns the features (N, E) of images under a transform; `seeds` has those of the view of each index."""
         cache = self._open_cache(transform)
         contents = self._find_contents(items, cache)
-        keys = {index: feature_key(contents[path_of(items, index)], own) for index, own in seeds.items()}
+        keys = {index: feature_key(contents[number_of(index)], own) for index, own in seeds.items()}
         rows = dict(zip(keys, cache.lookup(list(keys.values()))))
         # Machines have caches of their own: what one rank lacks, all ranks encode together.
         missing = [index for index, lacks in zip(rows, any_rank([row is None for row in rows.values()])) if lacks]
@@ -102,21 +102,21 @@ class FeatureReader:
             for indices, features, read in self._encode(HashedItems(self.cfg, items, transform), missing):
                 made = [feature_key(content, seeds[index]) for index, (_, content) in zip(indices, read)]
                 cache.add(made, features, write=local_rank() == 0)
-                rows |= dict(zip(indices, features))
-                contents |= {path_of(items, index): content for index, (_, content) in zip(indices, read)}
+                for index, feature, (_, content) in zip(indices, features, read):
+                    rows[index], contents[number_of(index)] = feature, content
                 files += read
                 raise_if_asked()  # what is encoded is kept
         finally:
             self.digests.add(files, write=local_rank() == 0)
-        self.contents |= contents
+        self.contents.update((item.impath, content) for item, content in zip(items, contents))
         return torch.from_numpy(np.stack(list(rows.values())))
 
-    def _find_contents(self, items: Sequence[Datum], cache: FeatureCache) -> dict[str, str | None]:
-        """Returns path -> key of the file's bytes, None where it is only known when the image is read."""
-        paths = list(dict.fromkeys(item.impath for item in items))
+    def _find_contents(self, items: Sequence[Datum], cache: FeatureCache) -> list[bytes | None]:
+        """Returns the key of the bytes of each item's file, None where it is only known when the image is read."""
+        paths = [item.impath for item in items]
         if cache.is_empty():  # nothing could be found by the bytes
-            return dict(zip(paths, self.digests.lookup(paths)))
-        return dict(zip(paths, self.digests.read(paths, count_workers(self.cfg.DATALOADER.NUM_WORKERS))))
+            return self.digests.lookup(paths)
+        return self.digests.read(paths, count_workers(self.cfg.DATALOADER.NUM_WORKERS))
 
     def _encode(
         self, dataset: HashedItems, indices: list[Index]
@@ -207,7 +207,7 @@ class HashedItems(DatasetWrapper):
 class HashedImages(ImageCache):
     """Reads images, and keeps the keys of the last one."""
 
-    row: Row = ("", "")
+    row: Row = (b"", b"")
 
     def decode(self, path: str) -> Image.Image:
         return read_image(path, self._open)
@@ -234,16 +234,16 @@ def open_digests(cfg) -> FileDigests:
     return shared("digests", folder, partial(FileDigests, folder, max_bytes=int(cfg.FEATURES.MAX_GB * GB)))
 
 
-def feature_key(content: str | None, seeds: Seeds) -> bytes | None:
+def feature_key(content: bytes | None, seeds: Seeds) -> bytes | None:
     """Returns what names the feature of an image by the key of its bytes, and the seeds of its view."""
     if content is None or not seeds:
-        return content and content.encode()
-    return hashlib.sha256("\n".join(map(str, (content, *seeds))).encode()).hexdigest()[:32].encode()
+        return content
+    return short_digest("\n".join([content.decode(), *map(str, seeds)]).encode())
 
 
-def path_of(items: Sequence[Datum], index: Index) -> str:
-    """Returns the path of the image of an index."""
-    return items[index[0] if isinstance(index, tuple) else index].impath
+def number_of(index: Index) -> int:
+    """Returns the number of the item of an index."""
+    return index[0] if isinstance(index, tuple) else index
 
 
 def in_batches(indices: list[Index], batch_size: int) -> list[list[Index]]:

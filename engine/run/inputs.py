@@ -94,9 +94,9 @@ def tested_model(cfg: CN) -> str | None:
     return model_sha256(cfg.OUTPUT_DIR, last) or model_sha256(cfg.OUTPUT_DIR)  # what is fitted has no epochs
 
 
-def digest_of(contents: Sequence[str]) -> str:
+def digest_of(contents: Sequence[bytes]) -> str:
     """Returns the sha256 of the keys of the tested images' contents, in their order."""
-    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+    return hashlib.sha256(b"\n".join(contents)).hexdigest()
 
 
 # What is there now

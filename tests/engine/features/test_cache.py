@@ -99,7 +99,7 @@ def test_the_command_says_what_the_cache_holds_and_empties_it(tmp_path, capsys):
 
 def test_digests_of_files_are_of_no_tower_and_go_with_the_features(tmp_path, capsys):
     filled(tmp_path, "a")
-    FileDigests(tmp_path, max_bytes=10**9).add([("a" * 32, "b" * 32)])
+    FileDigests(tmp_path, max_bytes=10**9).add([(b"a" * 32, b"b" * 32)])
     for command in ("info", "clear"):
         assert features.main([command, "--dir", str(tmp_path)]) == 0
         assert " 2 file(s) of 1 tower(s) and data sets, " in capsys.readouterr().out

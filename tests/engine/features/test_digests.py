@@ -41,7 +41,7 @@ def remembering(folder):
 
 def contents(files):
     """The first 32 digits of each file's sha256."""
-    return [hashlib.sha256(open(path, "rb").read()).hexdigest()[:32] for path in files]
+    return [hashlib.sha256(open(path, "rb").read()).hexdigest()[:32].encode() for path in files]
 
 
 def test_each_process_reads_a_file_that_another_has_read_no_more(tmp_path, files):
