@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 an error, which is printed."""
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(prog="export.py", description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", help="a run's folder, or one of its checkpoints")
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="a new folder")
     parser.add_argument("--epoch", type=int, metavar="N", help="the model after N epochs (default: the tested one)")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 an error, which is printed."""
+    args = parse_args(argv)
 
     from engine.run.folder import read_results  # here: --help costs no torch
     from inference.artefact import write_artefact

@@ -26,7 +26,7 @@ from engine.text import printable, shorten
 from trainers.base import load_clip
 
 from .card import card
-from .run_folder import Source
+from .run_folder import Source, head_of
 
 WEIGHTS, CONFIG, CARD = "classifier.safetensors", "config.json", "README.md"
 PREPROCESSING = ("SIZE", "INTERPOLATION", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
@@ -44,11 +44,11 @@ def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> 
         ValueError: If the method's answers are more than a matrix, or the folder holds something else.
         OSError: If it cannot be written.
     """
-    head = trainer.linear_head()
+    head = head_of(trainer)
     if head is None:
         raise ValueError(
-            f"{trainer.cfg.TRAINER.NAME} has other class features for each image: no matrix stands for them. Use "
-            "predict.py or inference.Classifier, or train CoOp."
+            f"{trainer.cfg.TRAINER.NAME} does more than one matrix does: its class features depend on the image, or it "
+            "changes the logits. Use predict.py or inference.Classifier, or train CoOp."
         )
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} holds other files. Name a new folder.")

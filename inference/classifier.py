@@ -29,7 +29,7 @@ from trainers.zsclip import ZeroshotCLIP
 
 from .artefact import read_artefact
 from .image_files import images_below
-from .run_folder import Source, build_trainer, find_run, plugins_of, read_source
+from .run_folder import Source, build_trainer, find_run, head_of, plugins_of, read_source
 
 Images = Any  # a PIL image, an array (H, W, 3) or (H, W) of bytes, a path, a folder, or a sequence of these
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -63,6 +63,8 @@ class Classifier:
         with sharing(self._models):
             self.trainer = build_trainer(source, use_cuda=device != "cpu")
         self.classnames = list(self.trainer.dm.dataset.classnames)
+        self._head = head_of(self.trainer)
+        self._classify = self._head.logits if self._head else self.trainer.classify_features
         self._transform = build_transform(self.trainer.cfg, is_train=False)
 
     @classmethod
@@ -189,7 +191,7 @@ class Classifier:
         if not trainer.uses_features:
             return torch.cat([trainer.model_inference(batch).float().cpu() for batch in self._pixels(found)])
         batches = self.image_features(found).split(trainer.cfg.DATALOADER.TEST.BATCH_SIZE)
-        return torch.cat([trainer.classify_features(batch.to(trainer.device)).float().cpu() for batch in batches])
+        return torch.cat([self._classify(batch.to(trainer.device)).float().cpu() for batch in batches])
 
     @torch.inference_mode()
     def image_features(self, images: Images) -> Tensor:
@@ -212,13 +214,12 @@ class Classifier:
         Raises:
             ValueError: If the method has none that all images share.
         """
-        head = self.trainer.linear_head()
-        if head is None or head.bias is not None:
+        if self._head is None or self._head.bias is not None:
             raise ValueError(
                 f"{self.trainer.cfg.TRAINER.NAME} has no text features that all images share: they depend on the "
                 "image, or it learns from images alone."
             )
-        return head.weight.cpu()
+        return self._head.weight.cpu()
 
     def _pixels(self, images: Sequence[Any]) -> Iterator[Tensor]:
         """Yields the images in batches (B, 3, H, W) on the device, transformed as in a test."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from yacs.config import CfgNode as CN
 
 import trainers  # noqa: F401  registers the trainers
@@ -15,10 +16,13 @@ from engine import DATASET_REGISTRY, TRAINER_REGISTRY, DatasetBase, Datum, Train
 from engine.checkpoint import epoch_of, load_checkpoint
 from engine.config.load import ConfigError
 from engine.config.plugins import plugins
+from engine.features.head import LinearHead
 from engine.files import missing_path
 from engine.run.classes import Classes, read_classes
 from engine.run.folder import read_config, read_results
 from engine.run.names import CONFIG
+
+N_PROBES = 8  # random features, on which a head and its method are compared
 
 
 class Source(NamedTuple):
@@ -157,3 +161,15 @@ def class_names_alone(classes: Classes) -> type[DatasetBase]:
             super().__init__(test=[Datum(name, i, classname=name) for i, name in enumerate(classes.classnames)])
 
     return ClassNames
+
+
+@torch.no_grad()
+def head_of(trainer: TrainerX) -> LinearHead | None:
+    """Returns a trainer's `linear_head` if that is all that its `classify_features` does; a subclass may do more."""
+    head = trainer.linear_head() if trainer.uses_features else None
+    if head is None:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(N_PROBES, head.weight.shape[1], generator=generator).to(head.weight)
+    found, expected = head.logits(features), trainer.classify_features(features).to(head.weight)
+    return head if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-3) else None

@@ -104,10 +104,12 @@ class CoOp(ContextTrainer):
             )
 
     @torch.no_grad()
-    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """As everywhere; for tests the text features are computed once, since they depend on no image."""
-        super().set_model_mode(mode, names)
-        self.fixed_text_features = self.model.text_features() if mode == "eval" else None
+    def test(self, split: str | None = None) -> float:
+        self.fixed_text_features = self.model.text_features()  # once per evaluation: they depend on no image
+        try:
+            return super().test(split)
+        finally:
+            self.fixed_text_features = None
 
     @torch.no_grad()
     def linear_head(self) -> LinearHead:

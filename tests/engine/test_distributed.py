@@ -215,7 +215,7 @@ class TestWhoWrites:
     def test_the_first_rank_alone(self, together):
         given, _ = together
         first, *others = [run["whole run"]["folder"] for run in given]
-        files = {".lock", "log.txt", "config.yaml", "results.json", "tensorboard", "prompt_learner"}
+        files = {".lock", "log.txt", "config.yaml", "classes.json", "results.json", "tensorboard", "prompt_learner"}
         assert {path.name for path in first.iterdir()} == files
         assert not any(folder.exists() for folder in others)
         assert (first / "log.txt").read_text().count("* accuracy: ") == 1

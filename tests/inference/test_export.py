@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import export
+from engine import TRAINER_REGISTRY
 from inference.classifier import Classifier
 from tests.support.tiny_run import CLASSES, run_train, tiny_cfg
 from tests.support.tolerance import assert_near
+from trainers.coop import CoOp
 
 ALONE = """
 import json, sys
@@ -89,8 +91,20 @@ def test_class_features_of_each_image_are_refused(tiny_files, tmp_path, capsys):
     cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / "run", "TRAINER.NAME", "CoCoOp", "FEATURES.DIR", "")
     run_train(cfg)
     assert export.main([cfg.OUTPUT_DIR, "--out", str(tmp_path / "out")]) == 1
-    assert "CoCoOp has other class features for each image" in capsys.readouterr().err
+    assert "CoCoOp does more than one matrix does" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_subclass_that_changes_the_logits_is_no_matrix(tiny_files, tmp_path, register, capsys):
+    class Sharper(CoOp):
+        def classify_features(self, features):
+            return 2 * super().classify_features(features)
+
+    register(TRAINER_REGISTRY, Sharper)
+    cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / "run", "TRAINER.NAME", "Sharper", "FEATURES.DIR", "")
+    run_train(cfg)
+    assert export.main([cfg.OUTPUT_DIR, "--out", str(tmp_path / "out")]) == 1
+    assert "Sharper does more than one matrix does" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_files_is_not_replaced(exported, tmp_path, capsys):

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import draw_curves
+import export
 import interpret_prompt
 import parse_test_res
+import predict
 import report
 import reports.tables.catalogue
 import reproduce
@@ -23,7 +25,19 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "BENCHMARKS.md", "COOP.md", "COCOOP.md", "DATASETS.md", "docs/SHAPES.md"]
 EXPERIMENT = re.compile(r"scripts/(coop|cocoop|linear_probe)/")
 PLACEHOLDER = re.compile(r"\bDATASET\b(?!\.)")  # not the key DATASET.NUM_SHOTS
-PROGRAMS = (check, draw_curves, interpret_prompt, parse_test_res, prepare, report, reproduce, sweep, train)
+PROGRAMS = (
+    check,
+    draw_curves,
+    export,
+    interpret_prompt,
+    parse_test_res,
+    predict,
+    prepare,
+    report,
+    reproduce,
+    sweep,
+    train,
+)
 READERS = {module.__name__: module for module in PROGRAMS}
 
 

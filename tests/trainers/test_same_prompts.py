@@ -75,7 +75,7 @@ def test_names_that_differ_in_capitals_are_one_prompt_for_every_method(pairs, wa
     ids=["underscore", "Unicode forms"],
 )
 def test_names_that_differ_in_what_a_prompt_does_not_show(names, pair, warn):
-    [said] = warn(names, *ZERO_SHOT)
+    [said] = [text for text in warn(names, *ZERO_SHOT) if SAME_PROMPT in text]
     assert f"({len(names) - 2} of 3): {pair}. " in said
 
 
