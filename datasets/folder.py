@@ -28,7 +28,7 @@ from .base import (
     write_split,
 )
 from .splits.classnames import match_names, one_form
-from .splits.folder_items import find_parts, list_folders
+from .splits.folder_items import PARTS, find_parts, list_folders
 from .splits.image_files import is_image, list_readable
 from .splits.own_split import OWN_SPLIT_SEED
 from .verify.left_out import name_left_out, why_empty
@@ -92,19 +92,26 @@ def read_presplit(root: Path, parts: dict[str, Path]) -> Items:
             f"{root} has {parts['train'].name}/ but no test/. Rename or link the folder with the images to test on to "
             "test/."
         )
-    train = list_items(parts["train"]) if "train" in parts else []
-    classes = {item.classname: item.label for item in train} or None
-    others = (list_items(parts[name], classes) if name in parts else [] for name in ("val", "test"))
-    return train, *others
+    first = "train" if "train" in parts else "test"
+    items = {first: list_items(parts[first])}
+    labels = {item.classname: item.label for item in items[first]}
+    items |= {name: list_items(folder, labels, of=first) for name, folder in parts.items() if name != first}
+    return tuple(items.get(name, []) for name in PARTS)
 
 
-def list_items(folder: Path, labels: dict[str, int] | None = None) -> list[Datum]:
-    """Returns an item for every image, by class folder and file name; without labels, the folders are numbered."""
+def list_items(folder: Path, labels: dict[str, int] | None = None, *, of: str = "") -> list[Datum]:
+    """Returns an item for every image, by class folder and file name.
+
+    Args:
+        folder: Of the class folders.
+        labels: Class name -> label; None: the folders are numbered.
+        of: Name of the part that the labels are of.
+    """
     files = {path.name: list_readable(path) for path in list_folders(folder)}
     require_classes(folder, files)
     log_read_by_content(folder, files)
     if labels:
-        classes = match_classes(folder, files, labels)
+        classes = match_classes(folder, files, labels, of)
     else:
         refuse_table(folder, list(files))
         classes = {name: (label, name) for label, name in enumerate(files)}
@@ -155,14 +162,14 @@ def log_read_by_content(folder: Path, files: dict[str, list[str]]) -> None:
         )
 
 
-def match_classes(folder: Path, names: Iterable[str], labels: dict[str, int]) -> dict[str, tuple[int, str]]:
-    """Returns the class folder's name -> the label and the name of its class in train/, in whichever Unicode form."""
+def match_classes(folder: Path, names: Iterable[str], labels: dict[str, int], of: str) -> dict[str, tuple[int, str]]:
+    """Returns the class folder's name -> the label and the name of its class in `of`, in whichever Unicode form."""
     forms = {one_form(name): name for name in labels}
     classes = {name: name if name in labels else forms.get(one_form(name)) for name in names}
     unknown = [name for name, classname in classes.items() if classname is None]
     if unknown:
         raise ValueError(
-            f"{folder / unknown[0]} is a class that train/ lacks ({len(unknown)} such). Add it to train/ or remove it."
+            f"{folder / unknown[0]} is a class that {of}/ lacks ({len(unknown)} such). Add it to {of}/ or remove it."
         )
     return {name: (labels[classname], classname) for name, classname in classes.items()}
 

@@ -42,6 +42,16 @@ def test_train_val_and_test_folders_are_taken_as_they_are(tmp_path, has_train):
     assert "split_folder_seed1.json" not in [path.name for path in tmp_path.iterdir()]
 
 
+def test_without_train_the_classes_of_test_number_those_of_val(tmp_path):
+    fill(tmp_path / "test", ("a", "b"), n=1)
+    fill(tmp_path / "val", ("b",), n=1)
+    dataset = load(tmp_path)
+    assert [(item.label, item.classname) for item in (*dataset.test, *dataset.val)] == [(0, "a"), (1, "b"), (1, "b")]
+    fill(tmp_path / "val", ("c",), n=1)
+    with pytest.raises(ValueError, match="/val/c is a class that test/ lacks"):
+        load(tmp_path)
+
+
 def test_classes_called_train_and_test_are_classes_where_only_one_is_there(tmp_path):
     fill(tmp_path, ("train", "plane"))
     assert load(tmp_path).classnames == ["plane", "train"]
