@@ -18,7 +18,7 @@ def read_names(path: Path) -> list[tuple[str, str]]:
     """Returns the folder and the class name of each line; ValueError if it is no text, or a line has no class name."""
     names = []
     for number, line in _read_lines(path):
-        folder, *name = line.split(maxsplit=1)
+        folder, *name = line.strip().split(maxsplit=1)
         if not name:
             raise ValueError(_without_name(path, number, line))
         names.append((folder, *name))

@@ -61,6 +61,7 @@ def test_the_list_is_clips():
 def test_the_papers_names_are_used_without_a_word(say):
     assert say(clip_names()) == ""
     assert say([name.upper() for name in clip_names()]) == ""  # the tokenizer reads small letters
+    assert say([f"{name} \t" for name in clip_names()]) == ""
 
 
 def test_the_first_lemmas_of_wordnet_are_refused(say, wnids):
