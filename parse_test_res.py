@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = report_experiments if args.multi_exp else report_experiment
     found: dict[Path, Experiments] = {}
     try:
-        for directory in dict.fromkeys(args.directory):
+        for directory in args.directory:
             check_folder(directory, "DIRECTORY")
-        for directory in dict.fromkeys(args.directory):
+        for directory in {path.absolute(): path for path in args.directory}.values():
             try:
                 runs = report(directory, ci95=args.ci95, **options)
                 found[directory] = runs if args.multi_exp else {args.keyword: runs}
@@ -157,7 +157,7 @@ def unlike(runs: Mapping[str, Sequence[Run]]) -> list[str]:
 def distinct_names(paths: Sequence[Path]) -> list[str]:
     """Returns the parts of paths between those at their beginning and at their end that all have."""
     parts = [list(path.absolute().parts) for path in paths]
-    while len({of[0] for of in parts}) == 1:
+    while len({of[0] for of in parts}) == 1 and min(map(len, parts)) > 1:
         parts = [of[1:] for of in parts]
     while len({of[-1] for of in parts}) == 1 and min(map(len, parts)) > 1:
         parts = [of[:-1] for of in parts]

@@ -20,7 +20,7 @@ from .experiments import FEW_SHOTS, NAMES, coop_config, expected_results, max_ep
 from .runs import parse_run, seed_folders
 
 NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
-CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_\w+)?)_(?P<shots>\d+)shots")
+CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_.+)?)_(?P<shots>\d+)shots")
 EPOCHS = re.compile(r"_ep\d+")
 OPTIONS = re.compile(r"nctx(\d+)_csc(True|False)_ctp(\w+)")  # names of folders
 POSITIONS = ("end", "middle", "front")
@@ -204,4 +204,5 @@ def transfer_runs(output: Path) -> Iterator[Tested]:
 
 def backbone_of(cfg: str) -> str:
     """Returns the first part of a config's name, such as vit_b16."""
-    return CFG_SHOTS.fullmatch(f"{cfg}_1shots")["backbone"] if CFG_SHOTS.fullmatch(f"{cfg}_1shots") else cfg
+    found = CFG_SHOTS.fullmatch(f"{cfg}_1shots")
+    return found["backbone"] if found else cfg

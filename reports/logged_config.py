@@ -52,7 +52,7 @@ def literal(text: Any) -> Any:
     """Reads a text as a Python literal, or as a word of YAML's, if it is one."""
     try:
         return ast.literal_eval(text) if isinstance(text, str) else text
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: of brackets without end
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # the last two: of brackets without end
         return WORDS.get(text, text)
 
 

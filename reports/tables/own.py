@@ -6,10 +6,13 @@ table shows, such as a data set of one's own, has tables of its own, with every 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+
+from engine.text import printable
 
 from ..experiments import (
     BACKBONES,
@@ -141,6 +144,7 @@ def _few_shot_blocks(found: Sequence[Found], datasets: Mapping[str, str]) -> dic
     """Returns heading -> label -> cells of FEW_SHOT_COLUMNS, for every method on every data set; see `block_rows`."""
     points = {(runs.dataset, runs.method, runs.shots): runs.cfg for runs in found}
     methods = sorted({runs.method for runs in found}, key=lambda method: method.rank)
+    labels = Counter(method.label for method in methods)
     any_cfg = {runs.method: runs.cfg for runs in found}  # of runs that are not there
     blocks = {}
     for dataset, heading in datasets.items():
@@ -148,7 +152,8 @@ def _few_shot_blocks(found: Sequence[Found], datasets: Mapping[str, str]) -> dic
         for method in methods:
             cfgs = {shots: points.get((dataset, method, shots), any_cfg[method]) for shots in FEW_SHOTS}
             cells = (Result(_few_shot(dataset, method, cfg, shots)) for shots, cfg in cfgs.items())
-            blocks[heading][method.label] = (None, *cells)
+            folder = f" [{printable(method.options or 'no options')}]" if labels[method.label] > 1 else ""
+            blocks[heading][f"{method.label}{folder}"] = (None, *cells)
     return blocks
 
 

@@ -82,6 +82,27 @@ def test_few_shot_runs(tmp_path, rows):
     assert not any(table == "few_shot" and "birds" in row for table, row, _ in found)
 
 
+def test_a_config_may_have_any_name(tmp_path, rows):
+    own = "Mine", "vit_b16_lr0.01-cosine"
+    write_results(tmp_path, transfer_source(*own, source="birds").folder, {1: 70.0})
+    write_base_new(tmp_path, "dtd", own, {1: 75.0}, {1: 50.0})
+    found = {key: value[1] for key, value in rows(tmp_path).items()}
+    assert found["own_few_shot", "birds, ViT-B/16, Mine (lr0.01-cosine)", "16 shots"] == "70.0"
+    assert found["base_to_new", "DTD, Mine", "H"] == "60.0"
+
+
+def test_two_folders_of_one_method_are_two_rows(tmp_path, rows):
+    """It has no context vectors, whatever number the folder names."""
+    none = dict.fromkeys(("n_ctx", "csc", "class_token_position"))
+    for n_ctx, accuracy in ((4, 60.0), (16, 70.0)):
+        write_results(tmp_path, coop("birds", "rn50", trainer="Mine", n_ctx=n_ctx).folder, {1: accuracy}, **none)
+    found = {row: value[1] for (_, row, _), value in rows(tmp_path, "own").items()}
+    assert found == {
+        "birds, RN50, Mine [nctx4_cscFalse_ctpend]": "60.0",
+        "birds, RN50, Mine [nctx16_cscFalse_ctpend]": "70.0",
+    }
+
+
 def test_transfer_and_all_classes(tmp_path, rows):
     """A column where the papers' methods are columns, a row where they are rows."""
     write_results(tmp_path, transfer_source(*OWN, source="imagenet").folder, {1: 70.0})

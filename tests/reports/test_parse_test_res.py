@@ -183,6 +183,20 @@ class TestSideBySide:
             "report each set by itself.",
         ]
 
+    def test_a_folder_and_one_inside_it(self, tmp_path, parse):
+        write_logs(tmp_path, "A", {1: "60.0", 2: "62.0"})
+        code, lines, _ = parse(tmp_path / "A", tmp_path / "A/seed1")
+        assert code == 0 and self.rows(lines)[:2] == [
+            ["A", "A/seed1"],
+            ["accuracy", "61.00 +- 1.00", "60.00 +- 0.00"],
+        ]
+
+    def test_one_folder_named_twice_is_one(self, tmp_path, parse, monkeypatch):
+        write_logs(tmp_path, "A", {1: "60.0"})
+        monkeypatch.chdir(tmp_path)
+        code, lines, _ = parse("A", tmp_path / "A")
+        assert code == 0 and [line for line in lines if line.startswith("* ")] == ["* accuracy: 60.00% +- 0.00%"]
+
     def test_one_without_a_run_is_left_out_and_named(self, tmp_path, parse):
         write_logs(tmp_path, "A", {1: "60.0"})
         (tmp_path / "B/seed1").mkdir(parents=True)

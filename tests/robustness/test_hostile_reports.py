@@ -70,6 +70,11 @@ def test_lines_of_a_log(tmp_path, line, problem):
     assert problem in found.problem and found.problem.isprintable()
 
 
+def test_a_value_of_a_logged_config_that_is_no_literal(tmp_path):
+    found = run(tmp_path, "KEY: {{}}\n" + LOG.format(accuracy="92.0"), "log.txt")  # a set in a set
+    assert (found.value, found.logged) == (92.0, {"KEY": '"{{}}"'})
+
+
 def test_names_of_folders_forge_no_line(tmp_path, capsys):
     for name in (f"seed1{FORGED}", "\x1b[2J", "²", "\u202eseed3"):
         (tmp_path / name).mkdir()
