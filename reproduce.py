@@ -25,7 +25,16 @@ if __name__ == "__main__":  # Ctrl-C during the imports leaves no traceback
 
 import report
 from engine.config.load import ConfigError
-from launch.plan import default_jobs, print_failures, print_left, print_line, print_plan, run, until_interrupted
+from launch.plan import (
+    default_jobs,
+    print_failures,
+    print_left,
+    print_line,
+    print_plan,
+    run,
+    train_job,
+    until_interrupted,
+)
 from launch.workers import Job
 from reports.tables import catalogue as tables
 
@@ -124,11 +133,8 @@ def read_call(command: str, words: Sequence[str]) -> Job:
     if program == "train":
         import train  # takes seconds, which --help does not need
         from clip.clip import weights_sha256
-        from engine.run.inputs import still_done
 
-        cfg = train.setup_cfg(train.parse_args(list(argv)))
-        needs = Path(cfg.RUN.MODEL_DIR).absolute() if cfg.RUN.MODEL_DIR else None
-        return Job(command, program, argv, Path(cfg.OUTPUT_DIR).absolute(), needs, still_done(cfg, weights_sha256))
+        return train_job(command, argv, train.setup_cfg(train.parse_args(list(argv))), weights_sha256)
     # interpret_prompt.py reads a checkpoint, its first argument, and writes the file after --output.
     checkpoint, target = Path(argv[0]).absolute(), Path(argv[argv.index("--output") + 1]).absolute()
     done = target.is_file() and checkpoint.is_file() and target.stat().st_mtime_ns >= checkpoint.stat().st_mtime_ns

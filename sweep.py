@@ -33,8 +33,10 @@ from tabulate import tabulate
 
 from engine.config.load import ConfigError
 from engine.config.plugins import plugins
+from launch import flags as command_line
 from launch import grid as grids
 from launch import ray as ray_jobs
+from launch.flags import PROMPT, PROMPT_KEYS, WITHOUT_PROMPT, prompt_flags
 from launch.grid import VALIDATION, Accuracies, GridKey, Values
 from launch.plan import (
     Finish,
@@ -46,6 +48,7 @@ from launch.plan import (
     print_line,
     print_plan,
     run,
+    train_job,
     until_interrupted,
 )
 from launch.workers import Job
@@ -53,10 +56,6 @@ from reports.experiments import EPOCHS, Experiment, coop, coop_config, transfer_
 from reports.runs import parse_run
 from reports.statistics import mean_text, warnings_by_mean
 
-PROMPT = {"nctx": 16, "csc": "False", "ctp": "end"}  # flags of CoOp and methods like it, and their defaults
-PROMPT_KEYS = ("N_CTX", "CSC", "CLASS_TOKEN_POSITION")  # what they set
-WITHOUT_PROMPT = ("CoCoOp", "LinearProbe")  # trainers that take none of these flags
-SET_BY_FLAGS = {"SEED": "--seeds", "DATASET.NUM_SHOTS": "--shots", "OUTPUT_DIR": "--output-dir"}
 BEST = "best: the highest mean accuracy on validation items, of equal ones the first. Test items choose nothing."
 REDRAW = "\033[{}F\033[J"  # moves up so many lines and clears what follows
 
@@ -118,81 +117,7 @@ def choose(args: argparse.Namespace) -> int:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", required=True, help="configs/datasets/DATASET.yaml")
-    parser.add_argument("--shots", required=True, type=whole, nargs="+", help="training images of each class; -1: all")
-    parser.add_argument("--seeds", type=whole, nargs="+", default=[1, 2, 3], help="a run each (default: 1 2 3)")
-    parser.add_argument("--cfg", required=True, help="configs/trainers/TRAINER/CFG.yaml")
-    parser.add_argument("--trainer", default="CoOp", help="name of the trainer (default: CoOp)")
-    parser.add_argument("--plugin", action="append", default=[], help="as train.py's; repeatable")
-    parser.add_argument("--plugin-config", action="append", default=[], help="as train.py's; repeatable")
-    parser.add_argument("--nctx", type=int, help=f"number of context vectors (default: {PROMPT['nctx']})")
-    parser.add_argument("--csc", choices=("True", "False"), help="True: a context for each class (default: False)")
-    parser.add_argument("--ctp", help="where the class token stands: end (default), middle or front")
-    axis = {"action": "append", "nargs": "+", "default": [], "metavar": ("KEY", "VALUE")}
-    parser.add_argument("--grid", **axis, help="an axis; repeatable")
-    parser.add_argument("--views", type=int, help="INPUT.VIEWS, so many random views of each training image")
-    parser.add_argument("--paper-epochs", action="store_true", help="epochs by shots, as in CoOp's paper")
-    parser.add_argument("--root", help="folder that holds the data sets")
-    parser.add_argument("--output-dir", default="output", help="folder of all runs (default: output)")
-    parser.add_argument("--jobs", type=int, help="runs side by side (default: one a GPU, else one a core up to 4)")
-    parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="ray: on RAY_ADDRESS's cluster")
-    parser.add_argument("--gpus-per-run", type=float, default=0.25, help="part of a GPU, on Ray (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="only list the calls of train.py and what is left")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
-    args = parser.parse_args(argv)
-    args.opts = [word for word in args.opts if word != "--"]
-    args.grid = [list(dict.fromkeys(axis)) for axis in args.grid]
-    args.shots, args.seeds = (list(dict.fromkeys(numbers)) for numbers in (args.shots, args.seeds))
-    if error := flag_error(args) or grid_error(args):
-        parser.error(error)
-    return args
-
-
-def flag_error(args: argparse.Namespace) -> str:
-    """Returns what is wrong with the flags that train.py does not know; "" for nothing."""
-    for shots in args.shots:
-        if shots < 1 and shots != -1:
-            return f"--shots is {shots}; a number of shots is 1 or more, or -1 for all images."
-    if args.jobs is not None and args.jobs < 1:
-        return f"--jobs is {args.jobs}; it is the number of runs side by side, 1 or more."
-    if not 0 < args.gpus_per_run <= 1:
-        return f"--gpus-per-run is {args.gpus_per_run}; it is a part of one GPU, above 0 and up to 1."
-    for key, flag in SET_BY_FLAGS.items():
-        if key in args.opts[::2]:
-            return f"{key} is among the KEY VALUE pairs, but {flag} sets it. Leave the pair out."
-    flags = [name for name in PROMPT if getattr(args, name) is not None]
-    if flags and args.trainer in WITHOUT_PROMPT:
-        return f"--trainer {args.trainer} takes no --{flags[0]}. Leave it out."
-    if not args.paper_epochs:
-        return ""
-    if args.trainer in WITHOUT_PROMPT or "_ep" in args.cfg:
-        return (
-            f"--paper-epochs is for CoOp, with a CFG that leaves the epochs open, such as rn50 or rn50_ctxv1; this is "
-            f"--trainer {args.trainer} --cfg {args.cfg}. Leave --paper-epochs out, or change the trainer or the CFG."
-        )
-    if not set(args.shots) <= set(EPOCHS):
-        papers, shots = (" ".join(map(str, numbers)) for numbers in (EPOCHS, args.shots))
-        return f"--shots is {shots}; --paper-epochs takes {papers}. Leave --paper-epochs or the other shots out."
-    return ""
-
-
-def grid_error(args: argparse.Namespace) -> str:
-    """Returns what is wrong with --grid; "" for nothing."""
-    if args.grid and VALIDATION[0] in args.opts[::2]:
-        return f"{VALIDATION[0]} is among the KEY VALUE pairs, but --grid sets it. Leave the pair out."
-    pairs = dict.fromkeys(args.opts[::2], "a KEY VALUE pair")
-    return grids.axes_error(args.grid, {**pairs, **SET_BY_FLAGS, VALIDATION[0]: "--grid", "INPUT.VIEWS": "--views"})
-
-
-def whole(word: str) -> int:
-    """Reads a whole number; argparse takes KEY VALUE pairs right behind the numbers for more of them."""
-    try:
-        return int(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{word} is no whole number. Put KEY VALUE pairs behind another flag, or behind --."
-        ) from None
+    return command_line.parse_args(argv, paper_shots=tuple(EPOCHS))
 
 
 def registered(args: argparse.Namespace) -> AbstractContextManager[None]:
@@ -245,14 +170,9 @@ def plan_run(argv: Sequence[str]) -> Job:
     """Returns one call of train.py as a job."""
     import train  # takes seconds, which --help and wrong flags do not need
     from clip.clip import weights_sha256
-    from engine.run.folder import resolve_seed
-    from engine.run.inputs import still_done
 
-    cfg = train.setup_cfg(train.parse_args(argv))
-    resolve_seed(cfg)
     command = shlex.join(["python", "train.py", *argv])
-    target, needs = (Path(name).absolute() if name else None for name in (cfg.OUTPUT_DIR, cfg.RUN.MODEL_DIR))
-    return Job(command, "train", tuple(argv), target, needs, done=still_done(cfg, weights_sha256))
+    return train_job(command, argv, train.setup_cfg(train.parse_args(argv)), weights_sha256)
 
 
 def call(args: argparse.Namespace, shots: int, seed: int, folder: str = "", values: Values = ()) -> list[str]:
@@ -292,16 +212,15 @@ def experiment(args: argparse.Namespace, cfg: str, shots: int) -> tuple[Experime
     Raises:
         ConfigError: A flag is given for which the method has no key.
     """
-    group = prompt_group(args.trainer)
-    given = [name for name in PROMPT if getattr(args, name) is not None]
+    group, given = prompt_group(args.trainer), prompt_flags(args)
     if not group and given:
         raise ConfigError(
-            f"--{given[0]} is given, but --trainer {args.trainer} has not all options that --nctx, --csc and --ctp "
-            f"set: {', '.join(PROMPT_KEYS)}. Leave the flag out. Options of its own are KEY VALUE pairs."
+            f"--{next(iter(given))} is given, but --trainer {args.trainer} has not all options that --nctx, --csc and "
+            f"--ctp set: {', '.join(PROMPT_KEYS)}. Leave the flag out. Options of its own are KEY VALUE pairs."
         )
     if not group:
         return transfer_source(args.trainer, cfg, source=args.dataset, shots=shots), {}
-    said = {name: default if getattr(args, name) is None else getattr(args, name) for name, default in PROMPT.items()}
+    said = PROMPT | given
     n_ctx, csc, position = said["nctx"], said["csc"] == "True", said["ctp"]
     made = coop(args.dataset, cfg, trainer=args.trainer, n_ctx=n_ctx, shots=shots, position=position, csc=csc)
     prompt = zip(PROMPT_KEYS, (n_ctx, csc, position), strict=True)

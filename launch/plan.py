@@ -9,6 +9,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from yacs.config import CfgNode as CN
 
 from engine.interruption import Interrupted, interruptible
 from engine.run.names import LOG
@@ -28,6 +31,23 @@ def until_interrupted(work: Callable[[], int]) -> int:
     except Interrupted as interrupted:
         print(f"\nInterrupted. {KEPT}", file=sys.stderr)
         return interrupted.exit_code
+
+
+def train_job(command: str, argv: Sequence[str], cfg: CN, weights_sha256: Callable[[str], str | None]) -> Job:
+    """Returns a call of train.py.
+
+    Args:
+        command: The command line that it comes from.
+        argv: The arguments of train.py.
+        cfg: Their config; a SEED below 0 is drawn.
+        weights_sha256: Returns the digest of a backbone's file.
+    """
+    from engine.run.folder import resolve_seed
+    from engine.run.inputs import still_done
+
+    resolve_seed(cfg)
+    target, needs = (Path(name).absolute() if name else None for name in (cfg.OUTPUT_DIR, cfg.RUN.MODEL_DIR))
+    return Job(command, "train", tuple(argv), target, needs, still_done(cfg, weights_sha256))
 
 
 def default_jobs() -> int:
