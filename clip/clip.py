@@ -117,7 +117,7 @@ def weights_sha256(name: str | Path) -> str | None:
 def weights_warning(name: str | Path) -> str:
     """Says, of weights that are neither OpenAI's nor the embedded ones, what is assumed of them; "" of the others."""
     digest = weights_sha256(name)
-    if name in available_models() or digest is None or digest in map(weights_sha256, available_models()):
+    if digest is None or digest in map(weights_sha256, available_models()):
         return ""
     return (
         f"The weights {Path(name).name} are not OpenAI's: QuickGELU and heads of {HEAD_DIM} are assumed. Models that "
