@@ -210,7 +210,7 @@ def experiment(args: argparse.Namespace, cfg: str, shots: int) -> tuple[Experime
     """Returns the experiment, whose folder holds the runs, and the KEY VALUE pairs that the folder's name shows.
 
     Raises:
-        ConfigError: A flag is given for which the method has no key.
+        ConfigError: A flag is given for which the method has no key, or the key is set in another way, too.
     """
     group, given = prompt_group(args.trainer), prompt_flags(args)
     if not group and given:
@@ -223,8 +223,11 @@ def experiment(args: argparse.Namespace, cfg: str, shots: int) -> tuple[Experime
     said = PROMPT | given
     n_ctx, csc, position = said["nctx"], said["csc"] == "True", said["ctp"]
     made = coop(args.dataset, cfg, trainer=args.trainer, n_ctx=n_ctx, shots=shots, position=position, csc=csc)
-    prompt = zip(PROMPT_KEYS, (n_ctx, csc, position), strict=True)
-    return made, {f"TRAINER.{group}.{key}": value for key, value in prompt}
+    pairs = {f"TRAINER.{group}.{key}": value for key, value in zip(PROMPT_KEYS, (n_ctx, csc, position), strict=True)}
+    for key, flag in zip(pairs, PROMPT, strict=True):
+        if key in args.opts[::2] or (flag in given and key in [axis[0] for axis in args.grid]):
+            raise ConfigError(f"--{flag} sets {key}, and the run's folder names it. Set it in one way, by --{flag}.")
+    return made, pairs
 
 
 def prompt_group(trainer: str) -> str:

@@ -55,7 +55,7 @@ def flag_error(args: argparse.Namespace, paper_shots: Sequence[int]) -> str:
         return f"--jobs is {args.jobs}; it is the number of runs side by side, 1 or more."
     if not 0 < args.gpus_per_run <= 1:
         return f"--gpus-per-run is {args.gpus_per_run}; it is a part of one GPU, above 0 and up to 1."
-    for key, flag in SET_BY_FLAGS.items():
+    for key, flag in set_by_flags(args).items():
         if key in args.opts[::2]:
             return f"{key} is among the KEY VALUE pairs, but {flag} sets it. Leave the pair out."
     if args.trainer in WITHOUT_PROMPT and (given := prompt_flags(args)):
@@ -78,7 +78,12 @@ def grid_error(args: argparse.Namespace) -> str:
     if args.grid and VALIDATION[0] in args.opts[::2]:
         return f"{VALIDATION[0]} is among the KEY VALUE pairs, but --grid sets it. Leave the pair out."
     pairs = dict.fromkeys(args.opts[::2], "a KEY VALUE pair")
-    return axes_error(args.grid, {**pairs, **SET_BY_FLAGS, VALIDATION[0]: "--grid", "INPUT.VIEWS": "--views"})
+    return axes_error(args.grid, {**pairs, **set_by_flags(args), VALIDATION[0]: "--grid"})
+
+
+def set_by_flags(args: argparse.Namespace) -> dict[str, str]:
+    """Returns the config keys that flags set -> their flags, without those of PROMPT, whose keys the method decides."""
+    return SET_BY_FLAGS | ({} if args.views is None else {"INPUT.VIEWS": "--views"})
 
 
 def prompt_flags(args: argparse.Namespace) -> dict[str, int | str]:

@@ -81,6 +81,11 @@ def test_axes_multiply(swept):
     assert out.count(" TEST.SPLIT val ") == 8
 
 
+def test_views_are_an_axis_too(swept):
+    code, out, _ = swept("--grid INPUT.VIEWS 1 2 --dry-run")
+    assert code == 0 and out.count(" INPUT.VIEWS 2 ") == 2
+
+
 def test_best_values():
     one, two, three = ((("K", str(i)),) for i in range(3))
     cells = {(1, one, 1): 60.0, (1, one, 2): 70.0, (1, two, 1): 65.0, (1, two, 2): 65.0}

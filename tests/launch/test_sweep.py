@@ -168,6 +168,7 @@ class TestRefused:
             ("--gpus-per-run 2", "--gpus-per-run is 2.0; it is a part of one GPU, above 0 and up to 1."),
             ("--views 2 SEED 3", "SEED is among the KEY VALUE pairs, but --seeds sets it. Leave the pair out."),
             ("--views 2 OPTIM.LR 1 OUTPUT_DIR x", "OUTPUT_DIR is among the KEY VALUE pairs, but --output-dir sets it."),
+            ("--views 2 INPUT.VIEWS 3", "INPUT.VIEWS is among the KEY VALUE pairs, but --views sets it."),
             ("--trainer CoCoOp --csc False", "--trainer CoCoOp takes no --csc. Leave it out."),
             ("--trainer LinearProbe --paper-epochs", "--paper-epochs is for CoOp, with a CFG that leaves"),
             ("--cfg rn50_ep50 --paper-epochs", "this is --trainer CoOp --cfg rn50_ep50. Leave --paper-epochs out, or"),
@@ -232,6 +233,14 @@ class TestContextFlags:
             f"{flag.split()[0]} is given, but --trainer NoContext has not all options that --nctx, --csc and --ctp set"
         )
         assert said in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "flags", ["TRAINER.OWNCONTEXT.N_CTX 4", "--nctx 4 --grid TRAINER.OWNCONTEXT.N_CTX 4 8 --views 2"]
+    )
+    def test_their_keys_are_not_set_in_another_way(self, argv, flags, capsys):
+        """The folder would be called nctx16, or nctx4, whatever the number is."""
+        assert sweep.main(argv("OwnContext", flags)) == 1
+        assert "--nctx sets TRAINER.OWNCONTEXT.N_CTX, and the run's folder names it." in capsys.readouterr().err
 
     def test_the_folder_of_a_method_without_them_names_none(self, argv):
         [job] = sweep.plan(sweep.parse_args(argv("NoContext"))).values()
