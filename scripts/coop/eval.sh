@@ -5,9 +5,9 @@
 #   SOURCE=caltech101 bash scripts/coop/eval.sh folder rn50_ep50
 #
 #   DATASET  configs/datasets/DATASET.yaml, the data set to test on
-#   CFG      configs/trainers/CoOp/CFG.yaml, as in training; if only CFG with _ep50 was trained, that is used
+#   CFG      configs/trainers/TRAINER/CFG.yaml, as in training; if only CFG with _ep50 was trained, that is used
 #
-# Runs: output/evaluation/CoOp/CFG_16shots/nctx16_cscFalse_ctpend/DATASET/seedSEED
+# Runs: output/evaluation/TRAINER/CFG_16shots/nctx16_cscFalse_ctpend/DATASET/seedSEED
 # Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
 #   TRAINER TRAINER_NODE, as in training (default: CoOp COOP);
 #   SOURCE SHOTS NCTX CSC CTP: the run to test (default: imagenet 16 16 False end)
