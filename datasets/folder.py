@@ -64,6 +64,11 @@ class Folder(FewShotDataset):
         if not split.exists():
             require_images(root, [items], "remove the links to them")  # else no later run could use the split
             splits = draw_split(items, OWN_SPLIT_SEED)
+            if not splits[-1]:
+                raise ValueError(
+                    f"{root} holds one image of each class, which leaves none to test on. Add images: a class needs "
+                    "at least two."
+                )
             keep_split(split, root, splits)
             return splits
         splits = read_split(split, root)
@@ -73,7 +78,9 @@ class Folder(FewShotDataset):
     @classmethod
     def name_unread(cls, copy: DataCopy, items: Items) -> list[str]:
         parts = find_parts(copy.root)
-        return name_left_out(copy.root, list(parts.values()), items, None if parts else copy.split)
+        if parts:
+            return name_left_out(copy.root, list(parts.values()), items, None)
+        return name_left_out(copy.root, [], items, copy.split) + name_untested(items)
 
     @classmethod
     def prepare(cls, root: Path, *, source: str = "") -> None:
@@ -182,6 +189,16 @@ def require_images(path: Path, splits: Iterable[list[Datum]], otherwise: str) ->
         raise FileNotFoundError(
             f"{path} lists {len(missing):,} image(s) that are missing, {missing[0]} first. {remedy}"
         )
+
+
+def name_untested(items: Items) -> list[str]:
+    """Returns what to say of classes that are learned and not tested; where test/ is the user's, it is meant so."""
+    train, _, test = items
+    tested = {item.label for item in test}
+    names = list(dict.fromkeys(item.classname for item in train if item.label not in tested))
+    if not names:
+        return []
+    return [f"{len(names):,} class(es) have no image to test on, so results say nothing of them: {name_first(names)}."]
 
 
 def keep_split(split: Path, root: Path, splits: Items) -> None:

@@ -57,6 +57,24 @@ def test_classes_called_train_and_test_are_classes_where_only_one_is_there(tmp_p
     assert load(tmp_path).classnames == ["plane", "train"]
 
 
+def test_a_class_with_one_image_is_named_as_not_tested(tmp_path):
+    fill(tmp_path, ("a", "b"), n=2)
+    assert load(tmp_path).warnings == ()
+    (tmp_path / "split_folder_seed1.json").unlink()
+    fill(tmp_path, ("c",), n=1)
+    dataset = load(tmp_path)
+    assert {item.classname for item in dataset.test} == {"a", "b"}
+    assert dataset.warnings == ("1 class(es) have no image to test on, so results say nothing of them: c.",)
+
+
+def test_where_no_class_has_two_images_no_split_is_kept(tmp_path):
+    fill(tmp_path, ("a", "b"), n=1)
+    with pytest.raises(ValueError, match=f"{tmp_path} holds one image of each class, .* Add images"):
+        load(tmp_path)
+    fill(tmp_path, ("a", "b"), n=2)
+    assert len(load(tmp_path).test) == 2
+
+
 def test_a_split_is_drawn_once_for_all_seeds(tmp_path):
     fill(tmp_path, ("a", "b"))
     first = load(tmp_path, seed=1)
