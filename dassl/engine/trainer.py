@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import sys
 import time
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from engine.config.plugins import extend
 from engine.data.manager import set_epoch
 from engine.log import ScalarWriter
 
+# Also what Dassl's trainer.py imports: other files import it from there.
 from ..data import DataManager
 from ..evaluation import build_evaluator
 from ..optim import build_lr_scheduler, build_optimizer
@@ -49,25 +51,6 @@ from ..utils import (
 )
 from .class_rows import warnings_of_start
 from .overrides import ending, loading, measuring, refusal, saving
-
-__all__ = [  # also what Dassl's trainer.py imports: others import it from there
-    "AverageMeter",
-    "DataManager",
-    "MetricMeter",
-    "SimpleTrainer",
-    "TrainerBase",
-    "TrainerX",
-    "build_evaluator",
-    "build_lr_scheduler",
-    "build_optimizer",
-    "count_num_param",
-    "load_checkpoint",
-    "load_pretrained_weights",
-    "mkdir_if_missing",
-    "resume_from_checkpoint",
-    "save_checkpoint",
-    "tolist_if_not",
-]
 
 
 def __getattr__(name: str) -> Any:
@@ -135,17 +118,7 @@ class TrainerX(engine.TrainerX):
 
     # What is trained, under Dassl's names
 
-    @property
-    def _models(self) -> dict[str, nn.Module]:
-        return self.models
-
-    @property
-    def _optims(self) -> dict[str, torch.optim.Optimizer | None]:
-        return self.optims
-
-    @property
-    def _scheds(self) -> dict[str, Any]:
-        return self.scheds
+    _models, _optims, _scheds = (property(attrgetter(name)) for name in ("models", "optims", "scheds"))
 
     @property
     def scaler(self) -> torch.amp.GradScaler:

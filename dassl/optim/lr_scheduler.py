@@ -11,8 +11,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from engine import build_lr_scheduler
 
-__all__ = ["ConstantWarmupScheduler", "LinearWarmupScheduler", "build_lr_scheduler"]
-
 
 class _WarmupScheduler(LRScheduler):
     """Counts the epochs up to `warmup_epoch`, and then steps its successor.
