@@ -49,7 +49,7 @@ def test_a_broken_file_is_removed_and_made_again(tmp_path, how, caplog):
     shard.write_bytes({"cut": content[:-7], "altered": content[:-7] + b"7654321", "empty": b""}[how])
     cache = FeatureCache(tmp_path, "space", max_bytes=10**9)
     assert found(cache, "a") == [None]
-    assert f"The cached features in {shard} are broken: they are removed" in caplog.text and not shard.exists()
+    assert f"The cache's file {shard} is broken: it is removed" in caplog.text and not shard.exists()
     filled(tmp_path, "a")
     assert found(cache, "a") == [[97, 0.5]]
 
