@@ -259,6 +259,15 @@ class TrainedModels:
         """Returns `names` as a list, all registered names for None."""
         return [names] if isinstance(names, str) else list(names or self.models)
 
+    def optimizers(self, names: str | list[str] | None = None) -> list[torch.optim.Optimizer]:
+        """Returns the optimisers of those models that have one."""
+        return [self.optims[name] for name in self.names(names) if self.optims[name] is not None]
+
+    def parameters(self, names: str | list[str] | None = None) -> list[nn.Parameter]:
+        """Returns the parameters that these optimisers step."""
+        groups = [group for optim in self.optimizers(names) for group in optim.param_groups]
+        return [parameter for group in groups for parameter in group["params"]]
+
     def set_mode(self, mode: str, names: str | list[str] | None = None) -> None:
         """Sets what is trained to train() or eval(); everything else stays in eval() always."""
         for name in self.names(names):
@@ -289,14 +298,14 @@ class TrainedModels:
         Raises:
             FloatingPointError: If the loss is infinite or not a number, here or in a later `check_losses`.
         """
-        optims = [self.optims[name] for name in self.names(names) if self.optims[name] is not None]
+        optims = self.optimizers(names)
         self.unread_losses.append((when, sum_over_ranks(loss.detach())))
         if check:
             self.check_losses()
         for optim in optims:
             optim.zero_grad()
         scaler.scale(loss).backward()
-        sum_gradients(parameter for optim in optims for group in optim.param_groups for parameter in group["params"])
+        sum_gradients(self.parameters(names))
         self.gradients_are_summed = True
         for optim in optims:
             scaler.step(optim)

@@ -112,9 +112,7 @@ class TrainerX(engine.TrainerX):
         return *super().parse_batch_train(batch), batch["domain"].to(self.device)
 
     def result_fields(self) -> dict[str, Any]:
-        groups = [group for optim in self.optims.values() if optim is not None for group in optim.param_groups]
-        parameters = {parameter for group in groups for parameter in group["params"] if parameter.requires_grad}
-        return {"n_params": sum(parameter.numel() for parameter in parameters)}
+        return {"n_params": sum(p.numel() for p in set(self.trained.parameters()) if p.requires_grad)}
 
     # What is trained, under Dassl's names
 
@@ -147,9 +145,8 @@ class TrainerX(engine.TrainerX):
 
     def model_zero_grad(self, names: str | list[str] | None = None) -> None:
         """Forgets the gradients."""
-        for name in self.get_model_names(names):
-            if self.optims[name] is not None:
-                self.optims[name].zero_grad()
+        for optim in self.trained.optimizers(names):
+            optim.zero_grad()
 
     def detect_anomaly(self, loss: Tensor) -> None:
         """Raises FloatingPointError if the loss is infinite or not a number."""
@@ -163,9 +160,8 @@ class TrainerX(engine.TrainerX):
 
     def model_update(self, names: str | list[str] | None = None) -> None:
         """Steps the optimisers."""
-        for name in self.get_model_names(names):
-            if self.optims[name] is not None:
-                self.optims[name].step()
+        for optim in self.trained.optimizers(names):
+            optim.step()
 
     def prograd_backward_and_update(
         self, loss_a: Tensor, loss_b: Tensor, lambda_: float = 1, names: str | list[str] | None = None
@@ -176,8 +172,7 @@ class TrainerX(engine.TrainerX):
         g = g_a - lambda <g_a, u> u with u = g_b / |g_b| where <g_a, g_b> < 0, else g = g_a.
         """
         self.detect_anomaly(loss_b)
-        optims = [self.optims[name] for name in self.get_model_names(names) if self.optims[name] is not None]
-        parameters = [parameter for optim in optims for group in optim.param_groups for parameter in group["params"]]
+        parameters = self.trained.parameters(names)
         gradients_b = torch.autograd.grad(loss_b, parameters, retain_graph=True, allow_unused=True)
         self.model_zero_grad(names)
         self.model_backward(loss_a)
