@@ -58,7 +58,7 @@ class Shards:
                 self._read.add(shard.name)
                 continue
             found |= rows
-            if rows:
+            if rows or shard.exists():  # broken, and not this user's to remove
                 self._read.add(shard.name)
         return found
 
