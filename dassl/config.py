@@ -4,8 +4,6 @@ from yacs.config import CfgNode as CN
 
 from engine import get_cfg_default
 
-__all__ = ["clean_cfg", "get_cfg_default"]
-
 
 def clean_cfg(cfg: CN, trainer: str) -> None:
     """Removes the options of all trainers but this one, as far as they stand under its name in capitals."""

@@ -182,40 +182,32 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def read_torch_file(path: Path, what: str) -> Any:
-    """Returns what torch.save wrote to a file, its tensors on the CPU.
-
-    Args:
-        path: The file.
-        what: What it is, for the messages: "The checkpoint".
+def _read(path: Path) -> dict[str, Any]:
+    """Returns what training saved to a file, its tensors on the CPU.
 
     Raises:
-        UnreadableError: If it is cut short or altered, or asks for more than tensors and plain values.
+        UnreadableError: If it is cut short or altered, asks for more than tensors and plain values, or is another file.
         OSError: If it may not be read, or the fault may be the machine's: perhaps it is whole.
     """
     path.open("rb").close()  # whether it may be read
     try:
         _check_records(path)
         with torch.serialization.safe_globals(ORIGINALS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a broken file raises is not documented
         if isinstance(error, OSError) and error.errno in FAULTS_OF_MACHINE:
             raise
         if asked := re.search(r"\bGLOBAL (\S+)", str(error)):
             raise UnreadableError(
-                f"{what} {path} asks for {printable(asked[1])}; only tensors and plain values are read.",
+                f"The checkpoint {path} asks for {printable(asked[1])}; only tensors and plain values are read.",
                 "More could run any code, so it was not read: ask whoever made it for its `state_dict` alone.",
             ) from None
         text = str(error).rpartition("WeightsUnpickler error:")[2].strip()  # before it, torch says to trust the file
         reason = printable(text.split("\n")[0][:200]) or type(error).__name__
         raise UnreadableError(
-            f"{what} {path} cannot be read ({reason}): it is not a whole file as training saves it.",
+            f"The checkpoint {path} cannot be read ({reason}): it is not a whole file as training saves it.",
             "It may be cut short or altered: delete it and train again, or load another epoch.",
         ) from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    checkpoint = read_torch_file(path, "The checkpoint")
     # A resume file has a state dict for each model.
     models = checkpoint.get("models", {}) if isinstance(checkpoint, dict) else None
     parts = [checkpoint, *models.values()] if isinstance(models, dict) else [None]

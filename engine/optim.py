@@ -43,30 +43,20 @@ def build_optimizer(
     """
     if param_groups is None:
         param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else [{"params": _trainable(model)}]
-    lr, decay = optim_cfg.LR, optim_cfg.WEIGHT_DECAY
-    betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
+    momentum, betas = optim_cfg.MOMENTUM, (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
     match optim_cfg.NAME:
         case "sgd":
-            return torch.optim.SGD(
-                param_groups,
-                lr=lr,
-                momentum=optim_cfg.MOMENTUM,
-                weight_decay=decay,
-                dampening=optim_cfg.SGD_DAMPNING,
-                nesterov=optim_cfg.SGD_NESTEROV,
-            )
-        case "adam":
-            return torch.optim.Adam(param_groups, lr=lr, weight_decay=decay, betas=betas)
-        case "amsgrad":
-            return torch.optim.Adam(param_groups, lr=lr, weight_decay=decay, betas=betas, amsgrad=True)
+            damping = {"dampening": optim_cfg.SGD_DAMPNING, "nesterov": optim_cfg.SGD_NESTEROV}
+            return torch.optim.SGD(param_groups, **common, momentum=momentum, **damping)
+        case "adam" | "amsgrad" as name:
+            return torch.optim.Adam(param_groups, **common, betas=betas, amsgrad=name == "amsgrad")
         case "adamw":
-            return torch.optim.AdamW(param_groups, lr=lr, weight_decay=decay, betas=betas)
+            return torch.optim.AdamW(param_groups, **common, betas=betas)
         case "radam":  # the original's decays weights as AdamW does, too
-            return torch.optim.RAdam(param_groups, lr=lr, weight_decay=decay, betas=betas, decoupled_weight_decay=True)
+            return torch.optim.RAdam(param_groups, **common, betas=betas, decoupled_weight_decay=True)
         case "rmsprop":
-            return torch.optim.RMSprop(
-                param_groups, lr=lr, momentum=optim_cfg.MOMENTUM, weight_decay=decay, alpha=optim_cfg.RMSPROP_ALPHA
-            )
+            return torch.optim.RMSprop(param_groups, **common, momentum=momentum, alpha=optim_cfg.RMSPROP_ALPHA)
         case name:
             raise ValueError(f"OPTIM.NAME is {name!r}, expected one of: sgd, adam, amsgrad, adamw, radam, rmsprop.")
 
@@ -269,6 +259,15 @@ class TrainedModels:
         """Returns `names` as a list, all registered names for None."""
         return [names] if isinstance(names, str) else list(names or self.models)
 
+    def optimizers(self, names: str | list[str] | None = None) -> list[torch.optim.Optimizer]:
+        """Returns the optimisers of those models that have one."""
+        return [self.optims[name] for name in self.names(names) if self.optims[name] is not None]
+
+    def parameters(self, names: str | list[str] | None = None) -> list[nn.Parameter]:
+        """Returns the parameters that these optimisers step."""
+        groups = [group for optim in self.optimizers(names) for group in optim.param_groups]
+        return [parameter for group in groups for parameter in group["params"]]
+
     def set_mode(self, mode: str, names: str | list[str] | None = None) -> None:
         """Sets what is trained to train() or eval(); everything else stays in eval() always."""
         for name in self.names(names):
@@ -299,14 +298,14 @@ class TrainedModels:
         Raises:
             FloatingPointError: If the loss is infinite or not a number, here or in a later `check_losses`.
         """
-        optims = [self.optims[name] for name in self.names(names) if self.optims[name] is not None]
+        optims = self.optimizers(names)
         self.unread_losses.append((when, sum_over_ranks(loss.detach())))
         if check:
             self.check_losses()
         for optim in optims:
             optim.zero_grad()
         scaler.scale(loss).backward()
-        sum_gradients(parameter for optim in optims for group in optim.param_groups for parameter in group["params"])
+        sum_gradients(self.parameters(names))
         self.gradients_are_summed = True
         for optim in optims:
             scaler.step(optim)

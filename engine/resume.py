@@ -168,7 +168,7 @@ def newest_state(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, An
 
 def nothing_to_resume(folder: str | Path, names: Sequence[str]) -> Exception:
     """Returns what is wrong with RESUME, a folder in which no state of these models was found."""
-    marker = Path(folder) / names[0] / MARKER
+    marker = Path(folder, *names[:1], MARKER)  # a method may register none
     if not marker.exists():
         return FileNotFoundError(missing_path(marker, "RESUME's file", "Correct --resume, or leave it out."))
     return ValueError(f"RESUME is {folder}, which holds no whole checkpoint. Name another folder with --resume.")

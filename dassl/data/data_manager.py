@@ -17,16 +17,6 @@ from .datasets import build_dataset
 from .samplers import build_sampler
 from .transforms import INTERPOLATION_MODES, build_transform
 
-__all__ = [
-    "INTERPOLATION_MODES",
-    "DataManager",
-    "DatasetWrapper",
-    "build_data_loader",
-    "build_dataset",
-    "build_sampler",
-    "build_transform",
-]
-
 
 class DataManager(engine.DataManager):
     """The engine's; it has labelled training items only, and one domain."""

@@ -26,9 +26,9 @@ def build_sampler(
 class EachPass(Sampler):
     """Another order in every pass, drawn by torch's generator, whose state goes on where a run was interrupted."""
 
-    def __init__(self, sampler: samplers.EpochSampler, dataset=None):
+    def __init__(self, sampler: samplers.EpochSampler):
         self.sampler = sampler
-        self.dataset = dataset  # the augmentations of which change with it
+        self.dataset = None  # the augmentations of which change with it
 
     def __iter__(self) -> Iterator[int]:
         drawn = int(torch.randint(2**31, ()))

@@ -5,8 +5,6 @@ from yacs.config import CfgNode as CN
 import engine
 from engine import TRAINER_REGISTRY
 
-__all__ = ["TRAINER_REGISTRY", "build_trainer"]
-
 
 def build_trainer(cfg: CN) -> engine.TrainerX:
     """Builds the trainer that TRAINER.NAME names."""

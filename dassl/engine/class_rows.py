@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine import TrainerX
 from engine.checkpoint import load_checkpoint
-from engine.data.class_rows import OtherClassesError
+from engine.data.class_rows import OtherClassesError, is_same
 from engine.files import naming
 
 StateDict = dict[str, Tensor]
@@ -37,8 +37,8 @@ def class_rows(trainer: TrainerX, folder: Path, file_name: str) -> Iterator[None
                 try:
                     trainer.warnings.add(trainer.class_rows().fit(checkpoint, own, path))
                 except OtherClassesError as error:
-                    before = {key: own[key].clone() for key in error.names}
-                    refused.append((path, error, model, {key: found[key] for key in error.names}, before))
+                    foreign = {key: found[key] for key in error.names if not is_same(found[key], own[key])}
+                    refused.append((path, error, model, foreign))
             if taken := _taken(checkpoint, found):
                 hook = model.register_load_state_dict_pre_hook(partial(_put, taken, found))
                 hooks.callback(hook.remove)
@@ -49,20 +49,21 @@ def class_rows(trainer: TrainerX, folder: Path, file_name: str) -> Iterator[None
                 with naming(path):
                     raise error from None
             raise
-    for path, error, model, found, before in refused:
-        if any(not _is_same(before[key], found[key]) for key in _held(model.state_dict(), found)):
+    for path, error, model, foreign in refused:
+        if _held(model.state_dict(), foreign):
             with naming(path):
                 raise error
 
 
 def warnings_of_start(trainer: TrainerX, path: str) -> list[str]:
     """Returns what to be warned of where `build_model` has started the models from a checkpoint by itself."""
-    if not (path and Path(path).is_file()):
+    try:
+        start = load_checkpoint(path) if path else {}
+    except (OSError, ValueError):  # of a form, or below a path, that the method alone knows
         return []
     warnings = []
-    for name, model in trainer.models.items():
-        checkpoint, own = load_checkpoint(path), model.state_dict()
-        found = checkpoint["state_dict"]
+    for name, model in trainer.models.items() if start else ():
+        checkpoint, own, found = {**start}, model.state_dict(), start["state_dict"]
         try:
             warnings.append(trainer.class_rows().fit(checkpoint, own, Path(path), is_loaded=True))
             foreign = _taken(checkpoint, found)
@@ -89,8 +90,4 @@ def _put(taken: StateDict, found: StateDict, _: nn.Module, state_dict: StateDict
 
 def _held(own: StateDict, found: StateDict) -> list[str]:
     """Returns the names of the tensors that a model has as they were found."""
-    return [key for key, value in found.items() if _is_same(own[key], value)]
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool((one.cpu() == other.to(one.dtype).cpu()).all())
+    return [key for key, value in found.items() if is_same(value, own[key])]

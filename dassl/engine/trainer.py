@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import sys
 import time
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from engine.config.plugins import extend
 from engine.data.manager import set_epoch
 from engine.log import ScalarWriter
 
+# Also what Dassl's trainer.py imports: other files import it from there.
 from ..data import DataManager
 from ..evaluation import build_evaluator
 from ..optim import build_lr_scheduler, build_optimizer
@@ -49,25 +51,6 @@ from ..utils import (
 )
 from .class_rows import warnings_of_start
 from .overrides import ending, loading, measuring, refusal, saving
-
-__all__ = [  # also what Dassl's trainer.py imports: others import it from there
-    "AverageMeter",
-    "DataManager",
-    "MetricMeter",
-    "SimpleTrainer",
-    "TrainerBase",
-    "TrainerX",
-    "build_evaluator",
-    "build_lr_scheduler",
-    "build_optimizer",
-    "count_num_param",
-    "load_checkpoint",
-    "load_pretrained_weights",
-    "mkdir_if_missing",
-    "resume_from_checkpoint",
-    "save_checkpoint",
-    "tolist_if_not",
-]
 
 
 def __getattr__(name: str) -> Any:
@@ -129,23 +112,11 @@ class TrainerX(engine.TrainerX):
         return *super().parse_batch_train(batch), batch["domain"].to(self.device)
 
     def result_fields(self) -> dict[str, Any]:
-        groups = [group for optim in self.optims.values() if optim is not None for group in optim.param_groups]
-        parameters = {parameter for group in groups for parameter in group["params"] if parameter.requires_grad}
-        return {"n_params": sum(parameter.numel() for parameter in parameters)}
+        return {"n_params": sum(p.numel() for p in set(self.trained.parameters()) if p.requires_grad)}
 
     # What is trained, under Dassl's names
 
-    @property
-    def _models(self) -> dict[str, nn.Module]:
-        return self.models
-
-    @property
-    def _optims(self) -> dict[str, torch.optim.Optimizer | None]:
-        return self.optims
-
-    @property
-    def _scheds(self) -> dict[str, Any]:
-        return self.scheds
+    _models, _optims, _scheds = (property(attrgetter(name)) for name in ("models", "optims", "scheds"))
 
     @property
     def scaler(self) -> torch.amp.GradScaler:
@@ -174,9 +145,8 @@ class TrainerX(engine.TrainerX):
 
     def model_zero_grad(self, names: str | list[str] | None = None) -> None:
         """Forgets the gradients."""
-        for name in self.get_model_names(names):
-            if self.optims[name] is not None:
-                self.optims[name].zero_grad()
+        for optim in self.trained.optimizers(names):
+            optim.zero_grad()
 
     def detect_anomaly(self, loss: Tensor) -> None:
         """Raises FloatingPointError if the loss is infinite or not a number."""
@@ -190,9 +160,8 @@ class TrainerX(engine.TrainerX):
 
     def model_update(self, names: str | list[str] | None = None) -> None:
         """Steps the optimisers."""
-        for name in self.get_model_names(names):
-            if self.optims[name] is not None:
-                self.optims[name].step()
+        for optim in self.trained.optimizers(names):
+            optim.step()
 
     def prograd_backward_and_update(
         self, loss_a: Tensor, loss_b: Tensor, lambda_: float = 1, names: str | list[str] | None = None
@@ -203,8 +172,7 @@ class TrainerX(engine.TrainerX):
         g = g_a - lambda <g_a, u> u with u = g_b / |g_b| where <g_a, g_b> < 0, else g = g_a.
         """
         self.detect_anomaly(loss_b)
-        optims = [self.optims[name] for name in self.get_model_names(names) if self.optims[name] is not None]
-        parameters = [parameter for optim in optims for group in optim.param_groups for parameter in group["params"]]
+        parameters = self.trained.parameters(names)
         gradients_b = torch.autograd.grad(loss_b, parameters, retain_graph=True, allow_unused=True)
         self.model_zero_grad(names)
         self.model_backward(loss_a)

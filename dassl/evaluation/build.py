@@ -1,5 +1,3 @@
 """The evaluator that the config names."""
 
 from engine import EVALUATOR_REGISTRY, build_evaluator
-
-__all__ = ["EVALUATOR_REGISTRY", "build_evaluator"]

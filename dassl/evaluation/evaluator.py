@@ -10,8 +10,6 @@ from engine import evaluator
 
 from .build import EVALUATOR_REGISTRY
 
-__all__ = ["EVALUATOR_REGISTRY", "Classification", "EvaluatorBase"]
-
 
 class EvaluatorBase:
     """What an evaluator of one's own derives from."""

@@ -11,8 +11,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from engine import build_lr_scheduler
 
-__all__ = ["ConstantWarmupScheduler", "LinearWarmupScheduler", "build_lr_scheduler"]
-
 
 class _WarmupScheduler(LRScheduler):
     """Counts the epochs up to `warmup_epoch`, and then steps its successor.
@@ -22,9 +20,10 @@ class _WarmupScheduler(LRScheduler):
         successor: The schedule after the warm-up, on the same optimiser.
         warmup_epoch: Epochs of warm-up.
         last_epoch: As torch's.
+        verbose: Is not looked at; Dassl's printed the rates.
     """
 
-    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1):
+    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch=-1, verbose=False):
         self.successor, self.warmup_epoch = successor, warmup_epoch
         super().__init__(optimizer, last_epoch)
 
@@ -48,17 +47,9 @@ class _WarmupScheduler(LRScheduler):
 class ConstantWarmupScheduler(_WarmupScheduler):
     """`cons_lr` during the warm-up."""
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: LRScheduler,
-        warmup_epoch: int,
-        cons_lr: float,
-        last_epoch: int = -1,
-        verbose: bool = False,  # Dassl's printed the rates
-    ):
+    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, cons_lr: float, *more, **named):
         self.cons_lr = cons_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch)
+        super().__init__(optimizer, successor, warmup_epoch, *more, **named)
 
     def warmup_lr(self, lr: float) -> float:
         return self.cons_lr
@@ -67,17 +58,9 @@ class ConstantWarmupScheduler(_WarmupScheduler):
 class LinearWarmupScheduler(_WarmupScheduler):
     """`min_lr` in the first epoch, then in equal steps up to the successor's first rate."""
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: LRScheduler,
-        warmup_epoch: int,
-        min_lr: float,
-        last_epoch: int = -1,
-        verbose: bool = False,
-    ):
+    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, min_lr: float, *more, **named):
         self.min_lr = min_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch)
+        super().__init__(optimizer, successor, warmup_epoch, *more, **named)
 
     def warmup_lr(self, lr: float) -> float:
         return self.min_lr if self.last_epoch == 0 else lr * self.last_epoch / self.warmup_epoch

@@ -12,8 +12,6 @@ import engine
 
 from .radam import RAdam
 
-__all__ = ["RAdam", "build_optimizer"]
-
 
 def build_optimizer(
     model: nn.Module | Iterable[nn.Parameter] | Iterable[dict] | None,

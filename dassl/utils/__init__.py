@@ -22,25 +22,3 @@ from .torchtools import (
     resume_from_checkpoint,
     save_checkpoint,
 )
-
-__all__ = [
-    "AverageMeter",
-    "MetricMeter",
-    "Registry",
-    "check_availability",
-    "check_isfile",
-    "collect_env_info",
-    "count_num_param",
-    "listdir_nohidden",
-    "load_checkpoint",
-    "load_pretrained_weights",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "resume_from_checkpoint",
-    "save_checkpoint",
-    "set_random_seed",
-    "setup_logger",
-    "tolist_if_not",
-    "write_json",
-]

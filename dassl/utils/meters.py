@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from operator import attrgetter
 
 from torch import Tensor
 
@@ -12,13 +13,7 @@ from engine import log
 class AverageMeter(log.AverageMeter):
     """The last value `val` and the mean `avg`."""
 
-    @property
-    def val(self) -> float:
-        return self.value
-
-    @property
-    def avg(self) -> float:
-        return self.average
+    val, avg = (property(attrgetter(name)) for name in ("value", "average"))
 
 
 class MetricMeter:

@@ -9,28 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from engine import log, set_random_seed
+from engine import set_random_seed
 from engine.data.image_io import read_image
 from engine.files import write_atomically
+from engine.log import environment as collect_env_info
 from engine.registry import near_name
-
-__all__ = [
-    "check_availability",
-    "check_isfile",
-    "collect_env_info",
-    "listdir_nohidden",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "set_random_seed",
-    "tolist_if_not",
-    "write_json",
-]
-
-
-def collect_env_info() -> str:
-    """Returns one line on the software and hardware."""
-    return log.environment()
 
 
 def mkdir_if_missing(dirname: str | Path) -> None:

@@ -16,14 +16,6 @@ from engine.optim import plain_state, restore_schedule
 
 from .tools import tolist_if_not
 
-__all__ = [
-    "count_num_param",
-    "load_checkpoint",
-    "load_pretrained_weights",
-    "resume_from_checkpoint",
-    "save_checkpoint",
-]
-
 
 def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
     """Starts `model` from a checkpoint: entries whose name and shape fit are copied.

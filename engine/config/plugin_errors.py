@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,12 +18,12 @@ WORDED = (ValueError, KeyError, OSError, FloatingPointError, MemoryError, Module
 
 def plugin_error(error: Exception) -> str | None:
     """Returns the message for an error that was raised in a plug-in or in what it called; None for any other."""
-    frames = [step for step in _steps(error) if _is_plugin(step)]
+    steps = _steps(error)
+    frames = [step for step in steps if _is_plugin(step)]
     if not frames:
         return None
     where = f"{frames[-1].tb_frame.f_code.co_filename}, line {frames[-1].tb_lineno}"
-    *_, last = _steps(error)
-    if last is not frames[-1] and isinstance(error, WORDED) and _is_ours(last):
+    if steps[-1] is not frames[-1] and isinstance(error, WORDED) and _is_ours(steps[-1]):
         return f"{plain_message(error)} (the plug-in's {where})"
     advice = _table_advice(error, frames[-1]) or import_advice(error) or _file_advice(error)
     return f"{where}: {error_and_kind(error)}. {advice}The traceback is in log.txt."
@@ -36,8 +36,8 @@ def plain_message(error: Exception) -> Any:
 
 def error_and_line(error: Exception) -> str:
     """Returns an error's kind and message, with the line of the plug-in where it was raised."""
-    *_, last = _steps(error)
-    step = next((step for step in reversed([*_steps(error)]) if _is_plugin(step)), last)
+    steps = _steps(error)
+    step = next(filter(_is_plugin, reversed(steps)), steps[-1])
     where = f" ({step.tb_frame.f_code.co_filename}, line {step.tb_lineno})"
     return error_and_kind(error) + ("" if isinstance(error, SyntaxError) else where)  # it says so itself
 
@@ -63,13 +63,14 @@ def import_advice(error: Exception) -> str:
     return ""
 
 
-def _steps(error: Exception) -> Iterator[TracebackType]:
-    """Yields the calls that led to an error, the innermost last, without that of a plug-in's import statement."""
-    step = error.__traceback__
+def _steps(error: Exception) -> list[TracebackType]:
+    """Returns the calls that led to an error, the innermost last, without that of a plug-in's import statement."""
+    steps, step = [], error.__traceback__
     while step is not None:
         if step.tb_frame.f_globals.get("__name__") != Repository.__module__:
-            yield step
+            steps.append(step)
         step = step.tb_next
+    return steps
 
 
 def _is_plugin(step: TracebackType) -> bool:

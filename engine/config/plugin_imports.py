@@ -53,7 +53,8 @@ class Repository:
         path = path.parent if path.name == "__init__.py" else path
         name, place = self.name, self.root
         for part in path.relative_to(self.root).parts:
-            name, place = f"{name}.{_identifier(part.removesuffix('.py'))}", place / part
+            identifier = re.sub(r"\W", "_", part.removesuffix(".py"))
+            name, place = f"{name}.{identifier}", place / part
             self.places[name] = place
         package = name.rpartition(".")[0]
         self.packages.append(package)
@@ -76,8 +77,9 @@ class Repository:
     def import_name(self, name: str, globals=None, locals=None, fromlist: Sequence[str] = (), level: int = 0):
         """Does an import statement of the repository's modules: `__import__`."""
         top, dot, below = name.partition(".")
-        if top == "pkg_resources" and importlib.util.find_spec(top) is None:
-            return _packaging_of_setuptools()
+        if top == "pkg_resources" and importlib.util.find_spec(top) is None:  # newer versions of setuptools lack it
+            importlib.import_module("packaging.version")
+            return SimpleNamespace(packaging=sys.modules["packaging"])  # what CLIP's own file imports of it
         own = None if level else self.own_name(top)
         if own is None:
             return builtins.__import__(name, globals, locals, fromlist, level)
@@ -218,14 +220,3 @@ def _completed_by_ours(clip: ModuleSpec) -> ModuleSpec:
         clip = importlib.util.spec_from_file_location(clip.name, ours / "__init__.py", submodule_search_locations=[])
     clip.submodule_search_locations = [folder, str(ours)]
     return clip
-
-
-def _packaging_of_setuptools() -> SimpleNamespace:
-    """Returns what CLIP's own file imports of pkg_resources, which newer versions of setuptools do not have."""
-    import packaging.version
-
-    return SimpleNamespace(packaging=packaging)
-
-
-def _identifier(name: str) -> str:
-    return re.sub(r"\W", "_", name) or "_"

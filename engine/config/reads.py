@@ -48,8 +48,9 @@ class WatchedNode(CN):
 def watch(cfg: CN, keys: Iterable[str]) -> None:
     """From now on `cfg` remembers which options are read, in the groups under TRAINER that KEY VALUE pairs set."""
     given: dict[str, set[str]] = {}
-    for _, group, name, *_ in (parts for key in keys if (parts := key.split("."))[0] == "TRAINER" and len(parts) > 2):
-        given.setdefault(group, set()).add(name)
+    for top, *below in (key.split(".") for key in keys):
+        if top == "TRAINER" and len(below) > 1:
+            given.setdefault(below[0], set()).add(below[1])
     for group, names in given.items():
         cfg.TRAINER[group] = WatchedNode(cfg.TRAINER[group], names)
 

@@ -105,7 +105,7 @@ class ClassRows:
         return [
             name
             for name, is_so in declared.items()
-            if is_so or (is_so is None and (is_loaded or not _is_same(found[name], own[name])))
+            if is_so or (is_so is None and (is_loaded or not is_same(found[name], own[name])))
         ]
 
     def _is_reference(self, name: str) -> bool:
@@ -218,7 +218,7 @@ def _same_rows(found: Tensor, own: Tensor) -> list[bool] | None:
     return torch.isclose(found, own, rtol=2**-7, atol=1e-6).flatten(1).all(dim=1).tolist()
 
 
-def _is_same(found: Tensor, own: Tensor) -> bool:
+def is_same(found: Tensor, own: Tensor) -> bool:
     """Says whether a model has the values already, as of what is never trained."""
     return found.shape == own.shape and bool((found.to(own.dtype).cpu() == own.cpu()).all())
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 
 import torch
@@ -173,8 +173,10 @@ def build_data_loader(
     )
 
 
-def log_left_out(batches: BatchSampler) -> None:
+def log_left_out(batches: BatchSampler | Iterable[list[int]] | None) -> None:
     """Says how many training images an epoch leaves out, because its last, smaller batch is dropped."""
+    if not isinstance(batches, BatchSampler):
+        return  # batches of a method's own
     n_items, n_used = len(batches.sampler), len(batches) * batches.batch_size
     if n_used < n_items:
         which = "always the same" if isinstance(batches.sampler, SequentialSampler) else "other ones each time"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,10 +35,11 @@ from ..process_cache import shared
 from .cache import FeatureCache
 from .digests import FileDigests, Row, read_file, short_digest
 
-Index = int | tuple[int, int]  # of an item, or of it and an epoch
+Index = tuple[int, int]  # of an item, and of its view, that of an epoch
 Seeds = tuple[int, ...]  # of a random view; none of the one view under the test transform
 GB = 1e9
 CPU_BATCH = 32  # images encoded at once on a CPU: more take longer each, and the next are read meanwhile
+KNOWN_CODE = ("clip", "torch", "torchvision")  # packages whose modules are told by their repr
 N_BATCHES = 4  # each rank encodes so many, then they are written: it is what a kill loses
 N_SHARED = 4  # caches that runs in one process share: of training and test transforms, of two data sets
 
@@ -65,7 +68,7 @@ class FeatureReader:
     def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
         """Returns the features (N, E) float32 of items, on the CPU; by default under the test transform."""
         transform = transform or build_transform(self.cfg, is_train=False)
-        return self._read(items, transform, dict.fromkeys(range(len(items)), ()))
+        return self._read(items, transform, {(index, 0): () for index in range(len(items))})
 
     def predictions(
         self, loader: DataLoader, classify: Callable[[Tensor], Tensor], label: str
@@ -84,7 +87,7 @@ class FeatureReader:
 
     def read_views(self, items: Sequence[Datum], transform: Callable, n_views: int) -> Tensor:
         """Returns the features (N, V, E) float32 of V random views of each item: those of a run's first V epochs."""
-        views = [(index, epoch) for index in range(len(items)) for epoch in range(n_views)]
+        views = itertools.product(range(len(items)), range(n_views))
         seeds = {(index, epoch): (self.cfg.SEED, epoch, index) for index, epoch in views}
         return self._read(items, transform, seeds).unflatten(0, (len(items), n_views))
 
@@ -93,7 +96,7 @@ class FeatureReader:
         """Returns the features (N, E) of images under a transform; `seeds` has those of the view of each index."""
         cache = self._open_cache(transform)
         contents = self._find_contents(items, cache)
-        keys = {index: feature_key(contents[number_of(index)], own) for index, own in seeds.items()}
+        keys = {index: feature_key(contents[index[0]], own) for index, own in seeds.items()}
         rows = dict(zip(keys, cache.lookup(list(keys.values()))))
         # Machines have caches of their own: what one rank lacks, all ranks encode together.
         missing = [index for index, lacks in zip(rows, any_rank([row is None for row in rows.values()])) if lacks]
@@ -103,7 +106,7 @@ class FeatureReader:
                 made = [feature_key(content, seeds[index]) for index, (_, content) in zip(indices, read)]
                 cache.add(made, features, write=local_rank() == 0)
                 for index, feature, (_, content) in zip(indices, features, read):
-                    rows[index], contents[number_of(index)] = feature, content
+                    rows[index], contents[index[0]] = feature, content
                 files += read
                 raise_if_asked()  # what is encoded is kept
         finally:
@@ -112,11 +115,19 @@ class FeatureReader:
         return torch.from_numpy(np.stack(list(rows.values())))
 
     def _find_contents(self, items: Sequence[Datum], cache: FeatureCache) -> list[bytes | None]:
-        """Returns the key of the bytes of each item's file, None where it is only known when the image is read."""
+        """Returns the key of the bytes of each item's file, None where it is only known when the image is read.
+
+        Raises:
+            MissingImageError: If a file is not there.
+        """
         paths = [item.impath for item in items]
-        if cache.is_empty():  # nothing could be found by the bytes
-            return self.digests.lookup(paths)
-        return self.digests.read(paths, count_workers(self.cfg.DATALOADER.NUM_WORKERS))
+        try:
+            if cache.is_empty():  # nothing could be found by the bytes
+                return self.digests.lookup(paths)
+            return self.digests.read(paths, count_workers(self.cfg.DATALOADER.NUM_WORKERS))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            read_image(error.filename)  # raises it
+            raise
 
     def _encode(
         self, dataset: HashedItems, indices: list[Index]
@@ -241,19 +252,21 @@ def feature_key(content: bytes | None, seeds: Seeds) -> bytes | None:
     return short_digest("\n".join([content.decode(), *map(str, seeds)]).encode())
 
 
-def number_of(index: Index) -> int:
-    """Returns the number of the item of an index."""
-    return index[0] if isinstance(index, tuple) else index
-
-
 def in_batches(indices: list[Index], batch_size: int) -> list[list[Index]]:
     """Returns the indices in batches, the last of which may be smaller."""
     return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Returns a sha256 over what a module is, and over the name, dtype, shape, strides and bytes of each tensor."""
+    """Returns a sha256 over what a module is, and over the name, dtype, shape, strides and bytes of each tensor.
+
+    Of a method's own module, neither these nor its repr tell what it computes: the files of its classes count, too.
+    """
     digest = hashlib.sha256(repr(module).encode())
+    names = {cls.__module__ for part in module.modules() for cls in type(part).__mro__}
+    own = (sys.modules.get(name) for name in sorted(names) if name.split(".")[0] not in KNOWN_CODE)
+    for path in filter(None, (getattr(code, "__file__", None) for code in own)):
+        digest.update(Path(path).read_bytes())
     for name, tensor in module.state_dict().items():  # strides: the memory format decides the last digits
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -54,11 +54,11 @@ class Shards:
             try:
                 rows = read_shard(shard, self.rows_of)
             except OSError as error:  # another user's, perhaps
-                logger.warning(f"The cached features in {shard} cannot be read ({error}): they are made again")
+                logger.warning(f"The cache's file {shard} cannot be read ({error}): what it holds is made again")
                 self._read.add(shard.name)
                 continue
             found |= rows
-            if rows:
+            if rows or shard.exists():  # broken, and not this user's to remove
                 self._read.add(shard.name)
         return found
 
@@ -85,7 +85,7 @@ def read_shard(shard: Path, rows_of: Callable[[bytes], Rows]) -> Rows:
         if rows:
             os.utime(shard)  # used now
         else:
-            logger.warning(f"The cached features in {shard} are broken: they are removed and made again")
+            logger.warning(f"The cache's file {shard} is broken: it is removed, and what it held is made again")
             remove(shard)
     return rows
 

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from ..config.load import ConfigError
 from ..data.datum import DatasetBase
-from ..distributed import is_first_rank
-from ..files import write_atomically
+from .folder import write_file
 from .names import CLASSES
 
 
@@ -21,12 +20,9 @@ class Classes(NamedTuple):
 
 
 def write_classes(folder: str | Path, dataset: DatasetBase) -> None:
-    """Writes the classes of a data set to a run's folder; of several ranks the first does."""
-    if not is_first_rank():
-        return
+    """Writes the classes of a data set to a run's folder."""
     classes = Classes(dataset.classnames, dataset.prompt_template)
-    text = json.dumps(classes._asdict(), indent=0, ensure_ascii=False)
-    write_atomically(Path(folder) / CLASSES, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    write_file(folder, CLASSES, json.dumps(classes._asdict(), indent=0, ensure_ascii=False) + "\n")
 
 
 def read_classes(folder: str | Path) -> Classes | None:

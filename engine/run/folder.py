@@ -34,11 +34,14 @@ def read_config(folder: str | Path) -> CN | None:
 
 
 def write_config(cfg: CN) -> None:
-    """Writes the config to its OUTPUT_DIR; of several ranks the first does."""
-    if not is_first_rank():
-        return
-    path = Path(cfg.OUTPUT_DIR) / CONFIG
-    write_atomically(path, lambda temporary: temporary.write_text(dump_yaml(cfg), encoding="utf-8"))
+    """Writes the config to its OUTPUT_DIR."""
+    write_file(cfg.OUTPUT_DIR, CONFIG, dump_yaml(cfg))
+
+
+def write_file(folder: str | Path, name: str, text: str) -> None:
+    """Writes a file of a run's folder, whole or not at all; of several ranks the first does."""
+    if is_first_rank():
+        write_atomically(Path(folder) / name, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_results(folder: str | Path) -> dict[str, Any] | None:
@@ -56,12 +59,9 @@ def read_results(folder: str | Path) -> dict[str, Any] | None:
 
 
 def write_results(cfg: CN, results: dict[str, Any]) -> None:
-    """Writes results.json, the mark of a run that has ended, with the digest of its config; the first rank does."""
-    if not is_first_rank():
-        return
+    """Writes results.json, the mark of a run that has ended, with the digest of its config."""
     text = json.dumps({**results, "config_digest": config_digest(cfg)}, indent=2)
-    path = Path(cfg.OUTPUT_DIR) / RESULTS
-    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    write_file(cfg.OUTPUT_DIR, RESULTS, text + "\n")
 
 
 def retire_results(folder: str | Path) -> bool:

@@ -81,8 +81,7 @@ def tested_images(trainer) -> str | None:
     items, skipped = items_of(dm.dataset, cfg.TEST.SPLIT), set(dm.skipped.get(cfg.TEST.SPLIT, ()))
     if items != [item for item in listing.items[cfg.TEST.SPLIT] if item.impath not in skipped]:  # but a plug-in's own
         return None
-    contents = [trainer.features.contents.get(item.impath) for item in items]
-    return None if None in contents else digest_of(contents)
+    return digest_of([trainer.features.contents.get(item.impath) for item in items])
 
 
 def tested_model(cfg: CN) -> str | None:
@@ -94,9 +93,9 @@ def tested_model(cfg: CN) -> str | None:
     return model_sha256(cfg.OUTPUT_DIR, last) or model_sha256(cfg.OUTPUT_DIR)  # what is fitted has no epochs
 
 
-def digest_of(contents: Sequence[bytes]) -> str:
-    """Returns the sha256 of the keys of the tested images' contents, in their order."""
-    return hashlib.sha256(b"\n".join(contents)).hexdigest()
+def digest_of(contents: Sequence[bytes | None]) -> str | None:
+    """Returns the sha256 of the keys of the tested images' contents, in their order; None where one is not known."""
+    return None if None in contents else hashlib.sha256(b"\n".join(contents)).hexdigest()
 
 
 # What is there now
@@ -191,10 +190,9 @@ def images_now(cfg: CN, items: Sequence[Datum]) -> str | None:
     """Returns the digest of the bytes of items' images; reads those that are not remembered. None if it cannot."""
     n_threads = count_workers(cfg.DATALOADER.NUM_WORKERS)
     try:
-        contents = open_digests(cfg).read([item.impath for item in items], n_threads)
+        return digest_of(open_digests(cfg).read([item.impath for item in items], n_threads))
     except OSError:  # one is not there
         return None
-    return None if None in contents else digest_of(contents)
 
 
 def used_splits(cfg: CN) -> list[str]:

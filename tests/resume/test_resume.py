@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 import engine.resume
 from engine import TRAINER_REGISTRY, load_checkpoint
 from engine.process_cache import sharing
-from engine.resume import BEFORE, RESUME, newest_state, remove_resume_files
+from engine.resume import BEFORE, RESUME, newest_state, nothing_to_resume, remove_resume_files
 from tests.resume.stopping import assert_same, before_step, ended, kill, save_at, terminate, train
 from tests.support.tiny_run import build_trainer, tiny_cfg
 from trainers.coop import CoOp
@@ -319,6 +319,9 @@ class TestFiles:
         spoil(tmp_path / "run" / "prompt_learner" / "model.pth.tar-1", "cut")
         with pytest.raises(ValueError, match="RESUME is .*/run, which holds no whole checkpoint. Name"):
             make("RESUME", str(tmp_path / "run"), folder="second").train()
+
+    def test_a_method_that_registers_no_model(self, tmp_path):
+        assert str(nothing_to_resume(tmp_path, [])).startswith(f"RESUME's file {tmp_path}/checkpoint does not exist")
 
 
 MISSING = object()

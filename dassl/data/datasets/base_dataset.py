@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import engine
 from engine import Datum
 
-__all__ = ["DatasetBase", "Datum"]
-
 
 class DatasetBase(engine.DatasetBase):
     """The engine's, called as Dassl's; a subclass draws its few shots before it calls this.

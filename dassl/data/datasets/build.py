@@ -3,8 +3,6 @@
 import engine
 from engine import DATASET_REGISTRY
 
-__all__ = ["DATASET_REGISTRY", "build_dataset"]
-
 
 def build_dataset(cfg) -> engine.DatasetBase:
     """Builds the data set that DATASET.NAME names."""

@@ -1,5 +1,3 @@
 """Image transforms by name."""
 
 from engine.data.transforms import INTERPOLATION_MODES, build_transform
-
-__all__ = ["INTERPOLATION_MODES", "build_transform"]

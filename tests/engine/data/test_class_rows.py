@@ -327,3 +327,11 @@ class TestInitWeights:
         [warning] = [text for text in results["warnings"] if "INIT_WEIGHTS" in text]
         assert "was learned for other classes, and weights has started each class from one of them" in warning
         assert build_trainer(cfg("dassl", "same", "base", *self.start(tmp_path))).warnings == []
+
+    def test_a_file_of_a_form_that_the_method_alone_reads_is_no_error(self, cfg, plugin, tmp_path):
+        reads = "self.model.load_state_dict(torch.load(self.cfg.MODEL.INIT_WEIGHTS))"
+        plugin(dassl().replace("load_pretrained_weights(self.model, self.cfg.MODEL.INIT_WEIGHTS)", reads))
+        learned = build_trainer(cfg("dassl", "own", "base")).model.state_dict()
+        torch.save({name: value + 1 for name, value in learned.items()}, tmp_path / "bare.pth")
+        trainer = build_trainer(cfg("dassl", "start", "base", "MODEL.INIT_WEIGHTS", str(tmp_path / "bare.pth")))
+        assert torch.equal(trainer.model.w, learned["w"] + 1) and trainer.warnings == []

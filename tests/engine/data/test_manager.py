@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from engine import DataManager, DatasetBase, Datum, Registry, build_transform, get_cfg_default
 from engine.data.images import DatasetWrapper
@@ -141,6 +142,15 @@ def test_custom_transforms_and_wrapper(cfg, noise):
     batch = next(iter(manager.train_loader_x))
     assert batch["img"].tolist() == [[1.0]] * 4 and batch["img2"].shape == (4, 2) and batch["mark"].tolist() == [5] * 4
     assert set(next(iter(manager.test_loader))) == {"img", "label", "domain", "impath", "index", "mark"}
+
+
+def test_a_loader_in_an_order_of_the_methods_own_begins_its_epochs(cfg, noise):
+    manager = DataManager(cfg)
+    manager.train_loader_x = DataLoader(manager.train_loader_x.dataset, batch_sampler=[[0, 5], [3]])
+    for epoch in (0, 1):
+        manager.set_epoch(epoch)
+        assert [batch["index"].tolist() for batch in manager.train_loader_x] == [[0, 5], [3]]
+        assert manager.train_loader_x.dataset.epoch == epoch
 
 
 def test_no_training_and_no_validation_items(cfg, noise, caplog):

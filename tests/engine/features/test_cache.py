@@ -1,5 +1,6 @@
 """Features on disk: shards that processes share, broken ones, what makes room, and the command."""
 
+import errno
 import hashlib
 import io
 import os
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from engine.features import __main__ as features
+from engine.features import shards
 from engine.features.cache import FeatureCache
 from engine.features.digests import FileDigests
 from engine.features.shards import shards_of
@@ -49,9 +51,24 @@ def test_a_broken_file_is_removed_and_made_again(tmp_path, how, caplog):
     shard.write_bytes({"cut": content[:-7], "altered": content[:-7] + b"7654321", "empty": b""}[how])
     cache = FeatureCache(tmp_path, "space", max_bytes=10**9)
     assert found(cache, "a") == [None]
-    assert f"The cached features in {shard} are broken: they are removed" in caplog.text and not shard.exists()
+    assert f"The cache's file {shard} is broken: it is removed" in caplog.text and not shard.exists()
     filled(tmp_path, "a")
     assert found(cache, "a") == [[97, 0.5]]
+
+
+def test_a_broken_file_that_may_not_be_removed_is_read_once(tmp_path, monkeypatch, caplog):
+    """As another user's in a cache that several share."""
+    filled(tmp_path, "a")
+    [(_, _, shard)] = shards_of(tmp_path)
+    shard.write_bytes(b"")
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(shards, "remove", refuse)
+    cache = FeatureCache(tmp_path, "space", max_bytes=10**9)
+    assert found(cache, "a") == found(cache, "a") == [None]
+    assert caplog.text.count("is broken") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import builtins
 import copy
 import errno
+import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from torchvision import transforms
 
 from engine import Datum
-from engine.data.image_io import BrokenImageError, read_image
+from engine.data.image_io import BrokenImageError, MissingImageError, read_image
 from engine.data.transforms import build_transform
 from engine.features import reader as feature_reader
 from engine.features.reader import FeatureReader
@@ -105,6 +107,26 @@ def write_image(path, colour):
 RED, BLUE = (200, 10, 10), (10, 10, 200)
 
 
+def test_the_code_of_a_methods_own_tower_is_part_of_its_name(reader, tmp_path, monkeypatch):
+    """Neither its weights nor its repr tell what it does with them."""
+    first, items = reader
+
+    def features(factor):
+        path = tmp_path / "own_tower.py"
+        path.write_text(
+            "from torch import nn\n\nclass Tower(nn.Module):\n"
+            "    def __init__(self, visual):\n        super().__init__()\n        self.visual = visual\n\n"
+            f"    def forward(self, images):\n        return {factor} * self.visual(images)\n"
+        )
+        spec = importlib.util.spec_from_file_location("own_tower", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "own_tower", module)
+        spec.loader.exec_module(module)
+        return counting(first.cfg, module.Tower(first.tower)).read(items)
+
+    assert_near(features("10.0"), 10 * features("1.0"))
+
+
 def test_an_image_that_changes_is_encoded_again(reader, tmp_path):
     first, _ = reader
     path = tmp_path / "image.png"
@@ -159,13 +181,18 @@ def test_views_follow_the_bytes_too(reader, tmp_path):
     assert distance(views_of(first, copies[::-1]), features.flip(0)) > 0.01  # an item's number seeds its views
 
 
-def test_an_image_that_does_not_decode_is_named_as_elsewhere(reader, tmp_path):
-    first, _ = reader
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(("content", "error"), [(b"no image", BrokenImageError), (None, MissingImageError)])
+def test_an_image_that_cannot_be_read_is_named_as_elsewhere(reader, tmp_path, content, error, is_first):
+    first, items = reader
+    if not is_first:
+        first.read(items)
     path = tmp_path / "image.png"
-    path.write_bytes(b"no image")
+    if content:
+        path.write_bytes(content)
     messages = []
     for read in (lambda: read_image(path), lambda: first.read([Datum(str(path))])):
-        with pytest.raises(BrokenImageError) as caught:
+        with pytest.raises(error) as caught:
             read()
         messages.append(str(caught.value).split("\n")[-1])
     assert messages[0] in messages[1] and str(path) in messages[0]
