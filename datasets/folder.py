@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from engine.data.image_files import is_image, list_readable
 from engine.files import missing_path
 from engine.text import printable
 
@@ -29,7 +30,6 @@ from .base import (
 )
 from .splits.classnames import match_names, one_form
 from .splits.folder_items import PARTS, find_parts, list_folders
-from .splits.image_files import is_image, list_readable
 from .splits.own_split import OWN_SPLIT_SEED
 from .verify.left_out import name_left_out, why_empty
 from .verify.report import name_first

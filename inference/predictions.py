@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from engine.data.image_files import images_below
 from engine.data.image_io import FORMATS, BrokenImageError, MissingImageError, read_image
 from engine.text import printable
 
 from .classifier import Classifier
-from .image_files import images_below
 
 AT_ONCE = 256  # files; it bounds memory
 UNKNOWN = "unknown"
@@ -46,13 +46,14 @@ class Prediction:
     error: str = ""
 
 
-def find_files(arguments: Iterable[str], classnames: Sequence[str]) -> list[File]:
+def find_files(arguments: Iterable[str], classnames: Sequence[str], *, must_exist: bool = True) -> list[File]:
     """Returns the files that arguments name: files, folders with all that is below them, and patterns with * or ?.
 
     In a folder whose folders are named like the classes, the folders say the true classes.
 
     Raises:
-        FileNotFoundError: If an argument names nothing; ValueError: if a folder holds no images.
+        ValueError: If a folder holds no images.
+        FileNotFoundError: If an argument names nothing; without `must_exist` it is a file, which cannot be read.
     """
     found: list[File] = []
     for argument in arguments:
@@ -63,6 +64,8 @@ def find_files(arguments: Iterable[str], classnames: Sequence[str]) -> list[File
             found.append(File(path))
         elif matches := sorted(glob.glob(path, recursive=True)):
             found += [file for match in matches for file in find_files([match], classnames)]
+        elif not must_exist:
+            found.append(File(path))
         else:
             raise FileNotFoundError(f"{printable(argument)} is neither a file nor a folder, and matches none.")
     return found
@@ -73,7 +76,8 @@ def _files_in(folder: Path, classnames: Sequence[str]) -> list[File]:
     if not paths:
         raise ValueError(f"{folder} holds no images ({', '.join(sorted(FORMATS))}), nor do its folders. Name another.")
     names = {plain(name): name for name in classnames}
-    classes = [names.get(plain(path.relative_to(folder).parts[0])) for path in paths]
+    above = [path.relative_to(folder).parts[:-1] for path in paths]  # of each image, the folders from the class's on
+    classes = [names.get(plain(parts[0])) if parts else None for parts in above]
     if None in classes:  # some other folders, or images beside them: they say nothing
         return [File(str(path)) for path in paths]
     return [File(str(path), true) for path, true in zip(paths, classes)]
@@ -121,7 +125,7 @@ def _error_of(path: str) -> str:
     try:
         read_image(path)
     except (BrokenImageError, MissingImageError) as error:
-        return str(error)
+        return error.fault
     return ""
 
 

@@ -13,8 +13,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 
 from engine import Datum
-
-from .image_files import HIDDEN, is_image
+from engine.data.image_files import HIDDEN, is_image
 
 PARTS = {
     "train": ("train", "training"),

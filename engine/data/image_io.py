@@ -38,15 +38,16 @@ def read_image(path: str | os.PathLike, read: Callable[[str | os.PathLike], Any]
             return to_rgb(image)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingImageError(
-            f"Image {shown} is missing, but the split lists it. Add it. `python -m datasets.check NAME --root FOLDER` "
-            "lists all missing images."
+            f"Image {shown} is missing.",
+            "If a split lists it, add it. `python -m datasets.check NAME --root FOLDER` lists all missing images.",
         ) from error
     except Image.DecompressionBombError as error:
-        raise BrokenImageError(f"Image {shown} has too many pixels ({error}). Make it smaller.") from error
+        raise BrokenImageError(f"Image {shown} has too many pixels ({error}).", "Make it smaller.") from error
     except Exception as error:  # each decoder raises its own kind
         raise BrokenImageError(
-            f"Image {shown} does not decode ({type(error).__name__}: {error}). Replace it, or leave such images out "
-            "with INPUT.ON_BAD_IMAGE skip. `python -m datasets.check NAME --root FOLDER --decode` finds them all."
+            f"Image {shown} does not decode ({type(error).__name__}: {error}).",
+            "Replace it, or leave such images out with INPUT.ON_BAD_IMAGE skip. `python -m datasets.check NAME --root "
+            "FOLDER --decode` finds them all.",
         ) from error
 
 
@@ -93,11 +94,16 @@ def _hush_pillow() -> None:
 
 
 class _ImageError(Exception):
-    """An error with the same text from a worker process: torch makes it again from a traceback, the message last."""
+    """An error with the same text from a worker process: torch makes it again from a traceback, the message last.
 
-    def __init__(self, text: str):
+    Attributes:
+        fault: What is wrong with the image, without what to do in a data set; not known of a worker's.
+    """
+
+    def __init__(self, fault: str, advice: str = ""):
         name = f"{type(self).__module__}.{type(self).__qualname__}: "
-        super().__init__(text.rpartition(name)[2].strip())
+        self.fault = fault.rpartition(name)[2].strip()
+        super().__init__(f"{self.fault} {advice}".strip())
 
 
 class MissingImageError(_ImageError, FileNotFoundError):

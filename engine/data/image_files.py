@@ -1,9 +1,10 @@
 """Which files are images: by the suffix; in the user's own folders those of another suffix, or of none, by content."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from engine.data.image_io import is_readable
+from .image_io import is_readable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
 TEXT_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".md", ".yaml", ".yml", ".py", ".log")
@@ -25,8 +26,14 @@ def is_image(name: str) -> bool:
 
 def list_readable(folder: str | Path) -> list[str]:
     """Returns the names of a folder's images, sorted; files whose suffix says nothing are opened, no others."""
-    above = os.path.join(folder, "")
-    return [name for name in sorted(os.listdir(folder)) if is_image(name) or _is_image_inside(above + name)]
+    return _readable(folder, os.listdir(folder))
+
+
+def images_below(folder: str | Path) -> Iterator[Path]:
+    """Yields the images in a folder and below, by path, but for those in hidden folders."""
+    for above, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
+        yield from (Path(above, name) for name in _readable(above, names))
 
 
 def kind_of(path: str) -> str:
@@ -47,6 +54,11 @@ def kind_of(path: str) -> str:
     if suffix in PICTURE_SUFFIXES or not _is_text(path):
         return suffix or NO_SUFFIX
     return ""
+
+
+def _readable(folder: str | Path, names: list[str]) -> list[str]:
+    above = os.path.join(folder, "")
+    return [name for name in sorted(names) if is_image(name) or _is_image_inside(above + name)]
 
 
 def _is_image_inside(path: str) -> bool:
