@@ -30,11 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from inference.run_folder import find_run
 
     try:
-        classifier = Classifier.from_run(args.run, epoch=args.epoch, device="cpu")
-        write_artefact(classifier.trainer, args.out, read_results(find_run(args.run)[0]) or {})
+        folder, epoch = find_run(args.run)
+        epoch = epoch if args.epoch is None else args.epoch
+        classifier = Classifier.from_run(folder, epoch=epoch, device="cpu")
+        results = read_results(folder) or {}
+        is_tested = epoch in (None, results.get("epoch"))
+        write_artefact(classifier.trainer, args.out, results if is_tested else {})
     except (ValueError, KeyError, OSError) as error:
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(f"Wrote {args.out}: {len(classifier.classnames):,} classes")
     return 0
 

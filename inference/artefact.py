@@ -8,20 +8,20 @@ README.md                what it is, and ten lines that use it
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from clip.clip import weights_sha256
 from engine import TrainerX
 from engine.config.load import full_default, merge, require
 from engine.features.head import LinearHead
-from engine.files import missing_path
+from engine.files import missing_path, write_atomically
 from engine.run.classes import Classes
+from engine.run.results import results_of
 from engine.text import printable, shorten
 from trainers.base import load_clip
 
@@ -33,12 +33,12 @@ PREPROCESSING = ("SIZE", "INTERPOLATION", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_M
 
 
 def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> None:
-    """Writes the folder; one that is there already is replaced if it is such a folder.
+    """Writes the folder; one that is there already is replaced if it holds an export and nothing else.
 
     Args:
         trainer: With what was learned.
         folder: Where to.
-        results: Of the run, for the page.
+        results: Of the test of this very model, for the page; {} if it was not tested.
 
     Raises:
         ValueError: If the method's answers are more than a matrix, or the folder holds something else.
@@ -50,18 +50,20 @@ def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> 
             f"{trainer.cfg.TRAINER.NAME} does more than one matrix does: its class features depend on the image, or it "
             "changes the logits. Use predict.py or inference.Classifier, or train CoOp."
         )
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+    facts, kind = facts_of(trainer, results), "cosine" if head.bias is None else "linear"
+    contents = {  # config.json comes last: without it there is no export
+        WEIGHTS: save({name: value.cpu().contiguous() for name, value in tensors_of(head).items()}),
+        CARD: card(facts, kind=kind).encode(),
+        CONFIG: (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode(),
+    }
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file. Name a new folder.")
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if found - set(contents) or (found and WEIGHTS not in found):
         raise ValueError(f"{folder} holds other files. Name a new folder.")
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    save_file({name: value.cpu().contiguous() for name, value in tensors_of(head).items()}, unfinished / WEIGHTS)
-    facts = facts_of(trainer, results)
-    (unfinished / CONFIG).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    kind = "cosine" if head.bias is None else "linear"
-    (unfinished / CARD).write_text(card(facts, kind=kind), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    (folder / CONFIG).unlink(missing_ok=True)
+    for name, content in contents.items():
+        write_atomically(folder / name, lambda temporary, content=content: temporary.write_bytes(content))
 
 
 def tensors_of(head: LinearHead) -> dict[str, Tensor]:
@@ -72,8 +74,7 @@ def tensors_of(head: LinearHead) -> dict[str, Tensor]:
 
 def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
     """Returns what config.json says."""
-    cfg, name = trainer.cfg, trainer.cfg.MODEL.BACKBONE.NAME
-    measured = ("trainer", "source", "shots", "seed", "dataset", "accuracy", "macro_f1", "total", "epoch", "warnings")
+    cfg, name, trained = trainer.cfg, trainer.cfg.MODEL.BACKBONE.NAME, results_of(trainer)
     return {
         "format": 1,
         "classnames": list(trainer.dm.dataset.classnames),
@@ -81,7 +82,8 @@ def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
         "backbone_sha256": weights_sha256(name),
         "precision": trainer.precision,
         "preprocessing": {key: _plain(cfg.INPUT[key]) for key in PREPROCESSING},
-        **{key: results.get(key) for key in measured},
+        **{key: trained[key] for key in ("trainer", "source", "shots", "seed", "epoch")},
+        **{key: results.get(key) for key in ("dataset", "accuracy", "macro_f1", "total", "warnings")},
         "libraries": (results.get("provenance") or {}).get("libraries"),
     }
 
@@ -101,6 +103,12 @@ class Exported(TrainerX):
             raise ValueError("An exported classifier knows no other classes than its own. Export the run for others.")
         self.precision = "fp32"
         self.clip_model = load_clip(self.cfg, "fp32", self.device)
+        found, expected = self.head.weight.shape[1], self.clip_model.visual.output_dim
+        if found != expected:
+            raise ValueError(
+                f"The exported classifier has {found} numbers for each class, but {self.cfg.MODEL.BACKBONE.NAME} gives "
+                f"features of {expected}. Bring back the backbone that it was made with."
+            )
         self.head = LinearHead(*(v.to(self.device) if isinstance(v, Tensor) else v for v in self.head))
 
     def image_tower(self) -> nn.Module:
@@ -148,7 +156,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         names = facts["classnames"]
-        if not (names and all(isinstance(name, str) for name in [*names, facts["backbone"]])):
+        if not (isinstance(names, list) and names and all(isinstance(x, str) for x in [*names, facts["backbone"]])):
             raise ValueError("no class names or backbone")
         if not isinstance(facts["preprocessing"], dict):
             raise ValueError("no preprocessing")
@@ -161,8 +169,8 @@ def _read_head(path: Path) -> LinearHead:
     try:
         tensors = load_file(path)
         weight, scale, bias = tensors["weight"].float(), tensors.get("scale"), tensors.get("bias")
-        if weight.dim() != 2 or (scale is None) == (bias is None):
-            raise ValueError("weight (C, E) and either scale or bias are needed")
+        if weight.dim() != 2 or (scale is None) == (bias is None) or (scale is None and len(bias) != len(weight)):
+            raise ValueError("weight (C, E) and either scale or bias (C,) are needed")
+        return LinearHead(weight, bias=bias) if scale is None else LinearHead(weight, float(scale))
     except Exception as error:  # what safetensors raises for a broken file is its own
         raise ValueError(f"{path} is not what export.py writes ({shorten(error)}). Export the run again.") from error
-    return LinearHead(weight, bias=bias) if scale is None else LinearHead(weight, float(scale))

@@ -6,16 +6,12 @@ from typing import Any
 
 from engine.text import printable
 
-OPEN_CLIP = {  # OpenAI's name: (architecture in open_clip, repository that transformers loads)
-    "RN50": ("RN50", None),
-    "RN101": ("RN101", None),
-    "RN50x4": ("RN50x4", None),
-    "RN50x16": ("RN50x16", None),
-    "RN50x64": ("RN50x64", None),
-    "ViT-B/32": ("ViT-B-32", "openai/clip-vit-base-patch32"),
-    "ViT-B/16": ("ViT-B-16", "openai/clip-vit-base-patch16"),
-    "ViT-L/14": ("ViT-L-14", "openai/clip-vit-large-patch14"),
-    "ViT-L/14@336px": ("ViT-L-14-336", "openai/clip-vit-large-patch14-336"),
+OPEN_CLIP = {  # OpenAI's name -> open_clip's
+    **{name: name for name in ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")},
+    "ViT-B/32": "ViT-B-32",
+    "ViT-B/16": "ViT-B-16",
+    "ViT-L/14": "ViT-L-14",
+    "ViT-L/14@336px": "ViT-L-14-336",
 }
 N_NAMES = 20  # class names on the page
 
@@ -82,7 +78,7 @@ def contents(kind: str) -> str:
 
 def recipe(facts: dict[str, Any], kind: str) -> str:
     """Returns Python lines from an image to the class, with numpy and open_clip, or with features of one's own."""
-    architecture, _ = OPEN_CLIP.get(facts["backbone"], (None, None))
+    architecture = OPEN_CLIP.get(facts["backbone"])
     lines = ["import json", "import numpy as np", "from safetensors.numpy import load_file"]
     if architecture:
         lines += [

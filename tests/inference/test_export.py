@@ -117,6 +117,50 @@ def test_a_folder_of_other_files_is_not_replaced(exported, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
 
+def test_a_folder_with_more_than_an_export_is_not_replaced(exported, tmp_path, capsys):
+    _, _, folder = exported()
+    (folder / "notes.txt").write_text("mine")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")  # as other programs' folders have one
+
+    for other in (folder, tmp_path / "model"):
+        assert export.main([str(tmp_path / "run"), "--out", str(other)]) == 1
+        assert "holds other files. Name a new folder" in capsys.readouterr().err
+    assert (folder / "notes.txt").exists() and (tmp_path / "model/config.json").read_text() == "{}"
+
+
+def test_an_export_may_be_the_current_folder_and_says_where_it_cannot_be_written(
+    exported, tmp_path, monkeypatch, capsys
+):
+    exported()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export.main([str(tmp_path / "run"), "--out", "."]) == 0
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
+        "README.md",
+        "classifier.safetensors",
+        "config.json",
+    ]
+    (tmp_path / "file").write_text("x")
+    assert export.main([str(tmp_path / "run"), "--out", str(tmp_path / "file")]) == 1
+    assert "file is a file. Name a new folder" in capsys.readouterr().err
+
+
+def test_the_page_of_another_epoch_has_not_the_accuracy_of_the_tested_one(tiny_files, tmp_path):
+    pairs = ("FEATURES.DIR", "", "TRAIN.CHECKPOINT_FREQ", 1)
+    cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / "run", *pairs)
+    run_train(cfg)
+    assert export.main([cfg.OUTPUT_DIR, "--out", str(tmp_path / "first"), "--epoch", "1"]) == 0
+
+    facts = json.loads((tmp_path / "first/config.json").read_text())
+    assert (facts["trainer"], facts["source"], facts["epoch"]) == ("CoOp", "Folder", 1)
+    assert facts["accuracy"] is None
+    assert "It was not tested." in (tmp_path / "first/README.md").read_text()
+    (tmp_path / "run/results.json").unlink()  # an unfinished run's
+    assert export.main([cfg.OUTPUT_DIR, "--out", str(tmp_path / "unfinished"), "--epoch", "1"]) == 0
+    assert "# CoOp on Folder" in (tmp_path / "unfinished/README.md").read_text()
+
+
 def test_a_strangers_folder_that_does_not_fit_is_refused(exported):
     _, classifier, folder = exported()
     with pytest.raises(ValueError, match="knows no other classes than its own"):
@@ -126,9 +170,16 @@ def test_a_strangers_folder_that_does_not_fit_is_refused(exported):
     save_file({**tensors, "weight": torch.zeros(2, 8)}, folder / "classifier.safetensors")
     with pytest.raises(ValueError, match="has 2 rows for 3 class names"):
         Classifier.from_export(folder)
+    save_file({**tensors, "weight": torch.zeros(3, 5)}, folder / "classifier.safetensors")
+    with pytest.raises(ValueError, match="5 numbers for each class, .* gives features of"):
+        Classifier.from_export(folder)
+    save_file({"weight": tensors["weight"], "bias": torch.zeros(1)}, folder / "classifier.safetensors")
+    with pytest.raises(ValueError, match="classifier.safetensors is not what export.py writes"):
+        Classifier.from_export(folder)
     (folder / "classifier.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ValueError, match="classifier.safetensors is not what export.py writes"):
         Classifier.from_export(folder)
-    (folder / "config.json").write_text('{"classnames": "abc"}')
+    facts = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**facts, "classnames": "abc"}))
     with pytest.raises(ValueError, match="config.json is not what export.py writes"):
         Classifier.from_export(folder)
