@@ -19,16 +19,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip.clip import load
+from clip.clip import weights_warning
 from engine import Datum, build_transform
 from engine.config.load import full_default, merge, require
+from engine.data.image_files import images_below
 from engine.data.image_io import read_image, to_rgb
+from engine.device import pick_device
 from engine.process_cache import sharing
 from engine.run.classes import Classes
+from engine.text import shorten
+from trainers.base import shared_clip
+from trainers.same_prompts import same_prompts_warning
 from trainers.zsclip import ZeroshotCLIP
 
 from .artefact import read_artefact
-from .image_files import images_below
 from .run_folder import Source, build_trainer, find_run, head_of, plugins_of, read_source
 
 Images = Any  # a PIL image, an array (H, W, 3) or (H, W) of bytes, a path, a folder, or a sequence of these
@@ -50,18 +54,22 @@ class Answers(NamedTuple):
 class Classifier:
     """Classifies images as a run's test does.
 
-    `from_run` and `zero_shot` make one.
+    `from_run`, `zero_shot` and `from_export` make one. Its trainer's `warnings` say what is doubtful.
 
     Attributes:
         classnames: The C names that it tells apart, in the order of the columns.
     """
 
-    def __init__(self, source: Source, *, device: str | None = None, models: dict | None = None):
+    def __init__(
+        self, source: Source, *, device: str | None = None, models: dict | None = None, new_names: bool = False
+    ):
         require_device(device)
         self._source, self._device = source, device
         self._models = {} if models is None else models  # loaded CLIPs, which classifiers of other classes share
         with sharing(self._models):
             self.trainer = build_trainer(source, use_cuda=device != "cpu")
+        if new_names:  # of its own names the run has warned
+            self.trainer.warnings.add(same_prompts_warning(self.trainer))
         self.classnames = list(self.trainer.dm.dataset.classnames)
         self._head = head_of(self.trainer)
         self._classify = self._head.logits if self._head else self.trainer.classify_features
@@ -93,10 +101,12 @@ class Classifier:
         """
         folder, own_epoch = find_run(path)
         with plugins_of(folder):
-            source = read_source(folder, epoch=own_epoch if epoch is None else epoch, classnames=classnames)
+            source = read_source(folder, epoch=own_epoch if epoch is None else epoch)
+            if classnames is not None:
+                source = source.with_classes(as_names(classnames))
             if not cache:
                 source.cfg.FEATURES.DIR = ""
-            return cls(source, device=device)
+            return cls(source, device=device, new_names=classnames is not None)
 
     @classmethod
     def zero_shot(
@@ -118,12 +128,10 @@ class Classifier:
         Raises:
             ValueError: If there are no names, or the template has no `{}`.
         """
+        require_device(device)
         if "{}" not in template:
             raise ValueError(f'The template is {template!r}; it must have {{}} for the name: "a photo of a {{}}."')
-        models: dict = {}
-        with sharing(models):
-            size = load(backbone, "cpu")[0].visual.input_resolution
-        cfg = full_default()
+        cfg, models = full_default(), {}
         values = {
             "TRAINER.NAME": "ZeroshotCLIP",
             "TRAINER.ZSCLIP.PREC": "fp32",
@@ -131,16 +139,19 @@ class Classifier:
             "DATASET.NAME": "ClassNames",
             "RUN.EVAL_ONLY": True,
             "SEED": 1,
-            "INPUT.SIZE": (size, size),
             "INPUT.INTERPOLATION": "bicubic",
             "INPUT.TRANSFORMS": ("normalize",),
             "INPUT.PIXEL_MEAN": list(CLIP_MEAN),
             "INPUT.PIXEL_STD": list(CLIP_STD),
         }
         require(merge(cfg, values, "zero_shot"))
-        return cls(
-            Source(cfg, ZeroshotCLIP, Classes(list(classnames), template), "", None), device=device, models=models
-        )
+        with sharing(models):
+            clip = shared_clip(cfg, "fp32", pick_device(use_cuda=device != "cpu"))
+        cfg.INPUT.SIZE = (clip.visual.input_resolution,) * 2
+        source = Source(cfg, ZeroshotCLIP, Classes(as_names(classnames), template), "", None)
+        classifier = cls(source, device=device, models=models, new_names=True)
+        classifier.trainer.warnings.add(weights_warning(backbone))
+        return classifier
 
     @classmethod
     def from_export(cls, folder: str | Path, *, device: str | None = None) -> Classifier:
@@ -158,8 +169,8 @@ class Classifier:
         Raises:
             ValueError: If what was learned is learned for each class.
         """
-        source = self._source._replace(classes=self._source.classes._replace(classnames=list(classnames)))
-        return Classifier(source, device=self._device, models=self._models)
+        source = self._source.with_classes(as_names(classnames))
+        return Classifier(source, device=self._device, models=self._models, new_names=True)
 
     # What it says of images
 
@@ -250,7 +261,7 @@ def as_rgb(image: Any) -> Image.Image:
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
             raise ValueError(
                 f"An array is {image.dtype} of shape {image.shape}; it must be uint8, (H, W, 3) or (H, W). Scale it to "
                 "0 ... 255 and convert it."
@@ -259,6 +270,14 @@ def as_rgb(image: Any) -> Image.Image:
     if not isinstance(image, Image.Image):
         raise ValueError(f"An image is of type {type(image).__name__}; give PIL images, arrays or paths.")
     return to_rgb(image)
+
+
+def as_names(classnames: Sequence[str]) -> list[str]:
+    """Returns class names in a list; raises ValueError for a single text, whose letters would be the classes."""
+    names = [] if isinstance(classnames, str) else list(classnames)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"The classes are {shorten(classnames)}; they must be a list of names: ['cat', 'dog'].")
+    return names
 
 
 def require_device(device: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from engine.features.head import LinearHead
 from engine.files import missing_path
 from engine.run.classes import Classes, read_classes
 from engine.run.folder import read_config, read_results
+from engine.run.inputs import provenance_of, tested_model
 from engine.run.names import CONFIG
 
 N_PROBES = 8  # random features, on which a head and its method are compared
@@ -42,6 +43,10 @@ class Source(NamedTuple):
     model_dir: str
     epoch: int | None
 
+    def with_classes(self, classnames: list[str]) -> Source:
+        """Returns the same for other classes."""
+        return self._replace(classes=self.classes._replace(classnames=classnames))
+
 
 def find_run(path: str | Path) -> tuple[Path, int | None]:
     """Returns the folder of a run, and the epoch where `path` is one of its checkpoints.
@@ -54,6 +59,8 @@ def find_run(path: str | Path) -> tuple[Path, int | None]:
     if not path.exists():
         raise FileNotFoundError(missing_path(path, "The run", "Name the folder of a run, such as output/.../seed1."))
     if path.is_file():
+        if not path.name.startswith("model"):
+            raise ValueError(f"{path} is no checkpoint. Name the folder of a run, or a file model.pth.tar-EPOCH in it.")
         folder, epoch = path.parent.parent, epoch_of(path)
     else:
         folder, epoch = path, None
@@ -69,37 +76,52 @@ def find_run(path: str | Path) -> tuple[Path, int | None]:
 @contextmanager
 def plugins_of(folder: Path) -> Iterator[None]:
     """Registers the plug-ins that a run was called with, with its options, until the `with` block ends."""
-    cfg = read_config(folder)
-    names = list(cfg.RUN.PLUGINS)
+    names = [found_from(folder, name) for name in read_config(folder).RUN.PLUGINS]
     with plugins(names, [folder / CONFIG] if names else []):
         yield
 
 
-def read_source(folder: Path, *, epoch: int | None = None, classnames: Sequence[str] | None = None) -> Source:
+def found_from(folder: Path, path: str) -> str:
+    """Returns a path that the config of the run in `folder` names; the run was perhaps started in another folder.
+
+    OUTPUT_DIR tells which one: both are relative to it.
+    """
+    output_dir, there = Path(read_config(folder).OUTPUT_DIR), folder.resolve()
+    n_parts = len(output_dir.parts)
+    if output_dir.is_absolute() or there.parts[-n_parts:] != output_dir.parts:
+        return path
+    start = Path(*there.parts[:-n_parts])
+    return str(start / path) if path and start != Path.cwd() and (start / path).exists() else path
+
+
+def read_source(folder: Path, *, epoch: int | None = None) -> Source:
     """Reads what a finished run, or one that has a checkpoint of `epoch`, leaves for a classifier.
 
     Args:
         folder: Of the run: a training, or the test of a trained or a zero-shot model.
         epoch: After how many epochs; None: the model that the run tested.
-        classnames: Other classes to tell apart; None: the run's own.
 
     Raises:
-        ConfigError: If the run is not finished, or does not say what is needed.
+        ConfigError: If the run is not finished, does not say what is needed, or was made from other weights or of
+            another model than there are now.
         KeyError: If its trainer is a plug-in's that is gone.
     """
     cfg, results = read_config(folder), read_results(folder)
+    cfg.OUTPUT_DIR = str(folder)
+    cfg.MODEL.BACKBONE.NAME = found_from(folder, cfg.MODEL.BACKBONE.NAME)
+    cfg.RUN.MODEL_DIR = found_from(folder, cfg.RUN.MODEL_DIR)
     if results is None and epoch is None:
         raise ConfigError(
             f"The run in {folder} is not finished. Finish it with the command that started it, or name an epoch that "
             "is saved."
         )
     model_dir = cfg.RUN.MODEL_DIR if cfg.RUN.EVAL_ONLY else str(folder)
+    if epoch is not None and epoch < 1:
+        raise ConfigError(f"The epoch is {epoch}; it must be at least 1.")
+    _require_same(cfg, results or {}, folder, is_tested=results is not None and epoch in (None, results.get("epoch")))
     if epoch is None:
         epoch = _tested_epoch(cfg, model_dir)
-    _require_same_weights(cfg, (results or {}).get("provenance") or {}, folder)
     classes = read_classes(folder) or _classes_of_checkpoint(folder, model_dir)
-    if classnames is not None:
-        classes = classes._replace(classnames=list(classnames))
     return Source(cfg, TRAINER_REGISTRY.get(cfg.TRAINER.NAME), classes, model_dir, epoch)
 
 
@@ -112,13 +134,19 @@ def _tested_epoch(cfg: CN, model_dir: str) -> int | None:
     return max((epoch_of(path) or 0 for path in Path(model_dir).glob("*/model.pth.tar-*")), default=None)
 
 
-def _require_same_weights(cfg: CN, provenance: dict, folder: Path) -> None:
-    name = cfg.MODEL.BACKBONE.NAME
+def _require_same(cfg: CN, results: dict, folder: Path, *, is_tested: bool) -> None:
+    name, provenance = cfg.MODEL.BACKBONE.NAME, provenance_of(results)
     then, now = provenance.get("weights_sha256"), weights_sha256(name)
-    if then is not None and now is not None and then != now:
+    if None not in (then, now) and then != now:
         raise ConfigError(
             f"The run in {folder} was made with other weights of {name}: their sha256 was {then[:12]}... and is "
             f"{now[:12]}... now. Bring the old file back, or run it again."
+        )
+    then, now = provenance.get("model_sha256"), tested_model(cfg) if is_tested else None
+    if None not in (then, now) and then != now:
+        raise ConfigError(
+            f"The model that the run in {folder} tested has changed since. Run it again, or name the folder of the "
+            "training."
         )
 
 
@@ -141,6 +169,7 @@ def build_trainer(source: Source, *, use_cuda: bool) -> TrainerX:
     cfg.defrost()
     cfg.USE_CUDA, cfg.RUN.EVAL_ONLY, cfg.RUN.MODEL_DIR = use_cuda, True, source.model_dir
     cfg.INPUT.VIEWS, cfg.TEST.SPLIT, cfg.MODEL.INIT_WEIGHTS, cfg.TEST.COMPUTE_CMAT = 0, "test", "", False
+    cfg.TEST.ON_BAD_IMAGE = "error"  # nothing is read of the items below, so none is left out
     cfg.freeze()
     with DATASET_REGISTRY.overlay():
         DATASET_REGISTRY.register(class_names_alone(source.classes), name=cfg.DATASET.NAME)

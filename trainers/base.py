@@ -54,9 +54,7 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     """
     name = cfg.MODEL.BACKBONE.NAME
     logger.info("Loading CLIP (backbone: %s)", name)
-    key = (name, weights_sha256(name), prec, device, cfg.MODEL.CHANNELS_LAST)
-    with first_on_machine():  # it may have to be downloaded
-        clip_model = shared("CLIP", key, lambda: frozen_clip(cfg, prec, device))
+    clip_model = shared_clip(cfg, prec, device)
     resolution = clip_model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
         raise ValueError(
@@ -64,6 +62,14 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
             "INPUT.SIZE in the trainer's YAML or at the end of the command."
         )
     return clip_model
+
+
+def shared_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
+    """The same for any INPUT.SIZE."""
+    name = cfg.MODEL.BACKBONE.NAME
+    key = (name, weights_sha256(name), prec, device, cfg.MODEL.CHANNELS_LAST)
+    with first_on_machine():  # it may have to be downloaded
+        return shared("CLIP", key, lambda: frozen_clip(cfg, prec, device))
 
 
 def frozen_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:

@@ -10,9 +10,10 @@ from PIL import Image
 
 import train
 from clip.clip import load, tokenize
+from clip.weights import read_state_dict
 from engine import TRAINER_REGISTRY
 from inference.classifier import Classifier
-from tests.support.tiny_run import CLASSES, build_trainer, run_train, tiny_cfg, write_images
+from tests.support.tiny_run import CLASSES, build_trainer, run_train, tiny_cfg, train_flags, write_images
 from tests.support.tolerance import assert_near
 
 PLUGIN = """
@@ -103,6 +104,7 @@ class TestImages:
         [
             ([], "There are no images"),
             ([np.zeros((4, 4))], "An array is float64 of shape .4, 4.; it must be uint8"),
+            ([np.zeros((4, 4, 2), np.uint8)], "An array is uint8 of shape .4, 4, 2.; it must be uint8"),
             ([3], "An image is of type int"),
         ],
     )
@@ -130,6 +132,21 @@ class TestClasses:
         with pytest.raises(ValueError, match="learned for each of 3 classes"):
             classifier.with_classes(["tea_pot", "face"])
 
+    def test_a_text_is_no_list_of_classes(self, make, tiny_files):
+        run_train(make("run"))
+        with pytest.raises(ValueError, match="The classes are 'cat'; they must be a list of names"):
+            Classifier.from_run(make("run").OUTPUT_DIR).with_classes("cat")
+        with pytest.raises(ValueError, match="they must be a list of names"):
+            Classifier.zero_shot(tiny_files[1]["vit"], [])
+
+    def test_classes_of_ones_own_that_are_one_prompt_are_warned_of(self, make):
+        run_train(make("run"))
+        classifier = Classifier.from_run(make("run").OUTPUT_DIR)
+
+        assert classifier.trainer.warnings == []
+        (warning,) = classifier.with_classes(["face", "tea_pot", "tea pot"]).trainer.warnings
+        assert "Some classes make the same prompt" in warning
+
     def test_text_features_that_depend_on_the_image_are_refused(self, make):
         run_train(make("run", "TRAINER.NAME", "CoCoOp"))
         with pytest.raises(ValueError, match="CoCoOp has no text features that all images share"):
@@ -149,6 +166,19 @@ def test_zero_shot_is_the_formula(make, tiny_files, paths):
     assert_near(classifier(paths).probabilities, expected.softmax(dim=1))
     with pytest.raises(ValueError, match="it must have {} for the name"):
         Classifier.zero_shot(tiny_files[1]["vit"], names, "a drawing")
+
+
+def test_zero_shot_reads_the_weights_once_and_warns_of_those_that_are_not_openais(tiny_files, monkeypatch, caplog):
+    reads = []
+    monkeypatch.setattr("clip.clip.read_state_dict", lambda path: reads.append(path) or read_state_dict(path))
+
+    Classifier.zero_shot(tiny_files[1]["vit"], ["face", "tea_pot"])
+
+    assert len(reads) == 1
+    assert "vit.pt are not OpenAI's" in caplog.text
+    caplog.clear()
+    Classifier.zero_shot("ViT-T/8-shapes", ["circle", "square"])
+    assert "OpenAI" not in caplog.text
 
 
 class TestRun:
@@ -190,6 +220,44 @@ class TestRun:
         (tmp_path / "seeds/seed1/results.json").unlink()
         with pytest.raises(ValueError, match="is not finished. Finish it with the command that started it"):
             Classifier.from_run(cfg.OUTPUT_DIR)
+
+    def test_a_run_that_skips_bad_test_images_is_a_classifier_too(self, make, paths):
+        run_train(make("run", "TEST.ON_BAD_IMAGE", "skip"))
+        assert Classifier.from_run(make("run").OUTPUT_DIR)(paths[0]).names[0] in CLASSES
+
+    def test_a_file_that_is_no_checkpoint_is_refused(self, make):
+        run_train(make("run"))
+        with pytest.raises(ValueError, match="log.txt is no checkpoint"):
+            Classifier.from_run(f"{make('run').OUTPUT_DIR}/log.txt")
+
+    def test_a_model_that_was_trained_anew_is_not_the_one_that_was_tested(self, make, paths):
+        cfg = make("run")
+        run_train(cfg)
+        run_train(make("test", "RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", cfg.OUTPUT_DIR, "RUN.LOAD_EPOCH", 2))
+        shutil.rmtree(cfg.OUTPUT_DIR)
+        run_train(make("run", "OPTIM.LR", 0.5))
+
+        with pytest.raises(ValueError, match="The model that the run in .* tested has changed since"):
+            Classifier.from_run(make("test").OUTPUT_DIR)
+        assert Classifier.from_run(cfg.OUTPUT_DIR)(paths[0]).names[0] in CLASSES
+
+    def test_relative_paths_of_a_run_are_found_from_another_folder(self, tiny_files, tmp_path, monkeypatch, paths):
+        home, away = tmp_path / "home", tmp_path / "away"
+        home.mkdir(), away.mkdir()
+        (home / "sharper.py").write_text(PLUGIN)
+        shutil.copy(tiny_files[1]["vit"], home / "clip.pt")
+        monkeypatch.chdir(home)
+        flags = train_flags(tmp_path, tiny_files[0], "clip.pt")
+        flags, pairs = ["--plugin=sharper.py", *flags], ["FEATURES.DIR", "", "TRAINER.NAME", "Sharper"]
+        assert train.main([*flags, "--output-dir=output/run", *pairs]) == 0
+        test = ["--eval-only", "--model-dir=output/run", "--load-epoch=3", "--output-dir=output/test"]
+        assert train.main([*flags, *test, *pairs]) == 0
+        here = Classifier.from_run("output/test").logits(paths)
+
+        monkeypatch.chdir(away)
+
+        assert torch.equal(Classifier.from_run(home / "output/test").logits(paths), here)
+        assert torch.equal(Classifier.from_run("../home/output/run").logits(paths), here)
 
     def test_other_weights_are_refused(self, tiny_files, tmp_path):
         own = shutil.copy(tiny_files[1]["vit"], tmp_path / "clip.pt")
