@@ -2,13 +2,18 @@
 
 import csv
 import io
+import itertools
 import json
+import os
+import shutil
+import subprocess
 import sys
 
 import pytest
 
 import predict
 from inference.classifier import Classifier
+from tests.support.script_calls import ROOT
 from tests.support.tiny_run import CLASSES, run_train, tiny_cfg
 
 
@@ -22,6 +27,11 @@ def run(tiny_files, tmp_path_factory):
 @pytest.fixture
 def test_images(tiny_files):
     return tiny_files[0] / "test"
+
+
+def typed(text):
+    """Standard input that holds a text."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
 
 
 def test_a_folder_of_class_folders_gives_the_runs_accuracy(run, test_images, capsys):
@@ -52,7 +62,7 @@ def test_json_holds_the_classes_of_each_image(run, test_images, tmp_path):
 
 
 def test_patterns_and_a_list_on_standard_input_name_files(run, test_images, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{test_images}/face/1.png\n\n{test_images}/face/0.png\n"))
+    monkeypatch.setattr(sys, "stdin", typed(f"{test_images}/face/1.png\n\n{test_images}/face/0.png\n"))
     predict.main([str(run[0]), "-", "--format", "csv"])
     predict.main([str(run[0]), f"{test_images}/*/2.png", "--format", "csv"])
 
@@ -91,6 +101,82 @@ def test_a_bad_image_is_named_and_the_others_are_answered(run, test_images, tmp_
     ]
     assert answers[f"{tmp_path}/good.png"]["prediction"] in CLASSES
     assert said.err.count("does not decode") == 2
+    assert "datasets.check" not in said.err  # there is no data set
+
+
+def test_images_are_found_as_training_finds_them(run, test_images, tmp_path, capsys):
+    image = (test_images / "face/0.png").read_bytes()
+    for name in ("a", "b.jfif", "c.PNG", "._d.png", ".e.png", "__MACOSX/f.png", "g/h"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(image)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "linked").symlink_to(test_images / "face")
+
+    assert predict.main([str(run[0]), str(tmp_path), "--format", "csv"]) == 0
+
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    found = [os.path.relpath(row["path"], tmp_path) for row in rows]
+    assert sorted(found) == ["a", "b.jfif", "c.PNG", "g/h", *(f"linked/{i}.png" for i in range(3))]
+
+
+def test_an_image_named_like_a_class_is_in_no_class_folder(run, test_images, tmp_path, capsys):
+    shutil.copy(test_images / "face/0.png", tmp_path / "leopard")
+
+    assert predict.main([str(run[0]), str(tmp_path), "--format", "csv"]) == 0
+    said = capsys.readouterr()
+    assert "accuracy" not in said.err and list(csv.DictReader(io.StringIO(said.out)))[0]["true"] == ""
+
+
+def test_a_missing_file_of_a_list_is_named_and_the_others_are_answered(run, test_images, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", typed(f"nowhere.png\n{test_images}/face/0.png\n"))
+
+    assert predict.main([str(run[0]), "-", "--format", "csv"]) == 1
+
+    said = capsys.readouterr()
+    missing, whole = csv.DictReader(io.StringIO(said.out))
+    assert "nowhere.png is missing" in missing["error"] and whole["prediction"] in CLASSES
+    assert "split" not in said.err
+
+
+def test_the_folder_of_out_is_made(run, test_images, tmp_path):
+    out = tmp_path / "new/answers.csv"
+    assert predict.main([str(run[0]), str(test_images), "--format", "csv", "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 10
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such names")
+def test_a_file_name_that_is_no_utf8_is_answered(run, test_images, tmp_path):
+    shutil.copy(test_images / "face/0.png", os.fsencode(tmp_path / "caf") + b"\xe9.png")
+    for kind in ("table", "csv", "json"):
+        out = tmp_path / f"answers.{kind}"
+        assert predict.main([str(run[0]), str(tmp_path), "--format", kind, "--out", str(out)]) == 0
+        assert "caf\\udce9.png" in out.read_text().replace("\\\\", "\\")
+
+
+def program(run, *words):
+    """Starts predict.py in a process of its own."""
+    command = [sys.executable, str(ROOT / "predict.py"), str(run[0]), *map(str, words), "--device", "cpu"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_pipe_that_is_closed_ends_it_without_a_word(run, test_images):
+    process = program(run, *[test_images] * 120, "--no-cache")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141  # as of a program that SIGPIPE has ended
+
+
+def test_ctrl_c_says_how_far_it_came(run, test_images, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **options):
+        yield from itertools.islice(real(*args, **options), 2)
+        raise KeyboardInterrupt
+
+    real = predict.predict
+    monkeypatch.setattr(predict, "predict", interrupted)
+    assert predict.main([str(run[0]), str(test_images), "--format", "json", "--out", str(tmp_path / "out")]) == 130
+    assert "Interrupted: 2 of 9 images are answered" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "out").read_text())) == 2
 
 
 @pytest.mark.parametrize(
@@ -100,6 +186,11 @@ def test_a_bad_image_is_named_and_the_others_are_answered(run, test_images, tmp_
         (["{folder}", "{folder}/tensorboard"], "holds no images"),
         (["{folder}/tensorboard", "x.png"], "is no run's folder"),
         (["{folder}", "{image}", "--out", "/proc/answers.csv"], "answers.csv"),
+        (["{folder}", "{image}", "--out", "{image}/answers.csv"], "answers.csv; it must be a file in a folder"),
+        (["{folder}", "{image}", "--out", "{folder}"], "it must be a file in a folder"),
+        (["{folder}", "{image}", "--classnames", "{image}"], "0.png"),
+        (["{folder}", "{image}", "--classnames", "nowhere/names.txt"], "names.txt does not exist"),
+        (["{folder}", "{image}", "--epoch", "7"], "Saved epochs: 2"),
     ],
 )
 def test_bad_input_is_one_error(run, test_images, capsys, arguments, message):
