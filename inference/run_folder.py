@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,9 @@ def find_run(path: str | Path) -> tuple[Path, int | None]:
 def plugins_of(folder: Path) -> Iterator[None]:
     """Registers the plug-ins that a run was called with, with its options, until the `with` block ends."""
     names = [found_from(folder, name) for name in read_config(folder).RUN.PLUGINS]
+    for path in (name for name in names if name.endswith(".py") and not Path(name).exists()):
+        remedy = "Bring it back, or call this in the folder in which the run was started."
+        raise ConfigError(missing_path(path, "The run's plug-in", remedy))
     with plugins(names, [folder / CONFIG] if names else []):
         yield
 
@@ -173,11 +177,24 @@ def build_trainer(source: Source, *, use_cuda: bool) -> TrainerX:
     cfg.freeze()
     with DATASET_REGISTRY.overlay():
         DATASET_REGISTRY.register(class_names_alone(source.classes), name=cfg.DATASET.NAME)
-        trainer = source.trainer(cfg)
+        with silenced("trainers.base"):  # the run has said in which precision a CPU computes
+            trainer = source.trainer(cfg)
     if source.model_dir:
         trainer.load_model(source.model_dir, epoch=source.epoch)
     trainer.set_model_mode("eval")
     return trainer
+
+
+@contextmanager
+def silenced(name: str) -> Iterator[None]:
+    """Until its end, the logger of a module says nothing but errors."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def class_names_alone(classes: Classes) -> type[DatasetBase]:

@@ -207,7 +207,7 @@ class TestRun:
         with pytest.raises(ValueError, match="Sharper has no text features"):
             classifier.text_features()
         plugin.unlink()
-        with pytest.raises(ValueError, match="sharper.py"):
+        with pytest.raises(ValueError, match="The run's plug-in .*sharper.py does not exist"):
             Classifier.from_run(tmp_path / "run")
 
     def test_a_folder_that_is_no_finished_run_is_refused(self, make, tmp_path):
@@ -224,6 +224,13 @@ class TestRun:
     def test_a_run_that_skips_bad_test_images_is_a_classifier_too(self, make, paths):
         run_train(make("run", "TEST.ON_BAD_IMAGE", "skip"))
         assert Classifier.from_run(make("run").OUTPUT_DIR)(paths[0]).names[0] in CLASSES
+
+    def test_what_the_run_has_said_of_its_precision_is_not_said_again(self, make, caplog):
+        run_train(make("run", "TRAINER.COOP.PREC", "fp16"))
+        assert "needs a GPU" in caplog.text
+        caplog.clear()
+        assert Classifier.from_run(make("run").OUTPUT_DIR).trainer.precision == "fp32"
+        assert "needs a GPU" not in caplog.text
 
     def test_a_file_that_is_no_checkpoint_is_refused(self, make):
         run_train(make("run"))
