@@ -211,8 +211,12 @@ def class_names_alone(classes: Classes) -> type[DatasetBase]:
 
 @torch.no_grad()
 def head_of(trainer: TrainerX) -> LinearHead | None:
-    """Returns a trainer's `linear_head` if that is all that its `classify_features` does; a subclass may do more."""
-    head = trainer.linear_head() if trainer.uses_features else None
+    """Returns a trainer's `linear_head` if that is all that its `classify_features` does; a subclass may do more.
+
+    One with a `classify_features` of its own has a head only if it says so. Of the others, a model may do more.
+    """
+    says = next(cls for cls in type(trainer).__mro__ if {"linear_head", "classify_features"} & {*vars(cls)})
+    head = trainer.linear_head() if trainer.uses_features and "linear_head" in vars(says) else None
     if head is None:
         return None
     generator = torch.Generator().manual_seed(0)

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import export
@@ -105,6 +106,21 @@ def test_a_subclass_that_changes_the_logits_is_no_matrix(tiny_files, tmp_path, r
     run_train(cfg)
     assert export.main([cfg.OUTPUT_DIR, "--out", str(tmp_path / "out")]) == 1
     assert "Sharper does more than one matrix does" in capsys.readouterr().err
+
+
+def test_logits_that_differ_near_one_image_alone_are_no_matrix(tiny_files, tmp_path, register, capsys):
+    class Remembering(CoOp):
+        def classify_features(self, features):
+            key = torch.eye(features.shape[1])[0]  # of an image, which no random feature is near
+            is_near = torch.exp(100 * (F.cosine_similarity(features, key) - 1))
+            return super().classify_features(features) + 9 * is_near[:, None] * torch.eye(len(CLASSES))[0]
+
+    register(TRAINER_REGISTRY, Remembering)
+    pairs = ("TRAINER.NAME", "Remembering", "FEATURES.DIR", "")
+    cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / "run", *pairs)
+    run_train(cfg)
+    assert export.main([cfg.OUTPUT_DIR, "--out", str(tmp_path / "out")]) == 1
+    assert "Remembering does more than one matrix does" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_files_is_not_replaced(exported, tmp_path, capsys):
