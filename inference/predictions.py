@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from engine.data.image_files import images_below
+from engine.data.image_files import CAMERA_RAW, PICTURE_SUFFIXES, images_below
 from engine.data.image_io import FORMATS, BrokenImageError, MissingImageError, read_image
 from engine.text import printable
 
@@ -20,6 +20,7 @@ from .classifier import Classifier
 
 AT_ONCE = 256  # files; it bounds memory
 UNKNOWN = "unknown"
+NOT_READ = tuple({*PICTURE_SUFFIXES} - {*CAMERA_RAW})  # of the latter the thumbnail would be read
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def find_files(arguments: Iterable[str], classnames: Sequence[str], *, must_exis
 
 
 def _files_in(folder: Path, classnames: Sequence[str]) -> list[File]:
-    paths = list(images_below(folder))
+    paths = list(images_below(folder, also=NOT_READ))  # the latter are named as images that cannot be read
     if not paths:
         raise ValueError(f"{folder} holds no images ({', '.join(sorted(FORMATS))}), nor do its folders. Name another.")
     names = {plain(name): name for name in classnames}

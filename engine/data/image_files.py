@@ -29,11 +29,11 @@ def list_readable(folder: str | Path) -> list[str]:
     return _readable(folder, os.listdir(folder))
 
 
-def images_below(folder: str | Path) -> Iterator[Path]:
-    """Yields the images in a folder and below, by path, but for those in hidden folders."""
+def images_below(folder: str | Path, *, also: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yields the images in a folder and below, by path, but for those in hidden folders; `also` are other suffixes."""
     for above, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
-        yield from (Path(above, name) for name in _readable(above, names))
+        yield from (Path(above, name) for name in _readable(above, names, also))
 
 
 def kind_of(path: str) -> str:
@@ -56,13 +56,9 @@ def kind_of(path: str) -> str:
     return ""
 
 
-def _readable(folder: str | Path, names: list[str]) -> list[str]:
-    above = os.path.join(folder, "")
-    return [name for name in sorted(names) if is_image(name) or _is_image_inside(above + name)]
-
-
-def _is_image_inside(path: str) -> bool:
-    return not os.path.basename(path).startswith(".") and kind_of(path) == IMAGE
+def _readable(folder: str | Path, names: list[str], also: tuple[str, ...] = ()) -> list[str]:
+    above, shown = os.path.join(folder, ""), (name for name in sorted(names) if not name.startswith("."))
+    return [x for x in shown if x.lower().endswith((*IMAGE_SUFFIXES, *also)) or kind_of(above + x) == IMAGE]
 
 
 def _is_text(path: str) -> bool:

@@ -119,6 +119,16 @@ def test_images_are_found_as_training_finds_them(run, test_images, tmp_path, cap
     assert sorted(found) == ["a", "b.jfif", "c.PNG", "g/h", *(f"linked/{i}.png" for i in range(3))]
 
 
+def test_a_picture_of_a_kind_that_is_not_read_is_named(run, test_images, tmp_path, capsys):
+    shutil.copy(test_images / "face/0.png", tmp_path)
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+
+    assert predict.main([str(run[0]), str(tmp_path), "--topk", "1"]) == 1
+
+    said = capsys.readouterr()
+    assert said.out.count("\n") == 2 and "IMG_1.HEIC does not decode" in said.err
+
+
 def test_an_image_named_like_a_class_is_in_no_class_folder(run, test_images, tmp_path, capsys):
     shutil.copy(test_images / "face/0.png", tmp_path / "leopard")
 
