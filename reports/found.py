@@ -93,6 +93,7 @@ class Found:
     method: Method
     shots: int
     cfg: str
+    left_out: tuple[str, ...] = ()  # runs for other numbers of epochs, a note on each
 
     @property
     def expected(self) -> dict[str, Any]:
@@ -142,16 +143,15 @@ def few_shot(folder: Path) -> Found | None:
     return Found(folder, parts[0], name["backbone"], method, int(name["shots"]), name["cfg"])
 
 
-def choose_epochs(found: Sequence[Found]) -> tuple[list[Found], list[str]]:
-    """Returns the runs of one number of epochs for each point, and a note on each of the others."""
-    chosen: dict[tuple, Found] = {}
-    notes = []
+def choose_epochs(found: Sequence[Found]) -> list[Found]:
+    """Returns the runs of one number of epochs for each point; they name the others in `left_out`."""
+    points: dict[tuple, list[Found]] = {}
     for runs in sorted(found, key=lambda runs: runs.is_papers_then_epochs, reverse=True):
-        key = (runs.dataset, runs.backbone, runs.method, runs.shots)
-        if key in chosen:
-            notes.append(f"{runs.folder} is left out: {chosen[key].cfg} is shown instead")
-        chosen.setdefault(key, runs)
-    return list(chosen.values()), notes
+        points.setdefault((runs.dataset, runs.backbone, runs.method, runs.shots), []).append(runs)
+    return [
+        replace(first, left_out=tuple(f"{runs.folder} is left out: {first.cfg} is shown instead" for runs in others))
+        for first, *others in points.values()
+    ]
 
 
 def expected_in(folder: Path) -> Mapping[str, Any]:

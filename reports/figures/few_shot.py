@@ -70,9 +70,8 @@ def find_curves(
     for other, n_experiments in counts:
         if other != curves.backbone:
             curves.notes.append(f"{other} is another backbone, its experiments ({n_experiments}) are left out")
-    chosen, notes = choose_epochs([e for e in found if e.backbone == curves.backbone])
-    curves.notes += notes
-    for experiment in chosen:
+    for experiment in choose_epochs([e for e in found if e.backbone == curves.backbone]):
+        curves.notes += experiment.left_out
         runs = [checked(parse_run(run), experiment.expected) for run in seed_folders(experiment.folder)]
         curves.notes += [f"{run.folder} is left out: {run.problem}" for run in runs if run.value is None]
         finished = [run for run in runs if run.value is not None]

@@ -46,11 +46,12 @@ class Value:
 
 @dataclass(frozen=True)
 class Result:
-    """The mean of a result of an experiment over its seeds."""
+    """The mean of a result of an experiment over its seeds; `left_out` says which others could stand there."""
 
     experiment: Experiment
     paper: float | None = None
     keyword: str = "accuracy"
+    left_out: tuple[str, ...] = ()
 
     def experiments(self) -> Iterator[Experiment]:
         yield self.experiment
@@ -63,6 +64,7 @@ class Result:
         ]
         found = {run.folder.name: run.value for run in runs if run.value is not None}
         problems = tuple(f"{run.folder.relative_to(output)}: {run.problem}" for run in runs if run.value is None)
+        problems += self.left_out
         if not found:
             return Value(problems=problems)
         mean, std = summarise(list(found.values()))

@@ -72,7 +72,7 @@ class Ran:
 
 def find_runs(output: Path) -> Ran:
     """Finds the runs of every method and data set."""
-    few_shot, _ = choose_epochs(few_shot_runs(output))
+    few_shot = choose_epochs(few_shot_runs(output))
     return Ran(output, few_shot, [*base_to_new_runs(output)], [*transfer_runs(output)])
 
 
@@ -142,7 +142,7 @@ def own_methods(found: Iterable[Tested]) -> list[Method]:
 
 def _few_shot_blocks(found: Sequence[Found], datasets: Mapping[str, str]) -> dict[str, dict[str, tuple]]:
     """Returns heading -> label -> cells of FEW_SHOT_COLUMNS, for every method on every data set; see `block_rows`."""
-    points = {(runs.dataset, runs.method, runs.shots): runs.cfg for runs in found}
+    points = {(runs.dataset, runs.method, runs.shots): runs for runs in found}
     methods = sorted({runs.method for runs in found}, key=lambda method: method.rank)
     labels = Counter(method.label for method in methods)
     any_cfg = {runs.method: runs.cfg for runs in found}  # of runs that are not there
@@ -150,8 +150,14 @@ def _few_shot_blocks(found: Sequence[Found], datasets: Mapping[str, str]) -> dic
     for dataset, heading in datasets.items():
         blocks[heading] = {}
         for method in methods:
-            cfgs = {shots: points.get((dataset, method, shots), any_cfg[method]) for shots in FEW_SHOTS}
-            cells = (Result(_few_shot(dataset, method, cfg, shots)) for shots, cfg in cfgs.items())
+            of_method = {shots: points.get((dataset, method, shots)) for shots in FEW_SHOTS}
+            cells = (
+                Result(
+                    _few_shot(dataset, method, runs.cfg if runs else any_cfg[method], shots),
+                    left_out=runs.left_out if runs else (),
+                )
+                for shots, runs in of_method.items()
+            )
             folder = f" [{printable(method.options or 'no options')}]" if labels[method.label] > 1 else ""
             blocks[heading][f"{method.label}{folder}"] = (None, *cells)
     return blocks

@@ -137,3 +137,13 @@ def test_where_nothing_is_ones_own_the_tables_are_the_papers(tmp_path, call):
     write_results(tmp_path, coop("dtd", "rn50").folder, {1: 60.0})
     out = call(report.main, "--output-dir", tmp_path)[1]
     assert "own" not in "".join(line for line in out.splitlines() if line.endswith("]"))
+
+
+@pytest.mark.parametrize("name", ["text", "csv", "html"])
+def test_runs_for_two_numbers_of_epochs_are_shown_once_and_the_other_is_named(tmp_path, call, name):
+    for cfg, accuracy in (("tiny", 60.0), ("tiny_ep50", 70.0)):
+        write_results(tmp_path, transfer_source("Mine", cfg, source="birds", shots=1).folder, {1: accuracy})
+    code, out, _ = call(report.main, "own_few_shot", "--output-dir", tmp_path, "--format", name)
+    assert code == 0
+    shown, other = ("tiny", "tiny_ep50") if "60.0" in out else ("tiny_ep50", "tiny")
+    assert f"birds/Mine/{other}_1shots is left out: {shown} is shown instead" in out
