@@ -96,6 +96,12 @@ CASES: dict[str, list[tuple[str, list[str]]]] = {
         (PIXELS % "g12.tif", [r"\[0, 1(29|30|31), 255\]"]),
         (PIXELS % "g16_white_is_zero.tif", [r"\[255, 12\d, 0\]"]),
     ],
+    "weights_formats": [
+        (
+            "{case}/case.py .",
+            ["module[.]: loads", "key model: loads", "an image tower alone", "those of Hugging Face's"],
+        )
+    ],
     "upper_train": [(ZERO_SHOT, ["# train_x +16", "total: 8"])],
 }
 
