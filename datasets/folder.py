@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engine.data.image_files import is_image, list_readable
 from engine.files import missing_path
-from engine.text import printable
+from engine.text import one_form, printable
 
 from .base import (
     DATASET_REGISTRY,
@@ -28,7 +28,7 @@ from .base import (
     require,
     write_split,
 )
-from .splits.classnames import match_names, one_form
+from .splits.classnames import match_names
 from .splits.folder_items import PARTS, find_parts, list_folders
 from .splits.own_split import OWN_SPLIT_SEED
 from .verify.left_out import name_left_out, why_empty

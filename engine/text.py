@@ -6,6 +6,7 @@ A class name may hold a newline and `* accuracy: 99%`, a terminal's commands, ma
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 MAX_LENGTH = 1000  # characters of a name; paths may be long
@@ -15,6 +16,11 @@ def printable(text: str) -> str:
     """Returns a name as it is, or its repr if a character does not print; a long one is cut."""
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}..."
+
+
+def one_form(name: str) -> str:
+    """Returns a name in one Unicode form, NFC, to compare it: disks and editors write an accent in two ways."""
+    return unicodedata.normalize("NFC", name)
 
 
 def encodable(text: str, encoding: str | None) -> str:

@@ -6,7 +6,6 @@ import csv
 import glob
 import json
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TextIO
 
 from engine.data.image_files import CAMERA_RAW, PICTURE_SUFFIXES, images_below
 from engine.data.image_io import FORMATS, BrokenImageError, MissingImageError, read_image
-from engine.text import printable
+from engine.text import one_form, printable
 
 from .classifier import Classifier
 
@@ -86,7 +85,7 @@ def _files_in(folder: Path, classnames: Sequence[str]) -> list[File]:
 
 def plain(name: str) -> str:
     """Returns a name as folders and class lists share it: in one Unicode form, with spaces."""
-    return unicodedata.normalize("NFC", name).replace("_", " ")
+    return one_form(name).replace("_", " ")
 
 
 def predict(

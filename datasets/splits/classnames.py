@@ -2,16 +2,10 @@
 
 import csv
 import re
-import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
-from engine.text import printable, shorten
-
-
-def one_form(name: str) -> str:
-    """Returns a name in one Unicode form, NFC, to compare it: disks and editors write an accent in two ways."""
-    return unicodedata.normalize("NFC", name)
+from engine.text import one_form, printable, shorten
 
 
 def read_names(path: Path) -> list[tuple[str, str]]:

@@ -7,9 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from engine.data.image_files import HIDDEN, IMAGE, PICTURE_SUFFIXES, is_image, kind_of
-from engine.text import printable
+from engine.text import one_form, printable
 
-from ..splits.classnames import one_form
 from ..splits.folder_items import find_parts, list_folders
 from ..splits.split_file import Items
 from .report import name_first
