@@ -38,8 +38,8 @@ _URLS = {
 _EMBEDDED = {"ViT-T/8-shapes": Path(__file__).with_name("shapes.npz")}  # comes with the package, needs no network
 _MODELS = _Addresses(_URLS)
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def available_models() -> list[str]:
@@ -191,7 +191,7 @@ def tokenizer() -> SimpleTokenizer:
 def _transform(n_px: int) -> Compose:
     """PIL image -> (3, n_px, n_px) float32, normalised."""
     resize = Resize(n_px, interpolation=InterpolationMode.BICUBIC)
-    return Compose([resize, CenterCrop(n_px), _to_rgb, ToTensor(), Normalize(_MEAN, _STD)])
+    return Compose([resize, CenterCrop(n_px), _to_rgb, ToTensor(), Normalize(MEAN, STD)])
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip.clip import weights_warning
+from clip.clip import MEAN, STD, weights_warning
 from engine import Datum, build_transform
 from engine.config.load import full_default, merge, require
 from engine.data.image_files import images_below
@@ -36,7 +36,6 @@ from .artefact import read_artefact
 from .run_folder import Source, build_trainer, find_run, head_of, plugins_of, read_source
 
 Images = Any  # a PIL image, an array (H, W, 3) or (H, W) of bytes, a path, a folder, or a sequence of these
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class Answers(NamedTuple):
@@ -141,8 +140,8 @@ class Classifier:
             "SEED": 1,
             "INPUT.INTERPOLATION": "bicubic",
             "INPUT.TRANSFORMS": ("normalize",),
-            "INPUT.PIXEL_MEAN": list(CLIP_MEAN),
-            "INPUT.PIXEL_STD": list(CLIP_STD),
+            "INPUT.PIXEL_MEAN": list(MEAN),
+            "INPUT.PIXEL_STD": list(STD),
         }
         require(merge(cfg, values, "zero_shot"))
         with sharing(models):
