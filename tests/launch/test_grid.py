@@ -12,8 +12,6 @@ import pytest
 import sweep
 from datasets.folder import Folder
 from engine import DATASET_REGISTRY
-from engine.process_cache import sharing
-from launch import workers as jobs
 from launch.grid import best_values
 from tests.support.script_calls import ROOT
 
@@ -26,16 +24,9 @@ FOLDER = "folder/CoOp/tiny_1shots/nctx2_cscFalse_ctpend"
 
 
 @pytest.fixture
-def swept(tiny_files, tmp_path, monkeypatch, capsys):
+def swept(tiny_files, tmp_path, sweep_here, capsys):
     """Sweeps the tiny folder in this process; returns the exit code and what was printed."""
     data, clips = tiny_files
-
-    def here(left, n_workers):
-        with sharing():
-            for job in left:
-                yield job, jobs.call(job.program, job.argv), 1.0
-
-    monkeypatch.setattr(sweep, "launcher", lambda args: (1, here))
 
     def call(words, *pairs):
         words = f"--dataset folder --shots 1 --seeds 1 2 --cfg tiny --nctx 2 --root {data} {words}"

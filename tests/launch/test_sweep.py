@@ -19,7 +19,6 @@ from engine.config.load import ConfigError
 from engine.config.plugins import plugins
 from engine.data.datum import data_digests
 from engine.interruption import Interrupted
-from engine.process_cache import sharing
 from engine.run.folder import is_done, read_results, write_config, write_results
 from launch import workers as jobs
 from tests.support.script_calls import call, commands
@@ -342,15 +341,9 @@ def test_an_interrupt(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("\nInterrupted. What is done is kept")
 
 
-def test_runs_of_a_plug_in_in_one_process(tiny_files, tmp_path, monkeypatch, capsys):
+def test_runs_of_a_plug_in_in_one_process(tiny_files, tmp_path, sweep_here, capsys):
     data, clips = tiny_files
 
-    def here(left, n_workers):
-        with sharing():
-            for job in left:
-                yield job, jobs.call(job.program, job.argv), 1.0
-
-    monkeypatch.setattr(sweep, "launcher", lambda args: (1, here))
     plugin, options = write_plugin(tmp_path)
     words = f"--dataset folder --shots 1 --seeds 1 2 --cfg tiny --plugin {plugin} --plugin-config {options}"
     words += f" --root {data} --nctx 2 --output-dir {tmp_path}/swept {tiny_pairs(clips['vit'])}"
