@@ -67,19 +67,25 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
+    "demo": ["gradio>=5.0"],  # demo.py
+    "export": ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.3"],  # export.py --format onnx
+    "notebook": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],  # docs/tour.ipynb
     "ray": ["ray>=2.9"],  # sweep.py --launcher ray
-    "test": [
-        "open_clip_torch>=2.24",
-        "pytest>=8.0",
-        "pytest-cov>=5.0",
-        "pytest-timeout>=2.3",
-        "pytest-xdist>=3.5",
-        "ray>=2.9",
-        "requests>=2.31",
-        "ruff>=0.6",
-        "urllib3>=2.0",
-    ],
+    "wandb": ["wandb>=0.17"],  # TRAIN.LOGGERS
 }
+EXTRAS["test"] = [
+    *(requirement for requirements in EXTRAS.values() for requirement in requirements),
+    "open_clip_torch>=2.24",
+    "playwright>=1.45",
+    "pytest>=8.0",
+    "pytest-cov>=5.0",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+    "requests>=2.31",
+    "ruff>=0.6",
+    "torchmetrics>=1.4",
+    "urllib3>=2.0",
+]
 
 setup(
     name="prompt-learning-clip",

@@ -62,7 +62,7 @@ def test_the_packages_are_those_there_are(arguments):
 def test_every_import_is_required(arguments):
     required = names(arguments["install_requires"])
     assert third_party(sources(arguments), arguments, only_at_import=True) <= required
-    optional = names(arguments["extras_require"]["ray"])
+    optional = set().union(*(names(extra) for key, extra in arguments["extras_require"].items() if key != "test"))
     assert third_party(sources(arguments), arguments) <= required | optional
 
 
