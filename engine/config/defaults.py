@@ -59,7 +59,7 @@ def get_cfg_default() -> CN:
     cfg.DATASET.ROOT = ""  # folder of the data sets' folders; "": the data set's own default, if it has one
     cfg.DATASET.NAME = ""  # a name in DATASET_REGISTRY
     cfg.DATASET.NUM_SHOTS = -1  # training images of each class; -1: all
-    cfg.DATASET.FEWSHOT_FILE = ""  # JSON Lines file with the training and validation items; "": they are drawn
+    cfg.DATASET.FEWSHOT_FILE = ""  # file that lists the training and validation items, DATASETS.md; "": they are drawn
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base (first half of the labels), new (second half)
     cfg.DATASET.CLASSNAMES = ""  # data set Folder: file with the class names; "": the names of the folders
 

@@ -38,8 +38,8 @@ from engine.features import cache, digests
 from engine.features.shards import read_shard
 from engine.run.folder import read_config
 from interpret_prompt import interpret
-from tests.robustness.hostile_draws import DRAWS
-from tests.robustness.hostile_pickles import PAYLOADS, Call
+from tests.robustness.hostile.draws import DRAWS
+from tests.robustness.hostile.pickles import PAYLOADS, Call
 from tests.support.small_copies import pack
 
 Write = Callable[[Path, Path], Path]  # folder, canary -> the file

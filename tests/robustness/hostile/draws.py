@@ -4,7 +4,7 @@ import copyreg
 import os
 import pickle
 
-from tests.robustness.hostile_pickles import PAYLOADS
+from tests.robustness.hostile.pickles import PAYLOADS
 
 NAME = b"cdassl.data.datasets.base_dataset\nDatum\n"
 EXTENSION = 240  # a number for private use
