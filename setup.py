@@ -28,6 +28,7 @@ PACKAGES = [
     "launch",
     "reports",
     "reports.figures",
+    "reports.of_run",
     "reports.render",
     "reports.tables",
     "tools",
@@ -98,6 +99,7 @@ setup(
     package_data={
         "clip": ["VOCABULARY.md", "bpe_simple_vocab_16e6.txt.gz", "shapes.npz"],
         "datasets.splits": ["imagenet_names.txt"],
+        "reports.of_run": ["run.css"],
         "reports.render": ["page.css"],
         "reports.tables": ["paper.yaml"],
     },
