@@ -21,7 +21,7 @@ from .data.manager import DataManager, check_splits
 from .data.samplers import batch_share, gather_batch
 from .device import pick_device, smaller_batches
 from .distributed import any_rank, gather_objects, is_first_rank, mean_over_ranks, n_ranks
-from .evaluator import build_evaluator, evaluate
+from .evaluation.evaluator import build_evaluator, evaluate
 from .features.head import LinearHead
 from .features.path import choose_path, is_plain, require_choice
 from .features.reader import FeatureReader, ViewBatches

@@ -125,6 +125,15 @@ def set_epoch(loader: DataLoader | None, epoch: int, first_batch: int = 0) -> No
         dataset.set_epoch(epoch)
 
 
+def items_in_order(loader: DataLoader | None) -> list[Datum] | None:
+    """Returns the items of all ranks' batches of a loader, in their order; None where this order is not ours."""
+    order, items = _order(loader), getattr(getattr(loader, "dataset", None), "data_source", None)
+    if order is None or items is None:
+        return None
+    order = order.sampler if isinstance(order, RankBatchSampler) else order
+    return [items[index] for index in order.order()]
+
+
 def _order(loader: DataLoader | None) -> EpochSampler | RankBatchSampler | None:
     samplers = (getattr(loader, name, None) for name in ("batch_sampler", "sampler"))
     return next((found for found in samplers if isinstance(found, (EpochSampler, RankBatchSampler))), None)
