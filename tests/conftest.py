@@ -37,6 +37,7 @@ SLOW = {
     "reports/test_curves.py",
     "reports/test_identity.py",
     "reports/test_named_config.py",
+    "reports/of_run/test_page.py",
     "resume/test_interruption.py",
     "resume/test_resume.py",
     "robustness/test_dirty_images.py",

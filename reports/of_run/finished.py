@@ -135,6 +135,9 @@ def _how_to_test(folder: Path, cfg, results: Mapping[str, Any]) -> str:
             words += ["--load-epoch", str(results["epoch"])]
     for plugin in cfg.RUN.PLUGINS:
         words += ["--plugin", plugin]
+    in_the_way = {"RESUME": "", "TEST.NO_TEST": "False", "TEST.SAVE_PREDICTIONS": "True"}
+    is_so = (not cfg.RESUME, not cfg.TEST.NO_TEST, cfg.TEST.SAVE_PREDICTIONS)
+    words += [word for pair, is_right in zip(in_the_way.items(), is_so) if not is_right for word in pair]
     return printable(shlex.join(words))
 
 

@@ -99,7 +99,10 @@ def _prediction(cells: list[str]) -> Prediction:
 
 
 def _probability(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value <= 1:  # nor is it NaN
         raise ValueError(f"a probability is {printable(text)}, expected 0 to 1")
     return value

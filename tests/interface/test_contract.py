@@ -27,7 +27,7 @@ PROGRAMS = {  # module: its flags and the names of its arguments; train.py's fir
     "sweep": """--dataset --shots --seeds --cfg --trainer --plugin --plugin-config --nctx --csc --ctp --grid --views
         --paper-epochs --root --output-dir --jobs --launcher --gpus-per-run --dry-run KEY VALUE""",
     "reproduce": "TABLE --output-dir --jobs --dry-run",
-    "report": "TABLE --output-dir --format --out",
+    "report": "TABLE --output-dir --run --format --out",
     "draw_curves": "--output-dir --dataset --backbone --shots --out",
     "parse_test_res": "directory --ci95 --test-log --multi-exp --keyword",
     "export": "RUN --out --epoch",
