@@ -11,7 +11,7 @@ from engine.text import printable
 MOST_CLASSES = 100  # a square of more would be smaller than a finger or a mouse hits
 MOST_NAMED, MOST_NUMBERED = 40, 15  # classes with names beside them, with numbers in the squares
 MOST_WHOLE = 10  # classes that a phone shows without scrolling
-LETTER_PX, MARGIN_PX, LABEL_LETTERS = 6.6, 14, 20
+LETTER_PX, MARGIN_PX, LABEL_LETTERS = 7.4, 12, 20
 WIDTH_PX = 640  # of a matrix without names
 
 

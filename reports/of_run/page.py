@@ -120,7 +120,7 @@ def _confusions(run: FinishedRun) -> Section:
         picture = ""
     pairs = confused_pairs(run.predictions)
     lines = "".join(
-        f'<tr><th scope=row><span class="name">{_name(true)}</span></th><td class="name">{_name(predicted)}</td>'
+        f'<tr><th scope=row><span class="name">{_name(true)}</span></th><td><span class="name">{_name(predicted)}</span></td>'
         f"<td>{n:,} of {n_true:,}</td></tr>\n"
         for true, predicted, n, n_true in pairs[:N_PAIRS]
     )
@@ -149,7 +149,7 @@ def _calibration(run: FinishedRun) -> Section:
         + "</tr>\n"
         for one in bins
     )
-    head = "<thead><tr><th>bin</th><th>images</th><th>mean probability</th><th>accuracy</th></tr></thead>"
+    head = "<thead><tr><th>bin</th><th>images</th><th>probability</th><th>accuracy</th></tr></thead>"
     return Section(
         "calibration",
         "Calibration",
