@@ -120,7 +120,8 @@ def _confusions(run: FinishedRun) -> Section:
         picture = ""
     pairs = confused_pairs(run.predictions)
     lines = "".join(
-        f'<tr><th scope=row><span class="name">{_name(true)}</span></th><td><span class="name">{_name(predicted)}</span></td>'
+        f'<tr><th scope=row><span class="name">{_name(true)}</span></th>'
+        f'<td><span class="name">{_name(predicted)}</span></td>'
         f"<td>{n:,} of {n_true:,}</td></tr>\n"
         for true, predicted, n, n_true in pairs[:N_PAIRS]
     )
