@@ -227,7 +227,7 @@ class TrainerX:
 
     def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the logits (B, C) and labels (B,) of a split's batches, from kept features where it can."""
-        loader = self.val_loader if split == "val" else self.test_loader
+        loader = self.dm.selection_loader if split == "selection" else getattr(self, f"{split}_loader")
         if self.uses_features and is_plain(loader.dataset):
             yield from self.features.predictions(loader, self.classify_features, split)
             return

@@ -63,6 +63,7 @@ class DataManager:
         self.train_loader_x = build(self.dataset.train_x, tfm_train, is_train=True)
         self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
         self.test_loader = build(self.dataset.test, tfm_test, is_train=False)
+        self.selection_loader = build(self.dataset.selection, tfm_test, is_train=False)
         self.chooses_epoch = cfg.TEST.FINAL_MODEL == "best_val"
         self.said_left_out = False
         self.log_summary(cfg)

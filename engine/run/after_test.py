@@ -1,14 +1,20 @@
-"""What a run leaves of its test beside results.json: files that say what the model answered to each image."""
+"""What a run leaves of its test besides the measures: files image by image, and a temperature for its logits."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-from ..data.manager import items_in_order
-from ..distributed import is_first_rank
+import numpy as np
+import torch
+
+from ..data.bad_images import find_bad
+from ..data.image_io import BrokenImageError, MissingImageError
+from ..data.manager import count_workers, items_in_order
+from ..distributed import gather_objects, is_first_rank, n_ranks, share
 from ..evaluation.answers import Answers
 from ..evaluation.predictions import path_under, write_logits, write_predictions
+from ..evaluation.temperature import fit_temperature
 from .names import LOGITS, PREDICTIONS
 
 logger = logging.getLogger(__name__)
@@ -51,3 +57,61 @@ def tested_images(trainer, answers: Answers | None) -> tuple[list[str], str]:
     if [item.label for item in items] != answers.labels.tolist():
         return [], f"the labels that {type(trainer).__name__} has tested on are not those of the test items in order."
     return [path_under(cfg.DATASET.ROOT, item.impath) for item in items], ""
+
+
+@torch.no_grad()
+def temperature_of(trainer) -> float | None:
+    """Returns the temperature that fits the data set's selection items best; None without one, and the log says why.
+
+    They are classified for it once more, by the model that was tested and under the test transform.
+
+    Args:
+        trainer: After its test.
+    """
+    if not trainer.results or not trainer.cfg.TEST.TEMPERATURE:
+        return None
+    temperature, why_not = None, why_no_temperature(trainer)
+    if not why_not:
+        try:
+            temperature = fit_temperature(*classify_selection(trainer))
+            why_not = "" if temperature else "none is better for the selection items than all others."
+        except (BrokenImageError, MissingImageError) as error:
+            why_not = f"a selection image cannot be read. {error}"
+            trainer.warnings.add(f"No temperature is fitted: {why_not}")
+    if why_not:
+        logger.info("No temperature: %s", why_not)
+    else:
+        logger.info("Temperature: %.4f, fitted on %s items", temperature, f"{len(trainer.dm.dataset.selection):,}")
+    return temperature
+
+
+def why_no_temperature(trainer) -> str:
+    """Returns why a temperature of the selection items would say nothing of other images; "" where it does."""
+    cfg, dataset = trainer.cfg, trainer.dm.dataset
+    selection = {item.impath for item in dataset.selection}
+    if not selection or not hasattr(trainer.dm, "selection_loader"):
+        return "the data set has no selection items."
+    tested = (*dataset.test, *getattr(dataset, cfg.TEST.SPLIT))
+    if not selection.isdisjoint(item.impath for item in tested):
+        return "some selection items are tested on."
+    is_trained = not cfg.RUN.EVAL_ONLY or cfg.RUN.MODEL_DIR
+    if is_trained and not selection.isdisjoint(item.impath for item in dataset.train_x):
+        return "some selection items are trained on."
+    return ""
+
+
+def classify_selection(trainer) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the logits (N, C) float32 and labels (N,) of the selection items.
+
+    Raises:
+        BrokenImageError, MissingImageError: If one cannot be read; on all ranks alike.
+    """
+    cfg, paths = trainer.cfg, [item.impath for item in trainer.dm.dataset.selection]
+    if n_ranks() > 1 and cfg.INPUT.ON_BAD_IMAGE == "error":  # a rank that stopped alone would leave the others waiting
+        bad = find_bad(paths[share(len(paths))], count_workers(cfg.DATALOADER.NUM_WORKERS))
+        for error in sum(gather_objects([*bad.values()]), []):
+            raise error
+    trainer.set_model_mode("eval")
+    with trainer.clock.testing():
+        batches = [(logits.float().cpu(), labels.cpu()) for logits, labels in trainer.predictions("selection")]
+    return tuple(torch.cat(part).numpy() for part in zip(*batches))
