@@ -59,12 +59,14 @@ def test_confusions_are_those_of_scikit_learn(make):
     _, labels, predictions, *_ = zip(*rows)
     names = sorted(set(labels))
     counts = confusion_matrix(labels, predictions, labels=names)
-    titles = [text for kind in ("right", "wrong") for text in page.find(f"rect.{kind}", "title")]
-    expected = {
-        f"{names[i]}: {counts[i, j]} of {counts[i].sum()} images are answered {names[j]}"
+    titles = [text for path, text in page.texts if "rect." in path]
+    squares = [x for tag, x in page.tags if tag == "rect" and x["class"] in ("right", "wrong")]
+    x, y = (sorted({float(square[key]) for square in squares}) for key in ("x", "y"))
+    found = {(y.index(float(a["y"])), x.index(float(a["x"]))): text for a, text in zip(squares, titles, strict=True)}
+    assert found == {
+        (i, j): f"{names[i]}: {counts[i, j]} of {counts[i].sum()} images are answered {names[j]}"
         for i, j in zip(*counts.nonzero())
     }
-    assert set(titles) == expected and len(titles) == len(expected)
     pairs = [(true, taken, int(n.split()[0])) for true, taken, n in cells(page, "table.pairs", 3)]
     np.fill_diagonal(counts, 0)
     assert [n for *_, n in pairs] == sorted(counts[counts > 0], reverse=True)[:20]
