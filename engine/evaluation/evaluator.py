@@ -28,7 +28,7 @@ from ..registry import EVALUATOR_REGISTRY
 from ..run.names import CONFUSION
 from ..text import printable
 from .answers import Answers, answers_of, join
-from .confusion import save_shares
+from .confusion import confusion_counts, save_shares
 from .measures import calibration_error, f1_scores, recalls
 
 logger = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ class Classification:
         if self.per_class_result:
             result["perclass_accuracy"] = self._log_per_class()
         if self.cmat_path is not None:
-            save_shares(self.cmat_path, self._labels, self._predictions, n_classes=len(self.lab2cname))
+            save_shares(self.cmat_path, confusion_counts(self._labels, self._predictions, len(self.lab2cname)))
         return result
 
     def _measures(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,44 +14,66 @@ from ..data.image_io import BrokenImageError, MissingImageError
 from ..data.manager import count_workers, items_in_order
 from ..distributed import gather_objects, is_first_rank, n_ranks, share
 from ..evaluation.answers import Answers
+from ..evaluation.confusion import confusion_counts, write_table
+from ..evaluation.confusion_picture import draw_confusion
 from ..evaluation.predictions import path_under, write_logits, write_predictions
 from ..evaluation.temperature import fit_temperature
-from .names import LOGITS, PREDICTIONS
+from .names import CONFUSION_PICTURE, CONFUSION_TABLE, LOGITS, PREDICTIONS
 
 logger = logging.getLogger(__name__)
 
 
 def write_answers(trainer) -> None:
-    """Writes the files image by image that the config asks for, in place of those of an earlier test.
+    """Writes the files on the answers that the config asks for, in place of those of an earlier test.
 
-    Where it is not sure which image an answer is of, no file is written, and the log says why.
+    Where the answers are not kept, or it is not sure which image each is of, a file is left out and the log says why.
 
     Args:
         trainer: After its test.
     """
-    test, folder = trainer.cfg.TEST, Path(trainer.cfg.OUTPUT_DIR)
+    cfg, folder = trainer.cfg, Path(trainer.cfg.OUTPUT_DIR)
+    wanted = {
+        PREDICTIONS: cfg.TEST.SAVE_PREDICTIONS,
+        LOGITS: cfg.TEST.SAVE_LOGITS,
+        CONFUSION_TABLE: cfg.TEST.COMPUTE_CMAT,
+        CONFUSION_PICTURE: cfg.TEST.COMPUTE_CMAT,
+    }
     if not is_first_rank():
         return
-    for name in (PREDICTIONS, LOGITS):
+    for name in wanted:
         (folder / name).unlink(missing_ok=True)
-    if not trainer.results or not (test.SAVE_PREDICTIONS or test.SAVE_LOGITS):
-        return
-    answers = getattr(trainer.evaluator, "answers", None)
+    names = [name for name, is_wanted in wanted.items() if is_wanted and trainer.results]
+    if names and (answers := getattr(trainer.evaluator, "answers", None)) is None:
+        logger.info("Not written: %s. The evaluator %s keeps no answers.", ", ".join(names), cfg.TEST.EVALUATOR)
+    elif names:
+        write_by_image([name for name in names if name in (PREDICTIONS, LOGITS)], trainer, answers)
+        if cfg.TEST.COMPUTE_CMAT:
+            write_confusion(folder, answers, trainer.dm.dataset.classnames)
+
+
+def write_by_image(names: Sequence[str], trainer, answers: Answers) -> None:
+    """Writes the files `names`, which have an entry for each image."""
+    folder = Path(trainer.cfg.OUTPUT_DIR)
     images, why_not = tested_images(trainer, answers)
-    if why_not:
-        logger.info("Nothing is written image by image: %s", why_not)
+    if names and why_not:
+        logger.info("Not written: %s, since %s", ", ".join(names), why_not)
         return
-    if test.SAVE_PREDICTIONS:
+    if PREDICTIONS in names:
         write_predictions(folder / PREDICTIONS, answers, images, trainer.lab2cname)
-    if test.SAVE_LOGITS:
+    if LOGITS in names:
         write_logits(folder / LOGITS, answers, images)
 
 
-def tested_images(trainer, answers: Answers | None) -> tuple[list[str], str]:
+def write_confusion(folder: Path, answers: Answers, classnames: Sequence[str]) -> None:
+    """Writes the confusion matrix as a table and as a picture."""
+    counts = confusion_counts(answers.labels, answers.predictions, len(classnames))
+    write_table(folder / CONFUSION_TABLE, counts, classnames)
+    draw_confusion(folder / CONFUSION_PICTURE, counts, classnames)
+
+
+def tested_images(trainer, answers: Answers) -> tuple[list[str], str]:
     """Returns the paths of the images that answers are of, under DATASET.ROOT; or why they are not known, else ""."""
     cfg = trainer.cfg
-    if answers is None:
-        return [], f"the evaluator {cfg.TEST.EVALUATOR} does not keep the answers."
     items = items_in_order(trainer.val_loader if cfg.TEST.SPLIT == "val" else trainer.test_loader)
     if items is None:
         return [], f"the order of {type(trainer).__name__}'s own loader of test images is not known."
