@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from report import main
-from tests.support.html_page import Page
-from tests.support.made_up_run import write_run
+from tests.reports.of_run.html_page import Page
+from tests.reports.of_run.made_up_run import write_run
 
 SCRIPT = "</li></table></svg></title><script>alert(1)</script><img src=x onerror=alert(1)>"
 NAMES = [SCRIPT, "\n* accuracy: 99.99%\n", "\x1b[2J\u202e", "\udcff", "w" * 20_000, "猫", '"quoted", comma']

@@ -15,8 +15,8 @@ import train
 from engine.log import close_logging
 from report import main
 from reports.of_run.losses import read_losses
-from tests.support.html_page import Page
-from tests.support.made_up_run import random_rows, write_run
+from tests.reports.of_run.html_page import Page
+from tests.reports.of_run.made_up_run import random_rows, write_run
 from tests.support.tiny_run import run_train, tiny_cfg
 
 
@@ -60,7 +60,7 @@ def test_confusions_are_those_of_scikit_learn(make):
     names = sorted(set(labels))
     counts = confusion_matrix(labels, predictions, labels=names)
     titles = [text for path, text in page.texts if "rect." in path]
-    squares = [x for tag, x in page.tags if tag == "rect" and x["class"] in ("right", "wrong")]
+    squares = [x for tag, x in page.tags if tag == "rect" and x.get("class") in ("right", "wrong")]
     x, y = (sorted({float(square[key]) for square in squares}) for key in ("x", "y"))
     found = {(y.index(float(a["y"])), x.index(float(a["x"]))): text for a, text in zip(squares, titles, strict=True)}
     assert found == {

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from report import main
-from tests.support.made_up_run import write_run
+from tests.reports.of_run.made_up_run import write_run
 
 ROWS = [
     ["a.jpg", "cat", "cat", "0.900000", "dog", "0.100000", 1],
