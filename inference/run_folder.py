@@ -20,7 +20,7 @@ from engine.config.plugins import plugins
 from engine.features.head import LinearHead
 from engine.files import missing_path
 from engine.run.classes import Classes, read_classes
-from engine.run.folder import read_config, read_results
+from engine.run.folder import found_from, read_config, read_results
 from engine.run.inputs import provenance_of, tested_model
 from engine.run.names import CONFIG
 
@@ -83,19 +83,6 @@ def plugins_of(folder: Path) -> Iterator[None]:
         raise ConfigError(missing_path(path, "The run's plug-in", remedy))
     with plugins(names, [folder / CONFIG] if names else []):
         yield
-
-
-def found_from(folder: Path, path: str) -> str:
-    """Returns a path that the config of the run in `folder` names; the run was perhaps started in another folder.
-
-    OUTPUT_DIR tells which one: both are relative to it.
-    """
-    output_dir, there = Path(read_config(folder).OUTPUT_DIR), folder.resolve()
-    n_parts = len(output_dir.parts)
-    if output_dir.is_absolute() or there.parts[-n_parts:] != output_dir.parts:
-        return path
-    start = Path(*there.parts[:-n_parts])
-    return str(start / path) if path and start != Path.cwd() and (start / path).exists() else path
 
 
 def read_source(folder: Path, *, epoch: int | None = None) -> Source:
