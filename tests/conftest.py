@@ -31,6 +31,7 @@ SLOW = {
     "engine/test_distributed.py",
     "engine/test_process_cache.py",
     "inference/test_classifier.py",
+    "inference/test_demo.py",
     "inference/test_export.py",
     "inference/test_predict.py",
     "launch/test_grid.py",
