@@ -14,16 +14,12 @@ import csv
 import errno
 import json
 import random
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-if __name__ == "__main__":  # Ctrl-C leaves no traceback while the imports below take their seconds
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 if TYPE_CHECKING:
     from inference.classifier import Classifier
@@ -133,10 +129,10 @@ def open_run(args: argparse.Namespace) -> tuple[Classifier, dict[str, Any], list
     if epoch not in (None, facts.get("epoch")):
         facts["accuracy"] = None
     facts = {"dataset": cfg.DATASET.NAME, **facts, "trainer": cfg.TRAINER.NAME, "backbone": cfg.MODEL.BACKBONE.NAME}
-    return classifier, {**facts, "run": folder}, examples_of(folder, Path(found_from(folder, cfg.DATASET.ROOT)))
+    return classifier, {**facts, "run": folder}, examples_of(folder, found_from(folder, cfg.DATASET.ROOT))
 
 
-def examples_of(folder: Path, root: Path) -> list[str]:
+def examples_of(folder: Path, root: str) -> list[str]:
     """Returns paths of some images that the run was tested on, as far as they are there."""
     from engine.data.image_io import is_readable
 
@@ -144,11 +140,10 @@ def examples_of(folder: Path, root: Path) -> list[str]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as stream:
-        paths = [str(root / row["path"]) for row in csv.DictReader(stream)]
+        paths = [str(Path(root).expanduser() / row["path"]) for row in csv.DictReader(stream) if row.get("path")]
     drawn = random.Random(0).sample(paths, min(N_EXAMPLES, len(paths)))
     return [path for path in drawn if Path(path).is_file() and is_readable(path)]
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

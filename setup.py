@@ -76,6 +76,7 @@ EXTRAS = {
 }
 EXTRAS["test"] = [
     *(requirement for requirements in EXTRAS.values() for requirement in requirements),
+    "gradio_client>=2.0",
     "open_clip_torch>=2.24",
     "playwright>=1.45",
     "pytest>=8.0",

@@ -119,7 +119,7 @@ def serving(
     with TemporaryDirectory(prefix="demo-") as uploads:
         gr = import_gradio(uploads, host)
         page = Page(classifier, topk=topk, uploads=Path(uploads))
-        blocks = layout(gr, page, head(classifier, facts), title(facts, len(classifier.classnames)), examples)
+        blocks = layout(gr, page, head(classifier, facts), title(classifier), examples)
         launch(gr, blocks, server_name=host, server_port=port, share=share)
         try:
             yield blocks.local_url.rstrip("/")
@@ -200,8 +200,8 @@ def launch(gr: ModuleType, blocks: gradio.Blocks, **options: Any) -> None:
 # What the page says of the run
 
 
-def title(facts: dict[str, Any], n_classes: int) -> str:
-    return f"{facts.get('dataset') or 'Image classifier'}: {n_classes:,} classes"
+def title(classifier: Classifier) -> str:
+    return f"Image classifier: {len(classifier.classnames):,} classes"
 
 
 def head(classifier: Classifier, facts: dict[str, Any]) -> str:
@@ -209,7 +209,7 @@ def head(classifier: Classifier, facts: dict[str, Any]) -> str:
     names = ", ".join(map(plain, classifier.classnames))
     warnings = dict.fromkeys(map(str, [*(facts.get("warnings") or ()), *classifier.trainer.warnings]))
     return (
-        f"<h1>{escape(title(facts, len(classifier.classnames)))}</h1>"
+        f"<h1>{escape(title(classifier))}</h1>"
         f"<p>{escape(measured(facts))}</p>"
         f'<p class="small">Run: {escape(printable(str(facts["run"])))}</p>'
         f"{told([f'Warning: {printable(warning)}' for warning in warnings])}"
@@ -228,4 +228,5 @@ def measured(facts: dict[str, Any]) -> str:
     said = f"{facts.get('trainer')} on CLIP {facts.get('backbone')}, {trained}."
     if not (isinstance(accuracy, (int, float)) and isinstance(total, int)):
         return f"{said} Its accuracy was not measured."
-    return f"{said} It was right for {accuracy:.1f}% of {total:,} test images of {dataset}."
+    tested = f"{total:,} test images" + (f" of {dataset}" if dataset != source else "")
+    return f"{said} It was right for {accuracy:.1f}% of {tested}."
