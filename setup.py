@@ -36,6 +36,7 @@ PACKAGES = [
     "trainers",
 ]
 MODULES = [
+    "demo",
     "draw_curves",
     "export",
     "interpret_prompt",
@@ -69,7 +70,7 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
-    "demo": ["gradio>=5.0"],  # demo.py
+    "demo": ["gradio>=6.0"],  # demo.py
     "export": ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.3"],  # export.py --format onnx
     "notebook": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],  # docs/tour.ipynb
     "ray": ["ray>=2.9"],  # sweep.py --launcher ray
@@ -77,6 +78,7 @@ EXTRAS = {
 }
 EXTRAS["test"] = [
     *(requirement for requirements in EXTRAS.values() for requirement in requirements),
+    "gradio_client>=2.0",
     "open_clip_torch>=2.24",
     "playwright>=1.45",
     "pytest>=8.0",

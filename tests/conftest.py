@@ -33,6 +33,7 @@ SLOW = {
     "engine/test_distributed.py",
     "engine/test_process_cache.py",
     "inference/test_classifier.py",
+    "inference/test_demo.py",
     "inference/test_export.py",
     "inference/test_predict.py",
     "inference/test_same_as_test.py",

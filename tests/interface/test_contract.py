@@ -30,6 +30,7 @@ PROGRAMS = {  # module: its flags and the names of its arguments; train.py's fir
     "report": "TABLE --output-dir --run --format --out",
     "draw_curves": "--output-dir --dataset --backbone --shots --out",
     "parse_test_res": "directory --ci95 --test-log --multi-exp --keyword",
+    "demo": "RUN --topk --epoch --device --host --port --share",
     "export": "RUN --out --epoch",
     "predict": "RUN IMAGE --topk --format --out --classnames --threshold --epoch --device --no-cache",
     "interpret_prompt": "FPATH TOPK --json --output --backbone --class",
