@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 HERE, PORT = "127.0.0.1", 7860
 N_PORTS = 100  # that are tried
 N_EXAMPLES = 8
-PREDICTIONS = "predictions.csv"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -135,6 +134,7 @@ def open_run(args: argparse.Namespace) -> tuple[Classifier, dict[str, Any], list
 def examples_of(folder: Path, root: str) -> list[str]:
     """Returns paths of some images that the run was tested on, as far as they are there."""
     from engine.data.image_io import is_readable
+    from engine.run.names import PREDICTIONS
 
     path = folder / PREDICTIONS
     if not path.is_file():
