@@ -79,7 +79,8 @@ def find_run(path: str | Path) -> tuple[Path, int | None]:
 @contextmanager
 def plugins_of(folder: Path) -> Iterator[None]:
     """Registers the plug-ins that a run was called with, with its options, until the `with` block ends."""
-    names = [found_from(folder, name) for name in read_config(folder).RUN.PLUGINS]
+    cfg = read_config(folder)
+    names = [found_from(folder, cfg.OUTPUT_DIR, name) for name in cfg.RUN.PLUGINS]
     for path in (name for name in names if name.endswith(".py") and not Path(name).exists()):
         remedy = "Bring it back, or call this in the folder in which the run was started."
         raise ConfigError(missing_path(path, "The run's plug-in", remedy))
@@ -87,12 +88,12 @@ def plugins_of(folder: Path) -> Iterator[None]:
         yield
 
 
-def found_from(folder: Path, path: str) -> str:
+def found_from(folder: Path, output_dir: str, path: str) -> str:
     """Returns a path that the config of the run in `folder` names, absolute; or what it names, if that is no path.
 
-    The run was perhaps started in another folder. OUTPUT_DIR tells which one: both are relative to it.
+    The run was perhaps started in another folder. Its OUTPUT_DIR tells which one: both are relative to it.
     """
-    output_dir, there = Path(read_config(folder).OUTPUT_DIR), folder.resolve()
+    output_dir, there = Path(output_dir), folder.resolve()
     n_parts = len(output_dir.parts)
     is_known = not output_dir.is_absolute() and there.parts[-n_parts:] == output_dir.parts
     starts = [Path(*there.parts[:-n_parts])] if is_known else []
@@ -115,9 +116,9 @@ def read_source(folder: Path, *, epoch: int | None = None) -> Source:
     cfg, results = read_config(folder), read_results(folder)
     if results is None and epoch is None:
         raise ConfigError(unfinished(folder, cfg))
+    cfg.MODEL.BACKBONE.NAME = found_from(folder, cfg.OUTPUT_DIR, cfg.MODEL.BACKBONE.NAME)
+    cfg.RUN.MODEL_DIR = found_from(folder, cfg.OUTPUT_DIR, cfg.RUN.MODEL_DIR)
     cfg.OUTPUT_DIR = str(folder)
-    cfg.MODEL.BACKBONE.NAME = found_from(folder, cfg.MODEL.BACKBONE.NAME)
-    cfg.RUN.MODEL_DIR = found_from(folder, cfg.RUN.MODEL_DIR)
     if epoch is not None and epoch < 1:
         raise ConfigError(f"The epoch is {epoch}; it must be at least 1.")
     _require_same(cfg, results or {}, folder, is_tested=results is not None and epoch in (None, results.get("epoch")))
