@@ -110,10 +110,10 @@ def is_free(host: str, port: int) -> bool:
 
 def open_run(args: argparse.Namespace) -> tuple[Classifier, dict[str, Any], list[str]]:
     """Returns the classifier in a run's folder or an export's, what is known of it, and paths of images to try."""
-    from engine.run.folder import read_results
+    from engine.run.folder import found_from, read_config, read_results
     from inference import artefact
     from inference.classifier import Classifier
-    from inference.run_folder import find_run, found_from
+    from inference.run_folder import find_run
 
     exported = Path(args.run).expanduser() / artefact.CONFIG
     if exported.is_file():
@@ -124,11 +124,11 @@ def open_run(args: argparse.Namespace) -> tuple[Classifier, dict[str, Any], list
     folder, epoch = find_run(args.run)
     epoch = epoch if args.epoch is None else args.epoch
     classifier = Classifier.from_run(folder, epoch=epoch, device=args.device)
-    facts, cfg = read_results(folder) or {}, classifier.trainer.cfg
+    facts, cfg = read_results(folder) or {}, read_config(folder)
     if epoch not in (None, facts.get("epoch")):
         facts["accuracy"] = None
     facts = {"dataset": cfg.DATASET.NAME, **facts, "trainer": cfg.TRAINER.NAME, "backbone": cfg.MODEL.BACKBONE.NAME}
-    return classifier, {**facts, "run": folder}, examples_of(folder, found_from(folder, cfg.DATASET.ROOT))
+    return classifier, {**facts, "run": folder}, examples_of(folder, found_from(folder, cfg.OUTPUT_DIR, cfg.DATASET.ROOT))
 
 
 def examples_of(folder: Path, root: str) -> list[str]:

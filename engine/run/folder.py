@@ -32,17 +32,17 @@ def read_config(folder: str | Path) -> CN | None:
     return cfg
 
 
-def found_from(folder: Path, path: str) -> str:
-    """Returns a path that the config of the run in `folder` names; the run was perhaps started in another folder.
+def found_from(folder: Path, output_dir: str, path: str) -> str:
+    """Returns a path that the config of the run in `folder` names, absolute; or what it names, if that is no path.
 
-    OUTPUT_DIR tells which one: both are relative to it.
+    The run was perhaps started in another folder. Its OUTPUT_DIR tells which one: both are relative to it.
     """
-    output_dir, there = Path(read_config(folder).OUTPUT_DIR), folder.resolve()
+    output_dir, there = Path(output_dir), folder.resolve()
     n_parts = len(output_dir.parts)
-    if output_dir.is_absolute() or there.parts[-n_parts:] != output_dir.parts:
-        return path
-    start = Path(*there.parts[:-n_parts])
-    return str(start / path) if path and start != Path.cwd() and (start / path).exists() else path
+    is_known = not output_dir.is_absolute() and there.parts[-n_parts:] == output_dir.parts
+    starts = [Path(*there.parts[:-n_parts])] if is_known else []
+    named = (start / path for start in (*starts, Path.cwd()) if path)
+    return next((str(found) for found in named if found.exists()), path)
 
 
 def write_config(cfg: CN) -> None:

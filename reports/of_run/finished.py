@@ -83,7 +83,7 @@ def read_run(folder: Path) -> FinishedRun:
     return FinishedRun(
         folder,
         results,
-        Path(found_from(folder, cfg.DATASET.ROOT)) if cfg else Path(),
+        Path(found_from(folder, cfg.OUTPUT_DIR, cfg.DATASET.ROOT)) if cfg else Path(),
         names,
         predictions,
         read_losses(folder),
