@@ -32,6 +32,7 @@ SLOW = {
     "engine/test_process_cache.py",
     "inference/test_classifier.py",
     "inference/test_export.py",
+    "inference/test_onnx.py",
     "inference/test_predict.py",
     "launch/test_grid.py",
     "reports/test_curves.py",
