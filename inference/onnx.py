@@ -122,7 +122,7 @@ def export(module: PixelsToLogits, path: Path, facts: dict[str, Any]) -> None:
         # Two images, not one: that would fix the size of the batch.
         sizes = {"images": {0: torch.export.Dim("N")}}
         program = torch.export.export(module, (images[:2],), dynamic_shapes=sizes, strict=False)
-        names = {"input_names": ["images"], "output_names": ["logits"]}
+        names = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": sizes}
         torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names).save(path)
     model = onnx.load(path) if facts["precision"] == "fp32" else in_float16(path)
     (path.parent / ONNX_DATA).unlink(missing_ok=True)  # torch sets its own limit

@@ -26,8 +26,11 @@ LIMIT = 1e-4  # between the logits in float32
 TIE = 0.02  # between the two largest probabilities in float32: such classes may change places in float16
 # The card's own lines on each image, then the same file on batches of the pixels that they made.
 ALONE = """
-import contextlib, io, json, sys
+import contextlib, functools, io, json, sys
 import numpy as np
+import onnxruntime
+
+onnxruntime.InferenceSession = functools.cache(onnxruntime.InferenceSession)  # made once for all images
 
 lines = open("README.md", encoding="utf-8").read().split("```python\\n")[1].split("```")[0]
 single, pixels, said = [], [], io.StringIO()
@@ -101,7 +104,15 @@ METHODS = {
     "CoOp": ("vit", "TRAINER.NAME", "CoOp", "INPUT.INTERPOLATION", "bicubic"),
     "RN": ("rn", "TRAINER.NAME", "CoOp", "TRAINER.COOP.CSC", True, "INPUT.NO_TRANSFORM", True),
     "LinearProbe": ("vit", "TRAINER.NAME", "LinearProbe"),
-    "CoCoOp": ("vit", "TRAINER.NAME", "CoCoOp", "TRAINER.COCOOP.CHUNK_ROWS", 40),  # a batch of 7 is several chunks
+    "CoCoOp": (
+        "vit",
+        "TRAINER.NAME",
+        "CoCoOp",
+        "TRAINER.COCOOP.N_CTX",
+        2,
+        "TRAINER.COCOOP.CHUNK_ROWS",
+        40,
+    ),  # a batch of 7 is several chunks
 }
 
 
