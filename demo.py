@@ -128,7 +128,8 @@ def open_run(args: argparse.Namespace) -> tuple[Classifier, dict[str, Any], list
     if epoch not in (None, facts.get("epoch")):
         facts["accuracy"] = None
     facts = {"dataset": cfg.DATASET.NAME, **facts, "trainer": cfg.TRAINER.NAME, "backbone": cfg.MODEL.BACKBONE.NAME}
-    return classifier, {**facts, "run": folder}, examples_of(folder, found_from(folder, cfg.OUTPUT_DIR, cfg.DATASET.ROOT))
+    root = found_from(folder, cfg.OUTPUT_DIR, cfg.DATASET.ROOT)
+    return classifier, {**facts, "run": folder}, examples_of(folder, root)
 
 
 def examples_of(folder: Path, root: str) -> list[str]:

@@ -35,6 +35,7 @@ SLOW = {
     "inference/test_classifier.py",
     "inference/test_demo.py",
     "inference/test_export.py",
+    "inference/test_onnx.py",
     "inference/test_predict.py",
     "inference/test_same_as_test.py",
     "launch/test_grid.py",

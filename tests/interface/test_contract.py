@@ -31,7 +31,7 @@ PROGRAMS = {  # module: its flags and the names of its arguments; train.py's fir
     "draw_curves": "--output-dir --dataset --backbone --shots --out",
     "parse_test_res": "directory --ci95 --test-log --multi-exp --keyword",
     "demo": "RUN --topk --epoch --device --host --port --share",
-    "export": "RUN --out --epoch",
+    "export": "RUN --out --format --precision --epoch",
     "predict": "RUN IMAGE --topk --format --out --classnames --threshold --epoch --device --no-cache",
     "interpret_prompt": "FPATH TOPK --json --output --backbone --class",
     "datasets.prepare": "NAME --root --from --dry-run --export-fewshot --shots --seed",
