@@ -233,7 +233,7 @@ class TestWhoWrites:
 
     def test_the_first_of_a_machine_keeps_the_features(self, together):
         folders = [Path(f"{run['whole run']['folder']}-features") for run in together[0]]
-        n_pieces = ceil(9 / (4 * len(folders)))  # of the test: a batch of each rank in a piece
+        n_pieces = sum(ceil(n / (4 * len(folders))) for n in (9, 6))  # test and selection: a batch of each rank in one
         assert [len(list(folder.glob("*/*.npz"))) for folder in folders] == [n_pieces] + [0] * (len(folders) - 1)
 
     def test_the_others_are_silent(self, together):
