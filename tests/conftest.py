@@ -30,6 +30,7 @@ SLOW = {
     "engine/run/test_warnings.py",
     "engine/test_distributed.py",
     "engine/test_process_cache.py",
+    "engine/test_trackers.py",
     "inference/test_classifier.py",
     "inference/test_export.py",
     "inference/test_predict.py",
