@@ -34,6 +34,7 @@ SLOW = {
     "inference/test_classifier.py",
     "inference/test_export.py",
     "inference/test_predict.py",
+    "interface/test_train_python.py",
     "launch/test_grid.py",
     "reports/test_curves.py",
     "reports/test_identity.py",

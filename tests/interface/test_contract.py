@@ -132,6 +132,7 @@ PYTHON = {
     "clip.clip": "available_models load tokenize _MODELS _download",
     "clip.model": "CLIP build_model convert_weights",
     "clip.simple_tokenizer": "SimpleTokenizer",
+    "train": "train main run",
     "trainers.coop": "PromptLearner CustomCLIP TextEncoder CoOp load_clip_to_cpu",
     "trainers.cocoop": "PromptLearner CustomCLIP CoCoOp",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
