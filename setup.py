@@ -22,6 +22,7 @@ PACKAGES = [
     "engine",
     "engine.config",
     "engine.data",
+    "engine.evaluation",
     "engine.features",
     "engine.run",
     "inference",

@@ -21,9 +21,9 @@ from yacs.config import CfgNode as CN
 from .config.identity import changed_keys
 from .distributed import is_first_rank
 from .files import write_atomically
+from .run.names import SCALARS
 
 PROJECT = "prompt-learning"  # at Weights & Biases, where WANDB_PROJECT names none
-SCALARS = "scalars.csv"  # in the run's folder
 
 logger = logging.getLogger(__name__)
 

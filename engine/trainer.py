@@ -20,7 +20,7 @@ from .data.manager import DataManager, check_splits
 from .data.samplers import batch_share, gather_batch
 from .device import pick_device, smaller_batches
 from .distributed import any_rank, gather_objects, mean_over_ranks, n_ranks
-from .evaluator import build_evaluator, evaluate
+from .evaluation.evaluator import build_evaluator, evaluate
 from .features.head import LinearHead
 from .features.path import choose_path, is_plain, require_choice
 from .features.reader import FeatureReader, ViewBatches
@@ -227,7 +227,7 @@ class TrainerX:
 
     def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the logits (B, C) and labels (B,) of a split's batches, from kept features where it can."""
-        loader = self.val_loader if split == "val" else self.test_loader
+        loader = self.dm.selection_loader if split == "selection" else getattr(self, f"{split}_loader")
         if self.uses_features and is_plain(loader.dataset):
             yield from self.features.predictions(loader, self.classify_features, split)
             return

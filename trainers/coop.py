@@ -11,6 +11,7 @@ Cost:  the text tower, forward and backward, for what differs between prompts (c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -104,10 +105,10 @@ class CoOp(ContextTrainer):
             )
 
     @torch.no_grad()
-    def test(self, split: str | None = None) -> float:
+    def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         self.fixed_text_features = self.model.text_features()  # once per evaluation: they depend on no image
         try:
-            return super().test(split)
+            yield from super().predictions(split)
         finally:
             self.fixed_text_features = None
 

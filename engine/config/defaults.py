@@ -118,7 +118,10 @@ def get_cfg_default() -> CN:
     cfg.TEST = CN()
     cfg.TEST.EVALUATOR = "Classification"  # a name in EVALUATOR_REGISTRY
     cfg.TEST.PER_CLASS_RESULT = False  # log the accuracy of each class
-    cfg.TEST.COMPUTE_CMAT = False  # save the confusion matrix to OUTPUT_DIR/cmat.pt
+    cfg.TEST.COMPUTE_CMAT = False  # save the confusion matrix to OUTPUT_DIR/cmat.pt, cmat.csv and cmat.png
+    cfg.TEST.SAVE_PREDICTIONS = True  # write a line for each tested image to OUTPUT_DIR/predictions.csv
+    cfg.TEST.SAVE_LOGITS = False  # write all logits of the test to OUTPUT_DIR/logits.npz
+    cfg.TEST.TEMPERATURE = True  # fit a temperature, for which the selection items are classified after the test
     cfg.TEST.NO_TEST = False  # stop after training, without the test
     cfg.TEST.SPLIT = "test"  # split to test on: test, val
     cfg.TEST.ON_BAD_IMAGE = "error"  # unreadable test images: error, skip (with a warning)
@@ -208,5 +211,6 @@ PATHS = (
 NOT_IN_DIGEST = {
     "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST", "TRAIN.CHECKPOINT_FREQ",
-    "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TRAIN.LOGGERS",
+    "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TRAIN.LOGGERS", "TEST.SAVE_PREDICTIONS", "TEST.SAVE_LOGITS",
+    "TEST.TEMPERATURE",
 }  # fmt: skip

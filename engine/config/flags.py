@@ -29,6 +29,7 @@ FLAGS = [  # flag, the key that it sets, its help, how it is read; a flag that i
     ("--eval-only", "RUN.EVAL_ONLY", "only test", SWITCH),
     ("--model-dir", "RUN.MODEL_DIR", "with --eval-only: the run whose model is tested", {}),
     ("--load-epoch", "RUN.LOAD_EPOCH", "with --model-dir: after how many epochs (default: the best)", {"type": int}),
+    ("--save-logits", "TEST.SAVE_LOGITS", "also write all logits of the test to logits.npz", SWITCH),
     ("--deterministic", "RUN.DETERMINISTIC", "repeatable on a GPU too, slower", SWITCH),
 ]
 
