@@ -45,6 +45,7 @@ SLOW = {
     "robustness/test_full_disk.py",
     "smoke/test_pretrain_shapes.py",
     "smoke/test_protocols.py",
+    "smoke/test_tour.py",
     "trainers/test_imagenet_templates.py",
     "tools/test_contact_sheet.py",
     "trainers/test_linear_probe.py",
