@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import threading
 
@@ -11,6 +12,7 @@ import pytest
 import train as command
 from engine.config.load import ConfigError
 from engine.trainer import TrainerX
+from tests.support.script_calls import ROOT
 from tests.support.tiny_run import repeatable, train_flags
 from train import train
 
@@ -111,6 +113,16 @@ def test_ctrl_c_raises_once_the_state_is_saved(call, tmp_path, monkeypatch):
     assert len(steps) == 2 * 3
     assert results["accuracy"] == expected["accuracy"]
     assert "Resume after epoch 0, batch 2 " in (tmp_path / "run/log.txt").read_text()
+
+
+def test_the_call_in_use_md(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    [block] = re.findall(r"```python\n(from train import train\n.*?)```", (ROOT / "USE.md").read_text(), re.DOTALL)
+    cfgs = []
+    monkeypatch.setattr(command, "run", lambda cfg, **_: cfgs.append(cfg))
+    monkeypatch.setattr(command, "read_results", lambda folder: {"accuracy": 100.0})
+    exec(block, {})
+    assert (cfgs[0].TRAINER.NAME, cfgs[0].DATASET.NUM_SHOTS, cfgs[0].RUN.CFG) == ("CoOp", 1, "rn50_ep50")
 
 
 def test_in_another_thread(call):
