@@ -42,11 +42,13 @@ class Trackers:
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
         """Adds a point to the curve `tag`."""
-        self._each("add", {tag: float(scalar_value)}, int(global_step or 0))
+        if self:  # else the value may be anything, and a GPU is not waited for
+            self._each("add", {tag: float(scalar_value)}, int(global_step or 0))
 
     def add_scalars(self, group: str, values: dict[str, float], global_step: int) -> None:
         """Adds a point to each of the curves `group/name`."""
-        self._each("add", {f"{group}/{name}": float(value) for name, value in values.items()}, int(global_step))
+        if self:
+            self._each("add", {f"{group}/{name}": float(value) for name, value in values.items()}, int(global_step))
 
     def flush(self) -> None:
         """Writes what is still in memory."""

@@ -79,6 +79,11 @@ def test_a_row_that_a_kill_has_cut_goes_and_tags_may_hold_anything(tmp_path):
     trackers.close()
 
 
+def test_a_test_alone_may_have_results_that_are_no_numbers():
+    """An evaluator of a plug-in may return them; nothing is tracked then."""
+    Trackers().add_scalars("test", {"accuracy": 50.0, "worst": "wine bottle"}, 0)
+
+
 class TestWeightsAndBiases:
     def test_offline_an_interrupted_run_goes_on_under_its_id(self, make, tmp_path, offline):
         trainer = make("TRAIN.LOGGERS", ("wandb",))
