@@ -113,6 +113,7 @@ def get_cfg_default() -> CN:
     cfg.TRAIN.CHECKPOINT_FREQ = 0  # epochs between checkpoints that are kept; 0, -1: only the last is
     cfg.TRAIN.RESUME_EVERY_S = 60.0  # seconds between writes of the resume point; 0: only when the run is asked to end
     cfg.TRAIN.PRINT_FREQ = 10  # batches between log lines
+    cfg.TRAIN.LOGGERS = ("tensorboard",)  # where the curves go: tensorboard, csv, wandb; (): nowhere
 
     cfg.TEST = CN()
     cfg.TEST.EVALUATOR = "Classification"  # a name in EVALUATOR_REGISTRY
@@ -179,6 +180,8 @@ OPTIONS = {
     "TEST.FINAL_MODEL": ("last_step", "best_val"),
 }
 
+LOGGERS = ("tensorboard", "csv", "wandb")  # the names that TRAIN.LOGGERS may hold
+
 # Key -> its smallest value.
 AT_LEAST = {
     "INPUT.VIEWS": 0,
@@ -208,5 +211,6 @@ PATHS = (
 NOT_IN_DIGEST = {
     "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST", "TRAIN.CHECKPOINT_FREQ",
-    "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TEST.SAVE_PREDICTIONS", "TEST.SAVE_LOGITS", "TEST.TEMPERATURE",
+    "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TRAIN.LOGGERS", "TEST.SAVE_PREDICTIONS", "TEST.SAVE_LOGITS",
+    "TEST.TEMPERATURE",
 }  # fmt: skip

@@ -273,7 +273,7 @@ class TestFilesOfARun:
         shown, _, after = after.partition(f"{environment()}\n")
         assert "  OPTIM: NAME sgd, LR 0.02, LR_SCHEDULER cosine, MAX_EPOCH 2\n" in shown
         assert log == f"{config}\n{environment()}\n{before}{after}"  # the whole config is in the log alone
-        assert curve(tmp_path / "run", "test/accuracy") == [(2, pytest.approx(accuracy))]
+        assert curve(tmp_path / "run", "test/accuracy") == [(1, pytest.approx(accuracy))]
         assert curve(tmp_path / "run", "train/lr") == [(0, pytest.approx(0.02)), (1, pytest.approx(0.01))]
 
         with pytest.raises(ConfigError, match="OPTIM.LR is 0.02 there, 0.5 was asked for"):

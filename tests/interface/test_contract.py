@@ -66,7 +66,7 @@ OPTIM: {NAME: adam, LR: 0.0003, WEIGHT_DECAY: 0.0005, MOMENTUM: 0.9, SGD_DAMPNIN
   RMSPROP_ALPHA: 0.99, ADAM_BETA1: 0.9, ADAM_BETA2: 0.999, STAGED_LR: false, NEW_LAYERS: [], BASE_LR_MULT: 0.1,
   LR_SCHEDULER: single_step, STEPSIZE: [-1], GAMMA: 0.1, MAX_EPOCH: 10, WARMUP_EPOCH: -1, WARMUP_TYPE: linear,
   WARMUP_CONS_LR: 1.0e-5, WARMUP_MIN_LR: 1.0e-5, WARMUP_RECOUNT: true}
-TRAIN: {CHECKPOINT_FREQ: 0, RESUME_EVERY_S: 60.0, PRINT_FREQ: 10, COUNT_ITER: train_x}
+TRAIN: {CHECKPOINT_FREQ: 0, RESUME_EVERY_S: 60.0, PRINT_FREQ: 10, LOGGERS: [tensorboard], COUNT_ITER: train_x}
 TEST: {EVALUATOR: Classification, PER_CLASS_RESULT: false, COMPUTE_CMAT: false, SAVE_PREDICTIONS: true,
   SAVE_LOGITS: false, TEMPERATURE: true, NO_TEST: false, SPLIT: test,
   ON_BAD_IMAGE: error, FINAL_MODEL: last_step}
@@ -134,6 +134,7 @@ PYTHON = {
     "clip.clip": "available_models load tokenize _MODELS _download",
     "clip.model": "CLIP build_model convert_weights",
     "clip.simple_tokenizer": "SimpleTokenizer",
+    "train": "train main run",
     "trainers.coop": "PromptLearner CustomCLIP TextEncoder CoOp load_clip_to_cpu",
     "trainers.cocoop": "PromptLearner CustomCLIP CoCoOp",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
@@ -155,7 +156,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 125
+    assert len(frozen) == 126
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen
