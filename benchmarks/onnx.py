@@ -13,10 +13,10 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    print(", ".join(f"{name} {value}" for name, value in machine().items()), f"onnxruntime {onnxruntime.__version__}")
+    print(", ".join(f"{name} {value}" for name, value in machine().items()), f"onnxruntime {version('onnxruntime')}")
     for name in args.backbones:
         with tempfile.TemporaryDirectory() as folder:
             compare(name, args, *build_sides(SIZES[name], args.precision, Path(folder)))
@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def build_sides(sizes: dict, precision: str, folder: Path) -> tuple[Callable, Callable, int]:
     """Returns what takes pixels (N, 3, H, W) to logits (N, C) in torch and in onnxruntime, and the resolution."""
+    import onnxruntime  # of the extra `export`
+
     torch.manual_seed(0)
     torch.save(CLIP(**sizes).state_dict(), folder / "random.pt")
     trainer = Classifier.zero_shot(folder / "random.pt", CALTECH101, device="cpu").trainer

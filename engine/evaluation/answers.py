@@ -44,20 +44,21 @@ def answers_of(logits: Tensor, labels: Tensor, *, keep_logits: bool = False) -> 
         labels: (B,) int64, in 0 ... C - 1.
         keep_logits: Whether the logits are kept, too.
     """
-    exact, labels = logits.detach().double(), labels.to(logits.device)
-    order = exact.sort(dim=1, descending=True, stable=True).indices  # stable: of equal logits the first class is first
+    exact, of_label = logits.detach().double(), labels.to(logits.device)[:, None]
     log_p = exact.log_softmax(dim=1)
-    p = log_p.exp()
-    best, second = order[:, :1], order[:, 1:2]
-    has_second = second.shape[1] > 0
-    of_label = labels[:, None]
+    p, own = log_p.exp(), exact.gather(1, of_label)
+    best = exact.argmax(dim=1, keepdim=True)
+    others = exact.scatter(1, best, -torch.inf)
+    second = others.argmax(dim=1, keepdim=True)
+    has_second = exact.shape[1] > 1
+    earlier = torch.arange(exact.shape[1], device=exact.device) < of_label  # of equal logits the first class is first
     columns = (
-        labels,
+        of_label[:, 0],
         best[:, 0],
         p.gather(1, best)[:, 0],
-        second[:, 0] if has_second else torch.full_like(labels, -1),
+        second[:, 0] if has_second else torch.full_like(second[:, 0], -1),
         p.gather(1, second)[:, 0] if has_second else torch.zeros_like(p[:, 0]),
-        (order == of_label).int().argmax(dim=1) + 1,
+        ((exact > own) | ((exact == own) & earlier)).sum(dim=1) + 1,
         -log_p.gather(1, of_label)[:, 0],
         p.square().sum(dim=1) - 2 * p.gather(1, of_label)[:, 0] + 1,
     )
