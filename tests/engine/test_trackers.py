@@ -10,9 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine.config.load import check_cfg
 from engine.interruption import Interrupted, interruptible
 from engine.trackers import ScalarsFile, Trackers
+from tests.engine.wandb_file import history, of_kind, read_ended
 from tests.resume.stopping import before_step, kill, terminate, train
 from tests.support.tiny_run import build_trainer, tiny_cfg, valid_cfg
-from tests.engine.wandb_file import history, of_kind, read_ended
 
 EPOCHS, BATCHES, N_VAL = 2, 3, 6
 LR = [0.02] * BATCHES + [0.01] * BATCHES  # the cosine: 0.01 (1 + cos(pi / 2)) in the second of two epochs
