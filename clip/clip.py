@@ -1,18 +1,19 @@
 """Load a CLIP by name or path, and turn texts into its tokens."""
 
 import difflib
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from .backbones import find_backbone
 from .download import download, sha256
-from .model import CLIP, build_model
-from .simple_tokenizer import END, START, SimpleTokenizer
+from .model import build_model
 from .state_dict import HEAD_DIM
+from .tokens import beginning, tokenize, tokenizer  # noqa: F401  OpenAI's callers look here
+from .two_towers import MEAN, STD, ClosedTowers, Preprocessing, TwoTowers  # noqa: F401
 from .weights import missing_file_message, read_state_dict, torch_readable
 
 
@@ -38,9 +39,6 @@ _URLS = {
 _EMBEDDED = {"ViT-T/8-shapes": Path(__file__).with_name("shapes.npz")}  # comes with the package, needs no network
 _MODELS = _Addresses(_URLS)
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-
 
 def available_models() -> list[str]:
     """Names that `load` takes."""
@@ -52,7 +50,7 @@ def load(
     device: str | torch.device | None = None,
     jit: bool = False,
     download_root: str | Path | None = None,
-) -> tuple[CLIP, Compose]:
+) -> tuple[TwoTowers | ClosedTowers, Compose]:
     """A CLIP in eval() mode and float32, and the transform of its images.
 
     Args:
@@ -71,14 +69,17 @@ def load(
     """
     if jit:
         raise ValueError("jit is True; it must be False, since models are plain modules here. Leave the argument out.")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if backbone := find_backbone(name):
+        model = backbone.load()
+        return model.to(device), _transform(model.preprocessing)
     path = resolve(name, download_root)
     state_dict = read_state_dict(path)
     try:
         model = build_model(state_dict)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(device), _transform(model.visual.input_resolution)
+    return model.to(device), _transform(model.preprocessing)
 
 
 def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
@@ -88,6 +89,8 @@ def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
         ValueError: neither a model's name nor something that looks like a path.
         FileNotFoundError: the path does not exist.
     """
+    if backbone := find_backbone(name):
+        return backbone.weights_file(download=True)
     if name in _MODELS:
         return _download(_MODELS[name], download_root)
     path = _EMBEDDED.get(name) or Path(name).expanduser()
@@ -107,8 +110,9 @@ def weights_sha256(name: str | Path) -> str | None:
     """The sha256 of the file that `load` reads for a model's name or a path; None where there is no such file."""
     if name in _MODELS:
         return _MODELS[name].split("/")[-2]  # of a URL, against which `download` has checked the file
-    path = _EMBEDDED.get(name) or Path(name).expanduser()
-    if not path.is_file():
+    backbone = find_backbone(name)
+    path = backbone.weights_file(download=False) if backbone else _EMBEDDED.get(name) or Path(name).expanduser()
+    if path is None or not path.is_file():
         return None
     status = path.stat()
     return _sha256_of(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -116,6 +120,8 @@ def weights_sha256(name: str | Path) -> str | None:
 
 def weights_warning(name: str | Path) -> str:
     """Says, of weights that are neither OpenAI's nor the embedded ones, what is assumed of them; "" of the others."""
+    if backbone := find_backbone(name):
+        return getattr(backbone, "warning", "")
     digest = weights_sha256(name)
     if digest is None or digest in map(weights_sha256, available_models()):
         return ""
@@ -145,53 +151,12 @@ def _looks_like_path(name: str) -> bool:
     return known_suffix or known_folder or name.startswith(("/", "./", "../", "~"))
 
 
-def tokenize(texts: str | list[str], context_length: int = 77, truncate: bool = False) -> Tensor:
-    """Token ids as the text tower takes them: start, the text's, end, then zeros.
-
-    Args:
-        texts: C texts, or one.
-        context_length: L, number of columns.
-        truncate: cut a text that is too long (its last id becomes end), where otherwise it is an error.
-
-    Returns:
-        (C, L) int32.
-
-    Raises:
-        ValueError: a text has more than `context_length` tokens, start and end included.
-    """
-    texts = [texts] if isinstance(texts, str) else texts
-    bpe = tokenizer()
-    start, end = bpe.encoder[START], bpe.encoder[END]
-    result = torch.zeros(len(texts), context_length, dtype=torch.int)
-    for row, text in zip(result, texts, strict=True):
-        ids = [start, *bpe.encode(text), end]
-        if len(ids) > context_length:
-            if not truncate:
-                # Differs from OpenAI: ValueError, not RuntimeError, as for every wrong argument here.
-                raise ValueError(
-                    f"The text {beginning(text)} is {len(ids)} tokens long with start and end; at most "
-                    f"{context_length} are allowed. Shorten it; callers of `tokenize` may pass truncate=True to cut it."
-                )
-            ids = [*ids[: context_length - 1], end]
-        row[: len(ids)] = torch.tensor(ids)
-    return result
-
-
-def beginning(text: str) -> str:
-    """What an error says of a text, which may be long, of several lines, or not printable."""
-    return repr(text if len(text) <= 100 else f"{text[:100]}...")
-
-
-@lru_cache
-def tokenizer() -> SimpleTokenizer:
-    """The tokenizer with CLIP's vocabulary, read once."""
-    return SimpleTokenizer()
-
-
-def _transform(n_px: int) -> Compose:
-    """PIL image -> (3, n_px, n_px) float32, normalised."""
-    resize = Resize(n_px, interpolation=InterpolationMode.BICUBIC)
-    return Compose([resize, CenterCrop(n_px), _to_rgb, ToTensor(), Normalize(MEAN, STD)])
+def _transform(preprocessing: Preprocessing) -> Compose:
+    """PIL image -> (3, R, R) float32, normalised."""
+    size, mode = preprocessing.size, InterpolationMode(preprocessing.interpolation)
+    resize = Resize(size if preprocessing.resize != "squash" else (size, size), interpolation=mode)
+    normalize = Normalize(preprocessing.mean, preprocessing.std)
+    return Compose([resize, CenterCrop(size), _to_rgb, ToTensor(), normalize])
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -10,18 +10,24 @@ https://arxiv.org/abs/2103.00020
 B images, C texts, L tokens (or patches + 1), W a tower's width, D the joint width.
 """
 
-import math
 from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import (  # noqa: F401  OpenAI's callers look here
+    LayerNorm,
+    QuickGELU,
+    ResidualAttentionBlock,
+    Transformer,
+)
 from .state_dict import HEAD_DIM, check_fit, check_mask, infer_sizes
+from .two_towers import ForeignTower, TwoTowers
 
 
-class CLIP(nn.Module):
-    """An image tower and a causal text tower with a joint space.
+class CLIP(TwoTowers):
+    """OpenAI's CLIP: an image tower and a causal text tower with a joint space.
 
     Args:
         embed_dim: D, width of the joint space.
@@ -34,6 +40,8 @@ class CLIP(nn.Module):
         transformer_width: W of the text tower.
         transformer_heads: number of attention heads of the text tower.
         transformer_layers: number of blocks of the text tower.
+        vision_heads: number of attention heads of the image tower; None: one for each 64 of its width.
+        activation: of both towers' blocks, a name in ACTIVATIONS.
     """
 
     def __init__(
@@ -48,65 +56,27 @@ class CLIP(nn.Module):
         transformer_width: int,
         transformer_heads: int,
         transformer_layers: int,
+        *,
+        vision_heads: int | None = None,
+        activation: str = "quick_gelu",
     ):
-        super().__init__()
-        self.context_length = context_length
-        self.vocab_size = vocab_size
         if vision_patch_size is None:
-            n_heads = vision_width * 32 // HEAD_DIM
-            self.visual = ModifiedResNet(vision_layers, embed_dim, n_heads, image_resolution, vision_width)
+            n_heads = vision_heads or vision_width * 32 // HEAD_DIM
+            visual = ModifiedResNet(vision_layers, embed_dim, n_heads, image_resolution, vision_width)
         else:
-            sizes = (vision_width, vision_layers, vision_width // HEAD_DIM)
-            self.visual = VisionTransformer(image_resolution, vision_patch_size, *sizes, embed_dim)
-        self.transformer = Transformer(transformer_width, transformer_layers, transformer_heads, context_length)
-        self.token_embedding = nn.Embedding(vocab_size, transformer_width)
-        self.positional_embedding = nn.Parameter(torch.empty(context_length, transformer_width))
-        self.ln_final = LayerNorm(transformer_width)
-        self.text_projection = nn.Parameter(torch.empty(transformer_width, embed_dim))
-        self.logit_scale = nn.Parameter(torch.ones([]) * math.log(1 / 0.07))
+            sizes = (vision_width, vision_layers, vision_heads or vision_width // HEAD_DIM)
+            visual = VisionTransformer(image_resolution, vision_patch_size, *sizes, embed_dim, activation=activation)
+        super().__init__(
+            visual,
+            embed_dim=embed_dim,
+            context_length=context_length,
+            vocab_size=vocab_size,
+            width=transformer_width,
+            heads=transformer_heads,
+            layers=transformer_layers,
+            activation=activation,
+        )
         self.initialize_parameters()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.visual.conv1.weight.dtype
-
-    def encode_image(self, image: Tensor) -> Tensor:
-        """Image features, not normalised: (B, 3, H, W), normalised with CLIP's mean and std -> (B, D)."""
-        return self.visual(image.type(self.dtype))
-
-    def encode_text(self, text: Tensor) -> Tensor:
-        """Text features, not normalised.
-
-        Args:
-            text: (C, L) token ids as `tokenize` gives them, L at most `context_length`; the largest id is EOT.
-
-        Returns:
-            (C, D), read at each text's EOT.
-
-        Raises:
-            ValueError: L is larger than `context_length`.
-        """
-        check_length(text.shape[1], self.context_length)
-        eot = text.argmax(dim=-1)  # (C,)
-        # The tower is causal: what follows an EOT cannot change it, so columns after the batch's last EOT are skipped.
-        # Not in a trace, which would cut all later texts there too.
-        if text.shape[0] and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-            text = text[:, : int(eot.max()) + 1]
-        x = self.token_embedding(text).type(self.dtype)  # (C, L, W)
-        x = x + self.positional_embedding[: x.shape[1]].type(self.dtype)
-        x = x.permute(1, 0, 2)  # (C, L, W) -> (L, C, W)
-        x = self.transformer(x)
-        x = x.permute(1, 0, 2)  # (L, C, W) -> (C, L, W)
-        # The layer norm treats every position alone: taking EOT's first is exact.
-        x = self.ln_final(x[torch.arange(x.shape[0], device=x.device), eot])  # (C, W)
-        return x @ self.text_projection
-
-    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled cosine similarities: `logits_per_image` (B, C) and its transpose `logits_per_text` (C, B)."""
-        image_features = F.normalize(self.encode_image(image), dim=-1)
-        text_features = F.normalize(self.encode_text(text), dim=-1)
-        logits_per_image = self.logit_scale.exp() * image_features @ text_features.t()
-        return logits_per_image, logits_per_image.t()
 
     def initialize_parameters(self) -> None:
         """Draw OpenAI's start values for training from scratch."""
@@ -220,7 +190,17 @@ class AttentionPool2d(nn.Module):
 class VisionTransformer(nn.Module):
     """Patches and a class token through a transformer; the class token's state, projected, is the feature."""
 
-    def __init__(self, input_resolution: int, patch_size: int, width: int, layers: int, heads: int, output_dim: int):
+    def __init__(
+        self,
+        input_resolution: int,
+        patch_size: int,
+        width: int,
+        layers: int,
+        heads: int,
+        output_dim: int,
+        *,
+        activation: str = "quick_gelu",
+    ):
         super().__init__()
         self.input_resolution = input_resolution
         self.output_dim = output_dim
@@ -230,7 +210,7 @@ class VisionTransformer(nn.Module):
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
         self.positional_embedding = nn.Parameter(scale * torch.randn(n_patches + 1, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads)
+        self.transformer = Transformer(width, layers, heads, activation=activation)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
 
@@ -245,75 +225,15 @@ class VisionTransformer(nn.Module):
         return self.ln_post(x[0]) @ self.proj  # (B, D)
 
 
-class Transformer(nn.Module):
-    """Pre-norm blocks on (L, N, W); with a `context_length` causal, and limited to that many positions."""
-
-    def __init__(self, width: int, layers: int, heads: int, context_length: int | None = None):
-        super().__init__()
-        self.width = width
-        self.layers = layers
-        self.context_length = context_length
-        causal = context_length is not None
-        self.resblocks = nn.Sequential(*[ResidualAttentionBlock(width, heads, causal) for _ in range(layers)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.context_length is not None:
-            check_length(x.shape[0], self.context_length)
-        return self.resblocks(x)
-
-
-def check_length(n_tokens: int, context_length: int) -> None:
-    if n_tokens > context_length:
-        raise ValueError(
-            f"The sequence is {n_tokens} tokens long; the text tower takes at most {context_length}. "
-            "Shorten the text or use fewer context vectors."
-        )
-
-
-class ResidualAttentionBlock(nn.Module):
-    def __init__(self, d_model: int, n_head: int, causal: bool = False):
-        super().__init__()
-        self.causal = causal
-        self.attn = nn.MultiheadAttention(d_model, n_head)
-        self.ln_1 = LayerNorm(d_model)
-        parts = [
-            ("c_fc", nn.Linear(d_model, d_model * 4)),
-            ("gelu", QuickGELU()),
-            ("c_proj", nn.Linear(d_model * 4, d_model)),
-        ]
-        self.mlp = nn.Sequential(OrderedDict(parts))
-        self.ln_2 = LayerNorm(d_model)
-
-    def attention(self, x: Tensor) -> Tensor:
-        # The mask is as long as the sequence, not as the context: True hides a later position.
-        n_tokens = x.shape[0]
-        mask = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=x.device).triu(1) if self.causal else None
-        return self.attn(x, x, x, need_weights=False, attn_mask=mask, is_causal=self.causal)[0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
-
-
-class LayerNorm(nn.LayerNorm):
-    """Computes in float32 at least, and returns the input's dtype."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(torch.promote_types(x.dtype, torch.float32))).type(x.dtype)
-
-
-class QuickGELU(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
-
-
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
     """Convert convolutions, linear layers, attention and projections in place; norms and embeddings stay float32."""
     for module in model.modules():
+        if isinstance(module, ForeignTower):
+            module.to(dtype)
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear, nn.MultiheadAttention)):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
-        for name in ("text_projection", "proj"):
+        for name in ("text_projection", "text_projection_bias", "proj"):
             parameter = getattr(module, name, None)
             if isinstance(parameter, nn.Parameter):
                 parameter.data = parameter.data.to(dtype)

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .model import ResidualAttentionBlock, Transformer
+from .blocks import ResidualAttentionBlock, Transformer
 
 KeysValues = tuple[Tensor, Tensor]
 

@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .clip import beginning, tokenize, tokenizer
-from .simple_tokenizer import END, START
+from .tokens import ClipTokenizer, Tokenizer, beginning
 
 POSITIONS = ("end", "middle", "front")
 
@@ -28,32 +27,39 @@ class PromptLayout:
     """The prompts of C classes with M context vectors.
 
     Attributes:
-        tokens: (C, L) int64, the placeholder texts; columns 1 to M stand for the context vectors.
+        tokens: (C, L) int64, the placeholder texts; M columns behind the start stand for the context vectors.
         order: (C, L) int64, the column of `tokens` that stands at each position of the prompt.
+        eot: (C,) int64, the position behind a prompt's own tokens, that of the end token.
         n_ctx: M.
+        n_start: special tokens in front: 1, [SOS], or none.
         n_prefix: number of leading positions that hold the same in every class's prompt, with one context for all.
     """
 
     tokens: Tensor
     order: Tensor
+    eot: Tensor
     n_ctx: int
+    n_start: int
     n_prefix: int
 
-    @property
-    def eot(self) -> Tensor:
-        """(C,) int64, the position of the end token, whose id is the largest."""
-        return self.tokens.argmax(dim=-1)
-
-    def is_learned(self) -> Tensor:
-        """(C, L) bool, the positions of context vectors."""
-        return (self.order >= 1) & (self.order <= self.n_ctx)
+    def vectors(self) -> Tensor:
+        """(C, L) int64, the index of the context vector at each position; -1 for tokens."""
+        index = self.order - self.n_start
+        return torch.where((index >= 0) & (index < self.n_ctx), index, -1)
 
     def of_classes(self, rows: slice) -> PromptLayout:
         """Returns the prompts of some of the classes."""
-        return replace(self, tokens=self.tokens[rows], order=self.order[rows])
+        return replace(self, tokens=self.tokens[rows], order=self.order[rows], eot=self.eot[rows])
 
 
-def lay_out(classnames: list[str], n_ctx: int, position: str = "end", *, context_length: int = 77) -> PromptLayout:
+def lay_out(
+    classnames: list[str],
+    n_ctx: int,
+    position: str = "end",
+    *,
+    context_length: int = 77,
+    tokenizer: Tokenizer | None = None,
+) -> PromptLayout:
     """Lays out the prompts of `classnames`; underscores in a name are read as spaces.
 
     Args:
@@ -61,6 +67,7 @@ def lay_out(classnames: list[str], n_ctx: int, position: str = "end", *, context
         n_ctx: M, the number of context vectors, at least 1.
         position: Where the name stands among them: "end", "middle" or "front".
         context_length: L, the tokens that the text tower takes.
+        tokenizer: Of the text tower; None: CLIP's.
 
     Raises:
         ValueError: If the position is unknown, M < 1, a prompt has more than L tokens, or a name would end its own.
@@ -69,28 +76,31 @@ def lay_out(classnames: list[str], n_ctx: int, position: str = "end", *, context
         raise ValueError(f"The class-token position is {position!r}; it must be one of: {', '.join(POSITIONS)}.")
     if n_ctx < 1:
         raise ValueError(f"The number of context vectors is {n_ctx}; it must be at least 1.")
+    tokenizer = tokenizer or ClipTokenizer(context_length)
+    encode, n_start, special = tokenizer.encode, tokenizer.n_start, tokenizer.special
     names = [name.replace("_", " ") for name in classnames]
-    encode, special = tokenizer().encode, {tokenizer().encoder[symbol] for symbol in (START, END)}
-    placeholder = "X " * n_ctx
-    for name in names:
-        ids = encode(f"{placeholder}{name}.")
-        if len(ids) + 2 > context_length:
+    texts = [f"{tokenizer.placeholder} " * n_ctx + f"{name}." for name in names]
+    own = [encode(text) for text in texts]
+    for name, ids in zip(names, own):
+        n_tokens = len(ids) + tokenizer.n_special
+        if n_tokens > tokenizer.context_length:
             raise ValueError(
-                f"The prompt of class {beginning(name)} has {len(ids) + 2} tokens with {n_ctx} context vectors; "
-                f"at most {context_length} are allowed. Shorten the class name or lower N_CTX."
+                f"The prompt of class {beginning(name)} has {n_tokens} tokens with {n_ctx} context vectors; "
+                f"at most {tokenizer.context_length} are allowed. Shorten the class name or lower N_CTX."
             )
         if special & set(ids):
             raise ValueError(
-                f"The class name {beginning(name)} holds {START} or {END}, which begin and end a prompt. "
-                "Change the class name to plain words."
+                f"The class name {beginning(name)} holds a token that begins or ends a prompt, such as "
+                "<|endoftext|>. Change the class name to plain words."
             )
-    tokens = tokenize([f"{placeholder}{name}." for name in names], context_length=context_length).long()
+    tokens = tokenizer(texts)
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]  # context vectors in front of the name
-    order = [_order(before, n_ctx, len(encode(name)), context_length) for name in names]
-    return PromptLayout(tokens, torch.tensor(order), n_ctx, 1 + before)
+    order = [_order(n_start, before, n_ctx, len(encode(name)), tokens.shape[1]) for name in names]
+    eot = torch.tensor([n_start + len(ids) for ids in own])
+    return PromptLayout(tokens, torch.tensor(order), eot, n_ctx, n_start, n_start + before)
 
 
-def _order(before: int, n_ctx: int, n_name: int, context_length: int) -> list[int]:
+def _order(n_start: int, before: int, n_ctx: int, n_name: int, context_length: int) -> list[int]:
     columns = list(range(context_length))
-    context, name = columns[1 : 1 + n_ctx], columns[1 + n_ctx : 1 + n_ctx + n_name]
-    return [0, *context[:before], *name, *context[before:], *columns[1 + n_ctx + n_name :]]
+    start, context, words = columns[:n_start], columns[n_start : n_start + n_ctx], columns[n_start + n_ctx :]
+    return [*start, *context[:before], *words[:n_name], *context[before:], *words[n_name:]]

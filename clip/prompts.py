@@ -27,16 +27,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .model import CLIP
 from .packed_tower import Group, run_tower
 from .prompt_layout import PromptLayout
+from .two_towers import TwoTowers, read_out
+
+
+def shares_positions(clip_model: TwoTowers) -> bool:
+    """Whether prompts share what stands in front: the tower is causal, begins with [SOS] and is read at the end."""
+    return clip_model.transformer.causal and clip_model.pooling == "end" and clip_model.tokenizer.n_start == 1
 
 
 class PromptEncoder(nn.Module):
     """Context vectors to the text features of all classes, equal to encoding all L tokens of every prompt.
 
     Args:
-        clip_model: The CLIP whose text tower is used; its weights are shared, not copied. Its dtype must be final.
+        clip_model: The model whose text tower is used, see `shares_positions`. Its weights are shared, not copied; its
+            dtype must be final.
         layout: The prompts.
         class_specific: Whether every class has context vectors of its own.
         chunk_rows: Rows (positions of prompts) encoded at once; 0: all. More are encoded in chunks of contexts and
@@ -44,10 +50,14 @@ class PromptEncoder(nn.Module):
             of the last chunk, with which the backward pass begins.
     """
 
-    def __init__(self, clip_model: CLIP, layout: PromptLayout, *, class_specific: bool = False, chunk_rows: int = 0):
+    def __init__(
+        self, clip_model: TwoTowers, layout: PromptLayout, *, class_specific: bool = False, chunk_rows: int = 0
+    ):
         super().__init__()
+        assert shares_positions(clip_model), "the prompts of this tower share nothing: use PlainPromptEncoder"
         self.transformer = clip_model.transformer
         self.ln_final, self.text_projection = clip_model.ln_final, clip_model.text_projection
+        self.text_projection_bias = getattr(clip_model, "text_projection_bias", None)
         self.class_specific, self.chunk_rows = class_specific, chunk_rows
         rows = PromptRows(clip_model, layout, n_prefix=1 if class_specific else layout.n_prefix)
         self.register_buffer("cached", rows.cache_start(), persistent=False)
@@ -94,7 +104,7 @@ class PromptEncoder(nn.Module):
     def _encode(self, contexts: Tensor, pack: _Pack, deep: Sequence[Tensor]) -> Tensor:
         rows = {"n_prefix": pack.n_prefix, "cached": self.cached, "deep": [vectors[None] for vectors in deep]}
         x = run_tower(self.transformer, pack.embed(contexts), pack.groups, **rows)
-        return self.ln_final(x).type(self.text_projection.dtype) @ self.text_projection  # (B, N, D) -> (B, N, E)
+        return read_out(x, self.ln_final, self.text_projection, self.text_projection_bias)  # (B, N, D) -> (B, N, E)
 
 
 class PromptRows:
@@ -104,10 +114,10 @@ class PromptRows:
         n_prefix: Number of leading positions that all prompts share, [SOS] among them.
     """
 
-    def __init__(self, clip_model: CLIP, layout: PromptLayout, *, n_prefix: int):
+    def __init__(self, clip_model: TwoTowers, layout: PromptLayout, *, n_prefix: int):
         self.clip_model, self.layout, self.n_prefix = clip_model, layout, n_prefix
-        self.is_learned = layout.is_learned()
-        self.first = self.is_learned.int().argmax(dim=1).clamp(min=n_prefix).tolist()  # where the suffix starts
+        self.vectors = layout.vectors()
+        self.first = (self.vectors >= 0).int().argmax(dim=1).clamp(min=n_prefix).tolist()  # where the suffix starts
         self.end = (layout.eot + 1).tolist()
         # Classes with equally many constant positions and equally long suffixes stand side by side.
         self.sorted = sorted(range(len(self.end)), key=self.lengths)
@@ -139,12 +149,12 @@ class PromptRows:
             (1, R, D) embeddings in the tower's dtype, and (R,) the index of the context vector, -1 for tokens.
         """
         clip_model, column = self.clip_model, self.layout.order[classes, positions]
-        learned = self.is_learned[classes, positions]
+        vector = self.vectors[classes, positions]
         device, dtype = clip_model.positional_embedding.device, clip_model.dtype
         token = clip_model.token_embedding(self.layout.tokens[classes, column].to(device)).type(dtype)
         position = clip_model.positional_embedding[positions.to(device)].type(dtype)
-        embedded = position + token * ~learned[:, None].to(device)
-        return embedded[None], torch.where(learned, column - 1, -1)
+        embedded = position + token * (vector < 0)[:, None].to(device)
+        return embedded[None], vector
 
     @torch.no_grad()
     def cache(self, classes: list[int], positions: range, cached: Tensor | None) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from clip.clip import load, weights_sha256
-from clip.model import CLIP, convert_weights
+from clip.model import convert_weights
+from clip.two_towers import ClosedTowers, TwoTowers
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.config.load import option_errors
 from engine.distributed import first_on_machine
@@ -41,12 +42,12 @@ def backbone_fields(cfg: CN) -> dict[str, Any]:
     return {"backbone": name, "weights_sha256": weights_sha256(name)}
 
 
-def load_clip_to_cpu(cfg: CN) -> CLIP:
+def load_clip_to_cpu(cfg: CN) -> TwoTowers | ClosedTowers:
     """Loads MODEL.BACKBONE.NAME onto the CPU, in float32."""
     return load(cfg.MODEL.BACKBONE.NAME, "cpu")[0]
 
 
-def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
+def load_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTowers:
     """Loads MODEL.BACKBONE.NAME, frozen and in eval mode, onto the device. Runs share it: nobody may change it.
 
     Raises:
@@ -64,7 +65,7 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
     return clip_model
 
 
-def shared_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
+def shared_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTowers:
     """The same for any INPUT.SIZE."""
     name = cfg.MODEL.BACKBONE.NAME
     key = (name, weights_sha256(name), prec, device, cfg.MODEL.CHANNELS_LAST)
@@ -72,7 +73,7 @@ def shared_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
         return shared("CLIP", key, lambda: frozen_clip(cfg, prec, device))
 
 
-def frozen_clip(cfg: CN, prec: str, device: torch.device) -> CLIP:
+def frozen_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTowers:
     clip_model = load_clip_to_cpu(cfg)
     if PRECISIONS[prec] != torch.float32:
         convert_weights(clip_model, PRECISIONS[prec])
@@ -87,7 +88,7 @@ class TextEncoder(nn.Module):
     For methods whose prompts share nothing. What CoOp's and CoCoOp's share is computed once, exactly, by clip.prompts.
     """
 
-    def __init__(self, clip_model: CLIP):
+    def __init__(self, clip_model: TwoTowers):
         super().__init__()
         self.transformer, self.ln_final = clip_model.transformer, clip_model.ln_final
         self.positional_embedding, self.text_projection = clip_model.positional_embedding, clip_model.text_projection
@@ -119,7 +120,7 @@ class PromptedCLIP(nn.Module):
         prompt_learner: What is trained.
     """
 
-    def __init__(self, clip_model: CLIP, prompt_learner: nn.Module):
+    def __init__(self, clip_model: TwoTowers, prompt_learner: nn.Module):
         super().__init__()
         self.image_encoder, self.logit_scale = clip_model.visual, clip_model.logit_scale
         self.prompt_learner = prompt_learner
@@ -141,7 +142,7 @@ class PromptTrainer(TrainerX):
 
     node = ""
     ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
-    clip_model: CLIP | None = None  # as `load_clip` returns it
+    clip_model: TwoTowers | ClosedTowers | None = None  # as `load_clip` returns it
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
@@ -150,7 +151,7 @@ class PromptTrainer(TrainerX):
             return [f"{cls.__name__} declares no key {key}. Define `node`, and the key in `add_config`."]
         return option_errors(cfg, {f"TRAINER.{cls.node}.PREC": PRECISIONS})
 
-    def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> nn.Module:
+    def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> nn.Module:
         """Builds a PromptedCLIP, or any model from images (B, 3, H, W) to logits (B, C) that has a `prompt_learner`.
 
         Args:

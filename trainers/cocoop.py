@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.model import CLIP
+from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
 
 from .base import PromptedCLIP
@@ -41,7 +41,7 @@ class PromptLearner(ContextLearner):
         ctx_init: Words whose embeddings the context starts from; "": drawn from N(0, 0.02).
     """
 
-    def __init__(self, clip_model: CLIP, classnames: list[str], *, n_ctx: int = 4, ctx_init: str = ""):
+    def __init__(self, clip_model: TwoTowers, classnames: list[str], *, n_ctx: int = 4, ctx_init: str = ""):
         super().__init__(clip_model, classnames, n_ctx=n_ctx, ctx_init=ctx_init)
         vis_dim, ctx_dim = clip_model.visual.output_dim, self.ctx.shape[-1]
         layers = [
@@ -63,7 +63,7 @@ class PromptLearner(ContextLearner):
 class CustomCLIP(PromptedCLIP):
     """CLIP with prompts for each image. `options` are those of `build_prompt_encoder`."""
 
-    def __init__(self, clip_model: CLIP, prompt_learner: PromptLearner, **options):
+    def __init__(self, clip_model: TwoTowers, prompt_learner: PromptLearner, **options):
         super().__init__(clip_model, prompt_learner)
         self.encode_prompts = build_prompt_encoder(clip_model, prompt_learner, **options)
 
@@ -91,6 +91,6 @@ class CoCoOp(ContextTrainer):
         cfg.TRAINER.COCOOP.PREC = "fp16"  # fp32, fp16, amp, bf16
         cfg.TRAINER.COCOOP.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
 
-    def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> CustomCLIP:
+    def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> CustomCLIP:
         learner = PromptLearner(clip_model, classnames, **self.start_options(**changes))
         return CustomCLIP(clip_model, learner, chunk_rows=self.cfg.TRAINER.COCOOP.CHUNK_ROWS)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.clip import tokenize
-from clip.model import CLIP
+from clip.plain_prompts import PlainPromptEncoder
 from clip.prompt_layout import PromptLayout, lay_out
-from clip.prompts import PromptEncoder
+from clip.prompts import PromptEncoder, shares_positions
+from clip.two_towers import ClosedTowers, TwoTowers
 from engine.distributed import gather_rows, n_ranks, share
 
 from .base import PromptTrainer
@@ -22,19 +23,19 @@ from .same_prompts import at_first_features, features_warning
 logger = logging.getLogger(__name__)
 
 
-def initial_context(clip_model: CLIP, n_ctx: int, ctx_init: str, *, n_contexts: int) -> Tensor:
+def initial_context(clip_model: TwoTowers, n_ctx: int, ctx_init: str, *, n_contexts: int) -> Tensor:
     """Draws contexts from N(0, 0.02), or embeds the words of `ctx_init` in each: (n_contexts, M, D) float32."""
     if not ctx_init:
         return torch.empty(n_contexts, n_ctx, clip_model.transformer.width).normal_(std=0.02)
-    tokens = tokenize(ctx_init.replace("_", " "))[0]
     # Differs from the original: it counted words, so a word of several tokens lost its end and shifted the class name.
-    n_tokens = int(tokens.argmax()) - 1
+    tokens = torch.tensor(clip_model.tokenizer.encode(ctx_init.replace("_", " ")))
+    n_tokens = len(tokens)
     if n_tokens != n_ctx:
         logger.warning(
             f"N_CTX is {n_ctx}, but CTX_INIT {ctx_init!r} has {n_tokens} tokens: {n_tokens} context vectors are learned"
         )
     device = clip_model.token_embedding.weight.device
-    words = clip_model.token_embedding(tokens[1 : 1 + n_tokens].to(device)).detach().float()
+    words = clip_model.token_embedding(tokens.to(device)).detach().float()
     return words.expand(n_contexts, -1, -1).clone()
 
 
@@ -52,7 +53,7 @@ class ContextLearner(nn.Module):
 
     def __init__(
         self,
-        clip_model: CLIP,
+        clip_model: TwoTowers,
         classnames: list[str],
         *,
         n_ctx: int = 16,
@@ -61,15 +62,19 @@ class ContextLearner(nn.Module):
         position: str = "end",
     ):
         super().__init__()
+        require_open(clip_model)
         start = initial_context(clip_model, n_ctx, ctx_init, n_contexts=len(classnames) if class_specific else 1)
         self.ctx = nn.Parameter(start if class_specific else start[0])  # float32
         self.n_ctx, self.class_specific = self.ctx.shape[-2], class_specific
-        self.layout = lay_out(classnames, self.n_ctx, position, context_length=clip_model.context_length)
+        self.layout = lay_out(classnames, self.n_ctx, position, tokenizer=clip_model.tokenizer)
         with torch.no_grad():
             tokens = self.layout.tokens.to(clip_model.token_embedding.weight.device)
             embedding = clip_model.token_embedding(tokens).type(clip_model.dtype)  # (C, L, D)
-        self.register_buffer("token_prefix", embedding[:, :1].clone())  # (C, 1, D), [SOS]
-        self.register_buffer("token_suffix", embedding[:, 1 + self.n_ctx :].clone())  # (C, L - 1 - M, D), name . [EOT]
+        first = self.layout.n_start  # 1, or 0 for a tokenizer without [SOS]
+        self.register_buffer("token_prefix", embedding[:, :first].clone())  # (C, 1, D), [SOS]
+        self.register_buffer(
+            "token_suffix", embedding[:, first + self.n_ctx :].clone()
+        )  # (C, L - 1 - M, D), name . [EOT]
 
     def embed(self, ctx: Tensor) -> Tensor:
         """Puts a context into the prompts, for a TextEncoder: (M, D) or (C, M, D) -> (C, L, D), without positions."""
@@ -80,37 +85,40 @@ class ContextLearner(nn.Module):
         return columns.gather(1, order[..., None].expand_as(columns))
 
 
-class ShardedPromptEncoder(PromptEncoder):
-    """A PromptEncoder of this rank's classes; the features of the others come, with gradients, from the other ranks.
+class ShardedPromptEncoder(nn.Module):
+    """Encodes the prompts of this rank's classes; the features of the others come, with gradients, from their ranks.
 
     Args:
-        clip_model, layout, class_specific, chunk_rows: See PromptEncoder; the prompts are those of all C classes.
+        build: Makes the encoder of a layout.
+        layout: The prompts of all C classes.
+        class_specific: Whether every class has context vectors of its own.
 
     Raises:
         ValueError: If there are fewer classes than ranks.
     """
 
-    def __init__(self, clip_model: CLIP, layout: PromptLayout, *, class_specific: bool = False, chunk_rows: int = 0):
-        n_classes = len(layout.tokens)
-        if n_classes < n_ranks():
+    def __init__(self, build: Callable[[PromptLayout], nn.Module], layout: PromptLayout, *, class_specific: bool):
+        super().__init__()
+        self.n_classes, self.class_specific = len(layout.tokens), class_specific
+        if self.n_classes < n_ranks():
             raise ValueError(
-                f"TRAINER.COOP.SHARD_CLASSES is True, but {n_classes} classes cannot be shared out among {n_ranks()} "
-                "ranks. Leave it out, or start fewer."
+                f"TRAINER.COOP.SHARD_CLASSES is True, but {self.n_classes} classes cannot be shared out among "
+                f"{n_ranks()} ranks. Leave it out, or start fewer."
             )
-        own = share(n_classes)
-        super().__init__(clip_model, layout.of_classes(own), class_specific=class_specific, chunk_rows=chunk_rows)
-        self.n_classes, self.own = n_classes, own
+        self.own = share(self.n_classes)
+        self.encoder = build(layout.of_classes(self.own))
+        self.chunk_rows, self.n_rows = self.encoder.chunk_rows, self.encoder.n_rows
 
     def forward(self, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
         """Encodes the prompts: one context (M, D), or (C, M, D) if class-specific -> (C, E) float32, not normalised."""
-        own = super().forward(ctx[self.own] if self.class_specific else ctx, deep)
+        own = self.encoder(ctx[self.own] if self.class_specific else ctx, deep)
         return gather_rows(own.float(), self.n_classes)  # float32: gradients of all ranks are summed
 
 
 def build_prompt_encoder(
-    clip_model: CLIP, prompt_learner: ContextLearner, *, chunk_rows: int = 0, shard_classes: bool = False
-) -> PromptEncoder:
-    """Builds what encodes the prompts of a ContextLearner.
+    clip_model: TwoTowers, prompt_learner: ContextLearner, *, chunk_rows: int = 0, shard_classes: bool = False
+) -> nn.Module:
+    """Builds what encodes the prompts of a ContextLearner: the exact fast encoder where they share positions.
 
     Args:
         clip_model: The frozen CLIP.
@@ -118,9 +126,21 @@ def build_prompt_encoder(
         chunk_rows: Rows of the text tower at once, see PromptEncoder.
         shard_classes: Whether the ranks of a run share the classes out among them.
     """
-    encoder = ShardedPromptEncoder if shard_classes and n_ranks() > 1 else PromptEncoder
+    encoder = PromptEncoder if shares_positions(clip_model) else PlainPromptEncoder
     class_specific = prompt_learner.class_specific
-    return encoder(clip_model, prompt_learner.layout, class_specific=class_specific, chunk_rows=chunk_rows)
+    build = partial(encoder, clip_model, class_specific=class_specific, chunk_rows=chunk_rows)
+    if shard_classes and n_ranks() > 1:
+        return ShardedPromptEncoder(build, prompt_learner.layout, class_specific=class_specific)
+    return build(prompt_learner.layout)
+
+
+def require_open(clip_model: TwoTowers | ClosedTowers) -> None:
+    """Raises ValueError if the text tower takes no context vectors."""
+    if clip_model.closed:
+        raise ValueError(
+            f"Context vectors cannot be put into this backbone: its text tower {clip_model.closed}. Use ZeroshotCLIP, "
+            "ZeroshotCLIP2 or LinearProbe, or name another MODEL.BACKBONE.NAME."
+        )
 
 
 class ContextTrainer(PromptTrainer):

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode as CN
 
-from clip.model import CLIP
 from clip.prompt_layout import POSITIONS
+from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
 from engine.features.head import LinearHead
 from engine.text import shorten
@@ -41,7 +41,7 @@ class PromptLearner(ContextLearner):
 class CustomCLIP(PromptedCLIP):
     """CLIP with one set of prompts for all images. `options` are those of `build_prompt_encoder`."""
 
-    def __init__(self, clip_model: CLIP, prompt_learner: PromptLearner, **options):
+    def __init__(self, clip_model: TwoTowers, prompt_learner: PromptLearner, **options):
         super().__init__(clip_model, prompt_learner)
         self.encode_prompts = build_prompt_encoder(clip_model, prompt_learner, **options)
 
@@ -87,7 +87,7 @@ class CoOp(ContextTrainer):
     def config_errors(cls, cfg: CN) -> list[str]:
         return super().config_errors(cfg) + option_errors(cfg, {"TRAINER.COOP.CLASS_TOKEN_POSITION": POSITIONS})
 
-    def prompted_clip(self, clip_model: CLIP, classnames: list[str], **changes) -> CustomCLIP:
+    def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> CustomCLIP:
         node = self.cfg.TRAINER.COOP
         options = {"class_specific": node.CSC, "position": node.CLASS_TOKEN_POSITION, **self.start_options(**changes)}
         learner = PromptLearner(clip_model, classnames, **options)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.clip import tokenizer
+from clip.tokens import ClipTokenizer
 from engine import DatasetBase, TrainerX
 from engine.text import shorten
 
@@ -34,16 +34,16 @@ def same_prompts_warning(trainer: TrainerX) -> str:
     if not trainer.reads_classnames:
         return ""
     dataset = trainer.dm.dataset
-    twins = find_twins(dataset.classnames)
+    twins = find_twins(dataset.classnames, getattr(trainer, "clip_model", None))
     known = [pair for pair in twins if dataset.classnames[pair[1]] in dataset.repeated_names]
     if known:
         logger.info("The data set's own list repeats class names: %s", name_pairs(dataset, known))
     return twins_warning(dataset, [pair for pair in twins if pair not in known])
 
 
-def find_twins(classnames: Sequence[str]) -> list[tuple[int, int]]:
+def find_twins(classnames: Sequence[str], clip_model: nn.Module | None = None) -> list[tuple[int, int]]:
     """Returns (first, later) for each label whose name makes the same tokens as that of an earlier one."""
-    encode, first_of = tokenizer().encode, {}
+    encode, first_of = getattr(clip_model, "tokenizer", ClipTokenizer()).encode, {}
     tokens = [tuple(encode(f"{name.replace('_', ' ')}.")) for name in classnames]
     firsts = [first_of.setdefault(ids, label) for label, ids in enumerate(tokens)]
     return [(first, label) for label, first in enumerate(firsts) if first != label]

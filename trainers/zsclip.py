@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.clip import tokenize
-from clip.model import CLIP
+from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY, TrainerX
 from engine.features.head import LinearHead
 
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 TEXTS_AT_ONCE = 1024  # bounds memory: 80 templates of 1,000 classes are 80,000 texts
 
 
-def ensemble_features(clip_model: CLIP, classnames: list[str], templates: tuple[str, ...]) -> Tensor:
+def ensemble_features(clip_model: TwoTowers, classnames: list[str], templates: tuple[str, ...]) -> Tensor:
     """Encodes every class with every template and averages the normalised features.
 
     Args:
@@ -45,10 +44,10 @@ def ensemble_features(clip_model: CLIP, classnames: list[str], templates: tuple[
     Returns:
         (C, E) float32, normalised.
     """
-    device = clip_model.positional_embedding.device
+    device = clip_model.logit_scale.device
     mean = 0
     for template in templates:
-        tokens = tokenize([template.format(name.replace("_", " ")) for name in classnames]).to(device)
+        tokens = clip_model.tokenizer([template.format(name.replace("_", " ")) for name in classnames]).to(device)
         features = torch.cat([clip_model.encode_text(part) for part in tokens.split(TEXTS_AT_ONCE)]).float()
         mean = mean + F.normalize(features, dim=-1) / len(templates)
     return F.normalize(mean, dim=-1)
