@@ -46,6 +46,7 @@ SLOW = {
     "trainers/test_imagenet_templates.py",
     "tools/test_contact_sheet.py",
     "trainers/test_linear_probe.py",
+    "trainers/test_other_backbones.py",
     "trainers/test_same_prompts.py",
     "trainers/test_plugin_clip.py",
 }
