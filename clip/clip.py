@@ -137,8 +137,8 @@ def library_facts(name: str | Path) -> dict[str, str]:
 
 def weights_warning(name: str | Path) -> str:
     """Says, of weights that are neither OpenAI's nor the embedded ones, what is assumed of them; "" of the others."""
-    if find_backbone(name):
-        return ""  # its library says what it is
+    if backbone := find_backbone(name):
+        return getattr(backbone, "warning", "")
     digest = weights_sha256(name)
     if digest is None or digest in map(weights_sha256, available_models()):
         return ""

@@ -9,7 +9,13 @@ from ..two_towers import ClosedTowers, Preprocessing, TwoTowers
 
 
 class Backbone(Protocol):
-    """A model that can be had by its name."""
+    """A model that can be had by its name.
+
+    Attributes:
+        warning: What is assumed of it, where nothing that belongs to its weights says it; "".
+    """
+
+    warning: str
 
     def load(self) -> TwoTowers | ClosedTowers:
         """Returns the model in float32, on the CPU, in eval() mode; what is missing is downloaded."""
@@ -32,9 +38,7 @@ def find_backbone(name: str | Path) -> Backbone | None:
     """
     prefix, _, rest = str(name).partition(":")
     if prefix == "open_clip":
-        from .open_clip_models import (
-            OpenClipModel,  # here: the libraries cost seconds, which OpenAI's models do not pay
-        )
+        from .open_clip_models import OpenClipModel  # here: the library costs seconds, which OpenAI's models do not pay
 
         return OpenClipModel.named(rest)
     if prefix == "hf":
