@@ -44,6 +44,7 @@ SLOW = {
     "robustness/test_dirty_images.py",
     "robustness/test_full_disk.py",
     "smoke/test_pretrain_shapes.py",
+    "smoke/test_other_libraries.py",
     "smoke/test_protocols.py",
     "trainers/test_imagenet_templates.py",
     "tools/test_contact_sheet.py",
