@@ -15,9 +15,11 @@ import train
 from engine.run.folder import read_config, read_results
 from inference.classifier import Classifier
 from tests.resume import stopping
-from tests.support.made_up_backbones import FACTS, PREPROCESSING, MadeUp, find_made_up
+from tests.support.made_up_backbones import FACTS, LENGTH, PREPROCESSING, MadeUp, find_made_up
 from tests.support.tiny_run import CLASSES, build_trainer, train_flags
 from tests.support.tolerance import assert_near
+from trainers.base import TextEncoder
+from trainers.context import build_prompt_encoder
 
 OPEN, ALL = ("causal", "not-causal"), tuple(PREPROCESSING)
 PAIRS = ("USE_CUDA", "False", "FEATURES.DIR", "", "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0")
@@ -96,6 +98,29 @@ def test_a_prompt_is_encoded_and_an_image_prepared_as_the_model_was_trained(argv
     image = F.normalize(model.visual(pixels(paths, model.preprocessing)), dim=-1)
     expected = model.logit_scale.exp() * image @ text.t()
     assert_near(Classifier.from_run(tmp_path / "run").logits(paths), expected, 1e-5)
+
+
+@pytest.mark.parametrize("csc", [False, True])
+def test_ranks_share_the_classes_of_a_tower_that_shares_nothing(argv, monkeypatch, csc):
+    cfg = train.setup_cfg(train.parse_args(argv("not-causal", "CoOp", "TRAINER.COOP.CSC", str(csc))))
+    cfg.freeze()
+    trainer, parts = build_trainer(cfg), []
+    assert trainer.smaller_settings()["TRAINER.COOP.CHUNK_ROWS"] == 3 * LENGTH // 2
+    monkeypatch.setattr("trainers.context.n_ranks", lambda: 2)
+    monkeypatch.setattr("trainers.context.gather_rows", lambda own, n_rows: own)
+    for own in (slice(0, 2), slice(2, 3)):
+        monkeypatch.setattr("trainers.context.share", lambda n, own=own: own)
+        encode = build_prompt_encoder(trainer.clip_model, trainer.model.prompt_learner, shard_classes=True)
+        parts.append(encode(trainer.model.prompt_learner.ctx))
+    assert_near(torch.cat(parts), trainer.model.encode_prompts(trainer.model.prompt_learner.ctx))
+
+
+@pytest.mark.parametrize("kind", OPEN)
+def test_embedded_texts_are_read_where_the_tower_is(tmp_path, kind):
+    """For methods that put their prompts together themselves."""
+    model = MadeUp(kind, tmp_path).load()
+    tokens = model.tokenizer(["a face.", "the leopard of a friend."])
+    assert_near(TextEncoder(model)(model.token_embedding(tokens), tokens), model.encode_text(tokens))
 
 
 def test_words_alone_make_a_classifier(paths, made_up):
