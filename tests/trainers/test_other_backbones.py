@@ -20,6 +20,7 @@ from tests.support.tiny_run import CLASSES, build_trainer, train_flags
 from tests.support.tolerance import assert_near
 from trainers.base import TextEncoder
 from trainers.context import build_prompt_encoder
+from trainers.same_prompts import find_twins
 
 OPEN, ALL = ("causal", "not-causal"), tuple(PREPROCESSING)
 PAIRS = ("USE_CUDA", "False", "FEATURES.DIR", "", "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0")
@@ -209,6 +210,12 @@ def test_half_precision_converts_the_whole_towers(argv, tmp_path):
     prompts[:, :2] = learner.ctx.detach().cpu()
     expected = F.normalize(towers.run_text(prompts, torch.full((3,), prompts.shape[1] - 1)), dim=-1)
     assert_near(F.normalize(text, dim=-1), expected, 0.03)
+
+
+def test_two_names_are_one_prompt_by_the_models_own_tokens(tmp_path):
+    names = ["it's", "it ' s"]
+    assert find_twins(names) == []
+    assert find_twins(names, MadeUp("not-causal", tmp_path).load()) == [(0, 1)]
 
 
 def test_words_of_other_tokens_are_not_shown(argv, tmp_path, capsys):
