@@ -268,11 +268,13 @@ def split_backbone(name: str) -> tuple[str, str]:
         return "", name
     before = f"{library}local-dir:" if name.startswith(f"{library}local-dir:") else library
     rest = name.removeprefix(before)
-    if rest.startswith(PATH_STARTS) or (rest and any(Path(rest, name).is_file() for name in MODEL_CONFIGS)):
+    if rest.startswith(PATH_STARTS) or (
+        rest and any(os.path.isfile(os.path.join(rest, name)) for name in MODEL_CONFIGS)
+    ):
         return before, rest
     architecture, _, source = rest.partition("/")
     looks_like_path = "/" in source or Path(source).suffix  # else a tag
-    is_there = looks_like_path and Path(source).expanduser().exists()
+    is_there = looks_like_path and os.path.exists(source)
     if library == "open_clip:" and (source.startswith(PATH_STARTS) or is_there):
         return f"{library}{architecture}/", source
     return name, ""

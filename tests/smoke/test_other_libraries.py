@@ -13,22 +13,25 @@ import export
 import train
 from engine.run.folder import read_results
 from inference.classifier import Classifier
-from tests.support import tiny_open_clip
+from tests.support.backbones import tiny_hf, tiny_open_clip
 from tests.support.script_calls import ROOT
 from tests.support.tiny_run import train_flags
 from tests.support.tolerance import assert_near
 
 PAIRS = ("USE_CUDA", "False", "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0")
-KINDS = [("open_clip", kind) for kind in ("vit", "siglip", "coca")]
-CLOSED = {("open_clip", "coca")}
-IN_ANOTHER_PROCESS = {("open_clip", "siglip")}  # of modules of timm
+HF = {"clip": tiny_hf.save_clip, "siglip": tiny_hf.save_siglip, "chinese": tiny_hf.save_chinese_clip}
+KINDS = [("open_clip", kind) for kind in ("vit", "siglip", "coca")] + [("hf", kind) for kind in HF]
+CLOSED = {("open_clip", "coca"), ("hf", "chinese")}
+IN_ANOTHER_PROCESS = {("open_clip", "siglip"), ("hf", "siglip")}  # of modules of timm, of transformers
+LIBRARY = {"open_clip": "open_clip", "hf": "transformers"}
 
 
 @pytest.fixture(params=KINDS, ids="-".join)
 def model(request, tmp_path):
     """Library, kind, and the name that MODEL.BACKBONE.NAME has for a tiny model in a folder."""
     library, kind = request.param
-    folder = tiny_open_clip.write_model(tmp_path / "model", kind)
+    folder = tmp_path / "model"
+    HF[kind](folder) if library == "hf" else tiny_open_clip.write_model(folder, kind)
     return library, kind, f"{library}:{folder}"
 
 
@@ -55,7 +58,7 @@ def test_it_trains_predicts_and_is_used_by_its_own_library(model, tiny_files, tm
     words = [*flags, f"--output-dir={tmp_path / 'run'}", *pairs]
     assert train.main(words) == 0
     results = read_results(tmp_path / "run")
-    assert results["provenance"]["backbone"]["library"] == library
+    assert results["provenance"]["backbone"]["library"] == LIBRARY[library]
     if (library, kind) in IN_ANOTHER_PROCESS:
         assert_found_in_the_cache(words, tmp_path)
     classifier = Classifier.from_run(tmp_path / "run")

@@ -15,7 +15,7 @@ import train
 from engine.run.folder import read_config, read_results
 from inference.classifier import Classifier
 from tests.resume import stopping
-from tests.support.made_up_backbones import FACTS, LENGTH, PREPROCESSING, MadeUp, find_made_up
+from tests.support.backbones.made_up import FACTS, LENGTH, PREPROCESSING, MadeUp, find_made_up
 from tests.support.tiny_run import CLASSES, build_trainer, train_flags
 from tests.support.tolerance import assert_near
 from trainers.base import TextEncoder
