@@ -268,9 +268,8 @@ def split_backbone(name: str) -> tuple[str, str]:
         return "", name
     before = f"{library}local-dir:" if name.startswith(f"{library}local-dir:") else library
     rest = name.removeprefix(before)
-    if rest.startswith(PATH_STARTS) or (
-        rest and any(os.path.isfile(os.path.join(rest, name)) for name in MODEL_CONFIGS)
-    ):
+    is_model = rest and any(os.path.isfile(os.path.join(rest, config)) for config in MODEL_CONFIGS)
+    if is_model or rest.startswith(PATH_STARTS):
         return before, rest
     architecture, _, source = rest.partition("/")
     looks_like_path = "/" in source or Path(source).suffix  # else a tag

@@ -165,6 +165,16 @@ def test_the_folder_of_a_model_is_found_from_another_folder(argv, tmp_path, path
     assert classifier.trainer.cfg.MODEL.BACKBONE.NAME == f"hf:{home}/models/causal"
 
 
+def test_a_checkpoint_of_another_backbone_is_told_and_not_gone_on_from(argv, tmp_path, capsys):
+    run(argv("causal"))
+    other = argv("not-causal", folder="other")
+    tested = run(["--eval-only", f"--model-dir={tmp_path / 'run'}", "--load-epoch=2", *other])
+    said = "model.pth.tar-2 was trained with 'hf:made-up/causal' and is tested with hf:made-up/not-causal"
+    assert [warning for warning in tested["warnings"] if said in warning]
+    assert train.main(argv("not-causal")) == 1  # in the folder of the first
+    assert "MODEL.BACKBONE.NAME is 'hf:made-up/causal' there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp"])
 def test_a_closed_text_tower_takes_no_context(argv, capsys, trainer):
     assert train.main(argv("closed", trainer)) == 1
@@ -175,7 +185,7 @@ def test_a_closed_text_tower_takes_no_context(argv, capsys, trainer):
 
 
 class TestPreprocessing:
-    def test_it_beats_the_yaml_and_only_pairs_beat_it(self, argv, tmp_path):
+    def test_it_beats_the_yaml_and_only_pairs_beat_it(self, argv, tmp_path, capsys):
         results = run(argv("not-causal", "ZeroshotCLIP", "INPUT.PIXEL_STD", "[1.0, 1.0, 1.0]"))
         node = read_config(tmp_path / "run").INPUT  # the YAML says (32, 32)
         assert (node.SIZE, node.INTERPOLATION, node.RESIZE) == ((24, 24), "bilinear", "squash")
@@ -185,6 +195,8 @@ class TestPreprocessing:
             "accuracy: INPUT.PIXEL_STD is [1.0, 1.0, 1.0] instead of [0.5, 0.5, 0.5]. Unless that is meant, set none "
             "of these keys."
         ]
+        run(argv("not-causal", "ZeroshotCLIP", "INPUT.PIXEL_STD", "[1.0, 1.0, 1.0]"))
+        assert "Done already" in capsys.readouterr().out  # the same command is the same run
 
     def test_another_size_is_refused(self, argv, capsys):
         assert train.main(argv("causal", "ZeroshotCLIP", "INPUT.SIZE", "(64, 64)")) == 1
