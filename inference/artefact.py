@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from clip.clip import weights_sha256
+from clip.clip import library_facts, weights_sha256
 from engine import TrainerX
 from engine.config.load import full_default, merge, require
 from engine.features.head import LinearHead
@@ -33,7 +33,7 @@ from .run_folder import Source, head_of
 WEIGHTS, CONFIG, CARD = "classifier.safetensors", "config.json", "README.md"
 ONNX, ONNX_DATA = "classifier.onnx", "classifier.onnx.data"
 FILES = {WEIGHTS: {WEIGHTS, CARD, CONFIG}, ONNX: {ONNX, ONNX_DATA, CARD, CONFIG}}  # by the file that tells the format
-PREPROCESSING = ("SIZE", "INTERPOLATION", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
+PREPROCESSING = ("SIZE", "INTERPOLATION", "RESIZE", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
 
 
 def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> None:
@@ -105,6 +105,7 @@ def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
         "classnames": list(trainer.dm.dataset.classnames),
         "backbone": name,
         "backbone_sha256": weights_sha256(name),
+        **({"backbone_library": library} if (library := library_facts(name)) else {}),
         "precision": trainer.precision,
         "preprocessing": {key: _plain(cfg.INPUT[key]) for key in PREPROCESSING},
         **{key: trained[key] for key in ("trainer", "source", "shots", "seed", "epoch")},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clip.clip import available_models
+from engine.config.load import join_backbone, split_backbone
 from engine.text import printable
 
 OPEN_CLIP = {  # OpenAI's name -> open_clip's
@@ -29,7 +30,7 @@ def card(facts: dict[str, Any], *, kind: str = "cosine") -> str:
         "classifier.safetensors": contents(kind),
         "config.json": "class names, backbone and its digest, preprocessing, training",
     }
-    backbone = f"The image features come from CLIP {backbone_name(facts)}, which is not in this folder."
+    backbone = f"The image features come from CLIP {printable(backbone_name(facts))}, which is not in this folder."
     toolkit = """## Use it with the toolkit
 
 ```python
@@ -50,7 +51,7 @@ def onnx_card(facts: dict[str, Any], *, has_data: bool) -> str:
     if has_data:
         files["classifier.onnx.data"] = "its weights, which must lie beside it"
     files["config.json"] = "class names, preprocessing, training; the same as JSON in the metadata of the ONNX file"
-    return page(facts, files, f"The image tower is that of CLIP {backbone_name(facts)}.", onnx_recipe(facts))
+    return page(facts, files, f"The image tower is that of CLIP {printable(backbone_name(facts))}.", onnx_recipe(facts))
 
 
 def page(facts: dict[str, Any], files: dict[str, str], backbone: str, lines: str) -> str:
@@ -87,7 +88,10 @@ Classifies images into {len(names):,} classes: {", ".join(names[:N_NAMES])}{more
 def backbone_name(facts: dict[str, Any]) -> str:
     """Returns the name of a CLIP; of weights from a path that of the file, since its folders concern nobody else."""
     name = facts["backbone"]
-    return name if name in available_models() else printable(Path(name).name)
+    if name in available_models():
+        return name
+    before, path = split_backbone(name)
+    return join_backbone(before, Path(path).name)
 
 
 def measured(facts: dict[str, Any]) -> str:
@@ -108,20 +112,19 @@ def contents(kind: str) -> str:
 
 
 def recipe(facts: dict[str, Any], kind: str) -> str:
-    """Returns Python lines from an image to the class, with numpy and open_clip, or with features of one's own."""
-    architecture = OPEN_CLIP.get(facts["backbone"])
-    lines = ["import json", "import numpy as np", "from safetensors.numpy import load_file"]
-    if architecture:
-        lines += [
-            "import open_clip, torch",
-            "from PIL import Image",
-            f'model, _, preprocess = open_clip.create_model_and_transforms("{architecture}", pretrained="openai")',
-            'image = preprocess(Image.open("photo.jpg")).unsqueeze(0)',
-            "with torch.no_grad():",
-            "    x = model.eval().encode_image(image).float().numpy()  # (1, E)",
-        ]
+    """Returns Python lines from an image to the class, with numpy and the backbone's library, or features of one's own.
+
+    The backbone's name may be a stranger's text: it stands in the lines as a Python literal.
+    """
+    name, lines = backbone_name(facts), ["import json", "import numpy as np", "from safetensors.numpy import load_file"]
+    if name in OPEN_CLIP:
+        lines += open_clip_lines(f'"{OPEN_CLIP[name]}", pretrained="openai"')
+    elif name.startswith("open_clip:"):
+        lines += open_clip_lines(open_clip_model(name.removeprefix("open_clip:"), facts["preprocessing"]))
+    elif name.startswith("hf:"):
+        lines += transformers_lines(name.removeprefix("hf:"), facts.get("backbone_library") or {})
     else:
-        lines += [f'x = np.load("features.npy")  # (N, E) float32: image features of {backbone_name(facts)}']
+        lines += [f'x = np.load("features.npy")  # (N, E) float32: image features of {printable(backbone_name(facts))}']
     return "\n".join(
         [
             *lines,
@@ -131,6 +134,53 @@ def recipe(facts: dict[str, Any], kind: str) -> str:
             "print([names[i] for i in logits.argmax(axis=1)])",
         ]
     )
+
+
+def open_clip_lines(arguments: str) -> list[str]:
+    return [
+        "import open_clip, torch",
+        "from PIL import Image",
+        f"model, _, preprocess = open_clip.create_model_and_transforms({arguments})",
+        'image = preprocess(Image.open("photo.jpg")).unsqueeze(0)',
+        "with torch.no_grad():",
+        "    x = model.eval().encode_image(image).float().numpy()  # (1, E)",
+    ]
+
+
+def open_clip_model(name: str, preprocessing: dict[str, Any]) -> str:
+    """Returns the arguments by which open_clip builds a model and prepares its images as the run did."""
+    architecture, _, weights = name.partition("/")
+    before, path = split_backbone(f"open_clip:{name}")
+    if name.startswith("hf-hub:"):
+        arguments = [repr(name.partition("@")[0])]
+    elif path and before in ("open_clip:", "open_clip:local-dir:"):
+        arguments = [repr(f"local-dir:{path}")]
+    else:  # open_clip computes a tag's QuickGELU only where it is told to
+        quick = f"open_clip.get_pretrained_cfg({architecture!r}, {weights!r}).get('quick_gelu', False)"
+        arguments = [repr(architecture), f"pretrained={weights!r}", f"force_quick_gelu={quick}"]
+    images = {
+        "image_mean": tuple(preprocessing["PIXEL_MEAN"]),
+        "image_std": tuple(preprocessing["PIXEL_STD"]),
+        "image_interpolation": preprocessing["INTERPOLATION"],
+        "image_resize_mode": "squash" if preprocessing.get("RESIZE") == "squash" else "shortest",
+    }
+    return ", ".join([*arguments, *(f"{key}={value!r}" for key, value in images.items())])
+
+
+def transformers_lines(name: str, facts: dict[str, Any]) -> list[str]:
+    arguments = repr(name.partition("@")[0])
+    arguments += f", revision={facts['revision']!r}" if facts.get("revision") else ""
+    return [
+        "import torch",
+        "from PIL import Image",
+        "from transformers import AutoImageProcessor, AutoModel",
+        f"model = AutoModel.from_pretrained({arguments})",
+        f'processor = AutoImageProcessor.from_pretrained({arguments}, backend="pil")',
+        'image = processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")',
+        "with torch.no_grad():",
+        "    x = model.eval().get_image_features(**image)",
+        'x = getattr(x, "pooler_output", x).float().numpy()  # (1, E)',
+    ]
 
 
 def onnx_recipe(facts: dict[str, Any]) -> str:
@@ -155,13 +205,14 @@ def pixel_lines(keys: dict[str, Any]) -> list[str]:
     """Returns the lines from a PIL `image` to `x` (H, W, 3) float32: what INPUT's keys name, as torchvision does it."""
     (height, width), resampling = keys["SIZE"], f"Image.Resampling.{keys['INTERPOLATION'].upper()}"
     names, size = set(keys["TRANSFORMS"]), f"({width}, {height})"
-    if keys["NO_TRANSFORM"]:
+    if keys["NO_TRANSFORM"] or keys["RESIZE"] == "squash":
         lines = [f"image = image.resize({size}, {resampling})"]
     else:
         edges = f"[edge * {max(height, width)} // min(image.size) for edge in image.size]"
+        half = "(edge - size) // 2" if keys["RESIZE"] == "hf_crop" else "round((edge - size) / 2)"
         lines = [
             f"image = image.resize({edges}, {resampling})",
-            f"left, top = (round((edge - size) / 2) for edge, size in zip(image.size, {size}))",
+            f"left, top = ({half} for edge, size in zip(image.size, {size}))",
             f"image = image.crop((left, top, left + {width}, top + {height}))",
         ]
     lines.append("x = np.asarray(image, np.float32) / 255")
