@@ -37,14 +37,20 @@ def usable_precision(prec: str, device: torch.device) -> str:
 
 
 def backbone_fields(cfg: CN) -> dict[str, Any]:
-    """Returns which CLIP a checkpoint's values belong to: its name or path, and the digest of its file."""
-    name = cfg.MODEL.BACKBONE.NAME
-    return {"backbone": name, "weights_sha256": weights_sha256(name)}
+    """Returns which CLIP a checkpoint's values belong to: its name or path, the digest of its file, what was stated."""
+    name, known = cfg.MODEL.BACKBONE.NAME, {key: value for key, value in stated(cfg).items() if value}
+    return {"backbone": name, "weights_sha256": weights_sha256(name), **known}
 
 
 def load_clip_to_cpu(cfg: CN) -> TwoTowers | ClosedTowers:
-    """Loads MODEL.BACKBONE.NAME onto the CPU, in float32."""
-    return load(cfg.MODEL.BACKBONE.NAME, "cpu")[0]
+    """Loads MODEL.BACKBONE onto the CPU, in float32."""
+    return load(cfg.MODEL.BACKBONE.NAME, "cpu", **stated(cfg))[0]
+
+
+def stated(cfg: CN) -> dict[str, Any]:
+    """Returns what the config states of weights that do not say it themselves, as `load` takes it."""
+    backbone = cfg.MODEL.BACKBONE  # of a method written for the original, it may be older than these keys
+    return {"heads": tuple(backbone.get("HEADS", ())), "activation": backbone.get("ACTIVATION", "")}
 
 
 def load_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTowers:
@@ -68,7 +74,7 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTow
 def shared_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTowers:
     """The same for any INPUT.SIZE."""
     name = cfg.MODEL.BACKBONE.NAME
-    key = (name, weights_sha256(name), prec, device, cfg.MODEL.CHANNELS_LAST)
+    key = (name, weights_sha256(name), *stated(cfg).values(), prec, device, cfg.MODEL.CHANNELS_LAST)
     with first_on_machine():  # it may have to be downloaded
         return shared("CLIP", key, lambda: frozen_clip(cfg, prec, device))
 
