@@ -6,6 +6,7 @@ from setuptools import setup
 PACKAGES = [
     "benchmarks",
     "clip",
+    "clip.backbones",
     "dassl",
     "dassl.data",
     "dassl.data.datasets",
@@ -70,12 +71,12 @@ EXTRAS = {
     "demo": ["gradio>=5.0"],  # demo.py
     "export": ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.3"],  # export.py --format onnx
     "notebook": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],  # docs/tour.ipynb
+    "open_clip": ["open_clip_torch>=3.0", "transformers>=4.56"],  # MODEL.BACKBONE.NAME open_clip:...
     "ray": ["ray>=2.9"],  # sweep.py --launcher ray
     "wandb": ["wandb>=0.17"],  # TRAIN.LOGGERS
 }
 EXTRAS["test"] = [
     *(requirement for requirements in EXTRAS.values() for requirement in requirements),
-    "open_clip_torch>=2.24",
     "playwright>=1.45",
     "pytest>=8.0",
     "pytest-cov>=5.0",
@@ -83,6 +84,7 @@ EXTRAS["test"] = [
     "pytest-xdist>=3.5",
     "requests>=2.31",
     "ruff>=0.6",
+    "tokenizers>=0.20",
     "torchmetrics>=1.4",
     "urllib3>=2.0",
 ]

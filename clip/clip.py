@@ -138,7 +138,7 @@ def weights_warning(name: str | Path, heads: Sequence[int] = (), activation: str
         name, heads, activation: as `load` takes them.
     """
     if backbone := find_backbone(name):
-        return getattr(backbone, "warning", "")
+        return backbone.warning
     if weights_sha256(name) is None or _says_all(name):
         return ""
     of_heads = f"heads, {heads[0]} and {heads[1]}, are stated" if heads else f"heads of {HEAD_DIM} are assumed"

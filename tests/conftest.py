@@ -15,6 +15,8 @@ from tests.support.tiny_run import train_flags, write_clip, write_images
 # minutes between two edits and leaves them out.
 SLOW = {
     "benchmarks/test_benchmarks.py",
+    "clip/backbones/test_open_clip.py",
+    "clip/backbones/test_open_clip_names.py",
     "dassl/test_dassl.py",
     "dassl/test_dassl_methods.py",
     "dassl/test_deep_names.py",

@@ -14,7 +14,13 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
 class Backbone(Protocol):
-    """A model that can be had by its name."""
+    """A model that can be had by its name.
+
+    Attributes:
+        warning: What is assumed of it, where nothing that belongs to its weights says it; "".
+    """
+
+    warning: str
 
     def load(self) -> TwoTowers | ClosedTowers:
         """Returns the model in float32, on the CPU, in eval() mode; what is missing is downloaded."""
