@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Protocol
 
@@ -64,8 +65,10 @@ def _beside(path: Path) -> Backbone | None:
     config = "config.json" if of_hf else "open_clip_config.json"
     if config not in configs:
         return None
-    backbone = find_backbone(name := f"{CONFIGS[config]}:{folder}")
-    if (found := backbone.weights_file(download=False)) != folder / path.name:
+    backbone, found = find_backbone(name := f"{CONFIGS[config]}:{folder}"), None
+    with contextlib.suppress(FileNotFoundError):
+        found = backbone.weights_file(download=False)
+    if found != folder / path.name:
         raise ValueError(
             f"{path} lies beside a {config}, whose weights are {found.name if found else 'missing'}: {name} reads no "
             "other. Name that, or move the file into a folder of its own."
