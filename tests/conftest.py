@@ -17,6 +17,7 @@ SLOW = {
     "benchmarks/test_benchmarks.py",
     "clip/backbones/test_open_clip.py",
     "clip/backbones/test_open_clip_names.py",
+    "clip/test_models.py",
     "dassl/test_dassl.py",
     "dassl/test_dassl_methods.py",
     "dassl/test_deep_names.py",

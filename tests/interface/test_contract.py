@@ -35,6 +35,7 @@ PROGRAMS = {  # module: its flags and the names of its arguments; train.py's fir
     "interpret_prompt": "FPATH TOPK --json --output --backbone --class",
     "datasets.prepare": "NAME --root --from --dry-run --export-fewshot --shots --seed",
     "datasets.check": "NAME --root --decode",
+    "clip.models.__main__": "WORD",
     "engine.features.__main__": "info clear --dir",
 }
 
@@ -152,7 +153,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 122
+    assert len(frozen) == 124
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen
