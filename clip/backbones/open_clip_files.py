@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -30,6 +32,17 @@ def import_open_clip():
             'The backbone is a model of open_clip, which is not installed: pip install -e ".[open_clip]".'
         ) from error
     return open_clip
+
+
+@contextmanager
+def handled_root() -> Iterator[None]:
+    """Gives the root logger a handler: without one, open_clip's first line would add one that prints all our lines."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
 
 
 def near(name: str, names: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from .open_clip_files import (
     CONFIG,
     check_positions,
     fetch,
+    handled_root,
     import_open_clip,
     misfit,
     near,
@@ -77,6 +78,7 @@ class OpenClipModel:
             "open_clip.list_pretrained() lists architectures and tags."
         )
 
+    @handled_root()
     def load(self) -> TwoTowers | ClosedTowers:
         """Returns the model in float32, on the CPU, in eval() mode; what is missing is downloaded.
 

@@ -1,5 +1,7 @@
 """Models of open_clip compute here what open_clip computes, and learned prompts what its own text tower would."""
 
+import shutil
+
 import numpy as np
 import open_clip
 import pytest
@@ -83,6 +85,17 @@ def test_a_tower_that_cannot_be_entered_says_why(folders, kind):
     model, _ = clip.load(f"open_clip:{folders(kind)}", device="cpu")
     with pytest.raises(ValueError, match=f"its text tower .*{WHY[kind]}"):
         ContextLearner(model, NAMES, n_ctx=4)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"eos_id": 2', '"eos_id": 5'), ('"eos"', '"argmax"')])
+def test_a_tower_that_is_read_where_no_text_ends_is_not_entered(folders, tmp_path, old, new):
+    folder = shutil.copytree(folders("worldwide"), tmp_path / "copy")
+    config = folder / "open_clip_config.json"
+    config.write_text(config.read_text().replace(old, new))
+    theirs, _, their_tokenizer = original(folder)
+    ours, _ = clip.load(f"open_clip:{folder}", device="cpu")
+    assert "but its tokenizer ends a text with token 2" in ours.closed
+    assert torch.equal(ours.encode_text(ours.tokenizer(TEXTS)), theirs.encode_text(their_tokenizer(TEXTS)))
 
 
 @pytest.mark.parametrize("kind", ["vit", "custom-text", "clipa", "clips", "siglip", "worldwide"])

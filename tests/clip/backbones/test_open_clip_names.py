@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import logging
 import shutil
 import sys
 import threading
@@ -229,6 +230,13 @@ def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
         file.unlink()
     with pytest.raises(OSError, match="The tokenizer 'there' of open_clip:.* could not be loaded"):
         clip.load(f"open_clip:{folder}", device="cpu")
+
+
+def test_the_root_logger_stays_as_it_was(folder, monkeypatch):
+    """open_clip writes to it, and logging gives it a handler then if it has none: our lines would be printed twice."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    clip.load(f"open_clip:{folder}", device="cpu")
+    assert logging.getLogger().handlers == []
 
 
 def test_a_missing_extra_is_named(monkeypatch):
