@@ -71,6 +71,7 @@ REQUIREMENTS = [
 EXTRAS = {
     "demo": ["gradio>=5.0"],  # demo.py
     "export": ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.3"],  # export.py --format onnx
+    "hf": ["protobuf>=4.21", "sentencepiece>=0.2", "transformers>=5.0"],  # MODEL.BACKBONE.NAME hf:...
     "notebook": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],  # docs/tour.ipynb
     "open_clip": ["open_clip_torch>=3.0", "transformers>=4.56"],  # MODEL.BACKBONE.NAME open_clip:...
     "ray": ["ray>=2.9"],  # sweep.py --launcher ray

@@ -1,15 +1,18 @@
 """Load a CLIP by name or path, and turn texts into its tokens."""
 
 import difflib
+import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+from torchvision.transforms.functional import crop
 
 from .backbones import find_backbone
+from .backbones.hf_files import parts_of
 from .download import download, sha256
 from .model import build_model
 from .state_dict import HEAD_DIM
@@ -120,15 +123,19 @@ def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
 
 
 def weights_sha256(name: str | Path) -> str | None:
-    """The sha256 of the file that `load` reads for a model's name or a path; None where there is no such file."""
+    """The sha256 of the file that `load` reads for a model's name or a path; None where there is no such file.
+
+    Of weights in several files it is the sha256 of theirs, joined in the order of their names.
+    """
     if name in _MODELS:
         return _MODELS[name].split("/")[-2]  # of a URL, against which `download` has checked the file
     backbone = find_backbone(name)
     path = backbone.weights_file(download=False) if backbone else _EMBEDDED.get(name) or Path(name).expanduser()
     if path is None or not path.is_file():
         return None
-    status = path.stat()
-    return _sha256_of(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if path.suffix != ".json":
+        return _sha256_now(path)
+    return hashlib.sha256("".join(map(_sha256_now, parts_of(path))).encode()).hexdigest()
 
 
 def weights_warning(name: str | Path, heads: Sequence[int] = (), activation: str = "") -> str:
@@ -151,6 +158,11 @@ def weights_warning(name: str | Path, heads: Sequence[int] = (), activation: str
 def _says_all(name: str | Path) -> bool:
     """Whether heads and activation are known: of OpenAI's and the embedded weights, and where a config says them."""
     return bool(find_backbone(name)) or weights_sha256(name) in map(weights_sha256, available_models())
+
+
+def _sha256_now(path: Path) -> str:
+    status = path.stat()
+    return _sha256_of(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @cache
@@ -178,7 +190,13 @@ def _transform(preprocessing: Preprocessing) -> Compose:
     size, mode = preprocessing.size, InterpolationMode(preprocessing.interpolation)
     resize = Resize(size if preprocessing.resize != "squash" else (size, size), interpolation=mode)
     normalize = Normalize(preprocessing.mean, preprocessing.std)
-    return Compose([resize, CenterCrop(size), _to_rgb, ToTensor(), normalize])
+    center = CenterCrop(size) if preprocessing.resize != "hf_crop" else partial(_floor_crop, size=size)
+    return Compose([resize, center, _to_rgb, ToTensor(), normalize])
+
+
+def _floor_crop(image: Image.Image, size: int) -> Image.Image:
+    """transformers' centre: half a pixel is rounded down, where torchvision rounds it to the even one."""
+    return crop(image, (image.height - size) // 2, (image.width - size) // 2, size, size)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -6,8 +6,8 @@ A prompt is made from the placeholder text "X X X X name." of L = 77 tokens; a c
     middle  [SOS] v_1 ... v_M/2 [name] v_M/2+1 ... v_M . [EOT]
     front   [SOS] [name] v_1 ... v_M . [EOT]
 
-The name is the first len(encode(name)) tokens after the context; what follows it stays behind the context, whatever
-token the full stop has become part of: in "chairs (folding)." the end ")." is one token.
+The name is as many tokens, first after the context, as it adds to a placeholder; what follows it stays behind the
+context, whatever token the full stop has become part of: in "chairs (folding)." the end ")." is one token.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def lay_out(
             )
     tokens = tokenizer(texts)
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]  # context vectors in front of the name
-    order = [_order(n_start, before, n_ctx, len(encode(name)), tokens.shape[1]) for name in names]
+    n_own = [len(encode(f"{tokenizer.placeholder} {name}")) - 1 for name in names]  # a first word may be cut otherwise
+    order = [_order(n_start, before, n_ctx, n_name, tokens.shape[1]) for n_name in n_own]
     eot = torch.tensor([n_start + len(ids) for ids in own])
     return PromptLayout(tokens, torch.tensor(order), eot, n_ctx, n_start, n_start + before)
 

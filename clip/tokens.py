@@ -151,7 +151,8 @@ class OtherTokenizer(Tokenizer):
     ):
         self._rows, self._encode, self._special, self.end = rows, encode, special, end
         self.context_length, self.n_special = context_length, n_special
-        single = (word for word in PLACEHOLDERS if len(ids := encode(f"{word} {word}")) == 2 and ids[0] == ids[1])
+        # The first word of a text may have another id than the same word behind a space.
+        single = (word for word in PLACEHOLDERS if all(len(encode(" ".join([word] * n))) == n for n in (1, 2, 3)))
         self.placeholder = next(single, "")
         if not self.placeholder:
             raise ValueError(
