@@ -22,6 +22,7 @@ SLOW = {
     "dassl/test_dassl_methods.py",
     "dassl/test_deep_names.py",
     "dassl/test_schedules.py",
+    "clip/backbones/test_beside.py",
     "clip/backbones/test_hf.py",
     "clip/backbones/test_hf_refused.py",
     "datasets/test_paper_datasets.py",
