@@ -25,6 +25,11 @@ class _Addresses(dict):
     """URLs by a model's name; what has none stands for its file: the embedded model's name, or a path."""
 
     def __missing__(self, name: str) -> str:
+        if find_backbone(name):
+            raise ValueError(
+                f"{name} is a model of another library, but what asks for its file builds OpenAI's CLIP. Name one of "
+                f"{', '.join(_MODELS)}, or the path of such a file."
+            )
         return str(resolve(name))
 
 
@@ -136,6 +141,18 @@ def weights_sha256(name: str | Path) -> str | None:
     if path.suffix != ".json":
         return _sha256_now(path)
     return hashlib.sha256("".join(map(_sha256_now, parts_of(path))).encode()).hexdigest()
+
+
+def own_preprocessing(name: str | Path) -> Preprocessing | None:
+    """How the weights of a model of another library were trained to see images; None of OpenAI's names and of paths."""
+    backbone = find_backbone(name)
+    return backbone and backbone.preprocessing()
+
+
+def library_facts(name: str | Path) -> dict[str, str]:
+    """What is known of a model of another library: library, version, revision; {} of OpenAI's names and of paths."""
+    backbone = find_backbone(name)
+    return backbone.facts() if backbone else {}
 
 
 def weights_warning(name: str | Path, heads: Sequence[int] = (), activation: str = "") -> str:

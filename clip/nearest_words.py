@@ -5,9 +5,11 @@ import unicodedata
 import torch
 from torch import Tensor
 
+from .backbones import find_backbone
 from .clip import available_models, resolve, tokenizer, weights_sha256
 from .download import sha256
 from .simple_tokenizer import END, END_OF_WORD, START, VOCAB_SIZE
+from .tokens import ClipTokenizer
 from .weights import is_torchscript, read_state_dict
 
 CHUNK = 256  # vectors at once: their distances to all tokens are 100 MB
@@ -21,7 +23,8 @@ def read_embedding(backbone: str, *, trusted: bool = True) -> Tensor:
         trusted: Whether the user has given it. A file that another file names may be no program, unless OpenAI's.
 
     Raises:
-        ValueError: The name is unknown, or the file holds no CLIP, or is not trusted.
+        ValueError: The name is unknown, or the file holds no CLIP, or is not trusted; or the model has a tokenizer of
+            its own, whose words are not known here.
     """
     path = resolve(backbone)
     if not trusted and is_torchscript(path) and sha256(path) not in map(weights_sha256, available_models()):
@@ -29,6 +32,14 @@ def read_embedding(backbone: str, *, trusted: bool = True) -> Tensor:
             f"{path}, which the run's files name, is a TorchScript archive, and an archive is a program. Only a state "
             f"dict is read unasked. If you trust it, name it yourself: --backbone {path}"
         )
+    if other := find_backbone(backbone):
+        model = other.load()
+        if model.closed or not isinstance(model.tokenizer, ClipTokenizer) or model.vocab_size != VOCAB_SIZE:
+            raise ValueError(
+                f"{backbone} has other tokens than OpenAI's CLIP, and their words are not known here. Only contexts of "
+                "models with CLIP's vocabulary can be shown as words."
+            )
+        return model.token_embedding.weight.detach().float()
     embedding = read_state_dict(path).get("token_embedding.weight")
     if embedding is None or len(embedding) != VOCAB_SIZE:
         found = "no token_embedding.weight" if embedding is None else f"{len(embedding):,} tokens"

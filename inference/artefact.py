@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from clip.clip import weights_sha256
+from clip.clip import library_facts, weights_sha256
 from engine import TrainerX
 from engine.config.load import full_default, merge, require
 from engine.features.head import LinearHead
@@ -29,7 +29,7 @@ from .card import card
 from .run_folder import Source, head_of
 
 WEIGHTS, CONFIG, CARD = "classifier.safetensors", "config.json", "README.md"
-PREPROCESSING = ("SIZE", "INTERPOLATION", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
+PREPROCESSING = ("SIZE", "INTERPOLATION", "RESIZE", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
 
 
 def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> None:
@@ -81,6 +81,7 @@ def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
         "backbone": name,
         "backbone_sha256": weights_sha256(name),
         **{f"backbone_{key}": _plain(value) for key, value in stated(cfg).items() if value},
+        **({"backbone_library": library} if (library := library_facts(name)) else {}),
         "precision": trainer.precision,
         "preprocessing": {key: _plain(cfg.INPUT[key]) for key in PREPROCESSING},
         **{key: trained[key] for key in ("trainer", "source", "shots", "seed", "epoch")},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.config.load import split_backbone
 from engine.text import printable
 
 OPEN_CLIP = {  # OpenAI's name -> open_clip's
@@ -77,20 +78,19 @@ def contents(kind: str) -> str:
 
 
 def recipe(facts: dict[str, Any], kind: str) -> str:
-    """Returns Python lines from an image to the class, with numpy and open_clip, or with features of one's own."""
-    architecture = OPEN_CLIP.get(facts["backbone"])
-    lines = ["import json", "import numpy as np", "from safetensors.numpy import load_file"]
-    if architecture:
-        lines += [
-            "import open_clip, torch",
-            "from PIL import Image",
-            f'model, _, preprocess = open_clip.create_model_and_transforms("{architecture}", pretrained="openai")',
-            'image = preprocess(Image.open("photo.jpg")).unsqueeze(0)',
-            "with torch.no_grad():",
-            "    x = model.eval().encode_image(image).float().numpy()  # (1, E)",
-        ]
+    """Returns Python lines from an image to the class, with numpy and the backbone's library, or features of one's own.
+
+    The backbone's name may be a stranger's text: it stands in the lines as a Python literal.
+    """
+    name, lines = facts["backbone"], ["import json", "import numpy as np", "from safetensors.numpy import load_file"]
+    if name in OPEN_CLIP:
+        lines += open_clip_lines(f'"{OPEN_CLIP[name]}", pretrained="openai"')
+    elif name.startswith("open_clip:"):
+        lines += open_clip_lines(open_clip_model(name.removeprefix("open_clip:"), facts["preprocessing"]))
+    elif name.startswith("hf:"):
+        lines += transformers_lines(name.removeprefix("hf:"), facts.get("backbone_library") or {})
     else:
-        lines += [f'x = np.load("features.npy")  # (N, E) float32: image features of {printable(facts["backbone"])}']
+        lines += [f'x = np.load("features.npy")  # (N, E) float32: image features of {printable(name)}']
     return "\n".join(
         [
             *lines,
@@ -100,3 +100,50 @@ def recipe(facts: dict[str, Any], kind: str) -> str:
             "print([names[i] for i in logits.argmax(axis=1)])",
         ]
     )
+
+
+def open_clip_lines(arguments: str) -> list[str]:
+    return [
+        "import open_clip, torch",
+        "from PIL import Image",
+        f"model, _, preprocess = open_clip.create_model_and_transforms({arguments})",
+        'image = preprocess(Image.open("photo.jpg")).unsqueeze(0)',
+        "with torch.no_grad():",
+        "    x = model.eval().encode_image(image).float().numpy()  # (1, E)",
+    ]
+
+
+def open_clip_model(name: str, preprocessing: dict[str, Any]) -> str:
+    """Returns the arguments by which open_clip builds a model and prepares its images as the run did."""
+    architecture, _, weights = name.partition("/")
+    before, path = split_backbone(f"open_clip:{name}")
+    if name.startswith("hf-hub:"):
+        arguments = [repr(name.partition("@")[0])]
+    elif path and before in ("open_clip:", "open_clip:local-dir:"):
+        arguments = [repr(f"local-dir:{path}")]
+    else:  # open_clip computes a tag's QuickGELU only where it is told to
+        quick = f"open_clip.get_pretrained_cfg({architecture!r}, {weights!r}).get('quick_gelu', False)"
+        arguments = [repr(architecture), f"pretrained={weights!r}", f"force_quick_gelu={quick}"]
+    images = {
+        "image_mean": tuple(preprocessing["PIXEL_MEAN"]),
+        "image_std": tuple(preprocessing["PIXEL_STD"]),
+        "image_interpolation": preprocessing["INTERPOLATION"],
+        "image_resize_mode": "squash" if preprocessing.get("RESIZE") == "squash" else "shortest",
+    }
+    return ", ".join([*arguments, *(f"{key}={value!r}" for key, value in images.items())])
+
+
+def transformers_lines(name: str, facts: dict[str, Any]) -> list[str]:
+    arguments = repr(name.partition("@")[0])
+    arguments += f", revision={facts['revision']!r}" if facts.get("revision") else ""
+    return [
+        "import torch",
+        "from PIL import Image",
+        "from transformers import AutoImageProcessor, AutoModel",
+        f"model = AutoModel.from_pretrained({arguments})",
+        f'processor = AutoImageProcessor.from_pretrained({arguments}, backend="pil")',
+        'image = processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")',
+        "with torch.no_grad():",
+        "    x = model.eval().get_image_features(**image)",
+        'x = getattr(x, "pooler_output", x).float().numpy()  # (1, E)',
+    ]

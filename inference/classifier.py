@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip.clip import MEAN, STD, weights_warning
+from clip.clip import weights_warning
 from engine import Datum, build_transform
 from engine.config.load import full_default, merge, require
 from engine.data.image_files import images_below
@@ -28,7 +28,7 @@ from engine.device import pick_device
 from engine.process_cache import sharing
 from engine.run.classes import Classes
 from engine.text import shorten
-from trainers.base import shared_clip
+from trainers.base import input_values, shared_clip
 from trainers.same_prompts import same_prompts_warning
 from trainers.zsclip import ZeroshotCLIP
 
@@ -119,7 +119,7 @@ class Classifier:
         """Returns CLIP with a hand-made prompt; nothing is trained.
 
         Args:
-            backbone: Name of a CLIP, or the path of its weights.
+            backbone: Name of a CLIP, or the path of its weights; its own preprocessing is used.
             classnames: C names.
             template: The prompt; `{}` stands for the name.
             device: "cpu" or "cuda"; None: a GPU if there is one.
@@ -138,15 +138,12 @@ class Classifier:
             "DATASET.NAME": "ClassNames",
             "RUN.EVAL_ONLY": True,
             "SEED": 1,
-            "INPUT.INTERPOLATION": "bicubic",
             "INPUT.TRANSFORMS": ("normalize",),
-            "INPUT.PIXEL_MEAN": list(MEAN),
-            "INPUT.PIXEL_STD": list(STD),
         }
         require(merge(cfg, values, "zero_shot"))
         with sharing(models):
             clip = shared_clip(cfg, "fp32", pick_device(use_cuda=device != "cpu"))
-        cfg.INPUT.SIZE = (clip.visual.input_resolution,) * 2
+        require(merge(cfg, input_values(clip.preprocessing), "zero_shot"))
         source = Source(cfg, ZeroshotCLIP, Classes(as_names(classnames), template), "", None)
         classifier = cls(source, device=device, models=models, new_names=True)
         classifier.trainer.warnings.add(weights_warning(backbone))

@@ -15,7 +15,7 @@ import trainers  # noqa: F401  registers the trainers
 from clip.clip import weights_sha256
 from engine import DATASET_REGISTRY, TRAINER_REGISTRY, DatasetBase, Datum, TrainerX
 from engine.checkpoint import epoch_of, load_checkpoint
-from engine.config.load import ConfigError
+from engine.config.load import ConfigError, join_backbone, split_backbone
 from engine.config.plugins import plugins
 from engine.features.head import LinearHead
 from engine.files import missing_path
@@ -112,7 +112,8 @@ def read_source(folder: Path, *, epoch: int | None = None) -> Source:
     """
     cfg, results = read_config(folder), read_results(folder)
     cfg.OUTPUT_DIR = str(folder)
-    cfg.MODEL.BACKBONE.NAME = found_from(folder, cfg.MODEL.BACKBONE.NAME)
+    before, path = split_backbone(cfg.MODEL.BACKBONE.NAME)
+    cfg.MODEL.BACKBONE.NAME = join_backbone(before, found_from(folder, path))
     cfg.RUN.MODEL_DIR = found_from(folder, cfg.RUN.MODEL_DIR)
     if results is None and epoch is None:
         raise ConfigError(

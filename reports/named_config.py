@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from engine.config.defaults import NOT_IN_DIGEST, get_cfg_default
+from engine.config.defaults import NOT_IN_DIGEST, OTHER_LIBRARIES, PREPROCESSING, get_cfg_default
 from engine.config.load import ConfigError, flatten, merge, read_yaml
 from engine.run.names import CONFIG
 from engine.text import printable
@@ -97,6 +97,9 @@ def _compared(run: Run, keys: Iterable[str]) -> list[str]:
     left_out = NOT_COMPARED | {pair.split("=")[0] for name in shown for pair in name.split(",") if "=" in pair}
     if run.identity.get("trainer") not in TRAINERS or run.identity.get("dataset") not in NAMES.values():
         left_out.add("RUN.PLUGINS")  # what the user adds; elsewhere a plug-in may replace what is ours
+    said = (run.settings.get(BACKBONE) or run.settings.get(MODEL_OF + BACKBONE)) if run.settings else None
+    if (said or run.logged.get(BACKBONE, "")).strip('"').startswith(OTHER_LIBRARIES):
+        left_out.update(PREPROCESSING)  # its weights say them; of others that a pair has set, the run has warned
     has_prompt = any(re.match(r"nctx\d+_csc", name) for name in shown)
     return sorted(key for key in keys if key not in left_out and not (has_prompt and key.endswith(PROMPT)))
 

@@ -48,10 +48,12 @@ SLOW = {
     "robustness/test_dirty_images.py",
     "robustness/test_full_disk.py",
     "smoke/test_pretrain_shapes.py",
+    "smoke/test_other_libraries.py",
     "smoke/test_protocols.py",
     "trainers/test_imagenet_templates.py",
     "tools/test_contact_sheet.py",
     "trainers/test_linear_probe.py",
+    "trainers/test_other_backbones.py",
     "trainers/test_same_prompts.py",
     "trainers/test_plugin_clip.py",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.clip import load, weights_sha256
+from clip.clip import library_facts, load, own_preprocessing, weights_sha256
 from clip.model import convert_weights
-from clip.two_towers import ClosedTowers, TwoTowers
+from clip.two_towers import ClosedTowers, Preprocessing, TwoTowers, read_out
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
-from engine.config.load import option_errors
+from engine.config.defaults import PREPROCESSING
+from engine.config.load import flatten, merge, option_errors, require
 from engine.distributed import first_on_machine
 from engine.process_cache import common_tensors, shared
 
@@ -36,10 +38,30 @@ def usable_precision(prec: str, device: torch.device) -> str:
     return prec
 
 
-def backbone_fields(cfg: CN) -> dict[str, Any]:
-    """Returns which CLIP a checkpoint's values belong to: its name or path, the digest of its file, what was stated."""
-    name, known = cfg.MODEL.BACKBONE.NAME, {key: value for key, value in stated(cfg).items() if value}
-    return {"backbone": name, "weights_sha256": weights_sha256(name), **known}
+def input_values(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Returns the config keys, with their values, by which images are prepared like this."""
+    own, size = preprocessing, (preprocessing.size, preprocessing.size)
+    values = size, own.interpolation, own.resize, list(own.mean), list(own.std)
+    return dict(zip(PREPROCESSING, values, strict=True))
+
+
+def preprocessing_warning(cfg: CN) -> str:
+    """Says how images are prepared otherwise than a backbone of another library was trained to see them; else ""."""
+    name, node = cfg.MODEL.BACKBONE.NAME, cfg.INPUT
+    preprocessing = own_preprocessing(name)
+    if preprocessing is None:
+        return ""
+    own, found = input_values(preprocessing), flatten(cfg)
+    found = {key: type(value)(found[key]) for key, value in own.items()}
+    differs = [f"{key} is {found[key]} instead of {own[key]}" for key in own if found[key] != own[key]]
+    differs += [] if "normalize" in node.TRANSFORMS else ["INPUT.TRANSFORMS has no normalize"]
+    differs += ["INPUT.NO_TRANSFORM is True"] if node.NO_TRANSFORM and node.RESIZE != "squash" else []
+    if not differs:
+        return ""
+    return (
+        f"Images are prepared otherwise than {name} was trained to see them, which lowers its accuracy: "
+        f"{', '.join(differs)}. Unless that is meant, set none of these keys."
+    )
 
 
 def load_clip_to_cpu(cfg: CN) -> TwoTowers | ClosedTowers:
@@ -64,9 +86,10 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTow
     clip_model = shared_clip(cfg, prec, device)
     resolution = clip_model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (resolution, resolution):
+        is_given = own_preprocessing(name)  # else the backbone's own size has been taken
         raise ValueError(
-            f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the resolution of {name} is ({resolution}, {resolution}). Set "
-            "INPUT.SIZE in the trainer's YAML or at the end of the command."
+            f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the resolution of {name} is ({resolution}, {resolution}). "
+            + ("Leave it out." if is_given else "Set INPUT.SIZE in the trainer's YAML or at the end of the command.")
         )
     return clip_model
 
@@ -88,6 +111,15 @@ def frozen_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedT
     return clip_model.requires_grad_(False).to(device).eval()
 
 
+def require_open(clip_model: TwoTowers | ClosedTowers) -> None:
+    """Raises ValueError if the text tower takes no context vectors."""
+    if clip_model.closed:
+        raise ValueError(
+            f"Context vectors cannot be put into this backbone: its text tower {clip_model.closed}. Use ZeroshotCLIP, "
+            "ZeroshotCLIP2 or LinearProbe, or name another MODEL.BACKBONE.NAME."
+        )
+
+
 class TextEncoder(nn.Module):
     """Embedded prompts to text features by the plain computation: all L positions of every prompt.
 
@@ -96,15 +128,18 @@ class TextEncoder(nn.Module):
 
     def __init__(self, clip_model: TwoTowers):
         super().__init__()
+        require_open(clip_model)
         self.transformer, self.ln_final = clip_model.transformer, clip_model.ln_final
         self.positional_embedding, self.text_projection = clip_model.positional_embedding, clip_model.text_projection
+        self.text_projection_bias = getattr(clip_model, "text_projection_bias", None)
+        self.read_at = clip_model.read_at
 
     def forward(self, prompts: Tensor, tokenized_prompts: Tensor) -> Tensor:
         """Encodes prompts.
 
         Args:
             prompts: (C, L, D), embeddings without positions.
-            tokenized_prompts: (C, L) token ids; the largest of a row is its end token.
+            tokenized_prompts: (C, L) token ids, which say where a feature is read.
 
         Returns:
             (C, E) features, not normalised, in the text tower's dtype.
@@ -112,8 +147,8 @@ class TextEncoder(nn.Module):
         dtype = self.text_projection.dtype
         x = prompts.type(dtype) + self.positional_embedding.type(dtype)
         x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)  # (C, L, D) -> (L, C, D) -> (C, L, D)
-        x = self.ln_final(x).type(dtype)
-        return x[torch.arange(x.shape[0]), tokenized_prompts.argmax(dim=-1)] @ self.text_projection
+        x = x[torch.arange(x.shape[0]), self.read_at(tokenized_prompts)]
+        return read_out(x, self.ln_final, self.text_projection, self.text_projection_bias)
 
 
 class PromptedCLIP(nn.Module):
@@ -140,7 +175,28 @@ class PromptedCLIP(nn.Module):
         raise NotImplementedError
 
 
-class PromptTrainer(TrainerX):
+class ClipTrainer(TrainerX):
+    """A method on CLIP: its images are prepared as the backbone says, its checkpoints say which one it was."""
+
+    @classmethod
+    def complete_config(cls, cfg: CN, given: Collection[str]) -> None:
+        """Sets PREPROCESSING to what a backbone of another library was trained with, but for the keys `given`.
+
+        Raises:
+            ValueError, OSError: There is no such model, or what says its preprocessing cannot be had.
+        """
+        if preprocessing := own_preprocessing(cfg.MODEL.BACKBONE.NAME):
+            own = {key: value for key, value in input_values(preprocessing).items() if key not in given}
+            require(merge(cfg, own, cfg.MODEL.BACKBONE.NAME))
+
+    def backbone_fields(self) -> dict[str, Any]:
+        """Returns name or path of the backbone, the digest of its file, what was stated, and what its library says."""
+        name = self.cfg.MODEL.BACKBONE.NAME
+        more = {**stated(self.cfg), "library": library_facts(name)}
+        return {"backbone": name, "weights_sha256": weights_sha256(name), **{key: x for key, x in more.items() if x}}
+
+
+class PromptTrainer(ClipTrainer):
     """Trains the `prompt_learner` of a prompted CLIP with the cross entropy; all of CLIP is frozen and in eval mode.
 
     A method defines `prompted_clip` and, in `node`, the name of its options under cfg.TRAINER.
@@ -232,9 +288,6 @@ class PromptTrainer(TrainerX):
 
     def classify_features(self, features: Tensor) -> Tensor:
         return self.model.classify(features)
-
-    def backbone_fields(self) -> dict[str, Any]:
-        return backbone_fields(self.cfg)
 
     def result_fields(self) -> dict[str, Any]:
         return {"n_params": sum(map(count_parameters, self.models.values()))}

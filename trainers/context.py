@@ -14,10 +14,10 @@ from yacs.config import CfgNode as CN
 from clip.plain_prompts import PlainPromptEncoder
 from clip.prompt_layout import PromptLayout, lay_out
 from clip.prompts import PromptEncoder, shares_positions
-from clip.two_towers import ClosedTowers, TwoTowers
+from clip.two_towers import TwoTowers
 from engine.distributed import gather_rows, n_ranks, share
 
-from .base import PromptTrainer
+from .base import PromptTrainer, require_open
 from .same_prompts import at_first_features, features_warning
 
 logger = logging.getLogger(__name__)
@@ -134,15 +134,6 @@ def build_prompt_encoder(
     return build(prompt_learner.layout)
 
 
-def require_open(clip_model: TwoTowers | ClosedTowers) -> None:
-    """Raises ValueError if the text tower takes no context vectors."""
-    if clip_model.closed:
-        raise ValueError(
-            f"Context vectors cannot be put into this backbone: its text tower {clip_model.closed}. Use ZeroshotCLIP, "
-            "ZeroshotCLIP2 or LinearProbe, or name another MODEL.BACKBONE.NAME."
-        )
-
-
 class ContextTrainer(PromptTrainer):
     """Trains a ContextLearner; a method's node has at least N_CTX, CTX_INIT, PREC and CHUNK_ROWS."""
 
@@ -167,7 +158,7 @@ class ContextTrainer(PromptTrainer):
         dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
         at_first_features(
             self.model.encode_prompts,
-            lambda features: self.warnings.add(features_warning(features, dataset, backbone)),
+            lambda features: self.warnings.add(features_warning(features, dataset, backbone, self.clip_model)),
         )
 
     def start_options(self, **changes) -> dict[str, Any]:

@@ -27,13 +27,13 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from engine import TRAINER_REGISTRY, Datum, TrainerX
+from engine import TRAINER_REGISTRY, Datum
 from engine.distributed import on_first_rank
 from engine.features.head import LinearHead
 from engine.interruption import starting_over
 from engine.text import shorten
 
-from .base import backbone_fields, count_parameters, load_clip, option_errors, usable_precision
+from .base import ClipTrainer, count_parameters, load_clip, option_errors, usable_precision
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -95,7 +95,7 @@ def linear_weights(classifier: LogisticRegression) -> dict[str, Tensor]:
 
 
 @TRAINER_REGISTRY.register()
-class LinearProbe(TrainerX):
+class LinearProbe(ClipTrainer):
     """Logistic regression on frozen features; it knows the classes that it was trained on and no others."""
 
     reads_classnames = False
@@ -172,9 +172,6 @@ class LinearProbe(TrainerX):
 
     def linear_head(self) -> LinearHead:
         return LinearHead(self.classifier.weight.detach(), bias=self.classifier.bias.detach())
-
-    def backbone_fields(self) -> dict[str, Any]:
-        return backbone_fields(self.cfg)
 
     def checkpoint_fields(self) -> dict[str, Any]:
         return {**super().checkpoint_fields(), "log_c": self.log_c}

@@ -93,9 +93,9 @@ def at_first_features(encoder: nn.Module, check: Callable[[Tensor], None]) -> No
 
 @torch.autocast("cuda", enabled=False)  # half precision would round cosines to 1
 @torch.no_grad()
-def features_warning(features: Tensor, dataset: DatasetBase, backbone: str) -> str:
+def features_warning(features: Tensor, dataset: DatasetBase, backbone: str, clip_model: nn.Module | None = None) -> str:
     """Returns a sentence if text features (C, E) of different prompts are nearly equal; "" if none are."""
-    later = {label for _, label in find_twins(dataset.classnames)}
+    later = {label for _, label in find_twins(dataset.classnames, clip_model)}
     labels = [label for label in range(len(features)) if label not in later]
     features = F.normalize(features[labels].float(), dim=-1)
     n_equal, first = 0, None

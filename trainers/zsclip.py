@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from clip.two_towers import TwoTowers
-from engine import TRAINER_REGISTRY, TrainerX
+from engine import TRAINER_REGISTRY
 from engine.features.head import LinearHead
 
-from .base import PRECISIONS, load_clip, option_errors, usable_precision
+from .base import PRECISIONS, ClipTrainer, load_clip, option_errors, usable_precision
 from .same_prompts import features_warning
 from .templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
 
@@ -54,7 +54,7 @@ def ensemble_features(clip_model: TwoTowers, classnames: list[str], templates: t
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(TrainerX):
+class ZeroshotCLIP(ClipTrainer):
     """CLIP with the data set's hand-made prompt."""
 
     @staticmethod
@@ -84,8 +84,8 @@ class ZeroshotCLIP(TrainerX):
         templates = self.templates()
         logger.info("Prompts: %s", " | ".join(templates))
         self.text_features = ensemble_features(self.clip_model, self.dm.dataset.classnames, templates)
-        warning = features_warning(self.text_features, self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME)
-        self.warnings.add(warning)
+        backbone = self.cfg.MODEL.BACKBONE.NAME
+        self.warnings.add(features_warning(self.text_features, self.dm.dataset, backbone, self.clip_model))
 
     def image_tower(self) -> nn.Module:
         return self.clip_model.visual

@@ -1,7 +1,8 @@
 """Every key of the config with its default, the values that it may have, and the keys that are refused.
 
 A value comes from the last of these that sets it: the defaults below, `add_config(cfg)` of the trainers, the data set's
-YAML, the trainer's YAML, the flags, KEY VALUE pairs. Then the config is checked (load.py), frozen and written to
+YAML, the trainer's YAML, the backbone of another library (PREPROCESSING below), the flags, KEY VALUE pairs. Then the
+config is checked (load.py), frozen and written to
 OUTPUT_DIR/config.yaml.
 """
 
@@ -33,6 +34,7 @@ def get_cfg_default() -> CN:
     cfg.INPUT = CN()
     cfg.INPUT.SIZE = (224, 224)  # (height, width) in pixels
     cfg.INPUT.INTERPOLATION = "bilinear"  # bilinear, bicubic, nearest
+    cfg.INPUT.RESIZE = "crop"  # of test images: crop, hf_crop, squash, see engine/data/transforms.py
     cfg.INPUT.TRANSFORMS = ()  # names, see engine/data/transforms.py
     cfg.INPUT.NO_TRANSFORM = False  # resize to SIZE, and normalize if named; nothing else
     cfg.INPUT.VIEWS = 0  # random views of each training image, encoded once; 0: a fresh one in every epoch
@@ -84,7 +86,7 @@ def get_cfg_default() -> CN:
     cfg.MODEL.INIT_WEIGHTS = ""  # checkpoint that the learned part starts from; "": none
     cfg.MODEL.CHANNELS_LAST = True  # memory format of a ResNet's images; True is faster
     cfg.MODEL.BACKBONE = CN()
-    cfg.MODEL.BACKBONE.NAME = ""  # a name of clip.available_models(), or the path of a file of weights
+    cfg.MODEL.BACKBONE.NAME = ""  # one of clip.available_models(), a path, or docs/BACKBONES.md
     cfg.MODEL.BACKBONE.HEADS = ()  # of a bare file: attention heads of (image tower, text tower); (): by OpenAI's rule
     cfg.MODEL.BACKBONE.ACTIVATION = ""  # of a bare file: quick_gelu, gelu, gelu_tanh; "": by OpenAI's rule
 
@@ -202,6 +204,10 @@ PATHS = (
     "MODEL.INIT_WEIGHTS",
     "RUN.MODEL_DIR",
 )
+
+# How a name of MODEL.BACKBONE begins that another library knows. Then the weights say the keys of PREPROCESSING.
+OTHER_LIBRARIES = ("open_clip:", "hf:")
+PREPROCESSING = ("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.RESIZE", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
 
 # Keys that decide where and how fast a run computes, not what: with another value it is still the same run.
 NOT_IN_DIGEST = {

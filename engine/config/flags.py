@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode as CN
 
-from .load import ConfigError, check_cfg, full_default, merge, read_yaml, require, settle_paths
+from .load import ConfigError, check_cfg, complete, full_default, merge, read_yaml, require, settle_paths
 from .reads import watch
 
 SWITCH = {"action": "store_true", "default": None}
@@ -64,6 +64,7 @@ def setup_cfg(args: argparse.Namespace) -> CN:
     if list(cfg.RUN.PLUGINS) != (args.plugin or []):
         errors.append(f"RUN.PLUGINS is {cfg.RUN.PLUGINS}, but only --plugin sets it. Give the flag.")
     settle_paths(cfg)
+    errors += complete(cfg, pairs)
     require(unreadable + errors + ([] if unreadable else check_cfg(cfg)))
     watch(cfg, pairs)
     return cfg

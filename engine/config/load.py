@@ -17,9 +17,11 @@ from yacs.config import CfgNode as CN
 from ..files import existing_part, missing_path
 from ..registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
 from ..text import printable, shorten
-from .defaults import AT_LEAST, OPTIONS, PATHS, REFUSED, get_cfg_default
+from .defaults import AT_LEAST, OPTIONS, OTHER_LIBRARIES, PATHS, REFUSED, get_cfg_default
 
 MAX_BYTES = 100_000  # of a config file; reading it takes seconds
+MODEL_CONFIGS = ("config.json", "open_clip_config.json")  # in a folder of transformers, of open_clip
+PATH_STARTS = ("/", "./", "../", "~")
 MAX_LENGTH = 3000  # characters of a value; a path may be long, and Python writes numbers of up to 4,300 digits
 
 # What plug-ins add to the default config: functions that are called with it, in this order.
@@ -158,6 +160,25 @@ def full_default(*, with_plugins: bool = True) -> CN:
     return cfg
 
 
+def complete(cfg: CN, given: Iterable[str]) -> list[str]:
+    """Lets the method's `complete_config`, if it has one, set what its backbone decides.
+
+    Args:
+        cfg: With everything that files and flags say; its paths are settled.
+        given: Keys that the user has set for this very run, which stay: those of KEY VALUE pairs.
+
+    Returns:
+        What is wrong with the backbone's name.
+    """
+    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME) if cfg.TRAINER.NAME in TRAINER_REGISTRY else None
+    try:
+        if hasattr(trainer, "complete_config"):
+            trainer.complete_config(cfg, frozenset(given))
+    except (ValueError, OSError) as error:  # it is said together with all other errors
+        return [str(error)]
+    return []
+
+
 def check_cfg(cfg: CN) -> list[str]:
     """Returns an error for every value that no run can use: refused keys, unknown names, numbers out of range."""
     from ..data.transforms import check_input  # here: it costs torch, and reading a config needs none
@@ -227,10 +248,40 @@ def settle_paths(cfg: CN) -> None:
     """Writes each path in one form, however it was typed: relative below the current folder, else absolute."""
     values = flatten(cfg)
     for key in PATHS:
-        if values[key] and (key != "MODEL.BACKBONE.NAME" or Path(values[key]).is_file()):
+        if key == "MODEL.BACKBONE.NAME":
+            before, path = split_backbone(values[key])
+            if path and (before or Path(path).is_file()):
+                cfg.MODEL.BACKBONE.NAME = join_backbone(before, _settled(path))
+        elif values[key]:
             cfg.merge_from_list([key, repr(_settled(values[key]))])
     plugins = tuple(_settled(name) if name.endswith(".py") else name for name in cfg.RUN.PLUGINS)
     cfg.merge_from_list(["RUN.PLUGINS", plugins])
+
+
+def split_backbone(name: str) -> tuple[str, str]:
+    """Returns what stands before the path in a backbone's name, and the path; "" where it is a tag or a hub's name.
+
+    open_clip:ViT-B-32/../file.pt -> ("open_clip:ViT-B-32/", "../file.pt"); a name without a library -> ("", name).
+    """
+    library = next(filter(name.startswith, OTHER_LIBRARIES), "")
+    if not library:
+        return "", name
+    before = f"{library}local-dir:" if name.startswith(f"{library}local-dir:") else library
+    rest = name.removeprefix(before)
+    is_model = rest and any(os.path.isfile(os.path.join(rest, config)) for config in MODEL_CONFIGS)
+    if is_model or rest.startswith(PATH_STARTS):
+        return before, rest
+    architecture, _, source = rest.partition("/")
+    looks_like_path = "/" in source or Path(source).suffix  # else a tag
+    is_there = looks_like_path and os.path.exists(source)
+    if library == "open_clip:" and (source.startswith(PATH_STARTS) or is_there):
+        return f"{library}{architecture}/", source
+    return name, ""
+
+
+def join_backbone(before: str, path: str) -> str:
+    """Returns the backbone's name that `split_backbone` splits: "./" tells a relative path from a name of a hub."""
+    return before + (os.path.join(".", path) if before and path else path)
 
 
 def _settled(path: str) -> str:

@@ -29,6 +29,17 @@ class ResizeShorterEdge(T.Resize):
         return super().forward(F.center_crop(image, [height, width]) if n_cut else image)
 
 
+class FloorCenterCrop(T.CenterCrop):
+    """Crops the middle of an image that is large enough; of an odd number of pixels too many, the last one more goes.
+
+    torchvision rounds half a pixel to an even number; transformers rounds it down.
+    """
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        height, width = self.size
+        return F.crop(image, (image.height - height) // 2, (image.width - width) // 2, height, width)
+
+
 @dataclass(frozen=True)
 class RandomTranslation:
     """With probability p, enlarges to 9/8 of the size and takes a random crop of that size; else resizes to it."""

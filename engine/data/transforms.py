@@ -4,8 +4,8 @@ The order of the names in INPUT.TRANSFORMS does not matter:
 
 | step | training: applied if named                     | keys of INPUT               | testing                 |
 |------|------------------------------------------------|-----------------------------|-------------------------|
-| 1    | bring to SIZE, unless step 3 or 4 is named:    | SIZE, INTERPOLATION         | shorter edge to         |
-|      | resize, or as in testing with center_crop      |                             | max(SIZE), centre crop  |
+| 1    | bring to SIZE, unless step 3 or 4 is named:    | SIZE, INTERPOLATION, RESIZE | as RESIZE says          |
+|      | resize, or as in testing with center_crop      |                             |                         |
 | 2    | random_translation                             | SIZE, INTERPOLATION         |                         |
 | 3    | random_crop                                    | SIZE, CROP_PADDING          |                         |
 | 4    | random_resized_crop                            | RRCROP_SCALE, INTERPOLATION |                         |
@@ -20,6 +20,12 @@ The order of the names in INPUT.TRANSFORMS does not matter:
 | 13   | normalize                                      | PIXEL_MEAN, PIXEL_STD       | if named                |
 | 14   | gaussian_noise                                 | GN_MEAN, GN_STD             |                         |
 | 15   | instance_norm                                  |                             | if named                |
+
+INPUT.RESIZE says how a test image comes to SIZE:
+
+crop      shorter edge to max(SIZE), centre crop: CLIP's way
+hf_crop   the same, but half a pixel of the crop is rounded down, as transformers does
+squash    both edges to SIZE, whatever the image's shape; nothing is cropped
 
 INPUT.NO_TRANSFORM keeps only steps 1 (resize to SIZE), 11 and 13, in training and in testing.
 What is random is drawn from torch's global generator, so the seed of an item decides how it is transformed.
@@ -36,6 +42,7 @@ from ..text import shorten
 from .augmentations import (
     N_MAGNITUDES,
     Cutout,
+    FloorCenterCrop,
     GaussianNoise,
     InstanceNormalization,
     RandomMagnitudeAugment,
@@ -44,6 +51,11 @@ from .augmentations import (
 )
 
 INTERPOLATION_MODES = {name: T.InterpolationMode(name) for name in ("bilinear", "bicubic", "nearest")}
+RESIZES = {  # INPUT.RESIZE, see above
+    "crop": lambda size, mode: [ResizeShorterEdge(max(size), interpolation=mode), T.CenterCrop(size)],
+    "hf_crop": lambda size, mode: [ResizeShorterEdge(max(size), interpolation=mode), FloorCenterCrop(size)],
+    "squash": lambda size, mode: [T.Resize(size, interpolation=mode)],
+}
 
 
 def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch.Tensor]:
@@ -63,9 +75,8 @@ def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch
 
     on_image, mode = [], INTERPOLATION_MODES[node.INTERPOLATION]
     if not names & {"random_crop", "random_resized_crop"}:
-        on_image = [T.Resize(node.SIZE, interpolation=mode)]
-        if "center_crop" in names:  # Differs from the original: there it does nothing in training.
-            on_image = [ResizeShorterEdge(max(node.SIZE), interpolation=mode), T.CenterCrop(node.SIZE)]
+        # Differs from the original: there center_crop does nothing in training.
+        on_image = RESIZES[node.RESIZE if "center_crop" in names else "squash"](node.SIZE, mode)
     on_image += [build(node) for name, build in ON_IMAGE.items() if name in names]
     on_tensor = [build(node) for name, build in ON_TENSOR.items() if name in names]
     return T.Compose([*on_image, T.ToTensor(), *on_tensor])
@@ -99,6 +110,7 @@ ON_TENSOR = {
 TRANSFORM_NAMES = ("center_crop", *ON_IMAGE, *ON_TENSOR)
 RULES = {  # what the value of a key must be
     "INTERPOLATION": f"one of: {', '.join(INTERPOLATION_MODES)}",
+    "RESIZE": f"one of: {', '.join(RESIZES)}",
     "SIZE": "(height, width) in pixels, such as (224, 224)",
     "RRCROP_SCALE": "(smallest, largest) share of the area, above 0 and at most 1, such as (0.08, 1.0)",
     "PIXEL_MEAN": "three numbers, of R, G and B",
@@ -125,6 +137,7 @@ def check_input(node) -> list[str]:
     names, size, scale, mean, std = node.TRANSFORMS, node.SIZE, node.RRCROP_SCALE, node.PIXEL_MEAN, node.PIXEL_STD
     is_right = {
         "INTERPOLATION": node.INTERPOLATION in INTERPOLATION_MODES,
+        "RESIZE": node.RESIZE in RESIZES,
         "SIZE": _are_numbers(size, 2, int) and min(size) > 0,
         "RRCROP_SCALE": _are_numbers(scale, 2) and 0 < scale[0] <= scale[1] <= 1,
         "PIXEL_MEAN": _are_numbers(mean, 3),

@@ -28,9 +28,9 @@ from benchmarks import (
     train_run,
 )
 from clip.model import build_model
+from tests.support.backbones.tiny_open_clip import write_model
 from tests.support.naive import naive_features
 from tests.support.tiny_clip import golden_state_dict
-from tests.support.tiny_open_clip import write_model
 from tests.support.tolerance import EPS, EXACT, FACTOR, assert_near, distance, rounding_tolerance
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -50,7 +50,7 @@ def test_without_the_libraries_the_extras_are_named(capsys, monkeypatch):
 
 
 def test_a_text_tower_is_what_the_loaded_model_shows(tmp_path):
-    tiny = pytest.importorskip("tests.support.tiny_open_clip", reason="open_clip_torch is not installed")
+    tiny = pytest.importorskip("tests.support.backbones.tiny_open_clip", reason="open_clip_torch is not installed")
     found, expected = {}, {}
     for kind in ("vit", "not-causal", "first", "clipa", "worldwide", "siglip", "coca", "layer-scale"):
         folder = tiny.write_model(tmp_path / kind, kind)

@@ -11,7 +11,7 @@ import torch
 import train
 from engine import save_checkpoint
 from engine.config.identity import changed_keys, config_digest
-from engine.config.load import ConfigError
+from engine.config.load import ConfigError, full_default, settle_paths
 from tests.support.script_calls import ROOT
 from tests.support.tiny_run import train_flags, write_images
 from train import parse_args, setup_cfg
@@ -69,6 +69,33 @@ class TestFlags:
     )
     def test_a_flag_sets_its_key(self, config, words, changed):
         assert changed_keys(config(*words)) == {**NAMED, **changed}
+
+    @pytest.mark.parametrize(
+        ("typed", "settled"),
+        [
+            ("hf:{}/model", "hf:./model"),
+            ("hf:./model/", "hf:./model"),
+            ("hf:model", "hf:./model"),
+            ("hf:OWNER/NAME", "hf:OWNER/NAME"),
+            ("open_clip:ViT-B-32/../other.pt", "open_clip:ViT-B-32/{}/other.pt"),
+            ("open_clip:ViT-B-32/model/file.pt", "open_clip:ViT-B-32/./model/file.pt"),
+            ("open_clip:ViT-B-32/{}/model/file.pt", "open_clip:ViT-B-32/./model/file.pt"),
+            ("open_clip:local-dir:model", "open_clip:local-dir:./model"),
+            ("open_clip:ViT-B-32/tag", "open_clip:ViT-B-32/tag"),
+            ("open_clip:hf-hub:OWNER/NAME", "open_clip:hf-hub:OWNER/NAME"),
+            ("hf:", "hf:"),
+        ],
+    )
+    def test_the_path_in_a_backbones_name_has_one_form(self, tmp_path, monkeypatch, typed, settled):
+        """From a folder that holds model/config.json, model/file.pt, and by chance a file `tag`."""
+        (tmp_path / "model").mkdir()
+        for name in ("model/config.json", "model/file.pt", "tag"):
+            (tmp_path / name).touch()
+        monkeypatch.chdir(tmp_path)
+        cfg = full_default()
+        cfg.MODEL.BACKBONE.NAME = typed.format(tmp_path)
+        settle_paths(cfg)
+        assert cfg.MODEL.BACKBONE.NAME == settled.format(tmp_path.parent)
 
     def test_a_path_is_the_same_however_it_is_typed(self, config, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path.parent)

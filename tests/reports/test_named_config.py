@@ -133,6 +133,15 @@ def test_zero_shot_has_coops_config_and_the_file_of_a_backbone_is_that_backbone(
         assert warned(run) == [f"shapes: made with {sentence}." for sentence in said]
 
 
+def test_the_preprocessing_of_another_librarys_model_is_its_own(tmp_path):
+    """What a pair has changed of it, the run has warned of."""
+    made = results(config("CoOp", "tiny", "x", "INPUT.SIZE", "(384, 384)", "INPUT.RESIZE", "squash"))
+    made["settings"]["MODEL.BACKBONE.NAME"] = "hf:OWNER/NAME"
+    write_results(tmp_path, TINY, {1: 60.0}, **made)
+    said = 'MODEL.BACKBONE.NAME "hf:OWNER/NAME" (tiny.yaml says "ViT-T/8-shapes")'
+    assert warned(tmp_path / TINY / "seed1") == [f"seed1: made with {said}."]
+
+
 def test_a_plug_in_in_a_row_that_needs_none(tmp_path):
     """It may replace what the row is named after."""
     made = results(config("CoOp", "tiny", "x"))

@@ -5,8 +5,8 @@ import torch
 
 import clip
 from clip.clip import weights_sha256, weights_warning
-from tests.support.tiny_hf import save_clip
-from tests.support.tiny_open_clip import write_model
+from tests.support.backbones.tiny_hf import save_clip
+from tests.support.backbones.tiny_open_clip import write_model
 
 
 @pytest.mark.parametrize("library", ["open_clip", "hf"])

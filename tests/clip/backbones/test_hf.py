@@ -9,7 +9,7 @@ import clip
 from clip.backbones import find_backbone
 from clip.clip import weights_sha256
 from clip.tokens import ClipTokenizer, OtherTokenizer
-from tests.support.tiny_hf import SIDE, change, clip_vocabulary, save_chinese_clip, save_clip, save_siglip
+from tests.support.backbones.tiny_hf import SIDE, change, clip_vocabulary, save_chinese_clip, save_clip, save_siglip
 from tests.support.tolerance import EXACT, assert_near
 from trainers.context import ContextLearner, build_prompt_encoder
 

@@ -12,7 +12,7 @@ import pytest
 
 from clip.backbones import find_backbone
 from clip.clip import weights_sha256
-from tests.support.tiny_hf import change, save_clip, save_siglip
+from tests.support.backbones.tiny_hf import change, save_clip, save_siglip
 
 SHAS = ("a" * 40, "b" * 40)
 

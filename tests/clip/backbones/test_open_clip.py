@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from clip import clip
-from tests.support.tiny_open_clip import CLOSED, MODELS, OPEN, write_model
+from tests.support.backbones.tiny_open_clip import CLOSED, MODELS, OPEN, write_model
 from trainers.context import ContextLearner, build_prompt_encoder
 
 TEXTS = ["a photo of a dog.", "the golden retriever", "stop sign, a photo"]

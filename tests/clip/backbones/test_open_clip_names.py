@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from clip import clip
 from clip.backbones import find_backbone
-from tests.support.tiny_open_clip import write_model
+from tests.support.backbones.tiny_open_clip import write_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "open_clip_model.safetensors"

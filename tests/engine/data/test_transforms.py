@@ -7,6 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from torchvision import transforms as T
 
 from engine.config.defaults import get_cfg_default
@@ -74,6 +75,34 @@ def test_testing_equals_torchvisions_composition(mode, size, image):
     resize, normalize = T.Resize(32, T.InterpolationMode(mode)), T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     expected = T.Compose([resize, T.CenterCrop(size), T.ToTensor(), normalize])
     assert torch.equal(build_transform(cfg, is_train=False)(image), expected(image))
+
+
+@pytest.mark.parametrize("size", [(36, 32), (43, 32), (32, 43), (40, 61)])
+def test_other_ways_to_the_size_equal_pillows(size, image):
+    """The image is already as long as wanted at its shorter edge, so nothing but the crop decides."""
+    image = image.resize(size)
+    left, top = ((edge - 32) // 2 for edge in image.size)
+    expected = {
+        "hf_crop": image.crop((left, top, left + 32, top + 32)),
+        "squash": image.resize((32, 32), Image.BICUBIC),
+    }
+    if size == (40, 61):  # resized before
+        long = int(32 * 61 / 40)
+        expected["hf_crop"] = image.resize((32, long), Image.BICUBIC).crop((0, (long - 32) // 2, 32, (long + 32) // 2))
+    for resize, pixels in expected.items():
+        found = build_transform(make_cfg(RESIZE=resize), is_train=False)(image)
+        assert torch.equal(found, T.ToTensor()(pixels)), resize
+
+
+def test_the_default_is_found_under_the_key_that_earlier_features_were_kept_by():
+    lines = (
+        "ResizeShorterEdge(size=32, interpolation=bicubic, max_size=None, antialias=True)",
+        "CenterCrop(size=(32, 32))",
+        "ToTensor()",
+    )
+    expected = "\n".join(["Compose(", *(f"    {line}" for line in lines), ")"])
+    assert repr(build_transform(make_cfg(), is_train=False)) == expected
+    assert len({repr(build_transform(make_cfg(RESIZE=r), is_train=False)) for r in ("crop", "hf_crop", "squash")}) == 3
 
 
 def test_testing_equals_clips_preprocessing(image):

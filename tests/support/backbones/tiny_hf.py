@@ -99,7 +99,8 @@ def save(model: torch.nn.Module, folder: Path, **options) -> None:
         for name, value in model.named_parameters():
             noise = torch.randn(value.shape, generator=generator)
             is_norm = "norm" in name and name.endswith("weight")
-            value.copy_(1 + 0.1 * noise if is_norm else noise * 0.2)
+            scale = 0.2 if value.dim() < 2 else value[0].numel() ** -0.5
+            value.copy_(1 + 0.1 * noise if is_norm else scale * noise)
         model.logit_scale.fill_(2.3)
     model.save_pretrained(folder, **options)
 
