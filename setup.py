@@ -7,6 +7,7 @@ PACKAGES = [
     "benchmarks",
     "clip",
     "clip.backbones",
+    "clip.models",
     "dassl",
     "dassl.data",
     "dassl.data.datasets",

@@ -35,7 +35,7 @@ from engine.log import close_logging
 from engine.registry import TRAINER_REGISTRY
 from engine.run.folder import read_results
 from engine.run.run import Run
-from trainers.base import preprocessing_warning
+from trainers.base import preprocessing_warning, stated
 from trainers.plugin_clip import clip_of
 from trainers.same_prompts import same_prompts_warning
 
@@ -49,8 +49,8 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
             return
         trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
         require_read(cfg)
-        trainer.warnings.add(same_prompts_warning(trainer), weights_warning(cfg.MODEL.BACKBONE.NAME))
-        trainer.warnings.add(preprocessing_warning(cfg))
+        warning = weights_warning(cfg.MODEL.BACKBONE.NAME, **stated(cfg))
+        trainer.warnings.add(same_prompts_warning(trainer), warning, preprocessing_warning(cfg))
         if clip := clip_of(type(trainer)):
             logger.info("CLIP: %s", clip)
         if no_train:

@@ -1,26 +1,32 @@
 """The exact fast text encoder against the naive one: time, memory and the share of the machine's matrix-product rate.
 
 Run:   python -m benchmarks.text_encoder [--repeats 3] [--classes 100] [--prec fp32] [--json FILE]
+       python -m benchmarks.text_encoder --random ViT-B-32 | --backbone NAME
 Both sides do one forward and backward pass through RN50's text tower (12 layers, width 512, random weights) from the
 context vectors to the features: ours for the positions that differ, the naive side for all 77 of every prompt. Times
 are medians over rounds of one naive step and then five of ours, of which the mean is taken: steps follow each other in
 training, too. The last line is a number of classes at which the naive side does not fit most machines. Peak memory is
-that of a process of its own that does one step.
+that of a process of its own that does one step. With --random (an architecture of open_clip's, weights drawn here) or
+--backbone (a name as MODEL.BACKBONE.NAME takes it) the tower is that one, and the naive side is open_clip's own module
+where the backbone is open_clip's.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip.model import CLIP, convert_weights
-from clip.prompts import PromptEncoder
+from clip.two_towers import TwoTowers
 from engine.device import keep_freed_memory
 from trainers.base import PRECISIONS, TextEncoder
+from trainers.context import build_prompt_encoder
 from trainers.coop import PromptLearner
 
 from .measure import (
@@ -36,6 +42,7 @@ from .measure import (
     relative,
     timed,
 )
+from .other_towers import build_towers, write_random
 
 N_CTX = 16
 CASES = [("end", False), ("middle", False), ("front", False), ("end", True)]  # class-token position, class-specific
@@ -81,28 +88,30 @@ class Sides:
         position: Where the class token stands.
         class_specific: Whether every class has a context of its own.
         chunk_rows: Bound of ours, see PromptEncoder; 0: none.
+        encode_naively: From prompts and tokens to features; None: our blocks, at all positions.
     """
 
     def __init__(
         self,
-        clip_model: CLIP,
+        clip_model: TwoTowers,
         n_classes: int,
         *,
         position: str = "end",
         class_specific: bool = False,
         chunk_rows: int = 0,
+        encode_naively: nn.Module | None = None,
     ):
         names = [CALTECH101[i % len(CALTECH101)] for i in range(n_classes)]
         learner = PromptLearner(clip_model, names, n_ctx=N_CTX, class_specific=class_specific, position=position)
         self.learner = learner.to(device())
-        self.encode_naively = TextEncoder(clip_model)
-        options = {"class_specific": class_specific, "chunk_rows": chunk_rows}
-        self.encode = PromptEncoder(clip_model, learner.layout, **options)
+        self.encode_naively = encode_naively or TextEncoder(clip_model)
+        self.encode = build_prompt_encoder(clip_model, learner, chunk_rows=chunk_rows)
         self.weight = torch.randn(n_classes, clip_model.text_projection.shape[1], device=device())
         self.positions = (learner.layout.tokens.numel(), self.encode.n_rows)
 
     def naive_step(self) -> Tensor:
-        return self.gradient(self.encode_naively(self.learner(), self.learner.layout.tokens))
+        tokens = self.learner.layout.tokens.to(device())
+        return self.gradient(self.encode_naively(self.learner(), tokens))
 
     def our_step(self) -> Tensor:
         return self.gradient(self.encode(self.learner.ctx))
@@ -113,9 +122,18 @@ class Sides:
         return self.learner.ctx.grad
 
 
-def build_step(side: str, n_classes: int, prec: str) -> Callable:
+def build_both(backbone: str, prec: str) -> tuple[TwoTowers, nn.Module | None]:
+    """Returns the tower that is measured, and what encodes naively; "": RN50's, and our blocks."""
+    if not backbone:
+        return build_text_tower(prec=prec), None
+    ours, naive = build_towers(backbone)
+    return ours.to(device()), naive.to(device())
+
+
+def build_step(side: str, n_classes: int, prec: str, backbone: str = "") -> Callable:
     """Returns the step of one side, unified, class token at the end."""
-    sides = Sides(build_text_tower(prec=prec), n_classes)
+    clip_model, naive = build_both(backbone, prec)
+    sides = Sides(clip_model, n_classes, encode_naively=naive)
     return sides.naive_step if side == "naive" else sides.our_step
 
 
@@ -126,17 +144,31 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_precision(parser)
     parser.add_argument("--classes", type=int, default=100, help="number of classes (default: %(default)s)")
     parser.add_argument("--many-classes", type=int, default=1000, help="of ours alone (default: %(default)s)")
-    return parser.parse_args(argv)
+    tower = parser.add_mutually_exclusive_group()
+    tower.add_argument("--backbone", default="", help="a name of MODEL.BACKBONE.NAME (default: RN50's text tower)")
+    tower.add_argument("--random", metavar="ARCHITECTURE", help="one of open_clip's, with weights drawn here")
+    args = parser.parse_args(argv)
+    if (args.backbone or args.random) and args.prec != "fp32":
+        parser.error(f"--prec is {args.prec}; with --backbone and --random it must be fp32.")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.keep_memory:
         keep_freed_memory()
-    report = Report("text_encoder", args, f"RN50's text tower, C = {args.classes}, M = {N_CTX}, {args.prec}")
-    clip_model, rate = build_text_tower(prec=args.prec), partial(matmul_rate, args.prec)
+    with tempfile.TemporaryDirectory() as folder:
+        measure(args, write_random(args.random, Path(folder)) if args.random else args.backbone)
+
+
+def measure(args: argparse.Namespace, backbone: str) -> None:
+    """Measures the text tower of a backbone; "": RN50's."""
+    tower = args.random or backbone or "RN50"
+    report = Report("text_encoder", args, f"{tower}'s text tower, C = {args.classes}, M = {N_CTX}, {args.prec}")
+    (clip_model, naively), rate = build_both(backbone, args.prec), partial(matmul_rate, args.prec)
     for position, class_specific in CASES:
-        sides = Sides(clip_model, args.classes, position=position, class_specific=class_specific)
+        options = {"position": position, "class_specific": class_specific, "encode_naively": naively}
+        sides = Sides(clip_model, args.classes, **options)
         difference = relative(sides.our_step(), sides.naive_step())
         flops = count_flops(sides.our_step)
         naive, ours = partial(timed, sides.naive_step), partial(timed, sides.our_step, n=5)
@@ -144,14 +176,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         case = f"{'class-specific' if class_specific else 'unified'}, {position}"
         measured = {"positions": sides.positions, "flops": flops, "rates": rates, "difference": difference}
         report.compare(case, naive_s, ours_s, **measured)
-    sides = Sides(clip_model, args.many_classes)
+    sides = Sides(clip_model, args.many_classes, encode_naively=naively)
     flops = count_flops(sides.our_step)
     ours_s, rates = alternate(args.repeats, partial(timed, sides.our_step), rate)
     case = f"unified, end, C = {args.many_classes}"
     report.compare(case, (), ours_s, positions=sides.positions, flops=flops, rates=rates)
     print("\npeak memory, unified, end")
     for side, n_classes in (("naive", args.classes), ("ours", args.classes), ("ours", args.many_classes)):
-        report.memory(f"{side}, C = {n_classes}", *peak_memory(build_step, side, n_classes, args.prec))
+        report.memory(f"{side}, C = {n_classes}", *peak_memory(build_step, side, n_classes, args.prec, backbone))
     report.write()
 
 

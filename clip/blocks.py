@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+HEAD_DIM = 64  # width of one attention head in every OpenAI CLIP, in both towers
+
 
 class Transformer(nn.Module):
     """Pre-norm blocks on (L, N, W); with a `context_length` limited to that many positions, and causal by default.
@@ -94,9 +96,17 @@ class ResidualAttentionBlock(nn.Module):
         mask = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=x.device).triu(1) if self.causal else None
         return self.attn(x, x, x, need_weights=False, attn_mask=mask, is_causal=self.causal)[0]
 
+    def extra_repr(self) -> str:
+        return differing_heads(self.attn.embed_dim, self.attn.num_heads)
+
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.ln_1(x))
         return x + self.mlp(self.ln_2(x))
+
+
+def differing_heads(width: int, heads: int) -> str:
+    """What a repr says of heads that are not as wide as OpenAI's: the cache of features knows a tower by it."""
+    return "" if width == heads * HEAD_DIM else f"heads={heads}"
 
 
 class LayerNorm(nn.LayerNorm):

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -58,33 +59,45 @@ def load(
     device: str | torch.device | None = None,
     jit: bool = False,
     download_root: str | Path | None = None,
+    *,
+    heads: Sequence[int] = (),
+    activation: str = "",
 ) -> tuple[TwoTowers | ClosedTowers, Compose]:
     """A CLIP in eval() mode and float32, and the transform of its images.
 
     Args:
-        name: one of `available_models()`, or the path of a weights file that `read_state_dict` takes.
+        name: one of `available_models()`, the path of a weights file that `read_state_dict` takes, or a name of
+            another library's (docs/BACKBONES.md).
         device: where the model goes; None: "cuda" if there is a GPU, else "cpu".
         jit: kept for OpenAI's callers; only False.
         download_root: cache folder, `~/.cache/clip` by default.
+        heads: of a file in OpenAI's layout: numbers of attention heads of the image tower and of the text tower; (): by
+            OpenAI's rule, one for each 64 of a width.
+        activation: of such a file: "quick_gelu", "gelu" or "gelu_tanh"; "": by OpenAI's rule, QuickGELU.
 
     Returns:
-        The model, and a callable from a PIL image to a (3, R, R) float32 tensor normalised with CLIP's mean and std.
+        The model, and a callable from a PIL image to a (3, R, R) float32 tensor normalised with its mean and std.
 
     Raises:
-        ValueError: the name is unknown, or the file does not hold a CLIP in OpenAI's layout.
+        ValueError: the name is unknown, the file does not hold a CLIP, or heads and activation fit no such CLIP.
         FileNotFoundError: the path does not exist.
         OSError: the download failed.
     """
     if jit:
         raise ValueError("jit is True; it must be False, since models are plain modules here. Leave the argument out.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if (heads or activation) and _says_all(name):
+        raise ValueError(
+            f"MODEL.BACKBONE.HEADS and MODEL.BACKBONE.ACTIVATION state what a file leaves open; of {name} both are "
+            "known. Leave them out."
+        )
     if backbone := find_backbone(name):
         model = backbone.load()
         return model.to(device), _transform(model.preprocessing)
     path = resolve(name, download_root)
     state_dict = read_state_dict(path)
     try:
-        model = build_model(state_dict)
+        model = build_model(state_dict, heads=heads, activation=activation)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return model.to(device), _transform(model.preprocessing)
@@ -142,17 +155,26 @@ def library_facts(name: str | Path) -> dict[str, str]:
     return backbone.facts() if backbone else {}
 
 
-def weights_warning(name: str | Path) -> str:
-    """Says, of weights that are neither OpenAI's nor the embedded ones, what is assumed of them; "" of the others."""
+def weights_warning(name: str | Path, heads: Sequence[int] = (), activation: str = "") -> str:
+    """Says, of weights that are neither OpenAI's nor the embedded ones, what is assumed of them; "" of the others.
+
+    Args:
+        name, heads, activation: as `load` takes them.
+    """
     if backbone := find_backbone(name):
-        return getattr(backbone, "warning", "")
-    digest = weights_sha256(name)
-    if digest is None or digest in map(weights_sha256, available_models()):
+        return backbone.warning
+    if weights_sha256(name) is None or _says_all(name):
         return ""
-    return (
-        f"The weights {Path(name).name} are not OpenAI's: QuickGELU and heads of {HEAD_DIM} are assumed. Models that "
-        "were trained with GELU, as most of open_clip's, compute something else."
-    )
+    of_heads = f"heads, {heads[0]} and {heads[1]}, are stated" if heads else f"heads of {HEAD_DIM} are assumed"
+    said = f"{activation} is stated, and {of_heads}" if activation else f"QuickGELU is assumed, and {of_heads}"
+    said = said if heads or activation else f"QuickGELU and {of_heads}"
+    doubt = " Models that were trained with GELU, as most of open_clip's, compute something else."
+    return f"The weights {Path(name).name} are not OpenAI's: {said}.{'' if activation else doubt}"
+
+
+def _says_all(name: str | Path) -> bool:
+    """Whether heads and activation are known: of OpenAI's and the embedded weights, and where a config says them."""
+    return bool(find_backbone(name)) or weights_sha256(name) in map(weights_sha256, available_models())
 
 
 def _sha256_now(path: Path) -> str:

@@ -11,18 +11,14 @@ B images, C texts, L tokens (or patches + 1), W a tower's width, D the joint wid
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import (  # noqa: F401  OpenAI's callers look here
-    LayerNorm,
-    QuickGELU,
-    ResidualAttentionBlock,
-    Transformer,
-)
-from .state_dict import HEAD_DIM, check_fit, check_mask, infer_sizes
+from .blocks import HEAD_DIM, LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer, differing_heads  # noqa: F401
+from .state_dict import check_fit, check_mask, infer_sizes
 from .two_towers import ForeignTower, TwoTowers
 
 
@@ -176,6 +172,9 @@ class AttentionPool2d(nn.Module):
         self.v_proj = nn.Linear(embed_dim, embed_dim)
         self.c_proj = nn.Linear(embed_dim, output_dim)
 
+    def extra_repr(self) -> str:
+        return differing_heads(self.q_proj.in_features, self.num_heads)
+
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(start_dim=2).transpose(1, 2)  # (B, W, H, H) -> (B, H * H, W)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)  # (B, 1 + H * H, W)
@@ -239,21 +238,22 @@ def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> Non
                 parameter.data = parameter.data.to(dtype)
 
 
-def build_model(state_dict: dict[str, Tensor]) -> CLIP:
+def build_model(state_dict: dict[str, Tensor], *, heads: Sequence[int] = (), activation: str = "") -> CLIP:
     """The CLIP that a state dict in OpenAI's layout describes, in eval() mode and float32.
 
     Args:
         state_dict: OpenAI's keys, any float dtype; sizes are read from the shapes. It is not changed, and not kept.
+        heads, activation: what the shapes leave open, see `infer_sizes`.
 
     Raises:
-        ValueError: keys are missing or unknown, or shapes do not fit together.
+        ValueError: keys are missing or unknown, or shapes do not fit together; see `infer_sizes`.
     """
     # OpenAI's archives carry three plain numbers beside the weights; the shapes say the same.
     # Older files of open_clip carry the mask of the text tower.
     numbers = ("input_resolution", "context_length", "vocab_size")
     check_mask(state_dict)
     state_dict = {key: value for key, value in state_dict.items() if key not in (*numbers, "attn_mask")}
-    model = CLIP(**infer_sizes(state_dict))
+    model = CLIP(**infer_sizes(state_dict, heads, activation))
     check_fit(state_dict, model.state_dict())
     # Differs from OpenAI: float32 on every device, not float16; convert_weights gives the other where it is wanted.
     model.load_state_dict(state_dict)

@@ -1,15 +1,18 @@
 """Read a state dict from the kinds of file that hold a CLIP."""
 
+import json
 import os
 import pickle
 import re
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .download import CACHE, sha256
@@ -23,8 +26,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Args:
         path: a TorchScript archive as OpenAI publishes them; a state dict saved by torch.save, bare or under one of
-            the keys in WRAPPERS (read with weights_only: no code in it runs); or an .npz of arrays, whose float16
-            become float32. A prefix that all keys share, such as `module.`, is left out.
+            the keys in WRAPPERS (read with weights_only: no code in it runs); a safetensors file; or an .npz of
+            arrays, whose float16 become float32. A prefix that all keys share, such as `module.`, is left out.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -40,7 +43,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         cut_short = " If the file is truncated, fetch it again." if _is_cut_short(path, error) else ""
         raise ValueError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read ({reason}). It must be a TorchScript archive, a "
-            f"state dict saved by torch.save, or an .npz of arrays.{cut_short}"
+            f"state dict saved by torch.save, a safetensors file, or an .npz of arrays.{cut_short}"
         ) from error
 
 
@@ -59,7 +62,18 @@ def _is_cut_short(path: Path, error: Exception) -> bool:
         starts_as_zip = file.read(2) == b"PK"
     if starts_as_zip or path.stat().st_size == 0:
         return not zipfile.is_zipfile(path)
-    return isinstance(error, EOFError) or "truncated" in str(error) or "unexpected EOF" in str(error)
+    return isinstance(error, EOFError) or any(word in str(error) for word in ("truncated", "unexpected EOF", "it ends"))
+
+
+def read_keys(path: Path) -> frozenset[str]:
+    """The keys of a weights file, as `read_state_dict` gives them; one that has not changed is read once."""
+    status = path.stat()
+    return _keys_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _keys_of(path: Path, *status: int) -> frozenset[str]:
+    return frozenset(read_state_dict(path))
 
 
 def torch_readable(path: str | Path, root: str | Path | None = None) -> Path:
@@ -99,10 +113,7 @@ def _reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:
         if start[:2] == b"PK":
             raise ValueError("a zip archive without its end")
         if start[8:] == b"{":  # after the length of its header
-            raise ValueError(
-                "a safetensors file: write a state dict of it with `torch.save(safetensors.torch.load_file(PATH), "
-                "OTHER_PATH)`"
-            )
+            return _read_safetensors
         return _read_torch  # torch.save before torch 1.6 wrote no zip archive
     if is_torchscript(path):
         return _read_torchscript
@@ -143,6 +154,24 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise ValueError(f"its {key!r} is of type {type(value).__name__}, where a state dict has tensors")
     return dict(content)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    _check_end(path)
+    return load_file(path)
+
+
+def _check_end(path: Path) -> None:
+    """Raises if a safetensors file is shorter than the header says, which its library puts in words of its own."""
+    n_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        n_header = int.from_bytes(file.read(8), "little")
+        n_expected = 8 + n_header
+        if n_expected <= n_bytes:
+            tensors = [entry for key, entry in json.loads(file.read(n_header)).items() if key != "__metadata__"]
+            n_expected += max((entry["data_offsets"][1] for entry in tensors), default=0)
+    if n_bytes < n_expected:
+        raise ValueError(f"it ends before byte {n_expected:,}")
 
 
 def _check_records(path: Path) -> None:

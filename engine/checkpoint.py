@@ -349,15 +349,17 @@ def backbone_warning(checkpoint: dict[str, Any], own: dict[str, Any], path: Path
     """Says if a checkpoint was trained with other weights of CLIP: its shapes may fit, and mean nothing there.
 
     Args:
-        checkpoint: Its entries "backbone" and "weights_sha256" count, where it has them.
+        checkpoint: Its entries "backbone", "weights_sha256", "heads" and "activation" count, where it has them.
         own: The same entries of the model that it is loaded into.
     """
     learned_with, here = checkpoint.get("weights_sha256"), own.get("weights_sha256")
-    if None in (learned_with, here) or learned_with == here:
+    is_as_stated = all(checkpoint.get(key) == own.get(key) for key in ("heads", "activation"))
+    if None in (learned_with, here) or (learned_with == here and is_as_stated):
         return ""
+    others = "whose weights are others" if learned_with != here else "of which other heads or activations are stated"
     return (
         f"The checkpoint {path.name} was trained with {shorten(checkpoint.get('backbone'))} and is tested with "
-        f"{own['backbone']}, whose weights are others: what was learned there means little here."
+        f"{own['backbone']}, {others}: what was learned there means little here."
     )
 
 

@@ -25,7 +25,7 @@ from engine.files import missing_path, write_atomically, writing
 from engine.run.classes import Classes
 from engine.run.results import results_of
 from engine.text import printable, shorten
-from trainers.base import load_clip
+from trainers.base import load_clip, stated
 
 from .card import card
 from .run_folder import Source, head_of
@@ -105,6 +105,7 @@ def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
         "classnames": list(trainer.dm.dataset.classnames),
         "backbone": name,
         "backbone_sha256": weights_sha256(name),
+        **{f"backbone_{key}": _plain(value) for key, value in stated(cfg).items() if value},
         **({"backbone_library": library} if (library := library_facts(name)) else {}),
         "precision": trainer.precision,
         "preprocessing": {key: _plain(cfg.INPUT[key]) for key in PREPROCESSING},
@@ -173,6 +174,8 @@ def read_artefact(folder: str | Path) -> Source:
     cfg, input_keys = full_default(), facts["preprocessing"]
     values = {f"INPUT.{key}": input_keys[key] for key in PREPROCESSING if key in input_keys}
     own = {"TRAINER.NAME": "Exported", "MODEL.BACKBONE.NAME": backbone, "DATASET.NAME": "ClassNames", "SEED": 1}
+    open_facts = {"HEADS": facts.get("backbone_heads"), "ACTIVATION": facts.get("backbone_activation")}
+    own |= {f"MODEL.BACKBONE.{key}": value for key, value in open_facts.items() if value}
     require(merge(cfg, {**values, **own}, str(folder / CONFIG)))
     return Source(
         cfg,

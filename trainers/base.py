@@ -65,8 +65,14 @@ def preprocessing_warning(cfg: CN) -> str:
 
 
 def load_clip_to_cpu(cfg: CN) -> TwoTowers | ClosedTowers:
-    """Loads MODEL.BACKBONE.NAME onto the CPU, in float32."""
-    return load(cfg.MODEL.BACKBONE.NAME, "cpu")[0]
+    """Loads MODEL.BACKBONE onto the CPU, in float32."""
+    return load(cfg.MODEL.BACKBONE.NAME, "cpu", **stated(cfg))[0]
+
+
+def stated(cfg: CN) -> dict[str, Any]:
+    """Returns what the config states of weights that do not say it themselves, as `load` takes it."""
+    backbone = cfg.MODEL.BACKBONE  # of a method written for the original, it may be older than these keys
+    return {"heads": tuple(backbone.get("HEADS", ())), "activation": backbone.get("ACTIVATION", "")}
 
 
 def load_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTowers:
@@ -91,7 +97,7 @@ def load_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTow
 def shared_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTowers:
     """The same for any INPUT.SIZE."""
     name = cfg.MODEL.BACKBONE.NAME
-    key = (name, weights_sha256(name), prec, device, cfg.MODEL.CHANNELS_LAST)
+    key = (name, weights_sha256(name), *stated(cfg).values(), prec, device, cfg.MODEL.CHANNELS_LAST)
     with first_on_machine():  # it may have to be downloaded
         return shared("CLIP", key, lambda: frozen_clip(cfg, prec, device))
 
@@ -184,10 +190,10 @@ class ClipTrainer(TrainerX):
             require(merge(cfg, own, cfg.MODEL.BACKBONE.NAME))
 
     def backbone_fields(self) -> dict[str, Any]:
-        """Returns name or path of the backbone, the digest of its file and, of another library's, what is known."""
+        """Returns name or path of the backbone, the digest of its file, what was stated, and what its library says."""
         name = self.cfg.MODEL.BACKBONE.NAME
-        facts = library_facts(name)
-        return {"backbone": name, "weights_sha256": weights_sha256(name), **({"library": facts} if facts else {})}
+        more = {**stated(self.cfg), "library": library_facts(name)}
+        return {"backbone": name, "weights_sha256": weights_sha256(name), **{key: x for key, x in more.items() if x}}
 
 
 class PromptTrainer(ClipTrainer):

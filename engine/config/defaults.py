@@ -87,6 +87,8 @@ def get_cfg_default() -> CN:
     cfg.MODEL.CHANNELS_LAST = True  # memory format of a ResNet's images; True is faster
     cfg.MODEL.BACKBONE = CN()
     cfg.MODEL.BACKBONE.NAME = ""  # one of clip.available_models(), a path, or docs/BACKBONES.md
+    cfg.MODEL.BACKBONE.HEADS = ()  # of a bare file: attention heads of (image tower, text tower); (): by OpenAI's rule
+    cfg.MODEL.BACKBONE.ACTIVATION = ""  # of a bare file: quick_gelu, gelu, gelu_tanh; "": by OpenAI's rule
 
     cfg.OPTIM = CN()
     cfg.OPTIM.NAME = "adam"  # sgd, adam, adamw, amsgrad, rmsprop, radam

@@ -28,6 +28,7 @@ from benchmarks import (
     train_run,
 )
 from clip.model import build_model
+from tests.support.backbones.tiny_open_clip import write_model
 from tests.support.naive import naive_features
 from tests.support.tiny_clip import golden_state_dict
 from tests.support.tolerance import EPS, EXACT, FACTOR, assert_near, distance, rounding_tolerance
@@ -141,6 +142,25 @@ def test_text_encoder(exact_sides, tmp_path, capsys):
     assert len(rows[0]["naive_s"]) == len(rows[0]["ours_s"]) == 2
     printed = capsys.readouterr().out
     assert all(row["case"] in printed for row in content["rows"])
+
+
+def test_text_encoder_of_a_tower_of_open_clip(tmp_path, capsys):
+    """The naive side is open_clip's own module: in float64 both sides are equal."""
+    write_model(tmp_path / "model", "wide-heads")
+    backbone = f"open_clip:{tmp_path / 'model'}"
+    words = f"--classes 2 --many-classes 3 --repeats 1 --backbone {backbone} --json {tmp_path / 'all.json'}".split()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_encoder, "N_CTX", 4)  # the tower takes 16 tokens
+        text_encoder.main(words)
+        clip_model, naive = text_encoder.build_both(backbone, "fp32")
+        assert type(naive.text).__module__ == "open_clip.transformer"
+        sides = text_encoder.Sides(clip_model.double(), 2, encode_naively=naive.double())
+        sides.learner.double()
+        assert_near(sides.our_step(), sides.naive_step(), EXACT)
+    _, rows = rows_of(words)
+    check_rows(rows)
+    assert rows[0]["positions"] == [2 * 16, 4 + 2 * 3]
+    assert f"{backbone}'s text tower" in capsys.readouterr().out
 
 
 def test_cocoop(exact_sides, tmp_path, capsys):

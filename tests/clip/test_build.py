@@ -61,11 +61,16 @@ def test_towers_have_open_clips_heads_or_are_refused():
         if head_width == 64:
             assert infer_sizes(state_dict)["vision_width"] == width  # heads: SIZES above
         else:
-            with pytest.raises(ValueError, match=f"an image tower {width:,} wide. OpenAI's are at most 1,024 wide"):
+            with pytest.raises(ValueError, match=f" tower {width:,} wide. OpenAI's are at most 1,024.* State both "):
                 build_model(state_dict)
+            heads = (width // head_width, 1)
+            assert infer_sizes(state_dict, heads, "gelu")["vision_heads"] == heads[0]
+            with pytest.raises(ValueError, match="State both MODEL.BACKBONE.HEADS"):
+                infer_sizes(state_dict, heads)
     for width, heads in {(c["text_cfg"]["width"], c["text_cfg"]["heads"]) for c in configs}:
         state_dict = {**golden_state_dict("vit"), "positional_embedding": torch.empty(77, width, device="meta")}
-        assert infer_sizes(state_dict)["transformer_heads"] == heads
+        stated = ((1, heads), "gelu") if width > 1024 else ()
+        assert infer_sizes(state_dict, *stated)["transformer_heads"] == heads
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -36,6 +36,7 @@ PROGRAMS = {  # module: its flags and the names of its arguments; train.py's fir
     "interpret_prompt": "FPATH TOPK --json --output --backbone --class",
     "datasets.prepare": "NAME --root --from --dry-run --export-fewshot --shots --seed",
     "datasets.check": "NAME --root --decode",
+    "clip.models.__main__": "WORD",
     "engine.features.__main__": "info clear --dir",
 }
 
@@ -61,7 +62,7 @@ DATALOADER: {NUM_WORKERS: 4, CACHE_GB: 2.0, K_TRANSFORMS: 1, RETURN_IMG0: false,
   TRAIN_U: {SAME_AS_X: true, SAMPLER: RandomSampler, BATCH_SIZE: 32, N_DOMAIN: 0, N_INS: 16},
   TEST: {SAMPLER: SequentialSampler, BATCH_SIZE: 32}}
 FEATURES: {DIR: ~/.cache/clip/features, MAX_GB: 20.0}
-MODEL: {INIT_WEIGHTS: '', CHANNELS_LAST: true, BACKBONE: {NAME: '', PRETRAINED: true},
+MODEL: {INIT_WEIGHTS: '', CHANNELS_LAST: true, BACKBONE: {NAME: '', HEADS: [], ACTIVATION: '', PRETRAINED: true},
   HEAD: {NAME: '', HIDDEN_LAYERS: [], ACTIVATION: relu, BN: true, DROPOUT: 0.0}}
 OPTIM: {NAME: adam, LR: 0.0003, WEIGHT_DECAY: 0.0005, MOMENTUM: 0.9, SGD_DAMPNING: 0, SGD_NESTEROV: false,
   RMSPROP_ALPHA: 0.99, ADAM_BETA1: 0.9, ADAM_BETA2: 0.999, STAGED_LR: false, NEW_LAYERS: [], BASE_LR_MULT: 0.1,
@@ -157,7 +158,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 127
+    assert len(frozen) == 129
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

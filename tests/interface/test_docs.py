@@ -23,7 +23,16 @@ from datasets import check, prepare
 from engine.config.load import full_default
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "BENCHMARKS.md", "COOP.md", "COCOOP.md", "DATASETS.md", "USE.md", "docs/SHAPES.md"]
+PAGES = [
+    "README.md",
+    "BENCHMARKS.md",
+    "COOP.md",
+    "COCOOP.md",
+    "DATASETS.md",
+    "USE.md",
+    "docs/BACKBONES.md",
+    "docs/SHAPES.md",
+]
 EXPERIMENT = re.compile(r"scripts/(coop|cocoop|linear_probe)/")
 PLACEHOLDER = re.compile(r"\bDATASET\b(?!\.)")  # not the key DATASET.NUM_SHOTS
 PROGRAMS = (

@@ -22,6 +22,8 @@ FACTS = {"library": "made-up", "version": "1.0", "revision": "abc"}
 class MadeUp:
     """A Backbone, see clip/backbones."""
 
+    warning = ""
+
     def __init__(self, kind: str, folder: Path):
         self.kind, self.path = kind, folder / f"{kind}.weights"
 
