@@ -1,6 +1,7 @@
 """Takes a trained classifier out of the toolkit: a folder of numbers and facts that needs none of this code.
 
 Run: python export.py output/caltech101/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed1 --out my-classifier
+     python export.py output/... --out my-classifier --format onnx        from pixels to logits, without torch
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 
@@ -16,8 +18,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="export.py", description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", help="a run's folder, or one of its checkpoints")
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="a new folder")
+    formats = "classifier: the matrix behind CLIP's image tower; onnx: the tower, too (default: %(default)s)"
+    parser.add_argument("--format", choices=("classifier", "onnx"), default="classifier", help=formats)
+    precisions = "of the ONNX file: float32, or float16 at half the size (default: %(default)s)"
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help=precisions)
     parser.add_argument("--epoch", type=int, metavar="N", help="the model after N epochs (default: the tested one)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.format == "classifier" and args.precision != "fp32":
+        parser.error("--precision fp16 needs --format onnx: a classifier's few numbers stay float32. Leave it out.")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from engine.run.folder import read_results  # here: --help costs no torch
     from inference.artefact import write_artefact
     from inference.classifier import Classifier
+    from inference.onnx import write_onnx
     from inference.run_folder import find_run
 
     try:
@@ -35,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         classifier = Classifier.from_run(folder, epoch=epoch, device="cpu")
         results = read_results(folder) or {}
         is_tested = epoch in (None, results.get("epoch"))
-        write_artefact(classifier.trainer, args.out, results if is_tested else {})
-    except (ValueError, KeyError, OSError) as error:
+        write = write_artefact if args.format == "classifier" else partial(write_onnx, precision=args.precision)
+        write(classifier.trainer, args.out, results if is_tested else {})
+    except (ValueError, KeyError, OSError, ModuleNotFoundError) as error:
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from reports.paths import check_folder
 from reports.runs import END_OF_TEST, END_OF_TRAINING, Run, parse_run, record, seed_of
 from reports.statistics import summarise, warnings_of
 
+NO_PERCENT = ("nll", "brier", "temperature")  # measures of results.json
 Experiments = dict[str, list[Run]]  # finished runs by the name of their experiment
 
 
@@ -63,7 +64,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ci95", action="store_true", help="print 1.96 std / sqrt(n) instead of the std")
     parser.add_argument("--test-log", action="store_true", help="the logs are of tests alone (--eval-only)")
     parser.add_argument("--multi-exp", action="store_true", help="the directory holds several experiments")
-    parser.add_argument("--keyword", default="accuracy", help="result to read: accuracy, error, macro_f1, ...")
+    parser.add_argument("--keyword", default="accuracy", help="result to read: accuracy, macro_f1, nll, ece, ...")
     return parser.parse_args(argv)
 
 
@@ -85,7 +86,7 @@ def report_experiments(directory: Path, *, keyword: str, end_signal: str, ci95: 
             "With --multi-exp name the folder above the experiments; without it, the folder above the runs."
         )
     print("Average performance")
-    print(f"* {keyword}: {fmean(map(_mean, found.values())):.2f}%")
+    print(f"* {keyword}: {shown(fmean(map(_mean, found.values())), keyword)}")
     if len(found) < len(experiments):
         print(f"(over {len(found)} of {len(experiments)} experiments)")
     return found
@@ -104,14 +105,14 @@ def report_experiment(directory: Path, *, keyword: str, end_signal: str, ci95: b
         if run.value is None:
             print(f"Warning: left out {printable(str(run.folder))}: {run.problem}.")
         else:
-            print(f"file: {printable(str(run.path))}. {keyword}: {run.value:.2f}%. ")
+            print(f"file: {printable(str(run.path))}. {keyword}: {shown(run.value, keyword)}. ")
     if not finished:
         raise ValueError(_nothing_finished(directory, len(runs)))
 
     mean, spread = summarise([run.value for run in finished], ci95)
     print("===")
     print(f"Summary of directory: {printable(str(directory))}")
-    print(f"* {keyword}: {mean:.2f}% +- {spread:.2f}%")
+    print(f"* {keyword}: {shown(mean, keyword)} +- {shown(spread, keyword)}")
     if len(finished) < len(runs):
         print(f"(over {len(finished)} of {len(runs)} runs)")
     for warning in warnings_of(finished):
@@ -130,16 +131,16 @@ def print_side_by_side(found: Mapping[Path, Experiments], *, keyword: str, ci95:
     labels = dict(zip(found, distinct_names(list(found)), strict=True))
     names = list(dict.fromkeys(name for experiments in found.values() for name in experiments))
     common = [name for name in names if all(name in experiments for experiments in found.values())]
-    rows, warnings = [], []
+    rows, warnings, digits = [], [], n_digits(keyword)
     for name in names:
         runs = {labels[directory]: experiments.get(name, []) for directory, experiments in found.items()}
-        rows.append([printable(name), *(_summary(of, ci95) for of in runs.values())])
+        rows.append([printable(name), *(_summary(of, ci95, digits) for of in runs.values())])
         warnings += [f"{printable(name)}: {sentence}" for sentence in unlike(runs)]
     if len(names) > 1:
         averages = (fmean(_mean(of[name]) for name in common) if common else None for of in found.values())
-        text = ["" if average is None else f"{average:.2f}" for average in averages]
+        text = ["" if average is None else f"{average:.{digits}f}" for average in averages]
         rows.append([f"average of {len(common)}", *text])
-    print(f"Side by side: {keyword} (%)")
+    print(f"Side by side: {keyword}" + ("" if keyword in NO_PERCENT else " (%)"))
     print("\n".join(aligned([["", *labels.values()], *rows], n_labels=1)))
     for warning in warnings:
         print(f"Warning: {warning}")
@@ -164,12 +165,22 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     return [printable("/".join(of)) for of in parts]
 
 
+def shown(value: float, keyword: str) -> str:
+    """Returns a value of a measure with its unit."""
+    return f"{value:.{n_digits(keyword)}f}" + ("" if keyword in NO_PERCENT else "%")
+
+
+def n_digits(keyword: str) -> int:
+    """Returns how many digits of a measure are shown behind the point."""
+    return 4 if keyword in NO_PERCENT else 2
+
+
 def _mean(runs: Sequence[Run]) -> float:
     return fmean(run.value for run in runs)
 
 
-def _summary(runs: Sequence[Run], ci95: bool) -> str:
-    return "{:.2f} +- {:.2f}".format(*summarise([run.value for run in runs], ci95)) if runs else "missing"
+def _summary(runs: Sequence[Run], ci95: bool, digits: int) -> str:
+    return " +- ".join(f"{x:.{digits}f}" for x in summarise([run.value for run in runs], ci95)) if runs else "missing"
 
 
 def parse_experiment(directory: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> list[Run]:

@@ -24,13 +24,16 @@ from typing import TextIO
 if __name__ == "__main__":  # Ctrl-C leaves no traceback while the imports below take their seconds
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from engine.run.threads import sleep_while_waiting
 from inference.flags import parse_args
 
 if __name__ == "__main__":  # --help, and a flag that does not exist, are answered before torch is imported
     parse_args()
+    sleep_while_waiting()
 
 from tqdm import tqdm
 
+from engine.device import keep_freed_memory
 from engine.files import missing_path, naming, writing
 from engine.text import printable
 from inference.classifier import Classifier
@@ -56,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Answers the images and sums up; returns the exit code."""
+    keep_freed_memory()
     classnames = read_lines(args.classnames) if args.classnames else None
     classifier = Classifier.from_run(
         args.run, epoch=args.epoch, classnames=classnames, device=args.device, cache=not args.no_cache

@@ -5,6 +5,7 @@
 Run: python report.py
      python report.py base_to_new cross_dataset --format markdown
      python report.py shapes --format html --out report.html
+     python report.py --run output/.../seed1 --format html --out page.html    one run: its mistakes, its pictures
 """
 
 import argparse
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.files import write_atomically
+from reports.of_run import page, summary
+from reports.of_run.finished import read_run
 from reports.paths import check_folder, check_parent
 from reports.render.page import to_html
 from reports.render.text import to_csv, to_latex, to_markdown, to_text
@@ -21,6 +24,7 @@ from reports.tables.own import OWN, find_runs, own_tables, with_own
 from reports.tables.table import FilledTable, Table, fill
 
 FORMATS = {"text": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex, "html": to_html}
+FORMATS_OF_RUN = {"text": summary.to_text, "html": page.to_html}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,13 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         check_parent(args.out, "--out")
-        filled, empty = collect(args.tables or (*GROUPS, *OWN), args.output_dir)
-        text = FORMATS[args.format](filled, empty, args.output_dir)
+        text, content = report_tables(args) if args.run is None else report_run(args)
         if args.out is None:
             print(text, end="")
         else:
             write_atomically(args.out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-            print(f"Written: {args.out} (tables: {len(filled)})")
+            print(f"Written: {args.out} ({content})")
     except (KeyError, ValueError, OSError) as error:
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1
@@ -46,10 +49,32 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     names = f"groups: {', '.join((*GROUPS, OWN[0]))}; tables: {', '.join((*TABLES, *OWN[1:]))}"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=names)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="a table or a group (default: all)")
-    parser.add_argument("--output-dir", type=Path, default=Path("output"), help="folder of all runs (default: output)")
+    parser.add_argument("--output-dir", type=Path, help="folder of all runs (default: output)")
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="one run instead of tables, as text or html")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write instead of printing")
     return parser.parse_args(argv)
+
+
+def report_tables(args: argparse.Namespace) -> tuple[str, str]:
+    """Returns the tables in the format asked for, and how many they are."""
+    output = args.output_dir or Path("output")
+    filled, empty = collect(args.tables or (*GROUPS, *OWN), output)
+    return FORMATS[args.format](filled, empty, output), f"tables: {len(filled)}"
+
+
+def report_run(args: argparse.Namespace) -> tuple[str, str]:
+    """Returns one run as a text or a page, and how many images it says something of.
+
+    Raises:
+        FileNotFoundError, ValueError: The folder holds no finished run, or the arguments go with tables alone.
+    """
+    if args.tables or args.output_dir:
+        raise ValueError("--run shows one run; tables and --output-dir are for many. Leave one of them out.")
+    if args.format not in FORMATS_OF_RUN:
+        raise ValueError(f"--format is {args.format}; with --run it must be one of {', '.join(FORMATS_OF_RUN)}.")
+    run = read_run(args.run)
+    return FORMATS_OF_RUN[args.format](run), f"images: {len(run.predictions or ()):,}"
 
 
 def collect(names: Sequence[str], output: Path) -> tuple[list[FilledTable], list[Table]]:

@@ -24,18 +24,21 @@ PACKAGES = [
     "engine",
     "engine.config",
     "engine.data",
+    "engine.evaluation",
     "engine.features",
     "engine.run",
     "inference",
     "launch",
     "reports",
     "reports.figures",
+    "reports.of_run",
     "reports.render",
     "reports.tables",
     "tools",
     "trainers",
 ]
 MODULES = [
+    "demo",
     "draw_curves",
     "export",
     "interpret_prompt",
@@ -69,7 +72,7 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
-    "demo": ["gradio>=5.0"],  # demo.py
+    "demo": ["gradio>=6.0"],  # demo.py
     "export": ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.3"],  # export.py --format onnx
     "hf": ["protobuf>=4.21", "sentencepiece>=0.2", "transformers>=5.0"],  # MODEL.BACKBONE.NAME hf:...
     "notebook": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],  # docs/tour.ipynb
@@ -79,6 +82,7 @@ EXTRAS = {
 }
 EXTRAS["test"] = [
     *(requirement for requirements in EXTRAS.values() for requirement in requirements),
+    "gradio_client>=2.0",
     "playwright>=1.45",
     "pytest>=8.0",
     "pytest-cov>=5.0",
@@ -102,6 +106,7 @@ setup(
     package_data={
         "clip": ["VOCABULARY.md", "bpe_simple_vocab_16e6.txt.gz", "shapes.npz"],
         "datasets.splits": ["imagenet_names.txt"],
+        "reports.of_run": ["run.css"],
         "reports.render": ["page.css"],
         "reports.tables": ["paper.yaml"],
     },

@@ -92,7 +92,9 @@ class PromptEncoder(nn.Module):
 
     def _encode_chunked(self, contexts: Tensor, pack: _Pack, deep: Sequence[Tensor], *, is_last: bool) -> Tensor:
         n_at_once = max(1, self.chunk_rows // pack.base.shape[1])
-        features, chunks = [], contexts.split(n_at_once) if self.chunk_rows else (contexts,)
+        # Not in a trace, which would fix the number of chunks for all later batches.
+        is_chunked = self.chunk_rows and not torch.compiler.is_compiling()
+        features, chunks = [], contexts.split(n_at_once) if is_chunked else (contexts,)
         for i, chunk in enumerate(chunks, start=1):
             recompute = torch.is_grad_enabled() and not (is_last and i == len(chunks))
             encode = partial(checkpoint, self._encode, use_reentrant=False) if recompute else self._encode

@@ -24,6 +24,7 @@ class EuroSAT(FewShotDataset):
     split_file = "split_zhou_EuroSAT.json"
     split_id = "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"
     split_sha256 = "541503a77d0b26b735d85ec7a3e672804fe0aa466c2e5f07da772cc6c0af8ad2"
+    split_items_sha256 = "3c417b259c8aff68d9dbf47142524b3ee641419d6d6d2a313d650b5af8d1110e"
     n_classes = 10
     n_items = (13500, 5400, 8100)
     n_base_new = (4200, 3900)

@@ -25,6 +25,7 @@ class StanfordCars(FewShotDataset):
     split_file = "split_zhou_StanfordCars.json"
     split_id = "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"
     split_sha256 = "40acee7aa65c8e4727a32d90e884b7c3f8960b523422317e163f7af65432959d"
+    split_items_sha256 = "dcea0404a53aa64574091b79f3e076770f5bf0cff4cfcc50f69a2229c5e04bf5"
     n_classes = 196
     n_items = (6509, 1635, 8041)
     n_base_new = (4002, 4039)

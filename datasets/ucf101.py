@@ -27,6 +27,7 @@ class UCF101(FewShotDataset):
     split_file = "split_zhou_UCF101.json"
     split_id = "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"
     split_sha256 = "d78cb834f7c5792ceaff2c5ee2d7c76a9e4086e48a3a6b01232989d29cbefdd8"
+    split_items_sha256 = "86e0d907236fc556f8cc9e07f6bd82285054fc83a82a3284fcbdd88a1db9e61e"
     n_classes = 101
     n_items = (7639, 1898, 3783)
     n_base_new = (1934, 1849)

@@ -166,9 +166,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         epochs = ", ".join(map(str, _saved_epochs(path.parent)))
-        saved = f"Saved epochs: {epochs}; choose one with --load-epoch."
+        saved = f"Saved epochs: {epochs}. Load one of these."
         raise FileNotFoundError(
-            missing_path(path, "The checkpoint", saved if epochs else "Train first, or check --model-dir.")
+            missing_path(path, "The checkpoint", saved if epochs else "Train first, or check the folder.")
         )
     checkpoint = _read(path)
     if "state_dict" not in checkpoint:

@@ -1,4 +1,4 @@
-"""What a run says: bare lines in log.txt and on the terminal, a line every few steps, TensorBoard's curves."""
+"""What a run says: bare lines in log.txt and on the terminal, a line every few steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import platform
-import socket
 import sys
 import time
 from collections import defaultdict
@@ -23,6 +22,7 @@ from .distributed import is_first_rank
 from .files import writing
 from .run.names import LOG
 from .text import encodable
+from .trackers import Trackers
 
 LINE_EVERY_S = 60  # where there is no terminal
 STANDS_EPOCHS, STANDS_WITHIN = 5, 0.01  # a loss stands if its mean in so many epochs differs by no more from ln C
@@ -201,76 +201,11 @@ class MetricMeter:
         return " ".join(f"{name} {meter.value:.4f} ({meter.average:.4f})" for name, meter in self.meters.items())
 
 
-class ScalarWriter:
-    """TensorBoard's file of a run. Where it cannot be written, one warning tells it and the run goes on.
-
-    Args:
-        folder: Made if need be; None writes nothing.
-        purge_step: Points from this step on, which an interrupted run has left in other files, are not shown.
-    """
-
-    def __init__(self, folder: str | Path | None, *, purge_step: int = 0):
-        self.folder, self.records = folder, None
-        if folder is None:
-            return
-        # Imported here: it takes a second, and a test needs none of it.
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        self.Event, self.Summary = Event, Summary
-        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
-        with self._warning_once():
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.records = RecordWriter(Path(folder, name).open("wb"))
-        self._write(file_version="brain.Event:2")
-        self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """Adds a point to the curve `tag`."""
-        if self.records is not None:
-            value = self.Summary.Value(tag=tag, simple_value=float(scalar_value))
-            self._write(step=global_step or 0, summary=self.Summary(value=[value]))
-
-    def add_scalars(self, group: str, values: dict[str, float], global_step: int) -> None:
-        """Adds a point to each of the curves `group/name`."""
-        for name, value in values.items():
-            self.add_scalar(f"{group}/{name}", value, global_step)
-
-    def flush(self) -> None:
-        """Writes what is still in memory."""
-        with self._warning_once():
-            if self.records is not None:
-                self.records.flush()
-
-    def close(self) -> None:
-        """Ends the file."""
-        with self._warning_once():
-            if self.records is not None:
-                self.records.close()
-        self.records = None
-
-    def _write(self, **fields: Any) -> None:
-        with self._warning_once():
-            if self.records is not None:
-                self.records.write(self.Event(wall_time=time.time(), **fields).SerializeToString())
-
-    @contextlib.contextmanager
-    def _warning_once(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            logger.warning(f"{self.folder} cannot be written ({error.strerror}): TensorBoard's curves end here")
-            records, self.records = self.records, None
-            with contextlib.suppress(OSError, AttributeError):  # what is in its buffer fails once more
-                records.close()
-
-
 class StepLog:
     """Times and losses of an epoch's steps: a line every `print_freq` batches, a point of each curve for every step.
 
     Args:
-        writer: TensorBoard's file.
+        writer: The run's curves.
         check_losses: Is called before losses are read; raises if one is no number.
         print_freq: Batches between two lines.
         epoch, max_epoch: This epoch, from 0, and how many there are.
@@ -278,7 +213,7 @@ class StepLog:
     """
 
     def __init__(
-        self, writer: ScalarWriter, check_losses: Callable[[], None], print_freq: int, *, epoch, max_epoch, n_batches
+        self, writer: Trackers, check_losses: Callable[[], None], print_freq: int, *, epoch, max_epoch, n_batches
     ):
         self.writer, self.check_losses, self.print_freq = writer, check_losses, print_freq
         self.epoch, self.max_epoch, self.n_batches = epoch, max_epoch, n_batches
@@ -309,7 +244,7 @@ class StepLog:
             )
 
     def read(self) -> None:
-        """Reads the losses since the last call, for which a GPU is waited for, and writes them to TensorBoard."""
+        """Reads the losses since the last call, for which a GPU is waited for, and adds them to the curves."""
         self.check_losses()
         read = self.losses.read()
         for n_done, values in enumerate(read, start=self.n_done + 1 - len(read)):
@@ -342,7 +277,10 @@ class LossWatch:
 
 
 class Clock:
-    """The seconds that a run, and the tests in it, have taken; those before it was interrupted count too."""
+    """The seconds that a run, and the tests in it, have taken; those before it was interrupted count too.
+
+    Printed as the run's hours, minutes and seconds: 0:01:30.
+    """
 
     def __init__(self):
         self.earlier_s, self.testing_s, self.start_s = 0.0, 0.0, time.monotonic()
@@ -361,6 +299,9 @@ class Clock:
     def times(self) -> dict[str, float]:
         """Returns the entries of a checkpoint: "time_s" of all, "testing_s" of the tests."""
         return {"time_s": self.earlier_s + time.monotonic() - self.start_s, "testing_s": self.testing_s}
+
+    def __str__(self) -> str:
+        return str(datetime.timedelta(seconds=round(self.times()["time_s"])))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counts on from these entries of a checkpoint, where it has them."""

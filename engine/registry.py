@@ -86,5 +86,6 @@ EVALUATOR_REGISTRY = Registry(
     "evaluator",
     """A measure. Called with (cfg, lab2cname); must have `reset()`, `process(logits (B, C), labels (B,))` and
     `evaluate()`, which logs the result and returns it as an ordered dict whose first entry is the main number; may have
-    `chance_warning()`, a sentence if the answers could be guesses, else "".""",
+    `chance_warning()`, a sentence if the answers could be guesses, else "", and `answers`, which predictions.csv needs
+    (`engine/evaluation/answers.py`).""",
 )

@@ -5,7 +5,6 @@ train() -> for each epoch: run_epoch() -> for each batch: forward_backward(batch
 
 from __future__ import annotations
 
-import datetime
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,17 +19,18 @@ from .data.class_rows import ClassRows
 from .data.manager import DataManager, check_splits
 from .data.samplers import batch_share, gather_batch
 from .device import pick_device, smaller_batches
-from .distributed import any_rank, gather_objects, is_first_rank, mean_over_ranks, n_ranks
-from .evaluator import build_evaluator, evaluate
+from .distributed import any_rank, gather_objects, mean_over_ranks, n_ranks
+from .evaluation.evaluator import build_evaluator, evaluate
 from .features.head import LinearHead
 from .features.path import choose_path, is_plain, require_choice
 from .features.reader import FeatureReader, ViewBatches
 from .files import naming
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
-from .log import Clock, LossWatch, ScalarWriter, StepLog, Warnings, progress
+from .log import Clock, LossWatch, StepLog, Warnings, progress
 from .optim import TrainedModels
 from .random_state import random_state, restore_random_state
 from .resume import ResumeFile, ResumePoint, nothing_to_resume, restore
+from .trackers import Trackers, trackers_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class TrainerX:
         self.start_epoch, self.max_epoch, self.epochs_done = 0, cfg.OPTIM.MAX_EPOCH, 0
         self.best_result = -1.0  # on the validation items, in percent
         self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
-        self.clock, self.writer, self.warnings, self.results = Clock(), ScalarWriter(None), Warnings(), {}
+        self.clock, self.writer, self.warnings, self.results = Clock(), Trackers(), Warnings(), {}
 
         self.check_cfg(cfg)
         self.build_data_loader()
@@ -162,7 +162,7 @@ class TrainerX:
             self.train_loader_x = ViewBatches(self.features, self.train_loader_x, n_views)
         self.num_batches, self.batch_share = len(self.train_loader_x), batch_share(self.train_loader_x)
         step = self.start_epoch * self.num_batches + (self.resumed.batch if self.resumed else 0)
-        self.writer = ScalarWriter(self.output_dir / "tensorboard" if is_first_rank() else None, purge_step=step)
+        self.writer.open(trackers_of(self.cfg), first_step=step)
         self.loss_watch = LossWatch(self.num_classes, self.max_epoch)
         self.clock.start()
 
@@ -209,7 +209,7 @@ class TrainerX:
             if best:
                 self.load_model(self.output_dir)
             self.test()
-        logger.info("Elapsed: %s", datetime.timedelta(seconds=round(self.clock.times()["time_s"])))
+        logger.info("Elapsed: %s", self.clock)
         self.writer.close()
 
     # Testing
@@ -222,12 +222,12 @@ class TrainerX:
         logger.info("Evaluate on the *%s* set", split)
         with self.clock.testing():
             self.results = evaluate(self.evaluator, self.predictions(split))
-        self.writer.add_scalars(split, self.results, (self.epochs_done or 0) * self.num_batches)
+        self.writer.add_scalars(split, self.results, max((self.epochs_done or 0) * self.num_batches - 1, 0))
         return next(iter(self.results.values()))
 
     def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the logits (B, C) and labels (B,) of a split's batches, from kept features where it can."""
-        loader = self.val_loader if split == "val" else self.test_loader
+        loader = self.dm.selection_loader if split == "selection" else getattr(self, f"{split}_loader")
         if self.uses_features and is_plain(loader.dataset):
             yield from self.features.predictions(loader, self.classify_features, split)
             return

@@ -8,6 +8,8 @@ README.md                what it is, and ten lines that use it
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from clip.clip import library_facts, weights_sha256
 from engine import TrainerX
 from engine.config.load import full_default, merge, require
 from engine.features.head import LinearHead
-from engine.files import missing_path, write_atomically
+from engine.files import missing_path, write_atomically, writing
 from engine.run.classes import Classes
 from engine.run.results import results_of
 from engine.text import printable, shorten
@@ -29,6 +31,8 @@ from .card import card
 from .run_folder import Source, head_of
 
 WEIGHTS, CONFIG, CARD = "classifier.safetensors", "config.json", "README.md"
+ONNX, ONNX_DATA = "classifier.onnx", "classifier.onnx.data"
+FILES = {WEIGHTS: {WEIGHTS, CARD, CONFIG}, ONNX: {ONNX, ONNX_DATA, CARD, CONFIG}}  # by the file that tells the format
 PREPROCESSING = ("SIZE", "INTERPOLATION", "RESIZE", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
 
 
@@ -51,19 +55,40 @@ def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> 
             "changes the logits. Use predict.py or inference.Classifier, or train CoOp."
         )
     facts, kind = facts_of(trainer, results), "cosine" if head.bias is None else "linear"
-    contents = {  # config.json comes last: without it there is no export
-        WEIGHTS: save({name: value.cpu().contiguous() for name, value in tensors_of(head).items()}),
-        CARD: card(facts, kind=kind).encode(),
-        CONFIG: (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode(),
-    }
+    weights = save({name: value.cpu().contiguous() for name, value in tensors_of(head).items()})
+    write_folder(folder, {WEIGHTS: weights}, facts, card=card(facts, kind=kind))
+
+
+def write_folder(folder: Path, contents: dict[str, bytes | Path], facts: dict[str, Any], *, card: str) -> None:
+    """Writes an export: `contents`, each the bytes of a file or a file to copy, the page, and `facts` as config.json.
+
+    Raises:
+        ValueError: See `require_own`; the first of `contents` tells the format.
+        OSError: If it cannot be written.
+    """
+    require_own(folder, next(iter(contents)))
+    config = (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
+    contents = {**contents, CARD: card.encode(), CONFIG: config}  # the last one: without it there is no export
+    for name in (CONFIG, ONNX_DATA):
+        with writing(folder / name):
+            (folder / name).unlink(missing_ok=True)
+    for name, content in contents.items():
+        is_file = isinstance(content, Path)
+        write = partial(shutil.copyfile, content) if is_file else partial(_write_bytes, content)
+        write_atomically(folder / name, write)
+
+
+def _write_bytes(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
+def require_own(folder: Path, main: str) -> None:
+    """Raises ValueError unless a folder is new, empty, or an export of the format of its file `main`."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file. Name a new folder.")
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if found - set(contents) or (found and WEIGHTS not in found):
+    if found - FILES[main] or (found and main not in found):
         raise ValueError(f"{folder} holds other files. Name a new folder.")
-    (folder / CONFIG).unlink(missing_ok=True)
-    for name, content in contents.items():
-        write_atomically(folder / name, lambda temporary, content=content: temporary.write_bytes(content))
 
 
 def tensors_of(head: LinearHead) -> dict[str, Tensor]:
@@ -131,6 +156,11 @@ def read_artefact(folder: str | Path) -> Source:
         ValueError: If a file does not hold what it should, or the backbone's weights are others.
     """
     folder = Path(folder).expanduser()
+    if (folder / ONNX).is_file():
+        raise ValueError(
+            f"{folder} holds an ONNX file, which needs none of this code: the lines in its README.md use it with "
+            "onnxruntime. For Classifier.from_export, export the run with --format classifier."
+        )
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(missing_path(folder / name, "The exported file", "Name a folder of export.py."))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from engine.config.load import split_backbone
+from clip.clip import available_models
+from engine.config.load import join_backbone, split_backbone
 from engine.text import printable
 
 OPEN_CLIP = {  # OpenAI's name -> open_clip's
@@ -23,11 +25,42 @@ HEADS = {
 
 
 def card(facts: dict[str, Any], *, kind: str = "cosine") -> str:
-    """Returns the page as Markdown, from the entries of config.json; `kind` is "cosine" or "linear"."""
+    """Returns the page of a classifier as Markdown, from config.json's entries; `kind` is "cosine" or "linear"."""
+    files = {
+        "classifier.safetensors": contents(kind),
+        "config.json": "class names, backbone and its digest, preprocessing, training",
+    }
+    backbone = f"The image features come from CLIP {printable(backbone_name(facts))}, which is not in this folder."
+    toolkit = """## Use it with the toolkit
+
+```python
+from inference.classifier import Classifier
+
+probabilities, names = Classifier.from_export("FOLDER")(["photo.jpg"])
+```
+"""
+    return f"{page(facts, files, backbone, recipe(facts, kind))}\n{toolkit}"
+
+
+def onnx_card(facts: dict[str, Any], *, has_data: bool) -> str:
+    """Returns the page of an ONNX file; `has_data` says whether its weights are in a file of their own."""
+    height, width = facts["preprocessing"]["SIZE"]
+    held = f"`images` (N, 3, {height}, {width}) float32, normalised -> `logits` (N, C) float32; opset {facts['opset']}"
+    inside = "float16 inside" if facts["precision"] == "fp16" else "float32"
+    files = {"classifier.onnx": f"{held}; {inside}"}
+    if has_data:
+        files["classifier.onnx.data"] = "its weights, which must lie beside it"
+    files["config.json"] = "class names, preprocessing, training; the same as JSON in the metadata of the ONNX file"
+    return page(facts, files, f"The image tower is that of CLIP {printable(backbone_name(facts))}.", onnx_recipe(facts))
+
+
+def page(facts: dict[str, Any], files: dict[str, str], backbone: str, lines: str) -> str:
+    """Returns what both pages say: what it is, how good, what the files hold, and the lines that use them."""
     names = [printable(name) for name in facts["classnames"]]
     more = f" and {len(names) - N_NAMES:,} more" if len(names) > N_NAMES else ""
+    rows = "\n".join(f"| `{name}` | {held} |" for name, held in files.items())
     return f"""---
-library_name: prompt-learning-clip
+library_name: {"onnx" if "classifier.onnx" in files else "prompt-learning-clip"}
 pipeline_tag: image-classification
 tags: [clip, prompt-learning]
 ---
@@ -40,32 +73,33 @@ Classifies images into {len(names):,} classes: {", ".join(names[:N_NAMES])}{more
 
 | file | what it holds |
 |---|---|
-| `classifier.safetensors` | {contents(kind)} |
-| `config.json` | class names, backbone and its digest, preprocessing, training |
+{rows}
 
-The image features come from CLIP {printable(facts["backbone"])}, which is not in this folder.
+{backbone}
 
 ## Use it without the toolkit
 
 ```python
-{recipe(facts, kind)}
-```
-
-## Use it with the toolkit
-
-```python
-from inference.classifier import Classifier
-
-probabilities, names = Classifier.from_export("FOLDER")(["photo.jpg"])
+{lines}
 ```
 """
+
+
+def backbone_name(facts: dict[str, Any]) -> str:
+    """Returns the name of a CLIP; of weights from a path that of the file, since its folders concern nobody else."""
+    name = facts["backbone"]
+    if name in available_models():
+        return name
+    before, path = split_backbone(name)
+    return join_backbone(before, Path(path).name)
 
 
 def measured(facts: dict[str, Any]) -> str:
     """Returns the sentences on training and accuracy."""
     if facts["accuracy"] is None:
         return "It was not tested."
-    trained = f"{facts['shots']} training images per class, seed {facts['seed']}"
+    shots = facts["shots"] if facts["shots"] > 0 else "All"
+    trained = f"{shots} training images per class, seed {facts['seed']}"
     said = f"{trained if facts['source'] else 'Nothing is trained'}. "
     said += f"Accuracy on {facts['dataset']}: {facts['accuracy']:.2f} % of {facts['total']:,} images."
     return "\n".join([said, *(f"\nWarning: {printable(warning)}" for warning in facts["warnings"] or ())])
@@ -82,7 +116,7 @@ def recipe(facts: dict[str, Any], kind: str) -> str:
 
     The backbone's name may be a stranger's text: it stands in the lines as a Python literal.
     """
-    name, lines = facts["backbone"], ["import json", "import numpy as np", "from safetensors.numpy import load_file"]
+    name, lines = backbone_name(facts), ["import json", "import numpy as np", "from safetensors.numpy import load_file"]
     if name in OPEN_CLIP:
         lines += open_clip_lines(f'"{OPEN_CLIP[name]}", pretrained="openai"')
     elif name.startswith("open_clip:"):
@@ -90,7 +124,7 @@ def recipe(facts: dict[str, Any], kind: str) -> str:
     elif name.startswith("hf:"):
         lines += transformers_lines(name.removeprefix("hf:"), facts.get("backbone_library") or {})
     else:
-        lines += [f'x = np.load("features.npy")  # (N, E) float32: image features of {printable(name)}']
+        lines += [f'x = np.load("features.npy")  # (N, E) float32: image features of {printable(backbone_name(facts))}']
     return "\n".join(
         [
             *lines,
@@ -147,3 +181,43 @@ def transformers_lines(name: str, facts: dict[str, Any]) -> list[str]:
         "    x = model.eval().get_image_features(**image)",
         'x = getattr(x, "pooler_output", x).float().numpy()  # (1, E)',
     ]
+
+
+def onnx_recipe(facts: dict[str, Any]) -> str:
+    """Returns Python lines from an image to the class, with numpy, Pillow and onnxruntime."""
+    return "\n".join(
+        [
+            "import json",
+            "import numpy as np",
+            "import onnxruntime",
+            "from PIL import Image",
+            'session = onnxruntime.InferenceSession("classifier.onnx")',
+            'image = Image.open("photo.jpg").convert("RGB")',
+            *pixel_lines(facts["preprocessing"]),
+            'logits = session.run(None, {"images": x.transpose(2, 0, 1)[None]})[0]',
+            'names = json.loads(session.get_modelmeta().custom_metadata_map["classnames"])',
+            "print([names[i] for i in logits.argmax(axis=1)])",
+        ]
+    )
+
+
+def pixel_lines(keys: dict[str, Any]) -> list[str]:
+    """Returns the lines from a PIL `image` to `x` (H, W, 3) float32: what INPUT's keys name, as torchvision does it."""
+    (height, width), resampling = keys["SIZE"], f"Image.Resampling.{keys['INTERPOLATION'].upper()}"
+    names, size = set(keys["TRANSFORMS"]), f"({width}, {height})"
+    if keys["NO_TRANSFORM"] or keys["RESIZE"] == "squash":
+        lines = [f"image = image.resize({size}, {resampling})"]
+    else:
+        edges = f"[edge * {max(height, width)} // min(image.size) for edge in image.size]"
+        half = "(edge - size) // 2" if keys["RESIZE"] == "hf_crop" else "round((edge - size) / 2)"
+        lines = [
+            f"image = image.resize({edges}, {resampling})",
+            f"left, top = ({half} for edge, size in zip(image.size, {size}))",
+            f"image = image.crop((left, top, left + {width}, top + {height}))",
+        ]
+    lines.append("x = np.asarray(image, np.float32) / 255")
+    if "normalize" in names:
+        lines.append(f"x = (x - np.float32({keys['PIXEL_MEAN']})) / np.float32({keys['PIXEL_STD']})")
+    if "instance_norm" in names and not keys["NO_TRANSFORM"]:
+        lines.append("x = (x - x.mean((0, 1))) / (x.std((0, 1), ddof=1) + np.float32(1e-8))")
+    return lines

@@ -10,6 +10,7 @@ classifier.topk("photos/", 5)
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip.clip import weights_warning
+from clip.clip import available_models, weights_warning
 from engine import Datum, build_transform
 from engine.config.load import full_default, merge, require
 from engine.data.image_files import images_below
@@ -35,6 +36,7 @@ from trainers.zsclip import ZeroshotCLIP
 from .artefact import read_artefact
 from .run_folder import Source, build_trainer, find_run, head_of, plugins_of, read_source
 
+BUILDING = threading.RLock()  # while one is built, registries and random generators of the process are changed
 Images = Any  # a PIL image, an array (H, W, 3) or (H, W) of bytes, a path, a folder, or a sequence of these
 
 
@@ -51,12 +53,13 @@ class Answers(NamedTuple):
 
 
 class Classifier:
-    """Classifies images as a run's test does.
+    """Classifies images as a run's test does; several threads may use it at once.
 
     `from_run`, `zero_shot` and `from_export` make one. Its trainer's `warnings` say what is doubtful.
 
     Attributes:
         classnames: The C names that it tells apart, in the order of the columns.
+        head: From image features to logits, where one matrix does it; else None.
     """
 
     def __init__(
@@ -65,13 +68,13 @@ class Classifier:
         require_device(device)
         self._source, self._device = source, device
         self._models = {} if models is None else models  # loaded CLIPs, which classifiers of other classes share
-        with sharing(self._models):
+        with BUILDING, sharing(self._models):
             self.trainer = build_trainer(source, use_cuda=device != "cpu")
         if new_names:  # of its own names the run has warned
             self.trainer.warnings.add(same_prompts_warning(self.trainer))
         self.classnames = list(self.trainer.dm.dataset.classnames)
-        self._head = head_of(self.trainer)
-        self._classify = self._head.logits if self._head else self.trainer.classify_features
+        self.head = head_of(self.trainer)
+        self._classify = self.head.logits if self.head else self.trainer.classify_features
         self._transform = build_transform(self.trainer.cfg, is_train=False)
 
     @classmethod
@@ -99,7 +102,7 @@ class Classifier:
                 was learned knows no other classes.
         """
         folder, own_epoch = find_run(path)
-        with plugins_of(folder):
+        with BUILDING, plugins_of(folder):
             source = read_source(folder, epoch=own_epoch if epoch is None else epoch)
             if classnames is not None:
                 source = source.with_classes(as_names(classnames))
@@ -131,10 +134,11 @@ class Classifier:
         if "{}" not in template:
             raise ValueError(f'The template is {template!r}; it must have {{}} for the name: "a photo of a {{}}."')
         cfg, models = full_default(), {}
+        is_name = backbone in available_models() or not Path(backbone).expanduser().is_file()
         values = {
             "TRAINER.NAME": "ZeroshotCLIP",
             "TRAINER.ZSCLIP.PREC": "fp32",
-            "MODEL.BACKBONE.NAME": str(backbone),
+            "MODEL.BACKBONE.NAME": str(backbone if is_name else Path(backbone).expanduser().absolute()),
             "DATASET.NAME": "ClassNames",
             "RUN.EVAL_ONLY": True,
             "SEED": 1,
@@ -167,6 +171,12 @@ class Classifier:
         """
         source = self._source.with_classes(as_names(classnames))
         return Classifier(source, device=self._device, models=self._models, new_names=True)
+
+    @property
+    def batch_size(self) -> int:
+        """How many images are computed at once."""
+        features, size = self.trainer.features, self.trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+        return size if features is None else features.batch_size
 
     # What it says of images
 
@@ -211,7 +221,7 @@ class Classifier:
         if not trainer.uses_features:
             raise ValueError(f"{trainer.cfg.TRAINER.NAME} has no frozen part from images to features.")
         are_files = all(isinstance(image, (str, os.PathLike)) for image in found)
-        if are_files and len(found) > trainer.features.batch_size:  # fewer are sooner read than workers are started
+        if are_files and len(found) > self.batch_size:  # fewer are sooner read than workers are started
             return trainer.features.read([Datum(os.fspath(path)) for path in found])
         return torch.cat([trainer.encode_images(batch).cpu() for batch in self._pixels(found)])
 
@@ -221,12 +231,12 @@ class Classifier:
         Raises:
             ValueError: If the method has none that all images share.
         """
-        if self._head is None or self._head.bias is not None:
+        if self.head is None or self.head.bias is not None:
             raise ValueError(
                 f"{self.trainer.cfg.TRAINER.NAME} has no text features that all images share: they depend on the "
                 "image, or it learns from images alone."
             )
-        return self._head.weight.cpu()
+        return self.head.weight.cpu()
 
     def _pixels(self, images: Sequence[Any]) -> Iterator[Tensor]:
         """Yields the images in batches (B, 3, H, W) on the device, transformed as in a test."""

@@ -6,7 +6,7 @@ import csv
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -17,9 +17,8 @@ from engine.text import one_form, printable
 
 from .classifier import Classifier
 
-AT_ONCE = 256  # files; it bounds memory
+N_BATCHES = 4  # files of so many batches are answered at once: it bounds memory, and what a kill loses
 UNKNOWN = "unknown"
-NOT_READ = tuple({*PICTURE_SUFFIXES} - {*CAMERA_RAW})  # of the latter the thumbnail would be read
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def find_files(arguments: Iterable[str], classnames: Sequence[str], *, must_exis
     In a folder whose folders are named like the classes, the folders say the true classes.
 
     Raises:
-        ValueError: If a folder holds no images.
+        ValueError: If there are none, or a folder holds no images.
         FileNotFoundError: If an argument names nothing; without `must_exist` it is a file, which cannot be read.
     """
     found: list[File] = []
@@ -68,11 +67,13 @@ def find_files(arguments: Iterable[str], classnames: Sequence[str], *, must_exis
             found.append(File(path))
         else:
             raise FileNotFoundError(f"{printable(argument)} is neither a file nor a folder, and matches none.")
+    if not found:
+        raise ValueError("The list of images is empty. Name at least one, one a line.")
     return found
 
 
 def _files_in(folder: Path, classnames: Sequence[str]) -> list[File]:
-    paths = list(images_below(folder, also=NOT_READ))  # the latter are named as images that cannot be read
+    paths = list(images_below(folder, also=PICTURE_SUFFIXES))  # these are named if they cannot be read
     if not paths:
         raise ValueError(f"{folder} holds no images ({', '.join(sorted(FORMATS))}), nor do its folders. Name another.")
     names = {plain(name): name for name in classnames}
@@ -99,8 +100,9 @@ def predict(
         k: How many classes to name.
         threshold: Below this probability the label is "unknown".
     """
-    for start in range(0, len(files), AT_ONCE):
-        part = files[start : start + AT_ONCE]
+    n_at_once = N_BATCHES * classifier.batch_size
+    for start in range(0, len(files), n_at_once):
+        part = files[start : start + n_at_once]
         answers, errors = _answers(classifier, part, k)
         for file in part:
             if file.path in errors:
@@ -113,15 +115,22 @@ def predict(
 def _answers(classifier: Classifier, files: Sequence[File], k: int) -> tuple[dict[str, list], dict[str, str]]:
     """Returns path -> its best classes, and path -> why it does not decode."""
     paths = list(dict.fromkeys(file.path for file in files))
+    errors = {path: _error_of(path) for path in paths if path.lower().endswith(CAMERA_RAW)}
     try:
-        return dict(zip(paths, classifier.topk(paths, k))), {}
+        return _best(classifier, paths, k, errors), errors
     except (BrokenImageError, MissingImageError):
         errors = {path: error for path in paths if (error := _error_of(path))}
+        return _best(classifier, paths, k, errors), errors
+
+
+def _best(classifier: Classifier, paths: Sequence[str], k: int, errors: Mapping[str, str]) -> dict[str, list]:
     whole = [path for path in paths if path not in errors]
-    return dict(zip(whole, classifier.topk(whole, k) if whole else [])), errors
+    return dict(zip(whole, classifier.topk(whole, k) if whole else []))
 
 
 def _error_of(path: str) -> str:
+    if path.lower().endswith(CAMERA_RAW) and os.path.exists(path):
+        return f"Image {printable(path)} is a camera's raw file: only its thumbnail could be read. Export it as JPEG."
     try:
         read_image(path)
     except (BrokenImageError, MissingImageError) as error:
@@ -151,6 +160,7 @@ class Writer:
     def write(self, prediction: Prediction) -> None:
         """Writes one prediction."""
         getattr(self, f"_{self.kind}")(prediction)
+        self.stream.flush()
         self.n += 1
 
     def __exit__(self, *error) -> None:

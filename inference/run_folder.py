@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +13,17 @@ import torch
 from yacs.config import CfgNode as CN
 
 import trainers  # noqa: F401  registers the trainers
-from clip.clip import weights_sha256
+from clip.clip import available_models, weights_sha256
 from engine import DATASET_REGISTRY, TRAINER_REGISTRY, DatasetBase, Datum, TrainerX
 from engine.checkpoint import epoch_of, load_checkpoint
 from engine.config.load import ConfigError, join_backbone, split_backbone
 from engine.config.plugins import plugins
 from engine.features.head import LinearHead
 from engine.files import missing_path
+from engine.random_state import random_state, restore_random_state
 from engine.run.classes import Classes, read_classes
-from engine.run.folder import read_config, read_results
-from engine.run.inputs import provenance_of, tested_model
+from engine.run.folder import found_from, read_config, read_results
+from engine.run.inputs import provenance_of, tested_checkpoint, tested_model
 from engine.run.names import CONFIG
 
 N_PROBES = 8  # random features, on which a head and its method are compared
@@ -50,13 +52,13 @@ class Source(NamedTuple):
 
 
 def find_run(path: str | Path) -> tuple[Path, int | None]:
-    """Returns the folder of a run, and the epoch where `path` is one of its checkpoints.
+    """Returns the folder of a run, absolute, and the epoch where `path` is one of its checkpoints.
 
     Raises:
         FileNotFoundError: If nothing is there.
         ValueError: If it is neither a run's folder nor a checkpoint in one.
     """
-    path = Path(path).expanduser()
+    path = Path(path).expanduser().absolute()
     if not path.exists():
         raise FileNotFoundError(missing_path(path, "The run", "Name the folder of a run, such as output/.../seed1."))
     if path.is_file():
@@ -77,25 +79,13 @@ def find_run(path: str | Path) -> tuple[Path, int | None]:
 @contextmanager
 def plugins_of(folder: Path) -> Iterator[None]:
     """Registers the plug-ins that a run was called with, with its options, until the `with` block ends."""
-    names = [found_from(folder, name) for name in read_config(folder).RUN.PLUGINS]
+    cfg = read_config(folder)
+    names = [found_from(folder, cfg.OUTPUT_DIR, name) for name in cfg.RUN.PLUGINS]
     for path in (name for name in names if name.endswith(".py") and not Path(name).exists()):
         remedy = "Bring it back, or call this in the folder in which the run was started."
         raise ConfigError(missing_path(path, "The run's plug-in", remedy))
     with plugins(names, [folder / CONFIG] if names else []):
         yield
-
-
-def found_from(folder: Path, path: str) -> str:
-    """Returns a path that the config of the run in `folder` names; the run was perhaps started in another folder.
-
-    OUTPUT_DIR tells which one: both are relative to it.
-    """
-    output_dir, there = Path(read_config(folder).OUTPUT_DIR), folder.resolve()
-    n_parts = len(output_dir.parts)
-    if output_dir.is_absolute() or there.parts[-n_parts:] != output_dir.parts:
-        return path
-    start = Path(*there.parts[:-n_parts])
-    return str(start / path) if path and start != Path.cwd() and (start / path).exists() else path
 
 
 def read_source(folder: Path, *, epoch: int | None = None) -> Source:
@@ -111,32 +101,32 @@ def read_source(folder: Path, *, epoch: int | None = None) -> Source:
         KeyError: If its trainer is a plug-in's that is gone.
     """
     cfg, results = read_config(folder), read_results(folder)
-    cfg.OUTPUT_DIR = str(folder)
-    before, path = split_backbone(cfg.MODEL.BACKBONE.NAME)
-    cfg.MODEL.BACKBONE.NAME = join_backbone(before, found_from(folder, path))
-    cfg.RUN.MODEL_DIR = found_from(folder, cfg.RUN.MODEL_DIR)
     if results is None and epoch is None:
-        raise ConfigError(
-            f"The run in {folder} is not finished. Finish it with the command that started it, or name an epoch that "
-            "is saved."
-        )
-    model_dir = cfg.RUN.MODEL_DIR if cfg.RUN.EVAL_ONLY else str(folder)
+        raise ConfigError(unfinished(folder, cfg))
+    if cfg.MODEL.BACKBONE.NAME not in available_models():
+        before, path = split_backbone(cfg.MODEL.BACKBONE.NAME)
+        cfg.MODEL.BACKBONE.NAME = join_backbone(before, found_from(folder, cfg.OUTPUT_DIR, path))
+    cfg.RUN.MODEL_DIR = found_from(folder, cfg.OUTPUT_DIR, cfg.RUN.MODEL_DIR)
+    cfg.OUTPUT_DIR = str(folder)
     if epoch is not None and epoch < 1:
         raise ConfigError(f"The epoch is {epoch}; it must be at least 1.")
     _require_same(cfg, results or {}, folder, is_tested=results is not None and epoch in (None, results.get("epoch")))
-    if epoch is None:
-        epoch = _tested_epoch(cfg, model_dir)
+    model_dir, tested = tested_checkpoint(cfg)
+    epoch = tested if epoch is None else epoch
     classes = read_classes(folder) or _classes_of_checkpoint(folder, model_dir)
     return Source(cfg, TRAINER_REGISTRY.get(cfg.TRAINER.NAME), classes, model_dir, epoch)
 
 
-def _tested_epoch(cfg: CN, model_dir: str) -> int | None:
-    """Returns the epoch of the checkpoint that a run tested; None: the best one."""
-    if cfg.RUN.EVAL_ONLY:
-        return cfg.RUN.LOAD_EPOCH if cfg.RUN.LOAD_EPOCH >= 0 else None
-    if cfg.TEST.FINAL_MODEL == "best_val":
-        return None
-    return max((epoch_of(path) or 0 for path in Path(model_dir).glob("*/model.pth.tar-*")), default=None)
+def unfinished(folder: Path, cfg: CN) -> str:
+    """Returns how a run that is not finished is finished, and which of its epochs can be used as they are."""
+    words = ["python", "train.py", "--config-file", str(folder / CONFIG), "--output-dir", str(folder)]
+    words += [word for plugin in cfg.RUN.PLUGINS for word in ("--plugin", plugin)]
+    epochs = sorted({epoch for path in folder.glob("*/model.pth.tar-*") if (epoch := epoch_of(path)) is not None})
+    saved = f", or choose an epoch that is saved: {', '.join(map(str, epochs))}" if epochs else ""
+    return (
+        f"The run in {folder} is not finished. In the folder in which it was started, finish it with: "
+        f"{shlex.join(words)}{saved}."
+    )
 
 
 def _require_same(cfg: CN, results: dict, folder: Path, *, is_tested: bool) -> None:
@@ -165,7 +155,7 @@ def _classes_of_checkpoint(folder: Path, model_dir: str) -> Classes:
 
 
 def build_trainer(source: Source, *, use_cuda: bool) -> TrainerX:
-    """Builds the trainer of a run on its class names alone, and loads what was learned.
+    """Builds the trainer of a run on its class names alone, and loads what was learned. The caller's seeds stay.
 
     Raises:
         ValueError: If what was learned does not fit the classes asked for.
@@ -176,7 +166,7 @@ def build_trainer(source: Source, *, use_cuda: bool) -> TrainerX:
     cfg.INPUT.VIEWS, cfg.TEST.SPLIT, cfg.MODEL.INIT_WEIGHTS, cfg.TEST.COMPUTE_CMAT = 0, "test", "", False
     cfg.TEST.ON_BAD_IMAGE = "error"  # nothing is read of the items below, so none is left out
     cfg.freeze()
-    with DATASET_REGISTRY.overlay():
+    with DATASET_REGISTRY.overlay(), same_random_state():
         DATASET_REGISTRY.register(class_names_alone(source.classes), name=cfg.DATASET.NAME)
         with silenced("trainers.base"):  # the run has said in which precision a CPU computes
             trainer = source.trainer(cfg)
@@ -184,6 +174,16 @@ def build_trainer(source: Source, *, use_cuda: bool) -> TrainerX:
         trainer.load_model(source.model_dir, epoch=source.epoch)
     trainer.set_model_mode("eval")
     return trainer
+
+
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """At its end, the random generators stand where they stood."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)
 
 
 @contextmanager
@@ -217,10 +217,13 @@ def head_of(trainer: TrainerX) -> LinearHead | None:
     One with a `classify_features` of its own has a head only if it says so. Of the others, a model may do more.
     """
     says = next(cls for cls in type(trainer).__mro__ if {"linear_head", "classify_features"} & {*vars(cls)})
-    head = trainer.linear_head() if trainer.uses_features and "linear_head" in vars(says) else None
-    if head is None:
+    if not trainer.uses_features or "linear_head" not in vars(says):
         return None
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(N_PROBES, head.weight.shape[1], generator=generator).to(head.weight)
-    found, expected = head.logits(features), trainer.classify_features(features).to(head.weight)
+    with getattr(trainer, "fixed_text", nullcontext)():  # CoOp's: its prompts are encoded once for both
+        head = trainer.linear_head()
+        if head is None:
+            return None
+        generator = torch.Generator().manual_seed(0)
+        features = torch.randn(N_PROBES, head.weight.shape[1], generator=generator).to(head.weight)
+        found, expected = head.logits(features), trainer.classify_features(features).to(head.weight)
     return head if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-3) else None

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip import tokenize
+from clip.clip import MEAN, STD
 from clip.model import CLIP
 from datasets.drawing.shapes_drawing import SIDE
 
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 
 N_TOKENS = 40  # longest caption in tokens; the mean is 13
 LOGIT_SCALE = 20.0  # fixed
-MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
-STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
 VOCABULARY = 49_408
 PADDING = 0
 CONTEXT_LENGTH = 77
@@ -166,7 +165,8 @@ def _start_positions(model: CLIP) -> None:
 
 
 def _normalise(images: Tensor) -> Tensor:
-    return (images.permute(0, 3, 1, 2).float() / 255.0 - MEAN) / STD  # (B, 48, 48, 3) -> (B, 3, 48, 48)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return (images.permute(0, 3, 1, 2).float() / 255.0 - mean) / std  # (B, 48, 48, 3) -> (B, 3, 48, 48)
 
 
 def _draw_batch(stage: Stage, progress: float, rng: np.random.Generator) -> Tensor:

@@ -11,6 +11,8 @@ Cost:  the text tower, forward and backward, for what differs between prompts (c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -103,17 +105,24 @@ class CoOp(ContextTrainer):
                 "checkpoint's context was learned. Set it so."
             )
 
-    @torch.no_grad()
-    def test(self, split: str | None = None) -> float:
-        self.fixed_text_features = self.model.text_features()  # once per evaluation: they depend on no image
+    @contextmanager
+    def fixed_text(self) -> Iterator[None]:
+        """Until its end the prompts are encoded once: they depend on no image, and nothing is learned meanwhile."""
+        with torch.no_grad():
+            self.fixed_text_features = self.model.text_features()
         try:
-            return super().test(split)
+            yield
         finally:
             self.fixed_text_features = None
 
+    def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        with self.fixed_text():
+            yield from super().predictions(split)
+
     @torch.no_grad()
     def linear_head(self) -> LinearHead:
-        return LinearHead(self.model.text_features(), float(self.model.logit_scale.exp()))
+        fixed = self.fixed_text_features
+        return LinearHead(self.model.text_features() if fixed is None else fixed, float(self.model.logit_scale.exp()))
 
     def classify_features(self, features: Tensor) -> Tensor:
         return self.model.classify(features, self.fixed_text_features)

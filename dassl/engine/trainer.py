@@ -32,7 +32,7 @@ from yacs.config import CfgNode as CN
 import engine
 from engine.config.plugins import extend
 from engine.data.manager import set_epoch
-from engine.log import ScalarWriter
+from engine.trackers import TensorBoard
 
 # Also what Dassl's trainer.py imports: other files import it from there.
 from ..data import DataManager
@@ -219,16 +219,16 @@ class TrainerX(engine.TrainerX):
             save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
 
     def init_writer(self, log_dir: str | Path) -> None:
-        """Opens TensorBoard's file, unless the loop has."""
-        if self.writer.folder is None:
-            self.writer = ScalarWriter(log_dir)
+        """Opens TensorBoard's file, unless the loop has opened what TRAIN.LOGGERS names."""
+        if not self.writer:
+            self.writer.open([TensorBoard(log_dir)])
 
     def close_writer(self) -> None:
-        """Closes TensorBoard's file."""
+        """Ends the curves."""
         self.writer.close()
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """Writes a value to TensorBoard, while training."""
+        """Adds a point to a curve, while training."""
         self.writer.add_scalar(tag, scalar_value, global_step)
 
 

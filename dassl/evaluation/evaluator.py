@@ -6,7 +6,7 @@ from collections import OrderedDict, defaultdict
 
 from torch import Tensor
 
-from engine import evaluator
+from engine.evaluation import evaluator
 
 from .build import EVALUATOR_REGISTRY
 

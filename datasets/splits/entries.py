@@ -33,6 +33,12 @@ def parse_json(text: str) -> Any:
 
 def read_item(image_dir: str | Path, impath: Any, label: Any, classname: Any) -> Datum:
     """Returns the item that an entry of a list stands for, with its full path; ValueError if the entry is wrong."""
+    require_facts(impath, label, classname)
+    return Datum(join_listed(image_dir, impath), label, classname=classname)
+
+
+def require_facts(impath: Any, label: Any, classname: Any) -> None:
+    """Raises ValueError if a label is no class's number, or a path or a name no text."""
     if type(label) is not int:  # True is an int, but no label
         raise ValueError(f"label is {shorten(label)}, not a whole number")
     if not 0 <= label <= LARGEST_LABEL:
@@ -40,7 +46,6 @@ def read_item(image_dir: str | Path, impath: Any, label: Any, classname: Any) ->
     for name, value in (("impath", impath), ("classname", classname)):
         if type(value) is not str:
             raise ValueError(f"{name} is {shorten(value)}, not a text")
-    return Datum(join_listed(image_dir, impath), label, classname=classname)
 
 
 def join_listed(folder: str | Path, name: str) -> str:

@@ -1,7 +1,7 @@
-"""Few-shot items as JSON Lines, so that another code base can train on the very same images.
+"""Few-shot items as a file, so that other code can train on the very same images, and a run on those of other code.
 
-A line is {"split": "train" or "val", "impath": path relative to the folder of the images, "label": number from 0 among
-all classes, "classname": name}.
+Our own form is JSON Lines, a line {"split": "train" or "val", "impath": path relative to the folder of the images,
+"label": number from 0 among all classes, "classname": name}. The forms of others are read in `published_draws`.
 """
 
 import json
@@ -15,9 +15,9 @@ from engine.files import missing_path, write_atomically
 from engine.text import printable, shorten
 
 from .entries import parse_json, read_item
+from .published_draws import SPLIT_NAMES, find_form, read_published
 
 FIELDS = ("split", "impath", "label", "classname")
-SPLIT_NAMES = {"train": "training", "val": "validation"}
 REMEDY = "Write the list with `python -m datasets.prepare NAME --export-fewshot FILE`, or correct it."
 
 Listed = dict[str, tuple[str, str, Datum]]  # full path -> name of the line, split, item
@@ -40,17 +40,23 @@ def read_fewshot(
     """Returns the listed items of train and val, in the list's order.
 
     Args:
-        path: The list.
-        image_dir: Folder that its paths start from.
+        path: The list, of our own form or a published one.
+        image_dir: Folder of the images.
         train, val: All items, among which the listed ones must be.
         shots: How many training items each class in the list has, or all of a smaller class; -1 accepts any number.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a line is no item, or no training or val item of this data set; or with another number of shots.
+        ValueError: If an entry is no training or val item of this data set; or with another number of shots.
     """
-    listed = read_lines(path, image_dir)
-    drawn_train, drawn_val = find_items(listed, "train", train), find_items(listed, "val", val)
+    if not path.is_file():
+        raise FileNotFoundError(missing_path(path, "DATASET.FEWSHOT_FILE", REMEDY))
+    data = path.read_bytes()
+    if form := find_form(data):
+        drawn_train, drawn_val = read_published(path, data, form, image_dir=image_dir, train=train, val=val)
+    else:
+        listed = read_lines(path, data, image_dir)
+        drawn_train, drawn_val = find_items(listed, "train", train), find_items(listed, "val", val)
     if not drawn_train:
         raise ValueError(f"{path} lists no training items. {REMEDY}")
     if shots != -1:
@@ -58,12 +64,10 @@ def read_fewshot(
     return drawn_train, drawn_val
 
 
-def read_lines(path: Path, image_dir: Path) -> Listed:
-    """Returns what a list says, whether or not it is true of the data set."""
-    if not path.is_file():
-        raise FileNotFoundError(missing_path(path, "DATASET.FEWSHOT_FILE", REMEDY))
+def read_lines(path: Path, data: bytes, image_dir: Path) -> Listed:
+    """Returns what a list of our own form says, whether or not it is true of the data set."""
     listed: Listed = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # not splitlines: names hold any character
+    for number, line in enumerate(data.split(b"\n"), start=1):  # not splitlines: names hold any character
         if not line.strip():
             continue
         name = f"{path}, line {number}"

@@ -61,7 +61,7 @@ def get_cfg_default() -> CN:
     cfg.DATASET.ROOT = ""  # folder of the data sets' folders; "": the data set's own default, if it has one
     cfg.DATASET.NAME = ""  # a name in DATASET_REGISTRY
     cfg.DATASET.NUM_SHOTS = -1  # training images of each class; -1: all
-    cfg.DATASET.FEWSHOT_FILE = ""  # JSON Lines file with the training and validation items; "": they are drawn
+    cfg.DATASET.FEWSHOT_FILE = ""  # file that lists the training and validation items, DATASETS.md; "": they are drawn
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base (first half of the labels), new (second half)
     cfg.DATASET.CLASSNAMES = ""  # data set Folder: file with the class names; "": the names of the folders
 
@@ -117,11 +117,15 @@ def get_cfg_default() -> CN:
     cfg.TRAIN.CHECKPOINT_FREQ = 0  # epochs between checkpoints that are kept; 0, -1: only the last is
     cfg.TRAIN.RESUME_EVERY_S = 60.0  # seconds between writes of the resume point; 0: only when the run is asked to end
     cfg.TRAIN.PRINT_FREQ = 10  # batches between log lines
+    cfg.TRAIN.LOGGERS = ("tensorboard",)  # where the curves go: tensorboard, csv, wandb; (): nowhere
 
     cfg.TEST = CN()
     cfg.TEST.EVALUATOR = "Classification"  # a name in EVALUATOR_REGISTRY
     cfg.TEST.PER_CLASS_RESULT = False  # log the accuracy of each class
-    cfg.TEST.COMPUTE_CMAT = False  # save the confusion matrix to OUTPUT_DIR/cmat.pt
+    cfg.TEST.COMPUTE_CMAT = False  # save the confusion matrix to OUTPUT_DIR/cmat.pt, cmat.csv and cmat.png
+    cfg.TEST.SAVE_PREDICTIONS = True  # write a line for each tested image to OUTPUT_DIR/predictions.csv
+    cfg.TEST.SAVE_LOGITS = False  # write all logits of the test to OUTPUT_DIR/logits.npz
+    cfg.TEST.TEMPERATURE = True  # fit a temperature, for which the selection items are classified after the test
     cfg.TEST.NO_TEST = False  # stop after training, without the test
     cfg.TEST.SPLIT = "test"  # split to test on: test, val
     cfg.TEST.ON_BAD_IMAGE = "error"  # unreadable test images: error, skip (with a warning)
@@ -180,6 +184,8 @@ OPTIONS = {
     "TEST.FINAL_MODEL": ("last_step", "best_val"),
 }
 
+LOGGERS = ("tensorboard", "csv", "wandb")  # the names that TRAIN.LOGGERS may hold
+
 # Key -> its smallest value.
 AT_LEAST = {
     "INPUT.VIEWS": 0,
@@ -213,5 +219,6 @@ PREPROCESSING = ("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.RESIZE", "INPUT.PIX
 NOT_IN_DIGEST = {
     "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST", "TRAIN.CHECKPOINT_FREQ",
-    "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ",
+    "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TRAIN.LOGGERS", "TEST.SAVE_PREDICTIONS", "TEST.SAVE_LOGITS",
+    "TEST.TEMPERATURE",
 }  # fmt: skip

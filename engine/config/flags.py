@@ -1,12 +1,15 @@
-"""train.py's command line: flags -> config. It costs no torch."""
+"""train.py's command line, or a call of `train` in Python: flags -> config. It costs no torch."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode as CN
 
+from ..registry import near_name
 from .load import ConfigError, check_cfg, complete, full_default, merge, read_yaml, require, settle_paths
 from .reads import watch
 
@@ -26,6 +29,7 @@ FLAGS = [  # flag, the key that it sets, its help, how it is read; a flag that i
     ("--eval-only", "RUN.EVAL_ONLY", "only test", SWITCH),
     ("--model-dir", "RUN.MODEL_DIR", "with --eval-only: the run whose model is tested", {}),
     ("--load-epoch", "RUN.LOAD_EPOCH", "with --model-dir: after how many epochs (default: the best)", {"type": int}),
+    ("--save-logits", "TEST.SAVE_LOGITS", "also write all logits of the test to logits.npz", SWITCH),
     ("--deterministic", "RUN.DETERMINISTIC", "repeatable on a GPU too, slower", SWITCH),
 ]
 
@@ -41,6 +45,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-train", action="store_true", help="build everything, then stop")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
     return parser.parse_args(argv)
+
+
+def args_of(flags: Mapping[str, Any], options: Mapping[str, Any]) -> argparse.Namespace:
+    """Returns what `parse_args` does, of a call in Python: the flags by name, with _ for -; keys and values.
+
+    Values may be of any type that says the same when it is printed: a path, a number, a tuple.
+
+    Raises:
+        TypeError: If there is no such flag.
+    """
+    args = parse_args([])
+    known = sorted(vars(args).keys() - {"opts"})
+    for name, value in flags.items():
+        if name not in known:
+            raise TypeError(
+                f"train() has no argument {name!r}.{near_name(name, known)} It has train.py's flags, with _ for -: "
+                f"{', '.join(known)}. Config keys go into options."
+            )
+        if name.startswith("plugin") and value is not None:  # the flags that may be repeated
+            value = [str(one) for one in ([value] if isinstance(value, (str, Path)) else value)]
+        setattr(args, name, str(value) if isinstance(value, Path) else value)
+    args.opts = [str(word) for pair in options.items() for word in pair]
+    return args
 
 
 def setup_cfg(args: argparse.Namespace) -> CN:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from yacs.config import CfgNode as CN
 from ..files import existing_part, missing_path
 from ..registry import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY, near_name
 from ..text import printable, shorten
-from .defaults import AT_LEAST, OPTIONS, OTHER_LIBRARIES, PATHS, REFUSED, get_cfg_default
+from .defaults import AT_LEAST, LOGGERS, OPTIONS, OTHER_LIBRARIES, PATHS, REFUSED, get_cfg_default
 
 MAX_BYTES = 100_000  # of a config file; reading it takes seconds
 MODEL_CONFIGS = ("config.json", "open_clip_config.json")  # in a folder of transformers, of open_clip
@@ -210,7 +211,7 @@ def check_cfg(cfg: CN) -> list[str]:
     n_bytes = len(dump_yaml(cfg))  # ASCII
     if n_bytes > MAX_BYTES:
         errors.append(f"The config has {n_bytes:,} bytes as config.yaml; at most {MAX_BYTES:,} are read. Shorten it.")
-    return errors + check_input(cfg.INPUT) + _check_run(cfg)
+    return errors + _check_loggers(cfg.TRAIN.LOGGERS) + check_input(cfg.INPUT) + _check_run(cfg)
 
 
 def option_errors(cfg: CN, options: dict[str, Iterable[str]]) -> list[str]:
@@ -221,6 +222,19 @@ def option_errors(cfg: CN, options: dict[str, Iterable[str]]) -> list[str]:
         for key, allowed in options.items()
         if values[key] not in allowed
     ]
+
+
+def _check_loggers(names: Iterable[str]) -> list[str]:
+    """Returns an error for every tracker that there is not, and for one that is not installed."""
+    errors = [
+        f"TRAIN.LOGGERS has {shorten(name)}, expected some of: {', '.join(LOGGERS)}.{near_name(str(name), LOGGERS)}"
+        for name in names
+        if name not in LOGGERS
+    ]
+    spec = find_spec("wandb") if "wandb" in names else None
+    if "wandb" in names and (spec is None or spec.origin is None):  # the second: a folder of that name with its runs
+        errors.append('TRAIN.LOGGERS has wandb, which is not installed: pip install -e ".[wandb]". Or leave it out.')
+    return errors
 
 
 def _check_run(cfg: CN) -> list[str]:

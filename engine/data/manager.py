@@ -63,6 +63,7 @@ class DataManager:
         self.train_loader_x = build(self.dataset.train_x, tfm_train, is_train=True)
         self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
         self.test_loader = build(self.dataset.test, tfm_test, is_train=False)
+        self.selection_loader = build(self.dataset.selection, tfm_test, is_train=False)
         self.chooses_epoch = cfg.TEST.FINAL_MODEL == "best_val"
         self.said_left_out = False
         self.log_summary(cfg)
@@ -123,6 +124,15 @@ def set_epoch(loader: DataLoader | None, epoch: int, first_batch: int = 0) -> No
         order.set_epoch(epoch, first_batch * loader.batch_sampler.batch_size)
     if hasattr(dataset, "set_epoch"):  # a custom dataset_wrapper may have none
         dataset.set_epoch(epoch)
+
+
+def items_in_order(loader: DataLoader | None) -> list[Datum] | None:
+    """Returns the items of all ranks' batches of a loader, in their order; None where this order is not ours."""
+    order, items = _order(loader), getattr(getattr(loader, "dataset", None), "data_source", None)
+    if order is None or items is None:
+        return None
+    order = order.sampler if isinstance(order, RankBatchSampler) else order
+    return [items[index] for index in order.order()]
 
 
 def _order(loader: DataLoader | None) -> EpochSampler | RankBatchSampler | None:

@@ -12,7 +12,7 @@ import io
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +54,20 @@ class FeatureReader:
     """
 
     def __init__(self, cfg, tower: nn.Module, encode: Callable[[Tensor], Tensor]):
-        self.cfg, self.encode = cfg, encode
+        self.cfg, self.tower, self.encode = cfg, tower, encode
         self.device = next(tower.parameters()).device
         asked = cfg.DATALOADER.TEST.BATCH_SIZE
         self.batch_size = min(asked, CPU_BATCH) if self.device.type == "cpu" else asked
-        digest = shared("digest", tower, partial(weights_digest, tower))
-        self.space = f"{digest} {self.device.type} {cfg.DATASET.NAME}"
         self.kept_transforms = {repr(build_transform(cfg, is_train)) for is_train in (True, False)}
         self.caches: dict[str, FeatureCache] = {}
         self.digests = open_digests(cfg)
         self.contents: dict[str, bytes] = {}  # path -> key of the bytes that its features were made of
+
+    @cached_property
+    def space(self) -> str:
+        """What decides a feature besides the image and its transform; a few images in memory need no digest."""
+        digest = shared("digest", self.tower, partial(weights_digest, self.tower))
+        return f"{digest} {self.device.type} {self.cfg.DATASET.NAME}"
 
     def read(self, items: Sequence[Datum], *, transform: Callable | None = None) -> Tensor:
         """Returns the features (N, E) float32 of items, on the CPU; by default under the test transform."""

@@ -1,7 +1,7 @@
 """A run's folder: what it holds, whether the run is done, and that no run is written over by another.
 
 config.yaml is written when a run starts, results.json when it has ended: a run is done if results.json is there and was
-made with the same configuration.
+made with the same configuration. Reading costs no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from yacs.config import CfgNode as CN
 
 from ..config.identity import config_digest, differing_keys
 from ..config.load import ConfigError, dump_yaml, flatten, full_default, merge, read_yaml
-from ..distributed import is_first_rank, on_first_rank
 from ..files import write_atomically
 from .names import CONFIG, RESULTS
 
@@ -33,6 +32,19 @@ def read_config(folder: str | Path) -> CN | None:
     return cfg
 
 
+def found_from(folder: Path, output_dir: str, path: str) -> str:
+    """Returns a path that the config of the run in `folder` names, absolute; or what it names, if that is no path.
+
+    The run was perhaps started in another folder. Its OUTPUT_DIR tells which one: both are relative to it.
+    """
+    output_dir, there = Path(output_dir), folder.resolve()
+    n_parts = len(output_dir.parts)
+    is_known = not output_dir.is_absolute() and there.parts[-n_parts:] == output_dir.parts
+    starts = [Path(*there.parts[:-n_parts])] if is_known else []
+    named = (start / path for start in (*starts, Path.cwd()) if path)
+    return next((str(found) for found in named if found.exists()), path)
+
+
 def write_config(cfg: CN) -> None:
     """Writes the config to its OUTPUT_DIR."""
     write_file(cfg.OUTPUT_DIR, CONFIG, dump_yaml(cfg))
@@ -40,6 +52,8 @@ def write_config(cfg: CN) -> None:
 
 def write_file(folder: str | Path, name: str, text: str) -> None:
     """Writes a file of a run's folder, whole or not at all; of several ranks the first does."""
+    from ..distributed import is_first_rank  # imports torch
+
     if is_first_rank():
         write_atomically(Path(folder) / name, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -75,6 +89,8 @@ def retire_results(folder: str | Path) -> bool:
 
 def resolve_seed(cfg: CN) -> None:
     """Replaces a negative SEED, on all ranks: by that of the unfinished run in OUTPUT_DIR, or by a fresh one."""
+    from ..distributed import on_first_rank  # imports torch
+
     if cfg.SEED < 0:
         stored = on_first_rank(lambda: read_config(cfg.OUTPUT_DIR))
         cfg.SEED = stored.SEED if stored is not None else on_first_rank(lambda: secrets.randbelow(2**31))

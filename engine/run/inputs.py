@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode as CN
 
-from ..checkpoint import model_sha256
+from ..checkpoint import checkpoint_name, model_sha256
 from ..config.load import ConfigError
 from ..data.bad_images import find_bad
 from ..data.datum import SPLITS, Datum, Listing, data_digests, items_of, shared_digest
@@ -85,12 +86,18 @@ def tested_images(trainer) -> str | None:
 
 
 def tested_model(cfg: CN) -> str | None:
-    """Returns the digest of the model that a run tests, in RUN.MODEL_DIR or its own last or best; None for none."""
-    run = cfg.RUN
+    """Returns the digest of the model that a run tests; None for none."""
+    folder, epoch = tested_checkpoint(cfg)
+    return model_sha256(folder, epoch) if folder else None
+
+
+def tested_checkpoint(cfg: CN) -> tuple[str, int | None]:
+    """Returns the folder and the epoch of the checkpoint that a run tests; "" for none, None for the best one."""
+    run, last = cfg.RUN, cfg.OPTIM.MAX_EPOCH
     if run.EVAL_ONLY:
-        return model_sha256(run.MODEL_DIR, run.LOAD_EPOCH) if run.MODEL_DIR else None
-    last = cfg.OPTIM.MAX_EPOCH if cfg.TEST.FINAL_MODEL == "last_step" else None
-    return model_sha256(cfg.OUTPUT_DIR, last) or model_sha256(cfg.OUTPUT_DIR)  # what is fitted has no epochs
+        return run.MODEL_DIR, run.LOAD_EPOCH if run.LOAD_EPOCH >= 0 else None
+    is_saved = any(Path(cfg.OUTPUT_DIR).glob(f"*/{checkpoint_name(last)}"))  # what is fitted has no epochs
+    return cfg.OUTPUT_DIR, last if cfg.TEST.FINAL_MODEL == "last_step" and is_saved else None
 
 
 def digest_of(contents: Sequence[bytes | None]) -> str | None:

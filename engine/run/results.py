@@ -10,6 +10,10 @@ from ..config.identity import identity
 from ..data.bad_images import skip_warnings, skipped_fields
 from .folder import read_config
 
+MEASURES = (
+    *("accuracy", "error_rate", "macro_f1", "total", "correct"),
+    *("top5_accuracy", "balanced_accuracy", "nll", "brier", "ece", "temperature"),
+)
 SEEDS_OWN = ("SEED", "RUN.MODEL_DIR", "MODEL.INIT_WEIGHTS")  # keys in which an experiment's seeds differ
 
 
@@ -18,9 +22,8 @@ def results_of(trainer) -> dict[str, Any]:
     cfg = trainer.cfg
     trained_on = read_config(cfg.RUN.MODEL_DIR) if cfg.RUN.MODEL_DIR else None
     source = cfg.DATASET.NAME if not cfg.RUN.EVAL_ONLY else trained_on.DATASET.NAME if trained_on else None
-    measures = dict.fromkeys(("accuracy", "error_rate", "macro_f1", "total", "correct"))  # None where TEST.NO_TEST
     return {
-        **measures,
+        **dict.fromkeys(MEASURES),  # None where TEST.NO_TEST
         **trainer.results,
         "split": cfg.TEST.SPLIT,
         "trainer": cfg.TRAINER.NAME,

@@ -17,6 +17,7 @@ from ..interruption import finishing, starting_over
 from ..log import LOG_ONLY, environment, say, setup_logging
 from ..random_state import set_random_seed
 from ..resume import remove_resume_files
+from .after_test import temperature_of, write_answers
 from .classes import write_classes
 from .folder import is_done, resolve_seed, retire_results, write_config, write_results
 from .inputs import WeightsDigest, compare_inputs, in_words, inputs_tested, refusal
@@ -94,10 +95,12 @@ class Run:
 
     def finish(self, trainer) -> None:
         """Writes results.json, the mark of a run that is done; logs what makes the results doubtful."""
+        write_answers(trainer)
+        temperature = temperature_of(trainer)
         self._held_while_working.close()
         trainer.warnings.add(*unread_warnings(self.cfg))  # now: what follows reads for itself
         made_from = {**self.provenance, **inputs_tested(trainer)}
-        results = {**results_of(trainer), "provenance": made_from, "cost": cost(trainer)}
+        results = {**results_of(trainer), "temperature": temperature, "provenance": made_from, "cost": cost(trainer)}
         log_skipped(trainer.dm.skipped)
         for warning in results["warnings"]:
             logger.info("Warning: %s", warning)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..experiments import DATASETS
 from ..tables.table import Filled, FilledTable, Row, Table
+from .document import document
 from .wording import MINIATURE, MISSING, how_to_get, marks, number_text, remarks, signed, warnings
 
 SECTIONS = {  # group -> heading, what it is, where it is from
@@ -29,26 +30,15 @@ PAPER_LEGEND = """ &ensp;<span class="paper">paper</span> &ensp;<span class="up"
 
 def to_html(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
     """Returns the page: contents, then each table beside the paper's numbers, then what has no result yet."""
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     groups = [group for group in SECTIONS if any(filled.table.group == group for filled in tables)]
     sections = [_section(group, [f for f in tables if f.table.group == group], output) for group in groups]
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Prompt learning on CLIP: results</title>
-<style>
-{style}</style>
-</head>
-<body>
-{_header(tables, output)}
+    return document(
+        "Prompt learning on CLIP: results",
+        f"""{_header(tables, output)}
 {_contents(tables, groups)}
 <main>
-{"".join(sections)}{_no_result(empty)}</main>
-</body>
-</html>
-"""
+{"".join(sections)}{_no_result(empty)}</main>""",
+    )
 
 
 def _header(tables: Sequence[FilledTable], output: Path) -> str:

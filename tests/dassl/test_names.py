@@ -22,7 +22,7 @@ from dassl.utils import (
     write_json,
 )
 from engine.config.load import full_default
-from engine.evaluator import Classification
+from engine.evaluation.evaluator import Classification
 from tests.datasets.splits.test_few_shot import GOLDEN as FEW_SHOT
 from tests.datasets.splits.test_few_shot import golden_items
 from tests.support.tiny_run import tiny_cfg

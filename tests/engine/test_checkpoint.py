@@ -151,10 +151,10 @@ class TestMissingOrBroken:
             load_checkpoint(tmp_path / "model.pth.tar-20")
         assert str(error.value) == (
             f"The checkpoint {tmp_path}/model.pth.tar-20 does not exist (the part that does: {tmp_path}). "
-            "Saved epochs: 5, 10, 50; choose one with --load-epoch."
+            "Saved epochs: 5, 10, 50. Load one of these."
         )
 
-        message = rf"\(the part that does: {tmp_path}\). Train first, or check --model-dir"
+        message = rf"\(the part that does: {tmp_path}\). Train first, or check the folder"
         with pytest.raises(FileNotFoundError, match=message):
             load_checkpoint(tmp_path / "seed1" / "prompt_learner" / BEST)
 

@@ -1,6 +1,10 @@
 """A finished run as a classifier: the test's own logits, without the data set; other classes; words alone."""
 
+import re
+import shlex
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,10 +15,11 @@ from PIL import Image
 import train
 from clip.clip import load, tokenize
 from clip.weights import read_state_dict
-from engine import TRAINER_REGISTRY
+from engine import DATASET_REGISTRY, TRAINER_REGISTRY
 from inference.classifier import Classifier
 from tests.support.tiny_run import CLASSES, build_trainer, run_train, tiny_cfg, train_flags, write_images
 from tests.support.tolerance import assert_near
+from trainers.coop import CustomCLIP
 
 PLUGIN = """
 from engine import TRAINER_REGISTRY
@@ -168,6 +173,37 @@ def test_zero_shot_is_the_formula(make, tiny_files, paths):
         Classifier.zero_shot(tiny_files[1]["vit"], names, "a drawing")
 
 
+def test_building_one_encodes_its_prompts_once_and_leaves_the_callers_seeds(make, monkeypatch):
+    run_train(make("run"))
+    calls, encode = [], CustomCLIP.text_features
+    monkeypatch.setattr(CustomCLIP, "text_features", lambda model: calls.append(model) or encode(model))
+    torch.manual_seed(7), np.random.seed(7)
+    expected = torch.rand(3), np.random.rand()
+    torch.manual_seed(7), np.random.seed(7)
+
+    Classifier.from_run(make("run").OUTPUT_DIR)
+
+    assert len(calls) == 1
+    assert torch.equal(torch.rand(3), expected[0]) and np.random.rand() == expected[1]
+
+
+def test_threads_make_and_use_classifiers_of_one_clip_at_once(make, paths, monkeypatch):
+    run_train(make("run"))
+    classifier = Classifier.from_run(make("run").OUTPUT_DIR)
+    lists = [["face", f"tea_pot_{i}", f"horse_{i}"][: 2 + i % 2] for i in range(4)]
+    expected = [classifier.with_classes(names).logits(paths[:4]) for names in lists]
+    get = DATASET_REGISTRY.get
+    monkeypatch.setattr(DATASET_REGISTRY, "get", lambda name: time.sleep(0.02) or get(name))  # other threads go on
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(classifier.with_classes, lists))
+        logits = list(pool.map(lambda other: other.logits(paths[:4]), found))
+
+    assert [other.classnames for other in found] == lists
+    assert all(torch.equal(one, other) for one, other in zip(logits, expected))
+    assert all(other.trainer.clip_model is classifier.trainer.clip_model for other in found)
+
+
 def test_zero_shot_reads_the_weights_once_and_warns_of_those_that_are_not_openais(tiny_files, monkeypatch, caplog):
     reads = []
     monkeypatch.setattr("clip.clip.read_state_dict", lambda path: reads.append(path) or read_state_dict(path))
@@ -218,8 +254,24 @@ class TestRun:
         with pytest.raises(ValueError, match="is no run's folder: it has no config.yaml.* It holds the runs seed1"):
             Classifier.from_run(tmp_path / "seeds")
         (tmp_path / "seeds/seed1/results.json").unlink()
-        with pytest.raises(ValueError, match="is not finished. Finish it with the command that started it"):
+        with pytest.raises(ValueError, match="is not finished.* or choose an epoch that is saved: 2"):
             Classifier.from_run(cfg.OUTPUT_DIR)
+
+    def test_an_unfinished_run_names_the_command_that_finishes_it(self, argv, tmp_path, paths):
+        plugin = tmp_path / "sharper.py"
+        plugin.write_text(PLUGIN)
+        options = argv("run", "TRAINER.NAME", "Sharper", "TRAINER.SHARPER.FACTOR", "3.0")
+        assert train.main([f"--plugin={plugin}", *options]) == 0
+        logits = Classifier.from_run(tmp_path / "run").logits(paths)
+        (tmp_path / "run/results.json").unlink()
+        shutil.rmtree(tmp_path / "run/prompt_learner")
+
+        with pytest.raises(ValueError, match="is not finished") as error:
+            Classifier.from_run(tmp_path / "run")
+        command = re.search(r"finish it with: python train.py (.*)\.$", str(error.value))[1]
+
+        assert train.main(shlex.split(command)) == 0
+        assert torch.equal(Classifier.from_run(tmp_path / "run").logits(paths), logits)
 
     def test_a_run_that_skips_bad_test_images_is_a_classifier_too(self, make, paths):
         run_train(make("run", "TEST.ON_BAD_IMAGE", "skip"))
@@ -259,10 +311,12 @@ class TestRun:
         assert train.main([*flags, "--output-dir=output/run", *pairs]) == 0
         test = ["--eval-only", "--model-dir=output/run", "--load-epoch=3", "--output-dir=output/test"]
         assert train.main([*flags, *test, *pairs]) == 0
-        here = Classifier.from_run("output/test").logits(paths)
+        classifier = Classifier.from_run("output/test")
+        here = classifier.logits(paths)
 
         monkeypatch.chdir(away)
 
+        assert torch.equal(classifier.with_classes(CLASSES).logits(paths), here)
         assert torch.equal(Classifier.from_run(home / "output/test").logits(paths), here)
         assert torch.equal(Classifier.from_run("../home/output/run").logits(paths), here)
 

@@ -4,12 +4,15 @@ import csv
 import io
 import itertools
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import predict
 from inference.classifier import Classifier
@@ -89,18 +92,15 @@ def test_a_bad_image_is_named_and_the_others_are_answered(run, test_images, tmp_
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "cut.png").write_bytes((test_images / "face/0.png").read_bytes()[:200])
     (tmp_path / "good.png").write_bytes((test_images / "face/0.png").read_bytes())
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "bomb.png")
 
     assert predict.main([str(run[0]), str(tmp_path), "--format", "json"]) == 1
 
     said = capsys.readouterr()
     answers = {entry["path"]: entry for entry in json.loads(said.out)}
-    assert [bool(answers[f"{tmp_path}/{name}.png"].get("error")) for name in ("empty", "cut", "good")] == [
-        True,
-        True,
-        False,
-    ]
+    assert {Path(path).stem for path in answers if "error" in answers[path]} == {"empty", "cut", "bomb"}
     assert answers[f"{tmp_path}/good.png"]["prediction"] in CLASSES
-    assert said.err.count("does not decode") == 2
+    assert said.err.count("does not decode") == 2 and "bomb.png has too many pixels" in said.err
     assert "datasets.check" not in said.err  # there is no data set
 
 
@@ -122,11 +122,39 @@ def test_images_are_found_as_training_finds_them(run, test_images, tmp_path, cap
 def test_a_picture_of_a_kind_that_is_not_read_is_named(run, test_images, tmp_path, capsys):
     shutil.copy(test_images / "face/0.png", tmp_path)
     (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    shutil.copy(test_images / "face/0.png", tmp_path / "IMG_2.NEF")  # begins with an image, its thumbnail
 
-    assert predict.main([str(run[0]), str(tmp_path), "--topk", "1"]) == 1
+    assert predict.main([str(run[0]), str(tmp_path), str(tmp_path / "IMG_2.NEF"), "--topk", "1"]) == 1
 
     said = capsys.readouterr()
-    assert said.out.count("\n") == 2 and "IMG_1.HEIC does not decode" in said.err
+    assert said.out.count("\n") == 4 and said.out.count("IMG_2.NEF  cannot be read") == 2
+    assert "IMG_1.HEIC does not decode" in said.err and "IMG_2.NEF is a camera's raw file" in said.err
+
+
+def test_an_empty_list_is_an_error(run, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", typed("\n"))
+    assert predict.main([str(run[0]), "-"]) == 1
+    assert "Error: The list of images is empty" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_costs_no_answer(tiny_files, test_images, tmp_path, capsys, caplog):
+    cache, pairs = tmp_path / "cache", ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True)
+    run_train(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / "run", "FEATURES.DIR", str(cache), *pairs))
+    shutil.rmtree(cache)
+    cache.write_text("a file")
+    capsys.readouterr(), caplog.clear()
+
+    assert predict.main([str(tmp_path / "run"), *[str(test_images)] * 3, "--format", "csv"]) == 0
+
+    assert len(capsys.readouterr().out.splitlines()) == 28
+    assert caplog.text.count("cannot be written") == 1
+
+
+def test_a_warning_is_printed_once(run, test_images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own
+    (tmp_path / "names.txt").write_text("tea pot\ntea_pot\n")
+    predict.main([str(run[0]), str(test_images), "--classnames", str(tmp_path / "names.txt")])
+    assert capsys.readouterr().err.count("Warning: Some classes make the same prompt") == 1
 
 
 def test_an_image_named_like_a_class_is_in_no_class_folder(run, test_images, tmp_path, capsys):
@@ -203,7 +231,8 @@ def test_ctrl_c_says_how_far_it_came(run, test_images, tmp_path, monkeypatch, ca
         (["{folder}", "{image}", "--epoch", "7"], "Saved epochs: 2"),
     ],
 )
-def test_bad_input_is_one_error(run, test_images, capsys, arguments, message):
+def test_bad_input_is_one_error(run, test_images, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(predict, "write_answers", lambda *_: pytest.fail("the images are classified first"))
     words = [word.format(folder=run[0], image=test_images / "face/0.png") for word in arguments]
 
     assert predict.main(words) == 1

@@ -23,14 +23,15 @@ from tests.support.tiny_run import tiny_cfg
 PROGRAMS = {  # module: its flags and the names of its arguments; train.py's first line is the original's
     "train": """--root --output-dir --resume --seed --source-domains --target-domains --transforms --config-file
         --dataset-config-file --trainer --backbone --head --eval-only --model-dir --load-epoch --no-train
-        --plugin --plugin-config --deterministic KEY VALUE""",
+        --plugin --plugin-config --deterministic --save-logits KEY VALUE""",
     "sweep": """--dataset --shots --seeds --cfg --trainer --plugin --plugin-config --nctx --csc --ctp --grid --views
         --paper-epochs --root --output-dir --jobs --launcher --gpus-per-run --dry-run KEY VALUE""",
     "reproduce": "TABLE --output-dir --jobs --dry-run",
-    "report": "TABLE --output-dir --format --out",
+    "report": "TABLE --output-dir --run --format --out",
     "draw_curves": "--output-dir --dataset --backbone --shots --out",
     "parse_test_res": "directory --ci95 --test-log --multi-exp --keyword",
-    "export": "RUN --out --epoch",
+    "demo": "RUN --topk --epoch --device --host --port --share",
+    "export": "RUN --out --format --precision --epoch",
     "predict": "RUN IMAGE --topk --format --out --classnames --threshold --epoch --device --no-cache",
     "interpret_prompt": "FPATH TOPK --json --output --backbone --class",
     "datasets.prepare": "NAME --root --from --dry-run --export-fewshot --shots --seed",
@@ -67,8 +68,9 @@ OPTIM: {NAME: adam, LR: 0.0003, WEIGHT_DECAY: 0.0005, MOMENTUM: 0.9, SGD_DAMPNIN
   RMSPROP_ALPHA: 0.99, ADAM_BETA1: 0.9, ADAM_BETA2: 0.999, STAGED_LR: false, NEW_LAYERS: [], BASE_LR_MULT: 0.1,
   LR_SCHEDULER: single_step, STEPSIZE: [-1], GAMMA: 0.1, MAX_EPOCH: 10, WARMUP_EPOCH: -1, WARMUP_TYPE: linear,
   WARMUP_CONS_LR: 1.0e-5, WARMUP_MIN_LR: 1.0e-5, WARMUP_RECOUNT: true}
-TRAIN: {CHECKPOINT_FREQ: 0, RESUME_EVERY_S: 60.0, PRINT_FREQ: 10, COUNT_ITER: train_x}
-TEST: {EVALUATOR: Classification, PER_CLASS_RESULT: false, COMPUTE_CMAT: false, NO_TEST: false, SPLIT: test,
+TRAIN: {CHECKPOINT_FREQ: 0, RESUME_EVERY_S: 60.0, PRINT_FREQ: 10, LOGGERS: [tensorboard], COUNT_ITER: train_x}
+TEST: {EVALUATOR: Classification, PER_CLASS_RESULT: false, COMPUTE_CMAT: false, SAVE_PREDICTIONS: true,
+  SAVE_LOGITS: false, TEMPERATURE: true, NO_TEST: false, SPLIT: test,
   ON_BAD_IMAGE: error, FINAL_MODEL: last_step}
 TRAINER: {NAME: '',
   COOP: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
@@ -104,7 +106,7 @@ ENVIRONMENT = {
     "test.sh": "COOP_DATA PYTHON",
 }
 
-FILES = """log.txt config.yaml results.json tensorboard prompt_learner prompt_learner/checkpoint
+FILES = """log.txt config.yaml results.json predictions.csv tensorboard prompt_learner prompt_learner/checkpoint
     prompt_learner/model.pth.tar-1 prompt_learner/model.pth.tar-2 prompt_learner/model-best.pth.tar"""
 LOG_LINES = [
     r"Loading CLIP \(backbone: .+\)",
@@ -117,7 +119,8 @@ LOG_LINES = [
     r"\* error: \d+\.\d\d%",
     r"\* macro_f1: \d+\.\d\d%",
 ]
-RESULTS = """accuracy error_rate macro_f1 total correct trainer dataset source seed shots cfg backbone n_ctx csc
+RESULTS = """accuracy error_rate macro_f1 total correct
+    top5_accuracy balanced_accuracy nll brier ece temperature trainer dataset source seed shots cfg backbone n_ctx csc
     class_token_position subsample epoch config_digest"""
 CHECKPOINT = "state_dict epoch optimizer scheduler val_result"
 STATE_DICT = {
@@ -133,6 +136,7 @@ PYTHON = {
     "clip.clip": "available_models load tokenize _MODELS _download",
     "clip.model": "CLIP build_model convert_weights",
     "clip.simple_tokenizer": "SimpleTokenizer",
+    "train": "train main run",
     "trainers.coop": "PromptLearner CustomCLIP TextEncoder CoOp load_clip_to_cpu",
     "trainers.cocoop": "PromptLearner CustomCLIP CoCoOp",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
@@ -154,7 +158,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 125
+    assert len(frozen) == 129
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

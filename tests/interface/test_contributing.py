@@ -91,7 +91,7 @@ def test_add_a_trainer(project, tmp_path):
     assert results["trainer"] == "TaskRes"
     assert results["total"] == 9
     assert (project / "output/taskres/prompt_learner/model.pth.tar-1").is_file()
-    assert n_features(tmp_path / "features") == 6 + 9  # a view of each training image, and the test images
+    assert n_features(tmp_path / "features") == 6 + 9 + 6  # views to train on, test images, selection images
 
 
 def n_features(folder):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import demo
 import draw_curves
 import export
 import interpret_prompt
@@ -36,6 +37,7 @@ EXPERIMENT = re.compile(r"scripts/(coop|cocoop|linear_probe)/")
 PLACEHOLDER = re.compile(r"\bDATASET\b(?!\.)")  # not the key DATASET.NUM_SHOTS
 PROGRAMS = (
     check,
+    demo,
     draw_curves,
     export,
     interpret_prompt,

@@ -90,7 +90,7 @@ def test_only_train_and_what_stands_on_it_registers_trainers_and_data_sets(path)
 
 
 def test_a_part_of_the_engine_never_imports_the_trainer():
-    for part in ("config", "data", "features", "run"):
+    for part in ("config", "data", "evaluation", "features", "run"):
         for path in (ROOT / "engine" / part).glob("*.py"):
             assert "engine.trainer" not in imported_modules(path), name_of(path)
 

@@ -284,6 +284,37 @@ def test_an_environment_without_pip_is_left_alone(tmp_path):
     assert f"Error: {copy}/.venv has no pip. Delete .venv, then call this script again." in result.stderr
 
 
+@pytest.fixture
+def tools(tmp_path):
+    """A folder of the few programs that .ci/run calls, without a browser; apt-get notes its arguments and fails."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name in ("bash", "dirname", "timeout"):
+        (folder / name).symlink_to(shutil.which(name))
+    (folder / "apt-get").write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\nexit 1\n')
+    (folder / "sudo").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    for name in ("apt-get", "sudo"):
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def with_browser(tools, monkeypatch):
+    """.ci/run finds a browser, so it installs none."""
+    (tools / "chromium").touch(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
+
+
+def test_continuous_integration_installs_a_browser_where_it_may_and_goes_on_where_not(tmp_path, tools):
+    copy = copy_of_the_scripts(tmp_path)
+    (copy / "scripts/test.sh").write_text("exit 3")
+    environment = {**os.environ, "PATH": str(tools)}
+    result = subprocess.run([copy / ".ci/run"], env=environment, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", "")
+    assert (tools / "asked").read_text().splitlines() == ["update", "install -y --no-install-recommends chromium"]
+
+
+@pytest.mark.usefixtures("with_browser")
 @pytest.mark.parametrize("fails", ["", "ruff", "pytest"])
 @pytest.mark.parametrize(
     ("words", "passed_on"),
@@ -306,6 +337,7 @@ def test_continuous_integration_lints_then_tests_and_passes_failures_on(tmp_path
         assert test == f"-m pytest --numprocesses auto --maxprocesses 8 --dist loadfile {passed_on}"
 
 
+@pytest.mark.usefixtures("with_browser")
 def test_continuous_integration_takes_the_real_data_that_lie_beside_the_checkout(tmp_path):
     copy, data = copy_of_the_scripts(tmp_path), tmp_path / "shared/data"
     (copy / "scripts/test.sh").write_text('echo "data: ${COOP_DATA:-}"; exit 3')

@@ -199,7 +199,7 @@ class TestWrongInput:
         err = self.refused(call, tmp_path, model_dir=tmp_path / "wide", extra=evaluate)
         assert "holds ctx (2, 512); CoOp expected ctx (2, 64)" in err
         err = self.refused(call, tmp_path, model_dir=tmp_path / "none", extra=evaluate)
-        assert "Train first, or check --model-dir." in err
+        assert "Train first, or check the folder." in err
         code, _, _ = call(model_dir=tmp_path / "right", extra=evaluate)
         assert code == 0
 

@@ -26,6 +26,7 @@ finally:
         "report.py --format html --output-dir {}",
         "draw_curves.py --out {}/a.svg --output-dir {}",
     ]
+    + [f"report.py --format html --run {{}}/{coop('shapes', 'tiny').folder}/seed1"]
     + [f"parse_test_res.py {{}}/{coop('shapes', 'tiny').folder}"],
 )
 def test_command_needs_no_torch(tmp_path, command):

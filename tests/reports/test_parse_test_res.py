@@ -58,6 +58,13 @@ def test_keyword(tmp_path, parse):
     assert lines[1].endswith('no line "* acc: NUMBER%" after "Finish training"; there are accuracy, error, macro_f1.')
 
 
+def test_measures_that_are_no_percentage(tmp_path, parse):
+    for seed, nll in ((1, 0.5), (2, 0.7)):
+        write_results(tmp_path, "", {seed: 90.0}, nll=nll, top5_accuracy=None)
+    assert "* nll: 0.6000 +- 0.1000" in parse(tmp_path, "--keyword", "nll")[1]
+    assert parse(tmp_path, "--keyword", "top5_accuracy")[0] == 1
+
+
 def test_seeds_are_in_the_order_of_their_numbers(tmp_path, parse):
     write_logs(tmp_path, "", dict.fromkeys(range(1, 12), "90.0"))
     lines = parse(tmp_path)[1]

@@ -44,6 +44,7 @@ from engine.run.folder import read_results
 from reports.runs import END_OF_TEST, END_OF_TRAINING, parse_run
 from tests.robustness.broken_files import Dump, Load, break_file
 from tests.support.made_up_results import LOG, TEST_LOG
+from tests.support.original_draws import pickle_draw
 
 HANG_S = 5
 MEMORY_BYTES = 4 << 30  # of address space beyond what the imports take
@@ -130,6 +131,8 @@ def build_parsers() -> dict[str, Parser]:
         for i in range(4)
     ]
     fewshot = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    published = {split: {"data": [row for row in rows if row["split"] == split]} for split in ("train", "val")}
+    draw = {split: [list(row.values())[1:] for row in part["data"]] for split, part in published.items()}
     results = {"accuracy": 91.5, "error_rate": 8.5, "total": 100, "trainer": "CoOp", "seed": 1, "config_digest": "0"}
     results = json.dumps(results, indent=2).encode()
     config = (
@@ -146,6 +149,8 @@ def build_parsers() -> dict[str, Parser]:
         "read_yaml, merge, check_cfg": Parser("config.yaml", [config], read_config, (ConfigError,), *yaml_tree),
         "read_split": Parser("split.json", [split], read_some_split, (ValueError,), *tree),
         "read_fewshot": Parser("few.jsonl", [fewshot], read_some_fewshot, (ValueError,), *rows_tree),
+        "read_fewshot: JSON": Parser("few", [json.dumps(published).encode()], read_some_fewshot, (ValueError,), *tree),
+        "read_fewshot: pickle": Parser("few", pickle_draw(draw, (2, 4)), read_some_fewshot, (ValueError,)),
         "read_results": Parser("results.json", [results], read_some_results, (ConfigError,), *tree),
         "parse_run: results.json": Parser("results.json", [results], parse_some_run, (), *tree),
         "parse_run: log.txt": Parser("log.txt", [*logs, own], parse_some_run, ()),

@@ -8,12 +8,10 @@ Run: python -m tests.robustness.hostile_files      has the project read each of 
 import contextlib
 import functools
 import hashlib
-import importlib
 import logging
 import os
 import pickle
 import re
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -40,6 +38,8 @@ from engine.features import cache, digests
 from engine.features.shards import read_shard
 from engine.run.folder import read_config
 from interpret_prompt import interpret
+from tests.robustness.hostile.draws import DRAWS
+from tests.robustness.hostile.pickles import PAYLOADS, Call
 from tests.support.small_copies import pack
 
 Write = Callable[[Path, Path], Path]  # folder, canary -> the file
@@ -61,56 +61,6 @@ class Hostile:
     read: Callable[[Path], Any]
     says: str | None
     trust: Callable[[Path], Any] | None = None
-
-
-class Call:
-    """A call that takes place where this is unpickled; of a function, or of what another call gives."""
-
-    def __init__(self, function, *args):
-        self.reduced = function, args
-
-    def __reduce__(self):
-        return self.reduced
-
-    def __call__(self):  # pickle wants what it calls to look callable
-        raise NotImplementedError
-
-
-class Trap:
-    """A class that does something when its state is set."""
-
-    def __init__(self, canary):
-        self.canary = str(canary)
-
-    def __setstate__(self, state):
-        Path(state["canary"]).touch()
-
-
-def hidden_in_a_schedule(canary):
-    """In the state of an object which checkpoints of the original hold."""
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([torch.zeros(1)], lr=1.0), 3)
-    schedule.eta_min = Call(os.mkdir, canary)
-    return schedule
-
-
-PAYLOADS = {  # what asks for code in a pickle, and the name that is refused
-    "os.system": (lambda canary: Call(os.system, f"touch {canary}"), r"posix\.system"),
-    "os.mkdir": (lambda canary: Call(os.mkdir, canary), r"posix\.mkdir"),
-    "eval": (lambda canary: Call(eval, f"open({canary!r}, 'w')"), "eval"),
-    "exec": (lambda canary: Call(exec, f"open({canary!r}, 'w')"), "exec"),
-    # torch.save writes Python 2's names
-    "subprocess": (lambda canary: Call(subprocess.call, ["touch", canary]), r"\S+\.call"),
-    "import": (lambda canary: Call(Call(getattr, Call(importlib.import_module, "os"), "mkdir"), canary), "getattr"),
-    "partial": (lambda canary: Call(functools.partial(os.mkdir, canary)), r"functools\.partial"),
-    "pickle": (lambda canary: Call(pickle.loads, pickle.dumps(Call(os.mkdir, canary))), r"\S*pickle\.loads"),
-    "torch.load": (
-        lambda canary: Call(torch.storage._load_from_bytes, pickle.dumps(Call(os.mkdir, canary))),
-        r"torch\.storage\._load_from_bytes",
-    ),
-    "objects in numpy": (lambda canary: np.array([Call(os.mkdir, canary)]), r"numpy\.\S+\._reconstruct"),
-    "setstate": (Trap, r"\S+\.Trap"),
-    "a schedule": (hidden_in_a_schedule, r"posix\.mkdir"),
-}
 
 
 def in_checkpoint(payload, **options) -> Write:
@@ -207,6 +157,18 @@ def object_arrays(name: str) -> Write:
         return folder / name
 
     return write
+
+
+def draw(content: Callable[[str], bytes]) -> Write:
+    def write(folder, canary):
+        (folder / "draw").write_bytes(content(str(canary)))
+        return folder / "draw"
+
+    return write
+
+
+def read_draw(path):
+    read_fewshot(path, path.parent / "images", [], [])
 
 
 def shard(folder, canary):
@@ -338,9 +300,8 @@ FILES = {
     "a split file": Hostile(
         text("split.json", SPLIT), lambda path: read_split(path, path.parent / "images"), "split.json"
     ),
-    "a few-shot list": Hostile(
-        text("few.jsonl", FEWSHOT), lambda path: read_fewshot(path, path.parent / "images", [], []), "few.jsonl"
-    ),
+    "a few-shot list": Hostile(text("few.jsonl", FEWSHOT), read_draw, "few.jsonl"),
+    **{f"a draw, {name}": Hostile(draw(content), read_draw, *rest) for name, (content, *rest) in DRAWS.items()},
     "a zip that leads out": Hostile(archive_that_leads_out("images.zip"), unpack_images, "leads out"),
     "a tar that leads out": Hostile(archive_that_leads_out("images.tar"), unpack_images, "leads out"),
 }

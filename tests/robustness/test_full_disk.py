@@ -19,10 +19,11 @@ from engine import Datum, load_checkpoint, save_checkpoint
 from engine.checkpoint import write_torch_file
 from engine.features.cache import KEY, FeatureCache
 from engine.files import UNFINISHED
-from engine.log import ScalarWriter, close_logging, setup_logging
+from engine.log import close_logging, setup_logging
 from engine.resume import RESUME
 from engine.run.folder import write_config, write_results
 from engine.run.lock import locked
+from engine.trackers import ScalarsFile, TensorBoard, Trackers
 from tests.robustness.small_disk import filled, read_only, small_disk
 from tests.support.tiny_run import tiny_cfg, valid_cfg
 
@@ -161,32 +162,38 @@ class TestLog:
         assert "Logging error" in capsys.readouterr().err
 
 
-class TestScalars:
-    """Nor because of TensorBoard's file."""
+class TestTrackers:
+    """Nor because of its curves."""
 
-    def test_one_warning(self, caplog):
+    PLACES = {
+        "tensorboard": (TensorBoard, "TensorBoard's curves end here"),
+        "scalars.csv": (ScalarsFile, "its curves end here"),
+    }
+
+    @pytest.mark.parametrize("name", PLACES)
+    def test_one_warning_and_the_others_go_on(self, tmp_path, caplog, name):
+        (kind, what), trackers = self.PLACES[name], Trackers()
         with small_disk("64k") as disk:
-            writer = ScalarWriter(disk / "tensorboard")
-            writer.add_scalar("train/loss", 1.0, 0)
-            writer.flush()
+            trackers.open([kind(disk / name), ScalarsFile(tmp_path / "other.csv")])
+            trackers.add_scalar("train/loss", 1.0, 0)
+            trackers.flush()
             with filled(disk):
-                for step in range(500):
-                    writer.add_scalar("train/loss", 1.0, step)
-                writer.flush()
-            writer.add_scalar("train/loss", 1.0, 500)
-            writer.close()
-        assert caplog.messages == [
-            f"{disk}/tensorboard cannot be written (No space left on device): TensorBoard's curves end here"
-        ]
+                for step in range(1, 500):
+                    trackers.add_scalar("train/loss", 1.0, step)
+                trackers.flush()
+            trackers.add_scalar("train/loss", 1.0, 500)
+            trackers.close()
+        assert caplog.messages == [f"{disk}/{name} cannot be written (No space left on device): {what}"]
+        assert len((tmp_path / "other.csv").read_text().splitlines()) == 502
 
-    def test_a_folder_that_cannot_be_made(self, tmp_path, caplog):
+    @pytest.mark.parametrize("name", PLACES)
+    def test_a_folder_that_cannot_be_made(self, tmp_path, caplog, name):
+        (kind, what), trackers = self.PLACES[name], Trackers()
         (tmp_path / "file").touch()
-        writer = ScalarWriter(tmp_path / "file" / "tensorboard")
-        writer.add_scalar("train/loss", 1.0, 0)
-        writer.close()
-        assert caplog.messages == [
-            f"{tmp_path}/file/tensorboard cannot be written (Not a directory): TensorBoard's curves end here"
-        ]
+        trackers.open([kind(tmp_path / "file" / "run" / name)])
+        trackers.add_scalar("train/loss", 1.0, 0)
+        trackers.close()
+        assert caplog.messages == [f"{tmp_path}/file/run/{name} cannot be written (Not a directory): {what}"]
 
 
 @pytest.fixture

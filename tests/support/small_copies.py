@@ -322,9 +322,18 @@ def imagenet_archives(copy: SmallCopy, monkeypatch) -> dict[str, bytes]:
     return archives
 
 
-def load(dataset: type | str, root: Path, *, shots: int = -1, subset: str = "all", seed: int = 1):
+def load(
+    dataset: type | str,
+    root: Path,
+    *,
+    shots: int = -1,
+    subset: str = "all",
+    seed: int = 1,
+    fewshot_file: Path | str = "",
+):
     """Loads a data set as a run does; of a string, the one of this name in configs/datasets."""
     cfg = get_cfg_default()
+    cfg.DATASET.FEWSHOT_FILE = str(fewshot_file)
     cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = str(root), shots, subset, seed
     return (find_dataset(dataset) if isinstance(dataset, str) else dataset)(cfg)
 

@@ -13,7 +13,7 @@ from datasets.folder import Folder
 from datasets.imagenet_files import ImageNetFiles
 from datasets.splits.imagenet_names import clip_names
 from engine import DATASET_REGISTRY
-from engine.evaluator import Classification
+from engine.evaluation.evaluator import Classification
 from tests.support.small_copies import write_files
 from tests.support.tiny_clip import golden_state_dict
 from tests.support.tiny_run import own_warnings, run_train, tiny_cfg

@@ -11,7 +11,7 @@ import pytest
 from datasets import check, prepare
 from datasets.base import DataCopy
 from tests.datasets.splits.test_few_shot import GOLDEN, golden_items
-from tests.support.small_copies import jpeg, load, pack, shown
+from tests.support.small_copies import CLASSES, digest_of_items, jpeg, load, pack, shown
 
 ARCHIVES = {  # folder of the split file under COOP_DATA, and where its paths start from in the publisher's archive
     "caltech101": ("caltech-101", "101_ObjectCategories"),
@@ -44,9 +44,7 @@ def prepared(request, tmp_path_factory):
     """A copy that was prepared with the real split file, and that file's content."""
     folder, top = ARCHIVES[request.param]
     copy = DataCopy(check.find_dataset(request.param), tmp_path_factory.mktemp("root"))
-    split = Path(os.environ.get("COOP_DATA", ""), folder, copy.split.name)
-    if not os.environ.get("COOP_DATA") or not split.is_file():
-        pytest.skip(f"COOP_DATA does not name a folder with {folder}/{split.name}")
+    split = real_split(folder, copy.split.name)
     downloads, content = tmp_path_factory.mktemp("downloads"), read_content(split)
     (downloads / split.name).symlink_to(split)
     [archive] = copy.dataset.archives
@@ -56,6 +54,24 @@ def prepared(request, tmp_path_factory):
         patch.setattr(copy.dataset, "archives", (dataclasses.replace(archive, md5="", n_bytes=0, inside=None),))
         assert prepare.main([request.param, "--root", str(copy.root), "--from", str(downloads)]) == 0
     return copy, content
+
+
+DIGESTED = [name for name in CLASSES if check.find_dataset(name).split_items_sha256]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", DIGESTED)
+def test_the_items_of_the_papers_split_have_the_digest_that_is_stated(name):
+    dataset = check.find_dataset(name)
+    folder, _ = ARCHIVES.get(name, ("splits", ""))
+    assert digest_of_items(read_content(real_split(folder, dataset.split_file))) == dataset.split_items_sha256
+
+
+def real_split(folder, name):
+    split = Path(os.environ.get("COOP_DATA", ""), folder, name)
+    if not os.environ.get("COOP_DATA") or not split.is_file():
+        pytest.skip(f"COOP_DATA does not name a folder with {folder}/{name}")
+    return split
 
 
 def read_content(split):

@@ -13,7 +13,7 @@ import train
 from datasets.folder import Folder
 from engine import DatasetBase, save_checkpoint
 from engine.config.defaults import get_cfg_default
-from engine.evaluator import Classification
+from engine.evaluation.evaluator import Classification
 from parse_test_res import main, parse_run, warnings_of
 from reports.experiments import coop, linear_probe, zero_shot
 from reports.figures.few_shot import find_curves

@@ -1,13 +1,14 @@
-"""engine/evaluator.py against numbers worked out by hand and scikit-learn's classification report."""
+"""engine/evaluation/evaluator.py against numbers worked out by hand and scikit-learn's classification report."""
 
 import logging
+import math
 
 import pytest
 import torch
 from sklearn.metrics import classification_report
 
 from engine.config.defaults import get_cfg_default
-from engine.evaluator import build_evaluator, compute_accuracy
+from engine.evaluation.evaluator import build_evaluator, compute_accuracy
 
 # label -> prediction: 0 -> 0 0 1, 1 -> 1, 2 -> 0; class 3 has no image
 LABELS, PREDICTIONS = [0, 0, 0, 1, 2], [0, 0, 1, 1, 0]
@@ -36,10 +37,15 @@ def evaluate(cfg, labels=LABELS, predictions=PREDICTIONS, lab2cname=LAB2CNAME):
 def test_result_by_hand(cfg):
     result = evaluate(cfg)
     # F1: class 0 2*2/(2*2+1+1) = 2/3, class 1 2*1/(2*1+1+0) = 2/3, class 2 0; class 3 does not occur
-    assert list(result) == ["accuracy", "error_rate", "macro_f1", "total", "correct"]
-    assert result == pytest.approx(
-        {"accuracy": 60.0, "error_rate": 40.0, "macro_f1": 100 * 4 / 9, "total": 5, "correct": 3}
-    )
+    # every answer has the probability p = e / (e + 3), each other class q = 1 / (e + 3); recalls 2/3, 1, 0
+    p, q = math.e / (math.e + 3), 1 / (math.e + 3)
+    expected = {"accuracy": 60.0, "error_rate": 40.0, "macro_f1": 100 * 4 / 9, "total": 5, "correct": 3}
+    expected["balanced_accuracy"] = 100 * 5 / 9
+    expected["nll"] = -(3 * math.log(p) + 2 * math.log(q)) / 5
+    expected["brier"] = (3 * ((1 - p) ** 2 + 3 * q**2) + 2 * (p**2 + (1 - q) ** 2 + 2 * q**2)) / 5
+    expected["ece"] = 100 * (0.6 - p)  # all in one bin
+    assert list(result) == list(expected)  # 4 classes: no top 5
+    assert result == pytest.approx(expected)
 
 
 def test_result_equals_scikit_learns_report(cfg):
@@ -64,7 +70,7 @@ def test_log_lines(cfg, caplog):
         "* error: 7.99%",
         "* macro_f1: 47.92%",
     ]
-    assert caplog.records[0].name == "engine.evaluator" and caplog.records[0].levelno == logging.INFO
+    assert caplog.records[0].name == "engine.evaluation.evaluator" and caplog.records[0].levelno == logging.INFO
 
 
 def test_per_class_result(cfg, caplog):
@@ -123,5 +129,7 @@ def test_answers_that_are_no_numbers_are_refused(cfg):
     logits[:, 3] = -torch.inf
     evaluator.process(logits, torch.tensor(LABELS))
     logits[1, 2] = torch.nan
-    with pytest.raises(FloatingPointError, match=f"The logits of 1 of {len(LABELS)} images of a batch are NaN"):
+    with pytest.raises(
+        FloatingPointError, match=f"The logits of 1 of {len(LABELS)} images of a batch are NaN or infinite"
+    ):
         evaluator.process(logits, torch.tensor(LABELS))

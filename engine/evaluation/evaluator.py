@@ -1,26 +1,35 @@
-"""Accuracy, error rate, macro F1, and on request the accuracy per class and the confusion matrix.
+"""Accuracy and what says more of the answers; on request the accuracy per class and the confusion matrix.
 
-    accuracy = 100 correct / total
-    macro_f1 = 100 mean over the classes c that occur in the labels of 2 TP_c / (2 TP_c + FP_c + FN_c)
-    chance   = sum_c p_c q_c          p_c: part of the images with label c, q_c: of those with the prediction c
+    accuracy          = 100 correct / total
+    macro_f1          = 100 mean over the classes c that occur in the labels of 2 TP_c / (2 TP_c + FP_c + FN_c)
+    top5_accuracy     = 100 (images whose label is among the 5 largest logits) / total      of more than 5 classes
+    balanced_accuracy = 100 mean over the classes c that occur in the labels of TP_c / (TP_c + FN_c)
+    nll               = mean of -ln p_y              in nats; p: softmax of the logits in float64, y: the label
+    brier             = mean of sum_c (p_c - [c = y])^2                                                  0 to 2
+    ece               = 100 sum_b n_b / total |hits_b / n_b - mean of max_c p_c in b|
+                        b: the images with max_c p_c in ((b - 1) / 15, b / 15], b = 1 ... 15
+    chance            = sum_c r_c q_c    r_c: part of the images with label c, q_c: of those with prediction c
 
-The log lines below `=> result` are what parse_test_res.py reads.
+The log lines below `=> result` are what parse_test_res.py reads in a run without results.json.
 """
 
 import logging
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .checkpoint import write_torch_file
-from .distributed import is_first_rank
-from .interruption import raise_if_asked
-from .registry import EVALUATOR_REGISTRY
-from .text import printable
+from ..distributed import is_first_rank
+from ..interruption import raise_if_asked
+from ..registry import EVALUATOR_REGISTRY
+from ..run.names import CONFUSION
+from ..text import printable
+from .answers import Answers, answers_of, join
+from .confusion import confusion_counts, save_shares
+from .measures import calibration_error, f1_scores, recalls
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +61,13 @@ def evaluate(evaluator, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) ->
         Interrupted: After a batch, if the process was asked to end.
     """
     evaluator.reset()
-    for logits, labels in batches:
-        evaluator.process(logits, labels)
-        raise_if_asked()
+    try:
+        for logits, labels in batches:
+            evaluator.process(logits, labels)
+            raise_if_asked()
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()  # what a method keeps for the time of an evaluation goes, after an error too
     return evaluator.evaluate()
 
 
@@ -80,14 +93,15 @@ class Classification:
 
     def __init__(self, cfg, lab2cname: Mapping[int, str]) -> None:
         self.lab2cname = dict(lab2cname)
-        self.per_class_result = cfg.TEST.PER_CLASS_RESULT
-        self.cmat_path = Path(cfg.OUTPUT_DIR) / "cmat.pt" if cfg.TEST.COMPUTE_CMAT and is_first_rank() else None
+        self.per_class_result, self.keeps_logits = cfg.TEST.PER_CLASS_RESULT, cfg.TEST.SAVE_LOGITS
+        self.cmat_path = Path(cfg.OUTPUT_DIR) / CONFUSION if cfg.TEST.COMPUTE_CMAT and is_first_rank() else None
         self.reset()
 
     def reset(self) -> None:
         """Forgets all processed batches."""
         self._labels: list[int] = []
         self._predictions: list[int] = []
+        self._parts: list[Answers] = []
 
     def process(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Adds a batch.
@@ -98,13 +112,13 @@ class Classification:
 
         Raises:
             ValueError: A label outside the classes.
-            FloatingPointError: A logit that is NaN: every answer would count, as that of the first class.
+            FloatingPointError: A row whose largest logit is NaN or infinite: it would count as an answer.
         """
         n_classes = logits.shape[1]
-        if n_wrong := int(logits.isnan().any(dim=1).sum()):
+        if n_wrong := int((~logits.amax(dim=1).isfinite()).sum()):  # minus infinity is how classes are left out
             raise FloatingPointError(
-                f"The logits of {n_wrong} of {len(logits)} images of a batch are NaN. Use PREC fp32; if they stay so, "
-                "the weights or the checkpoint hold NaN: name others, or lower OPTIM.LR."
+                f"The logits of {n_wrong} of {len(logits)} images of a batch are NaN or infinite. Use PREC fp32; if "
+                "they stay so, the weights or the checkpoint hold such numbers: name others, or lower OPTIM.LR."
             )
         batch_labels = labels.tolist()
         for label in batch_labels:
@@ -114,15 +128,24 @@ class Classification:
                     f"model {n_classes} outputs: labels go from 0 to {min(n_classes, len(self.lab2cname)) - 1}. "
                     "Check DATASET.SUBSAMPLE_CLASSES and the labels in the split file."
                 )
+        self._parts.append(answers_of(logits, labels, keep_logits=self.keeps_logits))
         self._labels.extend(batch_labels)
-        self._predictions.extend(logits.argmax(dim=1).tolist())
+        self._predictions.extend(self._parts[-1].predictions.tolist())
+
+    @property
+    def answers(self) -> Answers | None:
+        """What is kept of each image since `reset`, in order; None where a subclass counts in a way of its own."""
+        answers = join(self._parts) if self._parts else None
+        return answers if answers is not None and answers.labels.tolist() == self._labels else None
 
     def evaluate(self) -> OrderedDict:
         """Logs and returns the result over all processed batches.
 
         Returns:
-            accuracy, error_rate, macro_f1 in percent, total and correct as counts; with TEST.PER_CLASS_RESULT also
-            perclass_accuracy, the mean of the classes' accuracies in percent.
+            accuracy, error_rate, macro_f1 in percent, total and correct as counts; top5_accuracy (of more than 5
+            classes), balanced_accuracy and ece in percent, nll in nats, brier; with TEST.PER_CLASS_RESULT also
+            perclass_accuracy, the mean of the classes' accuracies in percent. The nll is left out where a label has
+            the probability 0.
 
         Raises:
             ValueError: Nothing was processed.
@@ -138,7 +161,7 @@ class Classification:
         result = OrderedDict(
             accuracy=accuracy,
             error_rate=100.0 - accuracy,
-            macro_f1=100.0 * self._macro_f1(),
+            macro_f1=100.0 * float(f1_scores(np.array(self._labels), np.array(self._predictions)).mean()),
             total=total,
             correct=correct,
         )
@@ -150,11 +173,25 @@ class Classification:
             result["error_rate"],
             result["macro_f1"],
         )
+        result.update(self._measures())
         if self.per_class_result:
             result["perclass_accuracy"] = self._log_per_class()
         if self.cmat_path is not None:
-            self._save_confusion_matrix()
+            save_shares(self.cmat_path, confusion_counts(self._labels, self._predictions, len(self.lab2cname)))
         return result
+
+    def _measures(self) -> dict[str, float]:
+        answers = self.answers
+        if answers is None:
+            return {}
+        labels, predictions = answers.labels, answers.predictions
+        measures = {"top5_accuracy": 100.0 * float((answers.ranks <= 5).mean())} if len(self.lab2cname) > 5 else {}
+        measures["balanced_accuracy"] = 100.0 * float(recalls(labels, predictions).mean())
+        if np.isfinite(answers.nll).all():
+            measures["nll"] = float(answers.nll.mean())
+        measures["brier"] = float(answers.brier.mean())
+        measures["ece"] = 100.0 * calibration_error(answers.probabilities, labels == predictions)
+        return measures
 
     def chance_warning(self) -> str:
         """Says if the answers could be those of a model that does not look at the images; "" if they could not.
@@ -185,12 +222,6 @@ class Classification:
     def _n_correct(self) -> int:
         return sum(label == prediction for label, prediction in zip(self._labels, self._predictions, strict=True))
 
-    def _macro_f1(self) -> float:
-        labels, counts = np.unique(self._labels, return_counts=True)
-        predicted = np.bincount(self._predictions, minlength=labels[-1] + 1)[labels]
-        hits = np.bincount(np.array(self._labels)[np.equal(self._labels, self._predictions)], minlength=labels[-1] + 1)
-        return float((2.0 * hits[labels] / (counts + predicted)).mean())
-
     def _log_per_class(self) -> float:
         hits: dict[int, list[bool]] = {}
         for label, prediction in zip(self._labels, self._predictions, strict=True):
@@ -206,15 +237,3 @@ class Classification:
         mean = sum(accuracies) / len(accuracies)
         logger.info("\n".join([*lines, f"* average: {mean:.2f}%"]))
         return mean
-
-    def _save_confusion_matrix(self) -> None:
-        # Differs from the original: a tensor over all classes (C, C), so that a class without images keeps its row;
-        # row i holds the shares of label i's images by predicted class, float64.
-        n_classes = len(self.lab2cname)
-        counts = np.zeros((n_classes, n_classes), dtype=np.int64)
-        for label, prediction in zip(self._labels, self._predictions, strict=True):
-            if prediction < n_classes:  # a model may have outputs beyond the classes
-                counts[label, prediction] += 1
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        write_torch_file(torch.from_numpy(shares), self.cmat_path)
-        logger.info("Confusion matrix is saved to %s", self.cmat_path)

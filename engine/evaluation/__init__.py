@@ -1,0 +1,1 @@
+"""What a test measures, and what it keeps of each answer."""
