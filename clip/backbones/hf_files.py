@@ -105,6 +105,11 @@ class Files:
         folder = None if self.path else self._cached()
         return folder.name if folder else self.revision
 
+    def config(self) -> Path | None:
+        """Returns the file of the config; None: it is not there."""
+        folder = self.path or self._cached()
+        return folder / CONFIG if folder and (folder / CONFIG).is_file() else None
+
     def _cached(self) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 

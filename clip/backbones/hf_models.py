@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..download import sha256
 from ..tokens import ClipTokenizer, Tokenizer
 from ..two_towers import ClosedTowers, ForeignTower, Preprocessing, TwoTowers
 from .hf_files import CONFIG, INDEX, Files, import_transformers, parts_of
@@ -87,6 +88,8 @@ class HuggingFaceModel:
             facts = {"library": "transformers"}
         if self.files.repository:
             facts |= {"repository": self.files.repository, "revision": self.files.commit()}
+        if config := self.files.config():
+            facts["config_sha256"] = sha256(config)  # with the weights' own it says what is computed
         return facts
 
 
