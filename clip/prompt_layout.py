@@ -90,8 +90,8 @@ def lay_out(
             )
         if special & set(ids):
             raise ValueError(
-                f"The class name {beginning(name)} holds a token that begins or ends a prompt, such as "
-                "<|endoftext|>. Change the class name to plain words."
+                f"The class name {beginning(name)} holds {tokenizer.marks}, which begin and end a prompt. "
+                "Change the class name to plain words."
             )
     tokens = tokenizer(texts)
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]  # context vectors in front of the name

@@ -62,12 +62,14 @@ class Tokenizer:
         placeholder: a word that is one token wherever it stands; context vectors take its positions.
         n_start: special tokens in front of a text.
         n_special: special tokens around a text, padding aside.
+        marks: what an error calls the special tokens.
     """
 
     context_length: int
     placeholder: str
     n_start: int
     n_special: int
+    marks = "special tokens"
 
     @property
     def special(self) -> set[int]:
@@ -106,6 +108,7 @@ class ClipTokenizer(Tokenizer):
     """CLIP's own: [SOS], the text's byte pairs, [EOT], whose id is the largest, then zeros."""
 
     placeholder, n_start, n_special = "X", 1, 2
+    marks = f"{START} or {END}"
 
     def __init__(self, context_length: int = 77):
         self.context_length = context_length
