@@ -134,12 +134,12 @@ class TestPredictions:
         assert said in log_of(tmp_path)
 
     def test_names_that_are_no_plain_text_come_back(self, tmp_path):
-        names = {0: 'a, "b"', 1: "two\nlines", 2: "caf\u00e9"}
+        names = {0: 'a, "b"', 1: "two\r\nlines\r", 2: "caf\u00e9"}
         answers = answers_of(torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 9.0]]), torch.tensor([1, 2]))
-        write_predictions(tmp_path / "predictions.csv", answers, ["a\udce9.png", "b.png"], names)
+        write_predictions(tmp_path / "predictions.csv", answers, ["a\udce9.png", "b\r.png"], names)
         first, second = read_rows(tmp_path)
-        assert first["path"] == "a\\udce9.png" and second["path"] == "b.png"
-        assert (first["true"], first["prediction"], first["rank"]) == ("two\nlines", 'a, "b"', "2")
+        assert first["path"] == "a\\udce9.png" and second["path"] == "b\r.png"
+        assert (first["true"], first["prediction"], first["rank"]) == ("two\r\nlines\r", 'a, "b"', "2")
         assert (second["prediction"], second["second"]) == ("output 3", "caf\u00e9")
 
     def test_a_single_class_has_no_second(self, tmp_path):
