@@ -2,7 +2,9 @@
 
 import json
 import logging
+import multiprocessing
 import os
+import random
 import re
 import signal
 import threading
@@ -57,6 +59,15 @@ def test_it_is_the_commands_run(call, argv, tmp_path, capsys):
     capsys.readouterr()
     assert call() == results
     assert capsys.readouterr().out == f"Done already: {tmp_path}/run holds the results of this run.\n"
+
+
+def test_it_leaves_no_process_and_no_other_random_numbers(call):
+    random.seed(7)
+    expected = random.random()
+    random.seed(7)
+    call(options={"DATALOADER.NUM_WORKERS": 1, "OPTIM.MAX_EPOCH": 1})
+    assert random.random() == expected
+    assert multiprocessing.active_children() == []
 
 
 def test_it_tests_a_model(call, tmp_path):
