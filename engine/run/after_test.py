@@ -111,6 +111,8 @@ def temperature_of(trainer) -> float | None:
 def why_no_temperature(trainer) -> str:
     """Returns why a temperature of the selection items would say nothing of other images; "" where it does."""
     cfg, dataset = trainer.cfg, trainer.dm.dataset
+    if sum("test" in vars(base) for base in type(trainer).__mro__) > 1:  # not that of all trainers alone
+        return f"{type(trainer).__name__} has a test of its own, whose logits may be others."
     selection = {item.impath for item in dataset.selection}
     if not selection or not hasattr(trainer.dm, "selection_loader"):
         return "the data set has no selection items."

@@ -15,7 +15,7 @@ from engine.config.defaults import get_cfg_default
 from engine.evaluation.answers import answers_of
 from engine.evaluation.confusion import confusion_counts, most_confused, write_table
 from engine.evaluation.confusion_picture import draw_confusion
-from engine.evaluation.evaluator import Classification
+from engine.evaluation.evaluator import Classification, evaluate
 from engine.evaluation.predictions import path_under, write_predictions
 from engine.run.names import PREDICTION_COLUMNS
 from tests.support.tiny_run import CLASSES, build_trainer, own_warnings, run_train, tiny_cfg, write_images
@@ -196,6 +196,17 @@ class TestTemperatureOfARun:
         register(DATASET_REGISTRY, Other, name="Folder")
         assert do_run()[0]["temperature"] is None
         assert "No temperature: " in log_of(tmp_path) and why in log_of(tmp_path)
+
+    def test_a_test_of_the_methods_own_may_have_other_logits(self, do_run, tmp_path, register):
+        class Sharper(CoOp):
+            def test(self, split=None):
+                self.results = evaluate(self.evaluator, ((9 * z, y) for z, y in self.predictions("test")))
+                return self.results["accuracy"]
+
+        register(TRAINER_REGISTRY, Sharper)
+        results, rows = do_run("TRAINER.NAME", "Sharper", "OPTIM.LR", 0.002)
+        assert results["temperature"] is None and len(rows) == 9
+        assert "No temperature: Sharper has a test of its own" in log_of(tmp_path)
 
     def test_training_items_may_serve_where_nothing_was_trained(self, do_run, tmp_path, register):
         class Other(Folder):
