@@ -177,11 +177,13 @@ class TestTemperatureOfARun:
             del results["temperature"], results["cost"], results["provenance"]
         assert others == results and same_rows == rows
 
-    def test_neither_files_nor_temperature_make_another_run(self, do_run, tmp_path):
+    def test_neither_files_nor_temperature_make_another_run(self, do_run, tmp_path, capsys):
         do_run()
         before = (tmp_path / "run/results.json").read_bytes()
         do_run("TEST.TEMPERATURE", False, "TEST.SAVE_PREDICTIONS", False, "TEST.SAVE_LOGITS", True)
         assert (tmp_path / "run/results.json").read_bytes() == before
+        how = f"--eval-only --model-dir {tmp_path / 'run'} --load-epoch 1, into another --output-dir."
+        assert f"It has no logits.npz, which a test writes. Test again with {how}\n" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("split", "why"),
