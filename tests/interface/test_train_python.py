@@ -9,6 +9,7 @@ import re
 import signal
 import threading
 
+import numpy as np
 import pytest
 
 import train as command
@@ -72,7 +73,7 @@ def test_it_leaves_no_process_and_no_other_random_numbers(call):
 
 def test_it_tests_a_model(call, tmp_path):
     call(options={"TEST.NO_TEST": True})
-    results = call("test", eval_only=True, model_dir=tmp_path / "run", load_epoch=2)
+    results = call("test", eval_only=True, model_dir=tmp_path / "run", load_epoch=np.int64(2))
     assert (results["epoch"], results["total"]) == (2, 9)
     assert call("nothing", no_train=True) is None
 
