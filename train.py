@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -32,6 +33,7 @@ from engine.device import deterministic
 from engine.distributed import on_first_rank, process_group
 from engine.interruption import Interrupted, interruptible
 from engine.log import close_logging
+from engine.random_state import random_state, restore_random_state
 from engine.registry import TRAINER_REGISTRY
 from engine.run.folder import read_results
 from engine.run.run import Run
@@ -78,6 +80,8 @@ def call(args: Namespace) -> dict[str, Any] | None:
 def train(*, options: Mapping[str, Any] | None = None, **flags: Any) -> dict[str, Any] | None:
     """Does in Python what the command does, also if the run is done already or was interrupted.
 
+    It leaves the process as it was: its random generators go on as if there had been no run.
+
         results = train(trainer="CoOp", dataset_config_file="configs/datasets/shapes.yaml", seed=1, options={...}, ...)
 
     Args:
@@ -92,6 +96,7 @@ def train(*, options: Mapping[str, Any] | None = None, **flags: Any) -> dict[str
         ConfigError, or another error: What the command prints as `Error: ...`; log.txt has it, too.
         Interrupted: A KeyboardInterrupt, once the state is saved: the same call goes on from there.
     """
+    before = random_state()
     try:
         return call(args_of(flags, options or {}))
     except Exception as error:
@@ -99,6 +104,8 @@ def train(*, options: Mapping[str, Any] | None = None, **flags: Any) -> dict[str
         raise
     finally:
         close_logging()
+        restore_random_state(before)
+        gc.collect()  # a trainer refers to itself: its loaders' processes and its memory on a GPU would stay
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -166,7 +166,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         epochs = ", ".join(map(str, _saved_epochs(path.parent)))
-        saved = f"Saved epochs: {epochs}. Load one of these."
+        saved = f"Saved epochs: {epochs}. Load one of these: --load-epoch of train.py, --epoch of the others."
         raise FileNotFoundError(
             missing_path(path, "The checkpoint", saved if epochs else "Train first, or check the folder.")
         )

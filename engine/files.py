@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 MAY_NOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -48,6 +50,31 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, durable: bo
         finally:
             if os.path.lexists(temporary):
                 temporary.unlink()
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Writes rows as CSV, atomically: UTF-8, with escapes for names that are no text."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            csv_writer(stream).writerows(rows)
+
+    write_atomically(path, write)
+
+
+def csv_writer(stream: TextIO):
+    """Returns a `csv.writer` whose rows end with a newline. A carriage return in a name does not end one."""
+    return csv.writer(_Rows(stream))
+
+
+class _Rows:
+    """Gets each row with the default end: before 3.13, Python quotes the characters of the end alone."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, row: str) -> None:
+        self.stream.write(row.removesuffix("\r\n") + "\n")
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -46,9 +46,10 @@ class Trackers:
             self._each("add", {tag: float(scalar_value)}, int(global_step or 0))
 
     def add_scalars(self, group: str, values: dict[str, float], global_step: int) -> None:
-        """Adds a point to each of the curves `group/name`."""
+        """Adds a point to each of the curves `group/name`; what an evaluator says in words is none."""
         if self:
-            self._each("add", {f"{group}/{name}": float(value) for name, value in values.items()}, int(global_step))
+            numbers = {name: value for name, value in values.items() if hasattr(value, "__float__")}
+            self._each("add", {f"{group}/{name}": float(value) for name, value in numbers.items()}, int(global_step))
 
     def flush(self) -> None:
         """Writes what is still in memory."""
@@ -154,6 +155,8 @@ class ScalarsFile(Tracker):
     Each row is written at once: a kill loses none that is whole.
     """
 
+    errors = (OSError, csv.Error)
+
     def __init__(self, path: Path):
         self.place, self.file = path, None
 
@@ -166,7 +169,7 @@ class ScalarsFile(Tracker):
 
     def _rows_before(self, first_step: int) -> list[list[str]]:
         """Returns the whole rows of an interrupted run that it does not do again."""
-        text = self.place.read_text(encoding="utf-8") if self.place.exists() and first_step else ""
+        text = self.place.read_text(encoding="utf-8", errors="replace") if self.place.exists() and first_step else ""
         whole = text[: text.rfind("\n") + 1]
         rows = [row for row in csv.reader(io.StringIO(whole)) if len(row) == 3]
         return [row for row in rows if row[0].isdecimal() and int(row[0]) < first_step]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import json
 import os
@@ -13,6 +12,7 @@ from typing import TextIO
 
 from engine.data.image_files import CAMERA_RAW, PICTURE_SUFFIXES, images_below
 from engine.data.image_io import FORMATS, BrokenImageError, MissingImageError, read_image
+from engine.files import csv_writer
 from engine.text import one_form, printable
 
 from .classifier import Classifier
@@ -153,7 +153,7 @@ class Writer:
     def __enter__(self) -> Writer:
         if self.kind == "csv":
             ranked = [name for i in range(1, self.k + 1) for name in (f"class_{i}", f"probability_{i}")]
-            self._rows = csv.writer(self.stream, lineterminator="\n")
+            self._rows = csv_writer(self.stream)
             self._rows.writerow(["path", "prediction", "true", "error", *ranked])
         return self
 

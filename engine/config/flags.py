@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def args_of(flags: Mapping[str, Any], options: Mapping[str, Any]) -> argparse.Na
             )
         if name.startswith("plugin") and value is not None:  # the flags that may be repeated
             value = [str(one) for one in ([value] if isinstance(value, (str, Path)) else value)]
+        if isinstance(value, Integral) and not isinstance(value, bool):
+            value = int(value)  # numpy's, as of a loop over seeds
         setattr(args, name, str(value) if isinstance(value, Path) else value)
     args.opts = [str(word) for pair in options.items() for word in pair]
     return args

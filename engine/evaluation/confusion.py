@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from ..checkpoint import write_torch_file
-from ..files import write_atomically
+from ..files import write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +42,8 @@ def save_shares(path: Path, counts: np.ndarray) -> None:
 
 def write_table(path: Path, counts: np.ndarray, classnames: Sequence[str]) -> None:
     """Writes the counts as CSV: a header with the predicted classes, and a row for each true class, its name first."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            rows = csv.writer(stream, lineterminator="\n")
-            rows.writerow(["true", *classnames])
-            rows.writerows([name, *row] for name, row in zip(classnames, counts.tolist(), strict=True))
-
-    write_atomically(path, write)
+    rows = ([name, *row] for name, row in zip(classnames, counts.tolist(), strict=True))
+    write_csv(path, [["true", *classnames], *rows])
 
 
 def most_confused(counts: np.ndarray, n: int = N_PAIRS) -> list[tuple[int, int]]:

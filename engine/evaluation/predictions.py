@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..files import write_atomically
+from ..files import write_atomically, write_csv
 from ..run.names import PREDICTION_COLUMNS
 from .answers import Answers
 
 
 def write_predictions(path: Path, answers: Answers, images: Sequence[str], lab2cname: Mapping[int, str]) -> None:
-    """Writes a row for each image, in the order of the test; UTF-8, with escapes for names that are no text.
+    """Writes a row for each image, in the order of the test.
 
     Args:
         path: The CSV file. Its columns are PREDICTION_COLUMNS: classes by name, probabilities with 6 digits, the rank
@@ -24,14 +23,7 @@ def write_predictions(path: Path, answers: Answers, images: Sequence[str], lab2c
         images: Their paths.
         lab2cname: The class name of every label; an output of the model beyond them is called "output I".
     """
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            rows = csv.writer(stream, lineterminator="\n")
-            rows.writerow(PREDICTION_COLUMNS)
-            rows.writerows(_rows(answers, images, lab2cname))
-
-    write_atomically(path, write)
+    write_csv(path, [PREDICTION_COLUMNS, *_rows(answers, images, lab2cname)])
 
 
 def _rows(answers: Answers, images: Sequence[str], lab2cname: Mapping[int, str]):

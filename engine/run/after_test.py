@@ -18,6 +18,8 @@ from ..evaluation.confusion import confusion_counts, write_table
 from ..evaluation.confusion_picture import draw_confusion
 from ..evaluation.predictions import path_under, write_logits, write_predictions
 from ..evaluation.temperature import fit_temperature
+from ..text import printable
+from .inputs import tested_checkpoint
 from .names import CONFUSION_PICTURE, CONFUSION_TABLE, LOGITS, PREDICTIONS
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,16 @@ def write_answers(trainer) -> None:
         write_by_image([name for name in names if name in (PREDICTIONS, LOGITS)], trainer, answers)
         if cfg.TEST.COMPUTE_CMAT:
             write_confusion(folder, answers, trainer.dm.dataset.classnames)
+
+
+def missing_logits(cfg) -> str:
+    """Returns what to do where a run is done, but without the logits that are asked for; "" where they are there."""
+    if not cfg.TEST.SAVE_LOGITS or (Path(cfg.OUTPUT_DIR) / LOGITS).exists():
+        return ""
+    folder, epoch = tested_checkpoint(cfg)
+    of_epoch = "" if epoch is None else f" --load-epoch {epoch}"
+    same_model = "" if cfg.RUN.EVAL_ONLY else f" with --eval-only --model-dir {printable(folder)}{of_epoch}"
+    return f"It has no {LOGITS}, which a test writes. Test again{same_model}, into another --output-dir."
 
 
 def write_by_image(names: Sequence[str], trainer, answers: Answers) -> None:
@@ -111,6 +123,8 @@ def temperature_of(trainer) -> float | None:
 def why_no_temperature(trainer) -> str:
     """Returns why a temperature of the selection items would say nothing of other images; "" where it does."""
     cfg, dataset = trainer.cfg, trainer.dm.dataset
+    if sum("test" in vars(base) for base in type(trainer).__mro__) > 1:  # not that of all trainers alone
+        return f"{type(trainer).__name__} has a test of its own, whose logits may be others."
     selection = {item.impath for item in dataset.selection}
     if not selection or not hasattr(trainer.dm, "selection_loader"):
         return "the data set has no selection items."

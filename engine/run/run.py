@@ -17,7 +17,7 @@ from ..interruption import finishing, starting_over
 from ..log import LOG_ONLY, environment, say, setup_logging
 from ..random_state import set_random_seed
 from ..resume import remove_resume_files
-from .after_test import temperature_of, write_answers
+from .after_test import missing_logits, temperature_of, write_answers
 from .classes import write_classes
 from .folder import is_done, resolve_seed, retire_results, write_config, write_results
 from .inputs import WeightsDigest, compare_inputs, in_words, inputs_tested, refusal
@@ -120,8 +120,8 @@ class Run:
         if done and is_first_rank():
             remove_resume_files(self.cfg.OUTPUT_DIR)  # left by one that was killed just after it had ended
             say(f"Done already: {self.cfg.OUTPUT_DIR} holds the results of this run.")
-            if doubt:
-                say(doubt)
+            for sentence in filter(None, (doubt, missing_logits(self.cfg))):
+                say(sentence)
         return done
 
     def _look(self) -> tuple[bool, list[str], str]:

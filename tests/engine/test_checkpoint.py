@@ -151,7 +151,7 @@ class TestMissingOrBroken:
             load_checkpoint(tmp_path / "model.pth.tar-20")
         assert str(error.value) == (
             f"The checkpoint {tmp_path}/model.pth.tar-20 does not exist (the part that does: {tmp_path}). "
-            "Saved epochs: 5, 10, 50. Load one of these."
+            "Saved epochs: 5, 10, 50. Load one of these: --load-epoch of train.py, --epoch of the others."
         )
 
         message = rf"\(the part that does: {tmp_path}\). Train first, or check the folder"

@@ -79,9 +79,23 @@ def test_a_row_that_a_kill_has_cut_goes_and_tags_may_hold_anything(tmp_path):
     trackers.close()
 
 
-def test_a_test_alone_may_have_results_that_are_no_numbers():
-    """An evaluator of a plug-in may return them; nothing is tracked then."""
-    Trackers().add_scalars("test", {"accuracy": 50.0, "worst": "wine bottle"}, 0)
+def test_results_that_are_no_numbers_are_not_tracked(tmp_path):
+    """An evaluator of a plug-in may return them."""
+    path, trackers = tmp_path / "scalars.csv", Trackers()
+    trackers.open([ScalarsFile(path)])
+    trackers.add_scalars("test", {"accuracy": 50.0, "worst": "wine bottle", "none": None, "n": torch.tensor(3)}, 0)
+    assert path.read_bytes() == b"step,tag,value\r\n0,test/accuracy,50.0\r\n0,test/n,3.0\r\n"
+    trackers.close()
+
+
+@pytest.mark.parametrize("broken", [b"1,\xff\xfe,2.5\r\n", b"\0" * 64 + b"\r\n", b'1,"' + b"x" * 200_000 + b"\r\n"])
+def test_a_broken_file_does_not_stop_a_run(tmp_path, broken):
+    """As a power cut leaves it."""
+    path, trackers = tmp_path / "scalars.csv", Trackers()
+    path.write_bytes(b"step,tag,value\r\n0,train/loss,2.5\r\n" + broken)
+    trackers.open([ScalarsFile(path)], first_step=3)
+    trackers.add_scalar("train/loss", 1.5, 3)
+    trackers.close()
 
 
 class TestWeightsAndBiases:

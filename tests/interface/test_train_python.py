@@ -2,11 +2,14 @@
 
 import json
 import logging
+import multiprocessing
 import os
+import random
 import re
 import signal
 import threading
 
+import numpy as np
 import pytest
 
 import train as command
@@ -59,9 +62,18 @@ def test_it_is_the_commands_run(call, argv, tmp_path, capsys):
     assert capsys.readouterr().out == f"Done already: {tmp_path}/run holds the results of this run.\n"
 
 
+def test_it_leaves_no_process_and_no_other_random_numbers(call):
+    random.seed(7)
+    expected = random.random()
+    random.seed(7)
+    call(options={"DATALOADER.NUM_WORKERS": 1, "OPTIM.MAX_EPOCH": 1})
+    assert random.random() == expected
+    assert multiprocessing.active_children() == []
+
+
 def test_it_tests_a_model(call, tmp_path):
     call(options={"TEST.NO_TEST": True})
-    results = call("test", eval_only=True, model_dir=tmp_path / "run", load_epoch=2)
+    results = call("test", eval_only=True, model_dir=tmp_path / "run", load_epoch=np.int64(2))
     assert (results["epoch"], results["total"]) == (2, 9)
     assert call("nothing", no_train=True) is None
 

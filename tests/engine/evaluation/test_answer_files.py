@@ -15,7 +15,7 @@ from engine.config.defaults import get_cfg_default
 from engine.evaluation.answers import answers_of
 from engine.evaluation.confusion import confusion_counts, most_confused, write_table
 from engine.evaluation.confusion_picture import draw_confusion
-from engine.evaluation.evaluator import Classification
+from engine.evaluation.evaluator import Classification, evaluate
 from engine.evaluation.predictions import path_under, write_predictions
 from engine.run.names import PREDICTION_COLUMNS
 from tests.support.tiny_run import CLASSES, build_trainer, own_warnings, run_train, tiny_cfg, write_images
@@ -134,12 +134,12 @@ class TestPredictions:
         assert said in log_of(tmp_path)
 
     def test_names_that_are_no_plain_text_come_back(self, tmp_path):
-        names = {0: 'a, "b"', 1: "two\nlines", 2: "caf\u00e9"}
+        names = {0: 'a, "b"', 1: "two\r\nlines\r", 2: "caf\u00e9"}
         answers = answers_of(torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 9.0]]), torch.tensor([1, 2]))
-        write_predictions(tmp_path / "predictions.csv", answers, ["a\udce9.png", "b.png"], names)
+        write_predictions(tmp_path / "predictions.csv", answers, ["a\udce9.png", "b\r.png"], names)
         first, second = read_rows(tmp_path)
-        assert first["path"] == "a\\udce9.png" and second["path"] == "b.png"
-        assert (first["true"], first["prediction"], first["rank"]) == ("two\nlines", 'a, "b"', "2")
+        assert first["path"] == "a\\udce9.png" and second["path"] == "b\r.png"
+        assert (first["true"], first["prediction"], first["rank"]) == ("two\r\nlines\r", 'a, "b"', "2")
         assert (second["prediction"], second["second"]) == ("output 3", "caf\u00e9")
 
     def test_a_single_class_has_no_second(self, tmp_path):
@@ -177,11 +177,13 @@ class TestTemperatureOfARun:
             del results["temperature"], results["cost"], results["provenance"]
         assert others == results and same_rows == rows
 
-    def test_neither_files_nor_temperature_make_another_run(self, do_run, tmp_path):
+    def test_neither_files_nor_temperature_make_another_run(self, do_run, tmp_path, capsys):
         do_run()
         before = (tmp_path / "run/results.json").read_bytes()
         do_run("TEST.TEMPERATURE", False, "TEST.SAVE_PREDICTIONS", False, "TEST.SAVE_LOGITS", True)
         assert (tmp_path / "run/results.json").read_bytes() == before
+        how = f"--eval-only --model-dir {tmp_path / 'run'} --load-epoch 1, into another --output-dir."
+        assert f"It has no logits.npz, which a test writes. Test again with {how}\n" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("split", "why"),
@@ -196,6 +198,17 @@ class TestTemperatureOfARun:
         register(DATASET_REGISTRY, Other, name="Folder")
         assert do_run()[0]["temperature"] is None
         assert "No temperature: " in log_of(tmp_path) and why in log_of(tmp_path)
+
+    def test_a_test_of_the_methods_own_may_have_other_logits(self, do_run, tmp_path, register):
+        class Sharper(CoOp):
+            def test(self, split=None):
+                self.results = evaluate(self.evaluator, ((9 * z, y) for z, y in self.predictions("test")))
+                return self.results["accuracy"]
+
+        register(TRAINER_REGISTRY, Sharper)
+        results, rows = do_run("TRAINER.NAME", "Sharper", "OPTIM.LR", 0.002)
+        assert results["temperature"] is None and len(rows) == 9
+        assert "No temperature: Sharper has a test of its own" in log_of(tmp_path)
 
     def test_training_items_may_serve_where_nothing_was_trained(self, do_run, tmp_path, register):
         class Other(Folder):

@@ -18,8 +18,8 @@ class TestIdentity:
     @pytest.mark.parametrize("key", sorted(NOT_IN_DIGEST))
     def test_where_and_how_fast_leaves_a_run_the_same(self, key):
         value = flatten(full_default())[key]
-        others = {bool: lambda v: not v, str: lambda v: "other", tuple: lambda v: ()}
-        other = others.get(type(value), lambda v: v + 1)(value)
+        change = {bool: lambda v: not v, str: lambda v: "other", tuple: lambda v: ()}
+        other = change.get(type(value), lambda v: v + 1)(value)
         assert config_digest(valid_cfg(**{key.replace(".", "__"): other})) == config_digest(valid_cfg())
 
     @pytest.mark.parametrize(
