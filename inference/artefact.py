@@ -28,9 +28,9 @@ from engine.text import printable, shorten
 from trainers.base import load_clip
 
 from .card import card
-from .run_folder import Source, head_of
+from .run_folder import EXPORTED, Source, head_of
 
-WEIGHTS, CONFIG, CARD = "classifier.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD = "classifier.safetensors", EXPORTED, "README.md"
 ONNX, ONNX_DATA = "classifier.onnx", "classifier.onnx.data"
 FILES = {WEIGHTS: {WEIGHTS, CARD, CONFIG}, ONNX: {ONNX, ONNX_DATA, CARD, CONFIG}}  # by the file that tells the format
 PREPROCESSING = ("SIZE", "INTERPOLATION", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
