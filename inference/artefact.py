@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from yacs.config import CfgNode as CN
 
 from clip.clip import weights_sha256
 from engine import TrainerX
 from engine.config.load import full_default, merge, require
+from engine.data.transforms import IN_TESTS
 from engine.features.head import LinearHead
 from engine.files import missing_path, write_atomically, writing
 from engine.run.classes import Classes
@@ -106,11 +108,17 @@ def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
         "backbone": name,
         "backbone_sha256": weights_sha256(name),
         "precision": trainer.precision,
-        "preprocessing": {key: _plain(cfg.INPUT[key]) for key in PREPROCESSING},
+        "preprocessing": {key: _plain(value) for key, value in preprocessing_of(cfg.INPUT).items()},
         **{key: trained[key] for key in ("trainer", "source", "shots", "seed", "epoch")},
         **{key: results.get(key) for key in ("dataset", "accuracy", "macro_f1", "total", "warnings")},
         "libraries": (results.get("provenance") or {}).get("libraries"),
     }
+
+
+def preprocessing_of(node: CN) -> dict[str, Any]:
+    """Returns what INPUT says of a test; what training did besides would mislead a stranger."""
+    keys = {key: node[key] for key in PREPROCESSING}
+    return {**keys, "TRANSFORMS": [name for name in node.TRANSFORMS if name in IN_TESTS]}
 
 
 def _plain(value: Any) -> Any:

@@ -79,6 +79,11 @@ def test_numpy_alone_gives_the_same_answers_and_so_does_reading_it_back(tiny_fil
     assert f"{results['accuracy']:.2f} %" in card and "face, leopard, wine_bottle" in card
 
 
+def test_the_preprocessing_is_that_of_a_test(exported):
+    folder = exported("INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"))[2]
+    assert json.loads((folder / "config.json").read_text())["preprocessing"]["TRANSFORMS"] == ["normalize"]
+
+
 def test_the_lines_on_the_page_run(tiny_files, tmp_path, exported):
     images = sorted((tiny_files[0] / "test").glob("*/*.png"))
     _, classifier, folder = exported()
