@@ -13,6 +13,7 @@ import argparse
 import csv
 import errno
 import json
+import os
 import random
 import socket
 import sys
@@ -104,6 +105,8 @@ def is_free(host: str, port: int) -> bool:
     except OSError as error:
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise ValueError(f"--host is {host}; it must be an address of this machine, such as {HERE}.") from error
+        if isinstance(error, PermissionError):
+            raise ValueError(f"You may not open port {port}: {error.strerror}. Name one from 1024 on.") from error
         return False
     return True
 
@@ -140,10 +143,14 @@ def examples_of(folder: Path, root: str) -> list[str]:
     path = folder / PREDICTIONS
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        paths = [str(Path(root).expanduser() / row["path"]) for row in csv.DictReader(stream) if row.get("path")]
-    drawn = random.Random(0).sample(paths, min(N_EXAMPLES, len(paths)))
-    return [path for path in drawn if Path(path).is_file() and is_readable(path)]
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            named = [row["path"] for row in csv.DictReader(stream) if row.get("path")]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete it: the page then has no images to try.") from error
+    drawn = random.Random(0).sample(named, min(N_EXAMPLES, len(named)))
+    paths = [os.path.join(os.path.expanduser(root), name) for name in drawn]
+    return [path for path in paths if os.path.isfile(path) and is_readable(path)]
 
 
 if __name__ == "__main__":

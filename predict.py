@@ -103,6 +103,7 @@ def write_answers(
     k = min(args.topk, len(classifier.classnames))
     told: list[Prediction] = []
     n_right: Counter[bool] = Counter()
+    n_unknown = 0
     hidden = None if args.out or not sys.stdout.isatty() else True  # None: where there is no terminal
     with Writer(stream, args.format, k=k) as writer, tqdm(total=len(files), unit="image", disable=hidden) as bar:
         try:
@@ -113,11 +114,14 @@ def write_answers(
                     told.append(prediction)
                 elif prediction.file.true is not None:
                     n_right[prediction.best[0][0] == prediction.file.true] += 1
+                    n_unknown += prediction.best[0][1] < args.threshold
         except KeyboardInterrupt:
             print(f"Interrupted: {writer.n:,} of {len(files):,} images are answered.", file=sys.stderr)
             raise
     if n_right:
-        print(f"accuracy: {100 * n_right[True] / n_right.total():.2f}% of {n_right.total():,} images", file=sys.stderr)
+        unknown = f"; {n_unknown:,} of them are unknown, but count by their best class" if n_unknown else ""
+        accuracy = 100 * n_right[True] / n_right.total()
+        print(f"accuracy: {accuracy:.2f}% of {n_right.total():,} images{unknown}", file=sys.stderr)
     return told
 
 

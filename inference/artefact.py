@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from yacs.config import CfgNode as CN
 
 from clip.clip import library_facts, weights_sha256
 from engine import TrainerX
 from engine.config.load import full_default, merge, require
+from engine.data.transforms import IN_TESTS
 from engine.features.head import LinearHead
 from engine.files import missing_path, write_atomically, writing
 from engine.run.classes import Classes
@@ -28,9 +30,9 @@ from engine.text import printable, shorten
 from trainers.base import load_clip, stated
 
 from .card import card
-from .run_folder import Source, head_of
+from .run_folder import EXPORTED, Source, head_of
 
-WEIGHTS, CONFIG, CARD = "classifier.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD = "classifier.safetensors", EXPORTED, "README.md"
 ONNX, ONNX_DATA = "classifier.onnx", "classifier.onnx.data"
 FILES = {WEIGHTS: {WEIGHTS, CARD, CONFIG}, ONNX: {ONNX, ONNX_DATA, CARD, CONFIG}}  # by the file that tells the format
 PREPROCESSING = ("SIZE", "INTERPOLATION", "RESIZE", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
@@ -108,11 +110,17 @@ def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
         **{f"backbone_{key}": _plain(value) for key, value in stated(cfg).items() if value},
         **({"backbone_library": library} if (library := library_facts(name)) else {}),
         "precision": trainer.precision,
-        "preprocessing": {key: _plain(cfg.INPUT[key]) for key in PREPROCESSING},
+        "preprocessing": {key: _plain(value) for key, value in preprocessing_of(cfg.INPUT).items()},
         **{key: trained[key] for key in ("trainer", "source", "shots", "seed", "epoch")},
         **{key: results.get(key) for key in ("dataset", "accuracy", "macro_f1", "total", "warnings")},
         "libraries": (results.get("provenance") or {}).get("libraries"),
     }
+
+
+def preprocessing_of(node: CN) -> dict[str, Any]:
+    """Returns what INPUT says of a test; what training did besides would mislead a stranger."""
+    keys = {key: node[key] for key in PREPROCESSING}
+    return {**keys, "TRANSFORMS": [name for name in node.TRANSFORMS if name in IN_TESTS]}
 
 
 def _plain(value: Any) -> Any:

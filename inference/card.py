@@ -101,7 +101,8 @@ def measured(facts: dict[str, Any]) -> str:
     shots = facts["shots"] if facts["shots"] > 0 else "All"
     trained = f"{shots} training images per class, seed {facts['seed']}"
     said = f"{trained if facts['source'] else 'Nothing is trained'}. "
-    said += f"Accuracy on {facts['dataset']}: {facts['accuracy']:.2f} % of {facts['total']:,} images."
+    images = "" if facts["total"] is None else f" of {facts['total']:,} images"  # Dassl's evaluators count none
+    said += f"Accuracy on {facts['dataset']}: {facts['accuracy']:.2f} %{images}."
     return "\n".join([said, *(f"\nWarning: {printable(warning)}" for warning in facts["warnings"] or ())])
 
 

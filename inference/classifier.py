@@ -34,7 +34,7 @@ from trainers.same_prompts import same_prompts_warning
 from trainers.zsclip import ZeroshotCLIP
 
 from .artefact import read_artefact
-from .run_folder import Source, build_trainer, find_run, head_of, plugins_of, read_source
+from .run_folder import Source, build_trainer, find_run, head_of, plugins_of, read_source, same_random_state
 
 BUILDING = threading.RLock()  # while one is built, registries and random generators of the process are changed
 Images = Any  # a PIL image, an array (H, W, 3) or (H, W) of bytes, a path, a folder, or a sequence of these
@@ -128,11 +128,10 @@ class Classifier:
             device: "cpu" or "cuda"; None: a GPU if there is one.
 
         Raises:
-            ValueError: If there are no names, or the template has no `{}`.
+            ValueError: If there are no names, or the template has no `{}`, or more braces than these.
         """
         require_device(device)
-        if "{}" not in template:
-            raise ValueError(f'The template is {template!r}; it must have {{}} for the name: "a photo of a {{}}."')
+        require_template(template)
         cfg, models = full_default(), {}
         is_name = backbone in available_models() or not Path(backbone).expanduser().is_file()
         values = {
@@ -145,7 +144,7 @@ class Classifier:
             "INPUT.TRANSFORMS": ("normalize",),
         }
         require(merge(cfg, values, "zero_shot"))
-        with sharing(models):
+        with BUILDING, sharing(models), same_random_state():
             clip = shared_clip(cfg, "fp32", pick_device(use_cuda=device != "cpu"))
         require(merge(cfg, input_values(clip.preprocessing), "zero_shot"))
         source = Source(cfg, ZeroshotCLIP, Classes(as_names(classnames), template), "", None)
@@ -194,7 +193,13 @@ class Classifier:
         return Answers(probabilities, [self.classnames[i] for i in probabilities.argmax(dim=-1).tolist()])
 
     def topk(self, images: Images, k: int = 5) -> list[list[tuple[str, float]]]:
-        """Returns for each image its k most probable classes with their probabilities, the best first."""
+        """Returns for each image its k most probable classes with their probabilities, the best first.
+
+        Raises:
+            ValueError: As a call does; or if k is below 1.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1.")
         best = self(images).probabilities.topk(min(k, len(self.classnames)))
         return [
             [(self.classnames[i], value) for i, value in zip(row, values)]
@@ -275,6 +280,8 @@ def as_rgb(image: Any) -> Image.Image:
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise ValueError(f"An image is of type {type(image).__name__}; give PIL images, arrays or paths.")
+    if 0 in image.size:
+        raise ValueError(f"An image is {image.width} x {image.height} pixels; it must have at least one.")
     return to_rgb(image)
 
 
@@ -284,6 +291,12 @@ def as_names(classnames: Sequence[str]) -> list[str]:
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"The classes are {shorten(classnames)}; they must be a list of names: ['cat', 'dog'].")
     return names
+
+
+def require_template(template: str) -> None:
+    """Raises ValueError unless a name can stand in the template."""
+    if template.count("{}") != 1 or {"{", "}"} & set(template.replace("{}", "")):
+        raise ValueError(f'The template is {template!r}; it must have {{}} for the name, once: "a photo of a {{}}."')
 
 
 def require_device(device: str | None) -> None:

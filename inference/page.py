@@ -207,7 +207,9 @@ def title(classifier: Classifier) -> str:
 def head(classifier: Classifier, facts: dict[str, Any]) -> str:
     """Returns the HTML above the image: which run it is, how good, and what its warnings are."""
     names = ", ".join(map(plain, classifier.classnames))
-    warnings = dict.fromkeys(map(str, [*(facts.get("warnings") or ()), *classifier.trainer.warnings]))
+    told_by_run = facts.get("warnings")  # an export may be a stranger's, with anything in it
+    doubts = [*(told_by_run if isinstance(told_by_run, list) else ()), *classifier.trainer.warnings]
+    warnings = dict.fromkeys(map(str, doubts))
     return (
         f"<h1>{escape(title(classifier))}</h1>"
         f"<p>{escape(measured(facts))}</p>"

@@ -26,6 +26,7 @@ from engine.run.folder import found_from, read_config, read_results
 from engine.run.inputs import provenance_of, tested_checkpoint, tested_model
 from engine.run.names import CONFIG
 
+EXPORTED = "config.json"  # the file that tells a folder of export.py
 N_PROBES = 8  # random features, on which a head and its method are compared
 
 
@@ -70,6 +71,8 @@ def find_run(path: str | Path) -> tuple[Path, int | None]:
     if not (folder / CONFIG).is_file():
         inside = sorted(below.parent for below in folder.glob(f"*/{CONFIG}"))
         hint = f" It holds the runs {', '.join(run.name for run in inside[:3])}: name one." if inside else ""
+        if (folder / EXPORTED).is_file():
+            hint = " It is an export: demo.py, Classifier.from_export or the lines in its README.md use it."
         raise ValueError(
             f"{folder} is no run's folder: it has no {CONFIG}. Name the folder that holds log.txt and {CONFIG}.{hint}"
         )

@@ -50,6 +50,7 @@ from .augmentations import (
     ResizeShorterEdge,
 )
 
+IN_TESTS = ("normalize", "instance_norm")  # the names that count when testing, too
 INTERPOLATION_MODES = {name: T.InterpolationMode(name) for name in ("bilinear", "bicubic", "nearest")}
 RESIZES = {  # INPUT.RESIZE, see above
     "crop": lambda size, mode: [ResizeShorterEdge(max(size), interpolation=mode), T.CenterCrop(size)],
@@ -71,7 +72,7 @@ def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch
     if node.NO_TRANSFORM:
         names &= {"normalize"}
     elif not is_train:
-        names = (names & {"normalize", "instance_norm"}) | {"center_crop"}
+        names = names & {*IN_TESTS} | {"center_crop"}
 
     on_image, mode = [], INTERPOLATION_MODES[node.INTERPOLATION]
     if not names & {"random_crop", "random_resized_crop"}:

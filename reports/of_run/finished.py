@@ -96,7 +96,7 @@ def _results(folder: Path) -> dict[str, Any]:
     if not folder.exists():
         raise FileNotFoundError(missing_path(folder, "The run", "Name the folder of a run, such as output/.../seed1."))
     if not folder.is_dir():
-        raise ValueError(f"--run is the file {folder}. Name the folder that it is in.")
+        raise ValueError(f"--run is the file {folder}. Name the run's folder, which holds {CONFIG}.")
     results = read_results(folder)
     if results is not None:
         return results

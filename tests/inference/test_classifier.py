@@ -169,11 +169,16 @@ def test_zero_shot_is_the_formula(make, tiny_files, paths):
         expected = model.logit_scale.exp() * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).t()
     assert_near(classifier.logits(paths), expected)
     assert_near(classifier(paths).probabilities, expected.softmax(dim=1))
-    with pytest.raises(ValueError, match="it must have {} for the name"):
-        Classifier.zero_shot(tiny_files[1]["vit"], names, "a drawing")
+    for refused in ("a drawing", "{} and {}", "a {} {kind}", "a {} {"):
+        with pytest.raises(ValueError, match="it must have {} for the name, once"):
+            Classifier.zero_shot(tiny_files[1]["vit"], names, refused)
+    with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
+        classifier.topk(paths, 0)
+    with pytest.raises(ValueError, match="An image is 4 x 0 pixels"):
+        classifier(np.zeros((0, 4, 3), np.uint8))
 
 
-def test_building_one_encodes_its_prompts_once_and_leaves_the_callers_seeds(make, monkeypatch):
+def test_building_one_encodes_its_prompts_once_and_leaves_the_callers_seeds(make, tiny_files, monkeypatch):
     run_train(make("run"))
     calls, encode = [], CustomCLIP.text_features
     monkeypatch.setattr(CustomCLIP, "text_features", lambda model: calls.append(model) or encode(model))
@@ -182,6 +187,7 @@ def test_building_one_encodes_its_prompts_once_and_leaves_the_callers_seeds(make
     torch.manual_seed(7), np.random.seed(7)
 
     Classifier.from_run(make("run").OUTPUT_DIR)
+    Classifier.zero_shot(tiny_files[1]["vit"], ["cat", "dog"])
 
     assert len(calls) == 1
     assert torch.equal(torch.rand(3), expected[0]) and np.random.rand() == expected[1]

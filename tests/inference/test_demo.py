@@ -1,6 +1,7 @@
 """demo.py: what its page answers, by gradio's client and in a real browser, and that it calls nobody outside."""
 
 import contextlib
+import errno
 import html
 import os
 import shutil
@@ -129,6 +130,7 @@ def test_a_method_that_knows_no_other_classes_says_so(run, tiny_files, tmp_path)
     assert export.main([str(run[0]), "--out", str(tmp_path / "out")]) == 0
     classifier, facts, examples = demo.open_run(demo.parse_args([str(tmp_path / "out")]))
     assert not examples and f"{run[1]['accuracy']:.1f}% of 9 test images" in page.measured(facts)
+    assert "CoOp on CLIP" in page.head(classifier, {**facts, "warnings": 7})  # a stranger's export may say anything
 
     answers = page.Page(classifier, topk=5, uploads=tiny_files[0])
     upload = {"path": str(tiny_files[0] / "test/face/1.png")}
@@ -244,6 +246,27 @@ def test_a_port_in_use_is_named_and_the_next_free_one_offered(run, capsys, monke
 
         monkeypatch.setattr(demo, "PORT", taken)
         assert demo.find_port(demo.HERE, None) == offered and f"takes {offered}" in capsys.readouterr().out
+
+
+def test_a_port_that_is_not_allowed_is_named(monkeypatch):
+    def refuse(address):
+        raise PermissionError(errno.EACCES, "Permission denied")  # as for ports below 1024, but for root
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(ValueError, match="may not open port 80: Permission denied. Name one from 1024 on"):
+        demo.find_port(demo.HERE, 80)
+
+
+@pytest.mark.parametrize("rows", [b"\xff", b"x" * 200_000])
+def test_damaged_predictions_are_named(tmp_path, rows):
+    (tmp_path / "predictions.csv").write_bytes(b"path,true\n" + rows + b",face\n")
+    with pytest.raises(ValueError, match="predictions.csv is damaged"):
+        demo.examples_of(tmp_path, "")
+
+
+def test_an_example_of_an_impossible_name_is_left_out(tmp_path):
+    (tmp_path / "predictions.csv").write_text("path,true\n" + "x" * 5000 + ",face\n")
+    assert demo.examples_of(tmp_path, "") == []
 
 
 @pytest.mark.parametrize(

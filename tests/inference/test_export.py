@@ -73,8 +73,15 @@ def test_numpy_alone_gives_the_same_answers_and_so_does_reading_it_back(tiny_fil
     assert {key: facts[key] for key in ("accuracy", "seed", "shots", "trainer")} == {
         key: results[key] for key in ("accuracy", "seed", "shots", "trainer")
     }
+    with pytest.raises(ValueError, match="is no run's folder.*It is an export: demo.py, "):
+        Classifier.from_run(folder)
     card = (folder / "README.md").read_text()
     assert f"{results['accuracy']:.2f} %" in card and "face, leopard, wine_bottle" in card
+
+
+def test_the_preprocessing_is_that_of_a_test(exported):
+    folder = exported("INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"))[2]
+    assert json.loads((folder / "config.json").read_text())["preprocessing"]["TRANSFORMS"] == ["normalize"]
 
 
 def test_the_lines_on_the_page_run(tiny_files, tmp_path, exported):
@@ -175,6 +182,16 @@ def test_the_page_of_another_epoch_has_not_the_accuracy_of_the_tested_one(tiny_f
     (tmp_path / "run/results.json").unlink()  # an unfinished run's
     assert export.main([cfg.OUTPUT_DIR, "--out", str(tmp_path / "unfinished"), "--epoch", "1"]) == 0
     assert "# CoOp on Folder" in (tmp_path / "unfinished/README.md").read_text()
+
+
+def test_results_of_an_evaluator_that_counts_no_images_go_on_the_page(tmp_path, exported):
+    exported()
+    path = tmp_path / "run/results.json"
+    results = json.loads(path.read_text())
+    del results["total"]  # Dassl's own says none
+    path.write_text(json.dumps(results))
+    assert export.main([str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
+    assert f"Accuracy on Folder: {results['accuracy']:.2f} %.\n" in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_strangers_folder_that_does_not_fit_is_refused(exported):

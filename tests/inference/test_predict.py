@@ -53,6 +53,13 @@ def test_a_folder_of_class_folders_gives_the_runs_accuracy(run, test_images, cap
         assert float(row["probability_2"]) == pytest.approx(ranked[1][1], abs=1e-4)
 
 
+def test_the_accuracy_says_how_many_answers_are_unknown(run, test_images, capsys):
+    predict.main([str(run[0]), str(test_images), "--format", "csv", "--threshold", "1"])
+    said = capsys.readouterr()
+    n_unknown = sum(row["prediction"] == "unknown" for row in csv.DictReader(io.StringIO(said.out)))
+    assert n_unknown and f"of 9 images; {n_unknown} of them are unknown, but count by their best class" in said.err
+
+
 def test_json_holds_the_classes_of_each_image(run, test_images, tmp_path):
     image, out = test_images / "face/0.png", tmp_path / "answers.json"
 

@@ -108,7 +108,7 @@ def replace(old, new):
     ("damage", "message"),
     [
         (gone, "does not exist"),
-        (to_file, "Name the folder that it is in"),
+        (to_file, "Name the run's folder, which holds config.yaml"),
         (above, "is no run's folder: it has no config.yaml and no results.json. It holds the runs seed1: name one."),
         (lambda folder: (folder / "results.json").unlink(), "is not finished: it has no results.json. Finish it with"),
         (lambda folder: (folder / "results.json").write_text("[]"), "is not JSON as a run writes it"),
