@@ -130,7 +130,8 @@ def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
 def weights_sha256(name: str | Path) -> str | None:
     """The sha256 of the file that `load` reads for a model's name or a path; None where there is no such file.
 
-    Of weights in several files it is the sha256 of theirs, joined in the order of their names.
+    Of weights in several files, or with a config beside them that says what they compute, it is the sha256 of the
+    digests of all of these: the weights in the order of their names, then the config.
     """
     if name in _MODELS:
         return _MODELS[name].split("/")[-2]  # of a URL, against which `download` has checked the file
@@ -138,9 +139,10 @@ def weights_sha256(name: str | Path) -> str | None:
     path = backbone.weights_file(download=False) if backbone else _EMBEDDED.get(name) or Path(name).expanduser()
     if path is None or not path.is_file():
         return None
-    if path.suffix != ".json":
-        return _sha256_now(path)
-    return hashlib.sha256("".join(map(_sha256_now, parts_of(path))).encode()).hexdigest()
+    files = parts_of(path) if path.suffix == ".json" else [path]
+    files += [config] if backbone and (config := backbone.config_file()) else []
+    digests = [_sha256_now(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def own_preprocessing(name: str | Path) -> Preprocessing | None:

@@ -102,7 +102,7 @@ class OpenClipModel:
         except Exception as error:  # open_clip says in many ways that weights do not fit, failed asserts among them
             raise ValueError(misfit(path, self.name, shapes, error)) from error
         check_positions(path, self.name, shapes, model)
-        return convert(model.float(), tokenizer, preprocessing, self.config["embed_dim"]).eval()
+        return convert(model.float(), tokenizer, preprocessing, self.config).eval()
 
     def preprocessing(self) -> Preprocessing:
         """Returns how its images are prepared; at most its config is downloaded.
@@ -154,6 +154,9 @@ class OpenClipModel:
     def weights_file(self, *, download: bool) -> Path | None:
         """Returns the file of weights; None: it is not there, and is not to be fetched."""
         raise NotImplementedError
+
+    def config_file(self) -> Path | None:
+        """Returns the file of its config; None: the config is the library's, whose version `facts` says."""
 
     def facts(self) -> dict[str, str]:
         """Returns what provenance says of it."""
@@ -287,6 +290,9 @@ class FolderModel(OpenClipModel):
     def weights_file(self, *, download: bool) -> Path | None:
         return weights_in(self.folder)
 
+    def config_file(self) -> Path | None:
+        return self.folder / CONFIG
+
     def facts(self) -> dict[str, str]:
         return {**super().facts(), "architecture": self.folder.name, "weights": weights_in(self.folder).name}
 
@@ -327,6 +333,9 @@ class HubModel(OpenClipModel):
     def weights_file(self, *, download: bool) -> Path | None:
         config = fetch(self.repository, CONFIG, self.revision, download=download)
         return fetch(self.repository, "", revision_of(config), download=download) if config else None
+
+    def config_file(self) -> Path | None:
+        return fetch(self.repository, CONFIG, self.revision, download=False)
 
     def facts(self) -> dict[str, str]:
         revision = revision_of(self.weights_file(download=False))

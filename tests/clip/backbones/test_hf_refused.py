@@ -186,7 +186,8 @@ def test_a_repository_is_fetched_once_and_stays_at_its_commit(hub, monkeypatch):
     assert not any("safetensors" in file for file in hub.asked)
     find_backbone(name).load()
     assert "GET model.safetensors" in hub.asked
-    assert weights_sha256(name) == hashlib.sha256((hub.folder / "model.safetensors").read_bytes()).hexdigest()
+    digests = [hashlib.sha256((hub.folder / file).read_bytes()) for file in ("model.safetensors", "config.json")]
+    assert weights_sha256(name) == hashlib.sha256("".join(x.hexdigest() for x in digests).encode()).hexdigest()
     hub.main, asked = SHAS[1], list(hub.asked)
     assert find_backbone(name).facts()["revision"] == SHAS[0]
     find_backbone(name).load()
