@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 from torchvision.transforms.functional import crop
 
-from .backbones import find_backbone
+from .backbones import CONFIGS, find_backbone
 from .backbones.hf_files import parts_of
 from .download import download, sha256
 from .model import build_model
@@ -118,12 +118,13 @@ def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
     if path.is_file():
         return path
     if name in _EMBEDDED or isinstance(name, Path) or _looks_like_path(name):
-        raise FileNotFoundError(missing_file_message(path))
+        whole = [f"{library}:{name}" for config, library in CONFIGS.items() if (path / config).is_file()]
+        raise FileNotFoundError(missing_file_message(path) + (f" Or name {' or '.join(whole)}." if whole else ""))
     near = difflib.get_close_matches(name.lower(), [model.lower() for model in available_models()], n=1)
     hint = [f" Did you mean {model}?" for model in available_models() if model.lower() in near]
     raise ValueError(
-        f"There is no model {name!r}. Name one of {', '.join(available_models())}, or the path of a weights file."
-        + "".join(hint)
+        f"There is no model {name!r}. Name one of {', '.join(available_models())}, the path of a weights file, or a "
+        f"model of another library: open_clip:ARCHITECTURE/TAG, hf:OWNER/NAME.{''.join(hint)}"
     )
 
 

@@ -59,19 +59,24 @@ class OpenClipModel:
             FileNotFoundError: A path does not exist, or a folder has no config or no weights.
         """
         architectures = import_open_clip().list_models()
-        if rest.startswith("hf-hub:"):
+        if rest.startswith("hf-hub:") and rest != "hf-hub:":
             return HubModel(*rest.removeprefix("hf-hub:").partition("@")[::2])
-        folder = Path(rest.removeprefix("local-dir:")).expanduser()
-        if (folder / CONFIG).is_file():
+        given = rest.removeprefix("local-dir:")
+        folder = Path(given).expanduser()
+        if given and (folder / CONFIG).is_file():
             return FolderModel(folder)
         architecture, _, source = rest.partition("/")
         if architecture in architectures:
             return _of_architecture(architecture, source)
-        if folder.is_dir():
+        if folder.is_file():
+            raise ValueError(f"{folder} does not say its architecture. Name it, too: open_clip:ARCHITECTURE/PATH.")
+        if given and folder.is_dir():
             raise FileNotFoundError(
                 f"{folder.absolute()} has no {CONFIG}. Give a folder that open_clip saved, or the architecture, too: "
                 "open_clip:ARCHITECTURE/PATH."
             )
+        if given.startswith(("/", "./", "../", "~")):
+            raise FileNotFoundError(missing_file_message(folder).replace("weights file", "folder"))
         raise ValueError(
             f"open_clip has no architecture {architecture!r}.{near(architecture, architectures)} A model's name is "
             "open_clip:ARCHITECTURE/TAG, open_clip:ARCHITECTURE/PATH, open_clip:FOLDER or open_clip:hf-hub:OWNER/NAME; "
@@ -179,7 +184,8 @@ def _of_architecture(architecture: str, source: str) -> OpenClipModel:
         raise FileNotFoundError(missing_file_message(path))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     raise ValueError(
-        f"open_clip has no weights {source!r} of {architecture}.{near(source, tags)} "
+        (f"open_clip has no weights {source!r} of {architecture}." if source else f"{architecture} needs a tag, too.")
+        + f"{near(source, tags)} "
         + (f"It has: {', '.join(tags)}." if tags else "It has none of it: give the path of a file.")
     )
 

@@ -115,6 +115,12 @@ def test_a_folder_that_is_not_there(tmp_path):
         find_backbone(f"hf:{tmp_path / 'none'}").load()
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match=f"model.safetensors is a file. .* hf:{tmp_path}.$"):
+        find_backbone(f"hf:{tmp_path}/model.safetensors")
+
+
 def test_a_missing_library_says_which_extra_to_install(clip_folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ValueError, match=r'pip install -e "\.\[hf\]"'):
