@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 from torchvision.transforms.functional import crop
 
-from .backbones import find_backbone
+from .backbones import CONFIGS, find_backbone
 from .backbones.hf_files import parts_of
 from .download import download, sha256
 from .model import build_model
@@ -118,19 +118,21 @@ def resolve(name: str | Path, download_root: str | Path | None = None) -> Path:
     if path.is_file():
         return path
     if name in _EMBEDDED or isinstance(name, Path) or _looks_like_path(name):
-        raise FileNotFoundError(missing_file_message(path))
+        whole = [f"{library}:{name}" for config, library in CONFIGS.items() if (path / config).is_file()]
+        raise FileNotFoundError(missing_file_message(path) + (f" Or name {' or '.join(whole)}." if whole else ""))
     near = difflib.get_close_matches(name.lower(), [model.lower() for model in available_models()], n=1)
     hint = [f" Did you mean {model}?" for model in available_models() if model.lower() in near]
     raise ValueError(
-        f"There is no model {name!r}. Name one of {', '.join(available_models())}, or the path of a weights file."
-        + "".join(hint)
+        f"There is no model {name!r}. Name one of {', '.join(available_models())}, the path of a weights file, or a "
+        f"model of another library: open_clip:ARCHITECTURE/TAG, hf:OWNER/NAME.{''.join(hint)}"
     )
 
 
 def weights_sha256(name: str | Path) -> str | None:
     """The sha256 of the file that `load` reads for a model's name or a path; None where there is no such file.
 
-    Of weights in several files it is the sha256 of theirs, joined in the order of their names.
+    Of weights in several files, or with a config beside them that says what they compute, it is the sha256 of the
+    digests of all of these: the weights in the order of their names, then the config.
     """
     if name in _MODELS:
         return _MODELS[name].split("/")[-2]  # of a URL, against which `download` has checked the file
@@ -138,9 +140,10 @@ def weights_sha256(name: str | Path) -> str | None:
     path = backbone.weights_file(download=False) if backbone else _EMBEDDED.get(name) or Path(name).expanduser()
     if path is None or not path.is_file():
         return None
-    if path.suffix != ".json":
-        return _sha256_now(path)
-    return hashlib.sha256("".join(map(_sha256_now, parts_of(path))).encode()).hexdigest()
+    files = parts_of(path) if path.suffix == ".json" else [path]
+    files += [config] if backbone and (config := backbone.config_file()) else []
+    digests = [_sha256_now(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def own_preprocessing(name: str | Path) -> Preprocessing | None:

@@ -48,11 +48,17 @@ class ForeignTower(nn.Module):
         module: From images (B, 3, R, R), or tokens (C, L), to features (n, E).
         input_resolution: R, of an image tower.
         output_dim: E.
+        config: what it was built from: the number of heads changes no weight, and a module's repr leaves it out.
     """
 
-    def __init__(self, module: nn.Module, output_dim: int, input_resolution: int | None = None):
+    def __init__(self, module: nn.Module, output_dim: int, input_resolution: int | None = None, config: str = ""):
         super().__init__()
         self.module, self.output_dim, self.input_resolution = module, output_dim, input_resolution
+        self.config = config
+
+    def extra_repr(self) -> str:
+        """Returns what the cache of features knows a tower by, besides its modules and weights."""
+        return self.config
 
     @property
     def dtype(self) -> torch.dtype:

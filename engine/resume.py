@@ -202,7 +202,7 @@ def _require_same_inputs(state: dict[str, Any], own: dict[str, Any], path: Path)
     """Raises ValueError if a run would go on with other items or other weights than it began with."""
     inputs = {
         "data_sha256": f"The items of {own['dataset']} are others, or in another order,",
-        "weights_sha256": f"The weights of {own.get('backbone')} are others",
+        "weights_sha256": f"The weights of {own.get('backbone')}, or the config beside them, are others",
     }
     for key, what in inputs.items():
         if None not in (state.get(key), own.get(key)) and state[key] != own[key]:

@@ -178,7 +178,10 @@ def read_artefact(folder: str | Path) -> Source:
         raise ValueError(f"{folder}: {WEIGHTS} has {len(head.weight)} rows for {len(names)} class names.")
     found = weights_sha256(backbone)
     if None not in (found, facts.get("backbone_sha256")) and found != facts["backbone_sha256"]:
-        raise ValueError(f"{folder} was made with other weights of {printable(backbone)}. Bring those back.")
+        raise ValueError(
+            f"{folder} was made with other weights of {printable(backbone)}, or with another config beside them. Bring "
+            "those back."
+        )
     cfg, input_keys = full_default(), facts["preprocessing"]
     values = {f"INPUT.{key}": input_keys[key] for key in PREPROCESSING if key in input_keys}
     own = {"TRAINER.NAME": "Exported", "MODEL.BACKBONE.NAME": backbone, "DATASET.NAME": "ClassNames", "SEED": 1}

@@ -137,8 +137,8 @@ def _require_same(cfg: CN, results: dict, folder: Path, *, is_tested: bool) -> N
     then, now = provenance.get("weights_sha256"), weights_sha256(name)
     if None not in (then, now) and then != now:
         raise ConfigError(
-            f"The run in {folder} was made with other weights of {name}: their sha256 was {then[:12]}... and is "
-            f"{now[:12]}... now. Bring the old file back, or run it again."
+            f"The run in {folder} was made with other weights of {name}, or with another config beside them: "
+            f"their sha256 was {then[:12]}... and is {now[:12]}... now. Bring the old file back, or run it again."
         )
     then, now = provenance.get("model_sha256"), tested_model(cfg) if is_tested else None
     if None not in (then, now) and then != now:

@@ -32,6 +32,9 @@ class Backbone(Protocol):
     def weights_file(self, *, download: bool) -> Path | None:
         """Returns the file of weights, whose digest says which model it is; None: it is not there."""
 
+    def config_file(self) -> Path | None:
+        """Returns the file that says what the weights compute, and so counts for the digest; None: there is none."""
+
     def facts(self) -> dict[str, str]:
         """Returns what provenance says of it: library, version, revision."""
 

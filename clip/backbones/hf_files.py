@@ -55,8 +55,10 @@ class Files:
             ValueError: It is none of these.
         """
         path = Path(rest).expanduser()
-        if rest.strip() and (path.is_dir() or rest.startswith(("/", "./", "../", "~"))):
+        if rest.strip() and (path.is_dir() or (rest.startswith(("/", "./", "../", "~")) and not path.exists())):
             return cls(path=path)
+        if path.is_file():
+            raise ValueError(f"{path} is a file. Name its folder, in which its config.json lies: hf:{path.parent}.")
         repository, _, revision = rest.partition("@")
         part = r"[A-Za-z0-9_]+(?:[.-]+[A-Za-z0-9_]+)*"
         if not re.fullmatch(f"{part}/{part}", repository) or rest.endswith("@"):

@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..download import sha256
 from ..tokens import ClipTokenizer, Tokenizer
 from ..two_towers import ClosedTowers, ForeignTower, Preprocessing, TwoTowers
 from .hf_files import CONFIG, INDEX, Files, import_transformers, parts_of
@@ -58,7 +57,8 @@ class HuggingFaceModel:
             raise ValueError(f"In {folder / CONFIG} vision_use_head is False: such an image tower gives no feature.")
         model = _load(folder, CLASSES[kind])
         width = model.text_model.head.out_features if kind == "siglip" else config.projection_dim
-        visual = ForeignTower(ImageTower(model), width, preprocessing.size)
+        images = config.vision_config.to_json_string(use_diff=False)
+        visual = ForeignTower(ImageTower(model), width, preprocessing.size, images)
         length = CLOSED_LENGTH if kind in CLOSED else text.max_position_embeddings
         tokens = read_tokenizer(folder, length, text.vocab_size)
         if closed := _why_closed(kind, text):
@@ -81,6 +81,9 @@ class HuggingFaceModel:
     def weights_file(self, *, download: bool) -> Path | None:
         return self.files.weights_file(download=download)
 
+    def config_file(self) -> Path | None:
+        return self.files.config()
+
     def facts(self) -> dict[str, str]:
         try:
             facts = {"library": "transformers", "version": version("transformers")}
@@ -88,8 +91,6 @@ class HuggingFaceModel:
             facts = {"library": "transformers"}
         if self.files.repository:
             facts |= {"repository": self.files.repository, "revision": self.files.commit()}
-        if config := self.files.config():
-            facts["config_sha256"] = sha256(config)  # with the weights' own it says what is computed
         return facts
 
 

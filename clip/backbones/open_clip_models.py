@@ -59,19 +59,24 @@ class OpenClipModel:
             FileNotFoundError: A path does not exist, or a folder has no config or no weights.
         """
         architectures = import_open_clip().list_models()
-        if rest.startswith("hf-hub:"):
+        if rest.startswith("hf-hub:") and rest != "hf-hub:":
             return HubModel(*rest.removeprefix("hf-hub:").partition("@")[::2])
-        folder = Path(rest.removeprefix("local-dir:")).expanduser()
-        if (folder / CONFIG).is_file():
+        given = rest.removeprefix("local-dir:")
+        folder = Path(given).expanduser()
+        if given and (folder / CONFIG).is_file():
             return FolderModel(folder)
         architecture, _, source = rest.partition("/")
         if architecture in architectures:
             return _of_architecture(architecture, source)
-        if folder.is_dir():
+        if folder.is_file():
+            raise ValueError(f"{folder} does not say its architecture. Name it, too: open_clip:ARCHITECTURE/PATH.")
+        if given and folder.is_dir():
             raise FileNotFoundError(
                 f"{folder.absolute()} has no {CONFIG}. Give a folder that open_clip saved, or the architecture, too: "
                 "open_clip:ARCHITECTURE/PATH."
             )
+        if given.startswith(("/", "./", "../", "~")):
+            raise FileNotFoundError(missing_file_message(folder).replace("weights file", "folder"))
         raise ValueError(
             f"open_clip has no architecture {architecture!r}.{near(architecture, architectures)} A model's name is "
             "open_clip:ARCHITECTURE/TAG, open_clip:ARCHITECTURE/PATH, open_clip:FOLDER or open_clip:hf-hub:OWNER/NAME; "
@@ -102,7 +107,7 @@ class OpenClipModel:
         except Exception as error:  # open_clip says in many ways that weights do not fit, failed asserts among them
             raise ValueError(misfit(path, self.name, shapes, error)) from error
         check_positions(path, self.name, shapes, model)
-        return convert(model.float(), tokenizer, preprocessing, self.config["embed_dim"]).eval()
+        return convert(model.float(), tokenizer, preprocessing, self.config).eval()
 
     def preprocessing(self) -> Preprocessing:
         """Returns how its images are prepared; at most its config is downloaded.
@@ -155,6 +160,9 @@ class OpenClipModel:
         """Returns the file of weights; None: it is not there, and is not to be fetched."""
         raise NotImplementedError
 
+    def config_file(self) -> Path | None:
+        """Returns the file of its config; None: the config is the library's, whose version `facts` says."""
+
     def facts(self) -> dict[str, str]:
         """Returns what provenance says of it."""
         return {"library": "open_clip", "version": import_open_clip().__version__}
@@ -176,7 +184,8 @@ def _of_architecture(architecture: str, source: str) -> OpenClipModel:
         raise FileNotFoundError(missing_file_message(path))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     raise ValueError(
-        f"open_clip has no weights {source!r} of {architecture}.{near(source, tags)} "
+        (f"open_clip has no weights {source!r} of {architecture}." if source else f"{architecture} needs a tag, too.")
+        + f"{near(source, tags)} "
         + (f"It has: {', '.join(tags)}." if tags else "It has none of it: give the path of a file.")
     )
 
@@ -287,6 +296,9 @@ class FolderModel(OpenClipModel):
     def weights_file(self, *, download: bool) -> Path | None:
         return weights_in(self.folder)
 
+    def config_file(self) -> Path | None:
+        return self.folder / CONFIG
+
     def facts(self) -> dict[str, str]:
         return {**super().facts(), "architecture": self.folder.name, "weights": weights_in(self.folder).name}
 
@@ -327,6 +339,9 @@ class HubModel(OpenClipModel):
     def weights_file(self, *, download: bool) -> Path | None:
         config = fetch(self.repository, CONFIG, self.revision, download=download)
         return fetch(self.repository, "", revision_of(config), download=download) if config else None
+
+    def config_file(self) -> Path | None:
+        return fetch(self.repository, CONFIG, self.revision, download=False)
 
     def facts(self) -> dict[str, str]:
         revision = revision_of(self.weights_file(download=False))

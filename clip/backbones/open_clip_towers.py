@@ -6,6 +6,7 @@ any other stays open_clip's, and takes no context vectors.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -23,18 +24,21 @@ POOLING = {"argmax": "end", "eos": "end", "last": "last", "first": "first"}  # o
 ORDINARY = set(ResidualAttentionBlock(8, 1).state_dict())
 
 
-def convert(model: nn.Module, tokenizer: Any, preprocessing: Preprocessing, embed_dim: int) -> TwoTowers | ClosedTowers:
+def convert(
+    model: nn.Module, tokenizer: Any, preprocessing: Preprocessing, config: dict[str, Any]
+) -> TwoTowers | ClosedTowers:
     """Returns our model of open_clip's.
 
     Args:
         model: A CustomTextCLIP or CoCa of open_clip's, float32.
         tokenizer: open_clip's of it.
         preprocessing: Of its image tower.
-        embed_dim: E.
+        config: open_clip's of it.
     """
+    embed_dim = config["embed_dim"]
     for tower in (model.visual, model.text):
         tower.output_tokens = False  # CoCa's give tokens, too, which feed its decoder
-    visual = ForeignTower(model.visual, embed_dim, preprocessing.size)
+    visual = ForeignTower(model.visual, embed_dim, preprocessing.size, json.dumps(config["vision_cfg"], sort_keys=True))
     closed = _why_closed(model)
     read_at_end = not closed and POOLING[model.text.pool_type] == "end"
     tokens, end = convert_tokenizer(tokenizer, read_at_end=read_at_end)

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 WeightsDigest = Callable[[str], str | None]  # from MODEL.BACKBONE.NAME to the sha256 of its file
 WORDS = {
-    "weights": "the weights of MODEL.BACKBONE.NAME",
+    "weights": "the weights of MODEL.BACKBONE.NAME, or the config beside them",
     "model": "the model that was tested",
     "classnames": "the class names",
     "train": "the training items",

@@ -118,6 +118,9 @@ class Beside:
     def weights_file(self, *, download):
         return next(clip.clip.Path(self.folder).glob("model.safetensors"), None)
 
+    def config_file(self):
+        return None
+
 
 @pytest.fixture
 def libraries(monkeypatch):

@@ -232,7 +232,7 @@ def test_available_models():
     ],
 )
 def test_an_unknown_name_names_the_nearest_one(name, hint):
-    message = f"^There is no model '{name}'. Name one of RN50, .*, or the path of a weights file. ?{re.escape(hint)}$"
+    message = f"^There is no model '{name}'. Name one of RN50, .*, the path .*, hf:OWNER/NAME. ?{re.escape(hint)}$"
     with pytest.raises(ValueError, match=message):
         clip.load(name)
 
@@ -253,6 +253,9 @@ def test_a_relative_path_and_a_folder_are_named_whole(tmp_path, monkeypatch):
         resolve("./RN50.pt")
     message = f"{tmp_path} is a folder. Give the path of the weights file in it."
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        resolve(str(tmp_path))
+    (tmp_path / "config.json").touch()
+    with pytest.raises(FileNotFoundError, match=f"in it. Or name hf:{tmp_path}.$"):
         resolve(str(tmp_path))
 
 

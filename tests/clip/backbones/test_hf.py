@@ -204,7 +204,5 @@ def test_half_precision_weights_are_loaded_in_float32(tmp_path):
     transformers.CLIPModel.from_pretrained(folder).half().save_pretrained(folder)
     model = find_backbone(f"hf:{folder}").load()
     assert {value.dtype for value in model.parameters()} == {torch.float32}
-    before = find_backbone(f"hf:{folder}").facts()
     change(folder, "config.json", torch_dtype="float16")
-    assert before["config_sha256"] != find_backbone(f"hf:{folder}").facts()["config_sha256"]
     assert find_backbone(f"hf:{folder}").load().dtype == torch.float32

@@ -115,6 +115,12 @@ def test_a_folder_that_is_not_there(tmp_path):
         find_backbone(f"hf:{tmp_path / 'none'}").load()
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match=f"model.safetensors is a file. .* hf:{tmp_path}.$"):
+        find_backbone(f"hf:{tmp_path}/model.safetensors")
+
+
 def test_a_missing_library_says_which_extra_to_install(clip_folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ValueError, match=r'pip install -e "\.\[hf\]"'):
@@ -186,7 +192,8 @@ def test_a_repository_is_fetched_once_and_stays_at_its_commit(hub, monkeypatch):
     assert not any("safetensors" in file for file in hub.asked)
     find_backbone(name).load()
     assert "GET model.safetensors" in hub.asked
-    assert weights_sha256(name) == hashlib.sha256((hub.folder / "model.safetensors").read_bytes()).hexdigest()
+    digests = [hashlib.sha256((hub.folder / file).read_bytes()) for file in ("model.safetensors", "config.json")]
+    assert weights_sha256(name) == hashlib.sha256("".join(x.hexdigest() for x in digests).encode()).hexdigest()
     hub.main, asked = SHAS[1], list(hub.asked)
     assert find_backbone(name).facts()["revision"] == SHAS[0]
     find_backbone(name).load()

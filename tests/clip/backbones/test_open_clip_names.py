@@ -138,18 +138,23 @@ def test_a_file_is_loaded_by_its_architecture_with_a_warning_of_what_it_does_not
     [
         ("ViT-B32/openai", r"no architecture 'ViT-B32'. Did you mean ViT-B-32"),
         ("ViT-B-32/laion2b_s34b", r"no weights 'laion2b_s34b' of ViT-B-32. Did you mean laion2b_s34b_b79k"),
-        ("ViT-B-32", r"no weights '' of ViT-B-32. It has: openai, "),
+        ("ViT-B-32", r"ViT-B-32 needs a tag, too. It has: openai, "),
         ("ViT-S-32/some", r"no weights 'some' of ViT-S-32. It has none"),
         ("ViT-B-32/no/such.pt", r"no/such.pt is missing"),
         ("{empty}", r"empty has no open_clip_config.json"),
         ("ViT-B-32/{empty}", r"empty has no weights. Put one of these"),
         ("hf-hub:no", r"no could not be fetched"),
+        ("hf-hub:", r"no architecture 'hf-hub:'"),
+        ("", r"no architecture ''"),  # not the current folder
+        ("{empty}/none", r"The folder .*/empty/none is missing"),
+        ("{empty}/../file.pt", r"file.pt does not say its architecture. Name it, too"),
     ],
 )
 def test_a_wrong_name_is_answered_with_near_ones(name, message, tmp_path, monkeypatch):
     go_offline(monkeypatch)
     empty = tmp_path / "empty"
     empty.mkdir()
+    (tmp_path / "file.pt").touch()
     with pytest.raises((ValueError, OSError), match=message):
         clip.load(f"open_clip:{name.format(empty=empty)}", device="cpu")
 

@@ -114,7 +114,7 @@ CHANGES = {
     "more test images": (more_images("test"), "the test items"),
     "fewer test images": (fewer_images("test"), "the test items"),
     "another test image of the same name": (other_bytes, "the bytes of the images tested on"),
-    "other weights": (other_weights, "the weights of MODEL.BACKBONE.NAME"),
+    "other weights": (other_weights, "the weights of MODEL.BACKBONE.NAME, or the config beside them"),
 }
 OF_TRAINING = {
     "more training images": (more_images("train"), "the training items"),

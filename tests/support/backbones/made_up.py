@@ -49,6 +49,9 @@ class MadeUp:
             self.path.write_text(self.kind)
         return self.path
 
+    def config_file(self):
+        return None
+
     def facts(self):
         return FACTS
 
