@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from dataclasses import dataclass
@@ -24,13 +25,16 @@ def import_transformers():
     Raises:
         ValueError: It is not installed.
     """
+    return _import("transformers")
+
+
+def _import(package: str):
     try:
-        import transformers
+        return importlib.import_module(package)
     except ImportError as error:
         raise ValueError(
-            'The backbone is a model of transformers, which is not installed: pip install -e ".[hf]".'
+            f'The backbone, a model of transformers, needs {package}, which is not installed: pip install -e ".[hf]".'
         ) from error
-    return transformers
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,9 @@ class Files:
         return folder / CONFIG if folder and (folder / CONFIG).is_file() else None
 
     def _cached(self) -> Path | None:
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(self.repository, CONFIG, revision=self.revision or None)
+        found = _import("huggingface_hub").try_to_load_from_cache(
+            self.repository, CONFIG, revision=self.revision or None
+        )
         return Path(found).parent if isinstance(found, str) else None
 
     def _fetch(self, revision: str, weights: bool) -> Path:

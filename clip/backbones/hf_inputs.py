@@ -33,6 +33,10 @@ def read_tokenizer(folder: Path, context_length: int, vocab_size: int) -> Tokeni
     transformers, options = import_transformers(), {"trust_remote_code": False, "local_files_only": True}
     try:
         theirs = transformers.AutoTokenizer.from_pretrained(folder, **options)
+    except ImportError as error:
+        raise ValueError(
+            f'The tokenizer in {folder} needs a package that is missing ({_first_line(error)}): pip install -e ".[hf]".'
+        ) from error
     except Exception as error:  # what a wrong file makes the library raise is not documented, and is passed on here
         raise ValueError(f"The tokenizer in {folder} cannot be read ({_first_line(error)}).") from error
     if theirs.padding_side != "right":

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -121,10 +122,16 @@ def test_a_file_is_no_folder(tmp_path):
         find_backbone(f"hf:{tmp_path}/model.safetensors")
 
 
-def test_a_missing_library_says_which_extra_to_install(clip_folder, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+@pytest.mark.parametrize("package", ["transformers", "huggingface_hub", "sentencepiece"])
+def test_a_missing_library_says_which_extra_to_install(clip_folder, monkeypatch, package):
+    def read(*args, **options):
+        raise ImportError("requires the SentencePiece library")
+
+    if package == "sentencepiece":  # which the library imports where a tokenizer needs it
+        monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", read)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=r'pip install -e "\.\[hf\]"'):
-        find_backbone(f"hf:{clip_folder}").load()
+        find_backbone("hf:some/clip" if package == "huggingface_hub" else f"hf:{clip_folder}").load()
 
 
 class Hub(BaseHTTPRequestHandler):
