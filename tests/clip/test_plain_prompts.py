@@ -168,6 +168,6 @@ def test_a_prompt_may_fill_the_context_and_no_more(kind):
     assert lay_out(list(NAMES), longest, tokenizer=tokens).eot.max() == LENGTH - 1
     with pytest.raises(ValueError, match=f"'golden retriever dog' has 17 tokens with {longest + 1} context vectors"):
         lay_out(list(NAMES), longest + 1, tokenizer=tokens)
-    with pytest.raises(ValueError, match="holds a token that begins or ends a prompt"):
+    with pytest.raises(ValueError, match="holds special tokens, which begin and end a prompt"):
         special = OtherTokenizer(partial(rows_of, start=start), ids_of, LENGTH, special={4}, n_special=1 + start)
         lay_out(list(NAMES), 1, tokenizer=special)
