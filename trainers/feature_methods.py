@@ -1,8 +1,8 @@
 """What methods on frozen features share: class features to start from, support features, items to choose by.
 
-CLIP's towers are frozen, so a run is a few arrays: a feature for each class (C, E), and the features of V random views of
-each training image, which the feature cache keeps. The steps are those of the common loop. With INPUT.VIEWS they read
-features, too: then a run encodes each view once.
+CLIP's towers are frozen, so a run is a few arrays: a feature for each class (C, E), and the features of V random views
+of each training image, which the feature cache keeps. The steps are those of the common loop. With INPUT.VIEWS they
+read features, too: then a run encodes each view once.
 """
 
 from __future__ import annotations
