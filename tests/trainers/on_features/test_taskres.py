@@ -5,9 +5,9 @@ import torch
 
 from engine import DATASET_REGISTRY
 from inference.classifier import Classifier
-from tests.support.feature_run import batch_of, cross_entropy, scale_of, step, texts_of, unit
 from tests.support.tiny_run import build_trainer, run_train, tiny_cfg
 from tests.support.tolerance import assert_near
+from tests.trainers.on_features.by_hand import batch_of, cross_entropy, scale_of, step, texts_of, unit
 from trainers.templates import IMAGENET_TEMPLATES_SELECT
 
 TEMPLATE = "a photo of a {}."

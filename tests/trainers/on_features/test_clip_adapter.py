@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from inference.classifier import Classifier
-from tests.support.feature_run import E, batch_of, cross_entropy, scale_of, step, texts_of, unit
 from tests.support.tiny_run import CLASSES, build_trainer, run_train, tiny_cfg
 from tests.support.tolerance import assert_near
+from tests.trainers.on_features.by_hand import E, batch_of, cross_entropy, scale_of, step, texts_of, unit
 
 TEMPLATE = "a photo of a {}."
 
