@@ -2,7 +2,7 @@
 # Few-shot classification with any method whose settings stand in its YAML: trains and tests on all classes, once for
 # each seed. Methods that learn contexts have scripts/coop/main.sh, whose arguments are theirs.
 #
-#   TRAINER=TaskRes bash scripts/few_shot.sh DATASET CFG SHOTS [KEY VALUE ...]
+#   bash scripts/few_shot.sh DATASET CFG SHOTS [KEY VALUE ...]
 #   TRAINER=TaskRes bash scripts/few_shot.sh caltech101 rn50 16
 #
 #   DATASET  configs/datasets/DATASET.yaml
