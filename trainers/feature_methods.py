@@ -88,6 +88,12 @@ class FeatureTrainer(PromptTrainer):
                 f"the hyper-parameters of {self.cfg.TRAINER.NAME} were not chosen but stayed as the config has them."
             )
             return None
+        tested_on = {item.impath for item in getattr(self.dm.dataset, self.cfg.TEST.SPLIT)}
+        if n_both := sum(item.impath in tested_on for item in items):
+            self.warnings.add(
+                f"The hyper-parameters of {self.cfg.TRAINER.NAME} were chosen by {n_both:,} of the images tested on, "
+                "so on new images the accuracy may be lower. Leave TEST.SPLIT at test."
+            )
         return self.features.read(items).to(self.device), labels_of(items).to(self.device)
 
 
