@@ -42,7 +42,8 @@ default_cfg() {
     CoCoOp,*) echo vit_b16_c4_ep10_batch1_ctxv1 ;;
     CoOp,imagenet) echo vit_b16_ep50_ctxv1 ;;
     CoOp,*) echo vit_b16_ctxv1 ;;
-    LinearProbe,*) echo vit_b16 ;;
+    TaskRes,imagenet) echo vit_b16_imagenet ;;
+    LinearProbe,* | TaskRes,* | CLIPAdapter,* | TipAdapter,* | TipAdapterF,*) echo vit_b16 ;;
     *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;
   esac
 }

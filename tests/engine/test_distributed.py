@@ -54,6 +54,10 @@ RUNS = {
     "cocoop": ("TRAINER.NAME", "CoCoOp", "DATALOADER.TRAIN_X.BATCH_SIZE", 2, "OPTIM.MAX_EPOCH", 1),
     "linear probe": ("TRAINER.NAME", "LinearProbe"),
     "zero-shot": ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True),
+    "taskres": ("TRAINER.NAME", "TaskRes", "INPUT.VIEWS", 2),
+    "clip adapter": ("TRAINER.NAME", "CLIPAdapter"),
+    "tip adapter": ("TRAINER.NAME", "TipAdapter", "TRAINER.TIP_ADAPTER.AUGMENT_EPOCH", 3),
+    "tip adapter, trained": ("TRAINER.NAME", "TipAdapterF", "OPTIM.NAME", "adamw", "TEST.FINAL_MODEL", "best_val"),
 }
 
 
