@@ -20,37 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
 from engine.features.head import LinearHead
 
 from .base import PRECISIONS, ClipTrainer, load_clip, option_errors, usable_precision
 from .same_prompts import features_warning
-from .templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
+from .templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT, ensemble_features
 
 logger = logging.getLogger(__name__)
-
-TEXTS_AT_ONCE = 1024  # bounds memory: 80 templates of 1,000 classes are 80,000 texts
-
-
-def ensemble_features(clip_model: TwoTowers, classnames: list[str], templates: tuple[str, ...]) -> Tensor:
-    """Encodes every class with every template and averages the normalised features.
-
-    Args:
-        clip_model: The CLIP.
-        classnames: C names; underscores are read as spaces.
-        templates: K prompts with `{}` for the name.
-
-    Returns:
-        (C, E) float32, normalised.
-    """
-    device = clip_model.logit_scale.device
-    mean = 0
-    for template in templates:
-        tokens = clip_model.tokenizer([template.format(name.replace("_", " ")) for name in classnames]).to(device)
-        features = torch.cat([clip_model.encode_text(part) for part in tokens.split(TEXTS_AT_ONCE)]).float()
-        mean = mean + F.normalize(features, dim=-1) / len(templates)
-    return F.normalize(mean, dim=-1)
 
 
 @TRAINER_REGISTRY.register()
