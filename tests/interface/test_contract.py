@@ -76,6 +76,10 @@ TRAINER: {NAME: '',
   COOP: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
     SHARD_CLASSES: false},
   COCOOP: {N_CTX: 16, CTX_INIT: '', PREC: fp16, CHUNK_ROWS: 16384},
+  KGCOOP: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
+    SHARD_CLASSES: false, W: 8.0},
+  PROGRAD: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
+    SHARD_CLASSES: false, LAMBDA: 1.0, T: 1.0, TEMPLATE_INIT: false},
   LINEAR_PROBE: {PREC: fp16}, ZSCLIP: {PREC: fp16, TEMPLATES: select}}
 """
 
@@ -139,10 +143,12 @@ PYTHON = {
     "train": "train main run",
     "trainers.coop": "PromptLearner CustomCLIP TextEncoder CoOp load_clip_to_cpu",
     "trainers.cocoop": "PromptLearner CustomCLIP CoCoOp",
+    "trainers.kgcoop": "KgCoOp",
+    "trainers.prograd": "ProGrad",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
     "trainers.linear_probe": "LinearProbe",
 }
-TRAINERS = "CoOp CoCoOp ZeroshotCLIP ZeroshotCLIP2 LinearProbe"
+TRAINERS = "CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe"
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -158,7 +164,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 129
+    assert len(frozen) == 147
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

@@ -16,6 +16,10 @@ DEFAULTS = [  # TRAINER, what it is trained on, CFG, the epoch that a test loads
     ("CoOp", "caltech101", "vit_b16_ctxv1", 200),
     ("CoOp", "imagenet", "vit_b16_ep50_ctxv1", 50),
     ("CoOp", "shapes", "tiny", TINY_EPOCHS["CoOp"]),
+    ("KgCoOp", "caltech101", "vit_b16_ep100_ctxv1", 100),
+    ("KgCoOp", "shapes", "tiny", TINY_EPOCHS["CoOp"]),
+    ("ProGrad", "caltech101", "vit_b16_ep100", 100),
+    ("ProGrad", "imagenet", "vit_b16_ep50", 50),
     ("LinearProbe", "imagenet", "vit_b16", None),
     ("LinearProbe", "shapes", "tiny", None),
 ]
