@@ -39,7 +39,7 @@ def initial_context(clip_model: TwoTowers, n_ctx: int, ctx_init: str, *, n_conte
 def word_embeddings(clip_model: TwoTowers, words: str) -> Tensor:
     """Embeds words, a vector for each of their n tokens: (n, D) float32."""
     # Differs from the original: it counted words, so a word of several tokens lost its end and shifted the class name.
-    tokens = torch.tensor(clip_model.tokenizer.encode(words.replace("_", " ")))
+    tokens = torch.tensor(clip_model.tokenizer.encode(words.replace("_", " ")), dtype=torch.long)
     return clip_model.token_embedding(tokens.to(clip_model.token_embedding.weight.device)).detach().float()
 
 
