@@ -1,18 +1,10 @@
-"""Hand-made prompts: the features of classes by them, and two sets for ensembling, CLIP's 80 for ImageNet and seven.
+"""Sets of hand-made prompts for ensembling: CLIP's 80 for ImageNet, and seven of them.
 
 Source: the prompt-engineering notebook of CLIP's authors, https://github.com/openai/CLIP (MIT License, Copyright (c)
 2021 OpenAI), which found the seven by forward selection among the 80.
 """
 
 from __future__ import annotations
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from clip.two_towers import TwoTowers
-
-TEXTS_AT_ONCE = 1024  # bounds memory: 80 templates of 1,000 classes are 80,000 texts
 
 IMAGENET_TEMPLATES_SELECT = (
     "itap of a {}.",
@@ -106,23 +98,3 @@ IMAGENET_TEMPLATES = (
     "a photo of a small {}.",
     "a tattoo of the {}.",
 )
-
-
-def ensemble_features(clip_model: TwoTowers, classnames: list[str], templates: tuple[str, ...]) -> Tensor:
-    """Encodes every class with every template and averages the normalised features.
-
-    Args:
-        clip_model: The CLIP.
-        classnames: C names; underscores are read as spaces.
-        templates: K prompts with `{}` for the name.
-
-    Returns:
-        (C, E) float32, normalised.
-    """
-    device = clip_model.logit_scale.device
-    mean = 0
-    for template in templates:
-        tokens = clip_model.tokenizer([template.format(name.replace("_", " ")) for name in classnames]).to(device)
-        features = torch.cat([clip_model.encode_text(part) for part in tokens.split(TEXTS_AT_ONCE)]).float()
-        mean = mean + F.normalize(features, dim=-1) / len(templates)
-    return F.normalize(mean, dim=-1)

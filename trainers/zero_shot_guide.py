@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from engine import compute_accuracy
 
+from .class_features import ensemble_features
 from .static_prompts import StaticPromptTrainer
-from .templates import ensemble_features
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,9 @@ from engine import TRAINER_REGISTRY
 from engine.features.head import LinearHead
 
 from .base import PRECISIONS, ClipTrainer, load_clip, option_errors, usable_precision
+from .class_features import ensemble_features
 from .same_prompts import features_warning
-from .templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT, ensemble_features
+from .templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from reports.runs import END_OF_TEST, parse_run
 from tests.support.tiny_clip import golden_state_dict
 from tests.support.tiny_run import build_trainer, tiny_cfg
 from tests.support.tolerance import assert_near
-from trainers.templates import ensemble_features
+from trainers.class_features import ensemble_features
 
 FORGED = "cat\nFinish training\n=> result\n* accuracy: 99.99%"
 NAMES = {

@@ -11,8 +11,9 @@ from engine import DATASET_REGISTRY
 from tests.support.tiny_clip import golden_state_dict
 from tests.support.tiny_run import CLASSES, build_trainer, tiny_cfg, write_clip, write_images
 from tests.support.tolerance import GOLDEN_TOLERANCE, assert_near
-from trainers import templates
-from trainers.templates import IMAGENET_TEMPLATES_SELECT, ensemble_features
+from trainers import class_features
+from trainers.class_features import ensemble_features
+from trainers.templates import IMAGENET_TEMPLATES_SELECT
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 NAMES = ["face", "wine_bottle", "Boeing 737-300"]
@@ -67,7 +68,7 @@ def test_one_prompt_gives_the_originals_features(kind):
 
 @pytest.mark.parametrize("at_once", [1, 2, 1024])
 def test_ensemble_is_the_formula(clip_model, monkeypatch, at_once):
-    monkeypatch.setattr(templates, "TEXTS_AT_ONCE", at_once)
+    monkeypatch.setattr(class_features, "TEXTS_AT_ONCE", at_once)
     found = ensemble_features(clip_model, NAMES, IMAGENET_TEMPLATES_SELECT)
     assert_near(found, by_hand(clip_model, NAMES, IMAGENET_TEMPLATES_SELECT))
 
