@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from engine import TRAINER_REGISTRY
-from tests.support.naive_guide import gradient, learned_context, plain, step
+from tests.support.naive import naive_guided
 from tests.support.tiny_clip import golden_images
 from tests.support.tiny_run import build_trainer, tiny_cfg, valid_cfg
 from tests.support.tolerance import assert_as_exact, assert_near
@@ -18,6 +18,23 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 @pytest.fixture
 def cfg(tiny_files, tmp_path):
     return lambda *pairs, folder="run": tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / folder, *pairs)
+
+
+def learned_context(cfg):
+    """Trains, without the test; returns the context."""
+    trainer = build_trainer(cfg)
+    trainer.train()
+    return trainer.model.prompt_learner.ctx.detach()
+
+
+def step(trainer, images, labels):
+    """Does one step; returns its loss and the gradient that was applied."""
+    losses = trainer.forward_backward({"img": images, "label": labels})
+    return losses["loss"], trainer.model.prompt_learner.ctx.grad
+
+
+def gradient(loss, ctx):
+    return torch.autograd.grad(loss, ctx, retain_graph=True)[0]
 
 
 @pytest.mark.parametrize("pairs", [(), ("INPUT.VIEWS", 2), ("CSC", True, "CLASS_TOKEN_POSITION", "middle")])
@@ -38,7 +55,7 @@ def test_loss_and_gradient_are_the_formulas(cfg, monkeypatch, template):
     trainer, images = build_trainer(cfg(*KGCOOP, "TRAINER.KGCOOP.W", 3.0)), golden_images("vit")
     by_dtype = []
     for dtype in (torch.float32, torch.float64):
-        ctx, logits, _, learned, anchors = plain(trainer, images, template, dtype)
+        ctx, logits, _, learned, anchors = naive_guided(trainer, images, template, dtype)
         squared = (learned - anchors).square().sum(dim=-1).mean()  # of unit vectors, twice the cosine's distance
         loss = F.cross_entropy(logits, LABELS) + 3.0 * squared / 2
         by_dtype.append((loss.detach(), gradient(loss, ctx)))
@@ -50,7 +67,7 @@ def test_a_context_that_is_the_hand_made_prompt_costs_nothing(cfg):
     """Neither does it pull: CoOp's loss and gradient are left."""
     words = ("TRAINER.KGCOOP.CTX_INIT", "a photo of a", "TRAINER.KGCOOP.N_CTX", 4)
     trainer, images = build_trainer(cfg(*KGCOOP, *words)), golden_images("vit")
-    ctx, logits, *_ = plain(trainer, images, "a photo of a {}.", torch.float32)
+    ctx, logits, *_ = naive_guided(trainer, images, "a photo of a {}.", torch.float32)
     loss = F.cross_entropy(logits, LABELS)
     expected = loss.detach(), gradient(loss, ctx)
     assert_near(list(step(trainer, images, LABELS)), list(expected))

@@ -24,8 +24,8 @@ from trainers.same_prompts import find_twins
 
 OPEN, ALL = ("causal", "not-causal"), tuple(PREPROCESSING)
 PAIRS = ("USE_CUDA", "False", "FEATURES.DIR", "", "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0")
-PREC = {"CoOp": "COOP", "CoCoOp": "COCOOP", "LinearProbe": "LINEAR_PROBE"}
-RUNS = [(trainer, kind) for trainer in ("CoOp", "CoCoOp") for kind in OPEN]
+PREC = {"CoOp": "COOP", "CoCoOp": "COCOOP", "KgCoOp": "KGCOOP", "ProGrad": "PROGRAD", "LinearProbe": "LINEAR_PROBE"}
+RUNS = [(trainer, kind) for trainer in ("CoOp", "CoCoOp", "KgCoOp", "ProGrad") for kind in OPEN]
 RUNS += [(trainer, kind) for trainer in ("LinearProbe", "ZeroshotCLIP", "ZeroshotCLIP2") for kind in ALL]
 
 

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from engine import TRAINER_REGISTRY
-from tests.support.naive_guide import gradient, learned_context, plain, step
+from tests.support.naive import naive_guided
 from tests.support.tiny_clip import golden_images
 from tests.support.tiny_run import build_trainer, tiny_cfg, valid_cfg
 from tests.support.tolerance import FACTOR, assert_as_exact, assert_near, distance
+from tests.trainers.test_kgcoop import gradient, learned_context, step
 from trainers.prograd import ProGrad
 
 PROGRAD = ("TRAINER.NAME", "ProGrad", "TRAINER.PROGRAD.PREC", "fp32", "TRAINER.PROGRAD.N_CTX", 2)
@@ -28,13 +29,13 @@ def make(cfg):
 
 def labels_of(trainer, images, *, conflict):
     """Labels that zero-shot CLIP finds least likely, or those that it answers."""
-    zero_shot = plain(trainer, images, TEMPLATE, torch.float64)[2]
+    zero_shot = naive_guided(trainer, images, TEMPLATE, torch.float64)[2]
     return zero_shot.argmin(dim=1) if conflict else zero_shot.argmax(dim=1)
 
 
 def plain_gradients(trainer, images, labels, dtype, temperature=1.0):
     """The gradients of the cross entropy, and of the KL divergence from zero-shot CLIP."""
-    ctx, logits, zero_shot, *_ = plain(trainer, images, TEMPLATE, dtype)
+    ctx, logits, zero_shot, *_ = naive_guided(trainer, images, TEMPLATE, dtype)
     p, q = ((values / temperature).log_softmax(dim=1) for values in (logits, zero_shot))
     divergence = (q.exp() * (q - p)).sum(dim=1).mean() * temperature**2
     return gradient(F.cross_entropy(logits, labels), ctx), gradient(divergence, ctx)
@@ -89,7 +90,7 @@ def test_the_hand_made_prompt_is_the_methods_own(make, monkeypatch):
     trainer = make()
     assert trainer.template == TEMPLATE
     monkeypatch.setattr(ProGrad, "own_templates", {"Folder": "a type of thing, a photo of a {}."})
-    *_, anchors = plain(trainer, golden_images("vit"), "a type of thing, a photo of a {}.", torch.float32)
+    *_, anchors = naive_guided(trainer, golden_images("vit"), "a type of thing, a photo of a {}.", torch.float32)
     assert_near(trainer.zero_shot_features, anchors)
 
 
