@@ -2,9 +2,8 @@
 
 Paper: Prompt-aligned Gradient for Prompt Tuning, Zhu, Niu, Han, Wu, Zhang, ICCV 2023, https://arxiv.org/abs/2205.14865
 
-    p    = softmax(z),  q = softmax(z_0)                          z CoOp's logits, z_0 those of the hand-made prompt
-    G_d  = gradient of the cross entropy of p and the labels
-    G_g  = gradient of T^2 KL(softmax(z_0 / T) | softmax(z / T))
+    G_d  = gradient of the cross entropy of softmax(z) and y      z CoOp's logits, y the labels
+    G_g  = gradient of T^2 KL(softmax(z_0 / T) | softmax(z / T))  z_0 the logits of the hand-made prompt
     step = G_d                                                    if G_d . G_g >= 0
            G_d - LAMBDA (G_d . u) u,   u = G_g / |G_g|            else: they conflict
 
@@ -16,6 +15,7 @@ Where code and paper differ, and where this file does:
 - TEMPLATE_INIT is the code's start: those words at the end of N_CTX vectors, and zeros before them. Words behind the
   class name, if a data set of your own has some, are left out.
 - The code computes z_0 in float32 beside a float16 z. Here both are in PREC, with one image feature for both.
+- The two are compared for each learned tensor. There is one, also where each class has a context of its own (CSC).
 - On several GPUs the sums of both gradients over all GPUs are compared, which is what one GPU would do.
 With LAMBDA 0 it is CoOp.
 

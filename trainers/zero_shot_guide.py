@@ -49,11 +49,10 @@ class GuidedTrainer(StaticPromptTrainer):
     def zero_shot_features(self) -> Tensor:
         """The guide's text features, (C, E) float32, normalised. Only training needs them."""
         logger.info("The guide's prompt: %s", self.template)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # the same as of ZeroshotCLIP
             return ensemble_features(self.clip_model, self.dm.dataset.classnames, (self.template,))
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
-        _ = self.zero_shot_features  # before autocast: zero-shot CLIP answers in its own precision
         with self.autocast:
             if "features" in batch:  # INPUT.VIEWS
                 features, labels = (batch[key].to(self.device, non_blocking=True) for key in ("features", "label"))
