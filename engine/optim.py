@@ -44,17 +44,18 @@ def build_optimizer(
     if param_groups is None:
         param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else [{"params": _trainable(model)}]
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
-    momentum, betas = optim_cfg.MOMENTUM, (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    momentum = optim_cfg.MOMENTUM
+    adam = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), "eps": optim_cfg.ADAM_EPS}
     match optim_cfg.NAME:
         case "sgd":
             damping = {"dampening": optim_cfg.SGD_DAMPNING, "nesterov": optim_cfg.SGD_NESTEROV}
             return torch.optim.SGD(param_groups, **common, momentum=momentum, **damping)
         case "adam" | "amsgrad" as name:
-            return torch.optim.Adam(param_groups, **common, betas=betas, amsgrad=name == "amsgrad")
+            return torch.optim.Adam(param_groups, **common, **adam, amsgrad=name == "amsgrad")
         case "adamw":
-            return torch.optim.AdamW(param_groups, **common, betas=betas)
+            return torch.optim.AdamW(param_groups, **common, **adam)
         case "radam":  # the original's decays weights as AdamW does, too
-            return torch.optim.RAdam(param_groups, **common, betas=betas, decoupled_weight_decay=True)
+            return torch.optim.RAdam(param_groups, **common, **adam, decoupled_weight_decay=True)
         case "rmsprop":
             return torch.optim.RMSprop(param_groups, **common, momentum=momentum, alpha=optim_cfg.RMSPROP_ALPHA)
         case name:

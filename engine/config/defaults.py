@@ -100,6 +100,7 @@ def get_cfg_default() -> CN:
     cfg.OPTIM.RMSPROP_ALPHA = 0.99  # rmsprop: smoothing
     cfg.OPTIM.ADAM_BETA1 = 0.9  # adam and its kin: decay of the first moment
     cfg.OPTIM.ADAM_BETA2 = 0.999  # adam and its kin: decay of the second moment
+    cfg.OPTIM.ADAM_EPS = 1e-8  # adam and its kin: added to the root of the second moment
     cfg.OPTIM.STAGED_LR = False  # a lower learning rate for all modules but NEW_LAYERS
     cfg.OPTIM.NEW_LAYERS = ()  # STAGED_LR: names of the child modules that keep the full rate
     cfg.OPTIM.BASE_LR_MULT = 0.1  # STAGED_LR: factor on the rate of the other modules

@@ -58,6 +58,10 @@ RUNS = {
     "prograd, classes": (*PROGRAD, "TRAINER.PROGRAD.SHARD_CLASSES", True),
     "linear probe": ("TRAINER.NAME", "LinearProbe"),
     "zero-shot": ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True),
+    "taskres": ("TRAINER.NAME", "TaskRes", "INPUT.VIEWS", 2),
+    "clip adapter": ("TRAINER.NAME", "CLIPAdapter"),
+    "tip adapter": ("TRAINER.NAME", "TipAdapter", "TRAINER.TIP_ADAPTER.AUGMENT_EPOCH", 3),
+    "tip adapter, trained": ("TRAINER.NAME", "TipAdapterF", "OPTIM.NAME", "adamw", "TEST.FINAL_MODEL", "best_val"),
 }
 
 

@@ -113,6 +113,8 @@ METHODS = {
         "TRAINER.COCOOP.CHUNK_ROWS",
         40,
     ),  # a batch of 7 is several chunks
+    "CLIPAdapter": ("vit", "TRAINER.NAME", "CLIPAdapter"),
+    "TipAdapterF": ("vit", "TRAINER.NAME", "TipAdapterF", "INPUT.VIEWS", 2),
 }
 
 

@@ -65,7 +65,8 @@ FEATURES: {DIR: ~/.cache/clip/features, MAX_GB: 20.0}
 MODEL: {INIT_WEIGHTS: '', CHANNELS_LAST: true, BACKBONE: {NAME: '', HEADS: [], ACTIVATION: '', PRETRAINED: true},
   HEAD: {NAME: '', HIDDEN_LAYERS: [], ACTIVATION: relu, BN: true, DROPOUT: 0.0}}
 OPTIM: {NAME: adam, LR: 0.0003, WEIGHT_DECAY: 0.0005, MOMENTUM: 0.9, SGD_DAMPNING: 0, SGD_NESTEROV: false,
-  RMSPROP_ALPHA: 0.99, ADAM_BETA1: 0.9, ADAM_BETA2: 0.999, STAGED_LR: false, NEW_LAYERS: [], BASE_LR_MULT: 0.1,
+  RMSPROP_ALPHA: 0.99, ADAM_BETA1: 0.9, ADAM_BETA2: 0.999, ADAM_EPS: 1.0e-8, STAGED_LR: false, NEW_LAYERS: [],
+  BASE_LR_MULT: 0.1,
   LR_SCHEDULER: single_step, STEPSIZE: [-1], GAMMA: 0.1, MAX_EPOCH: 10, WARMUP_EPOCH: -1, WARMUP_TYPE: linear,
   WARMUP_CONS_LR: 1.0e-5, WARMUP_MIN_LR: 1.0e-5, WARMUP_RECOUNT: true}
 TRAIN: {CHECKPOINT_FREQ: 0, RESUME_EVERY_S: 60.0, PRINT_FREQ: 10, LOGGERS: [tensorboard], COUNT_ITER: train_x}
@@ -80,7 +81,10 @@ TRAINER: {NAME: '',
     SHARD_CLASSES: false, W: 8.0},
   PROGRAD: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
     SHARD_CLASSES: false, LAMBDA: 1.0, T: 1.0, TEMPLATE_INIT: false},
-  LINEAR_PROBE: {PREC: fp16}, ZSCLIP: {PREC: fp16, TEMPLATES: select}}
+  LINEAR_PROBE: {PREC: fp16}, ZSCLIP: {PREC: fp16, TEMPLATES: select},
+  TASKRES: {PREC: fp16, ALPHA: 0.5}, CLIP_ADAPTER: {PREC: fp16, RATIO: 0.2},
+  TIP_ADAPTER: {PREC: fp16, AUGMENT_EPOCH: 10, INIT_ALPHA: 1.17, INIT_BETA: 1.0, SEARCH_SCALE: [7.0, 3.0],
+    SEARCH_STEP: [200, 20]}}
 """
 
 USAGES = {
@@ -91,6 +95,7 @@ USAGES = {
     "cocoop/base2new_test.sh": "DATASET SEED [CFG] [KEY VALUE ...]",
     "cocoop/xd_train.sh": "SEED [CFG] [KEY VALUE ...]",
     "cocoop/xd_test.sh": "DATASET SEED [CFG] [KEY VALUE ...]",
+    "few_shot.sh": "DATASET CFG SHOTS [KEY VALUE ...]",
     "linear_probe/main.sh": "DATASET CFG SHOTS [KEY VALUE ...]",
     "linear_probe/eval.sh": "DATASET CFG [KEY VALUE ...]",
     "reproduce.sh": "TABLE [TABLE ...]",
@@ -105,6 +110,7 @@ ENVIRONMENT = {
     "cocoop/base2new_test.sh": "TRAINER SHOTS SUBSAMPLE",
     "cocoop/xd_train.sh": "TRAINER SHOTS SOURCE",
     "cocoop/xd_test.sh": "TRAINER SHOTS SOURCE",
+    "few_shot.sh": "TRAINER",
     "linear_probe/eval.sh": "SOURCE SHOTS",
     "reproduce.sh": "JOBS OMP_NUM_THREADS",
     "test.sh": "COOP_DATA PYTHON",
@@ -148,7 +154,8 @@ PYTHON = {
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
     "trainers.linear_probe": "LinearProbe",
 }
-TRAINERS = "CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe"
+TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
+    TipAdapterF"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -164,7 +171,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 147
+    assert len(frozen) == 158
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

@@ -31,9 +31,10 @@ PAGES = [
     "DATASETS.md",
     "USE.md",
     "docs/BACKBONES.md",
+    "docs/METHODS.md",
     "docs/SHAPES.md",
 ]
-EXPERIMENT = re.compile(r"scripts/(coop|cocoop|linear_probe)/")
+EXPERIMENT = re.compile(r"scripts/((coop|cocoop|linear_probe)/|few_shot)")
 PLACEHOLDER = re.compile(r"\bDATASET\b(?!\.)")  # not the key DATASET.NUM_SHOTS
 PROGRAMS = (
     check,
@@ -61,7 +62,9 @@ def shell_lines(page):
 
 def header_lines(path):
     """The commands in the header of a config, without the explanation that stands apart behind them."""
-    return re.findall(r"^# .*(bash scripts/.+?)(?:  |$)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+    return re.findall(
+        r"^# .*?((?:TRAINER=\w+ )?bash scripts/.+?)(?:  |$)", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE
+    )
 
 
 def lines_of_pages():
@@ -133,6 +136,4 @@ def test_keys_are_in_the_config(page):
     for key in set(re.findall(r"`((?:TRAINER|TEST|MODEL|DATASET|OPTIM|INPUT|TRAIN)\.[A-Z_.0-9]+)", text)):
         node = full_default()
         for part in key.rstrip(".").split("."):
-            if part == "TASKRES":
-                break
             node = node[part]

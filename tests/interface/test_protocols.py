@@ -22,6 +22,11 @@ DEFAULTS = [  # TRAINER, what it is trained on, CFG, the epoch that a test loads
     ("ProGrad", "imagenet", "vit_b16_ep50", 50),
     ("LinearProbe", "imagenet", "vit_b16", None),
     ("LinearProbe", "shapes", "tiny", None),
+    ("TaskRes", "imagenet", "vit_b16_imagenet", 200),
+    ("TaskRes", "dtd", "vit_b16", 200),
+    ("CLIPAdapter", "dtd", "vit_b16", 200),
+    ("TipAdapter", "dtd", "vit_b16", None),
+    ("TipAdapterF", "dtd", "vit_b16", 20),
 ]
 METHOD = """--seed 3 --trainer {trainer} --dataset-config-file configs/datasets/{dataset}.yaml
     --config-file configs/trainers/{trainer}/{cfg}.yaml"""

@@ -37,6 +37,14 @@ def test_main_trains_every_seed():
     assert commands(call("coop/main.sh", MAIN_ARGUMENTS)) == [words(MAIN, seed=seed) for seed in (1, 2, 3)]
 
 
+def test_few_shot_trains_every_seed_of_any_method():
+    line = """train.py --output-dir output/dtd/TipAdapter/rn50_4shots/seed{seed} --seed {seed} --trainer TipAdapter
+        --dataset-config-file configs/datasets/dtd.yaml --config-file configs/trainers/TipAdapter/rn50.yaml
+        DATASET.NUM_SHOTS 4 TEST.NO_TEST True"""
+    found = commands(call("few_shot.sh", "dtd rn50 4 TEST.NO_TEST True", TRAINER="TipAdapter"))
+    assert found == [words(line, seed=seed) for seed in (1, 2, 3)]
+
+
 def test_main_takes_seeds_data_and_pairs_from_the_caller(tmp_path):
     arguments = f"{MAIN_ARGUMENTS} INPUT.SIZE '(48, 48)' OPTIM.MAX_EPOCH 1"
     for data, root in (("my data", f"{tmp_path}/my data"), ("/data/sets", "/data/sets"), ("~/sets", "~/sets")):
@@ -121,6 +129,7 @@ def test_a_method_on_the_same_context_has_the_same_door(trainer):
         ("coop/eval.sh", "dtd rn5O", {}, "CFG is rn5O, {}Did you mean rn50?"),
         ("coop/zeroshot.sh", "dtd vitb32", {}, "CFG is vitb32, {}Did you mean vit_b32?"),
         ("cocoop/base2new_train.sh", "dtd 1 vit_b16_ctx1", {"TRAINER": "CoOp"}, "{}Did you mean vit_b16_ctxv1?"),
+        ("few_shot.sh", "dtd rn50 4", {"TRAINER": "TaskRess"}, "TRAINER is TaskRess, {}Did you mean TaskRes?"),
         ("linear_probe/main.sh", "dtd rn500 1", {}, "CFG is rn500, {}Did you mean rn50?"),
         ("coop/main.sh", "caltech rn50 end 16 1 False", {}, "DATASET is caltech, {}Did you mean caltech101?"),
         ("cocoop/base2new_test.sh", "shape 1", {}, "DATASET is shape, {}Did you mean shapes?"),
