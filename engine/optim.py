@@ -285,7 +285,14 @@ class TrainedModels:
                 self.scheds[name].step()
 
     def step(
-        self, loss: Tensor, names: str | list[str] | None, scaler: torch.amp.GradScaler, *, when: str, check: bool
+        self,
+        loss: Tensor,
+        names: str | list[str] | None,
+        scaler: torch.amp.GradScaler,
+        *,
+        when: str,
+        check: bool,
+        change: Callable[[], None] | None = None,
     ) -> None:
         """Does one optimisation step.
 
@@ -295,6 +302,7 @@ class TrainedModels:
             scaler: Scales the loss where gradients are small in float16.
             when: Where in the run, for messages.
             check: Whether the losses are checked now; on a GPU every step would wait for it.
+            change: Changes the gradients, which are summed over the ranks and scaled by the scaler.
 
         Raises:
             FloatingPointError: If the loss is infinite or not a number, here or in a later `check_losses`.
@@ -307,6 +315,8 @@ class TrainedModels:
             optim.zero_grad()
         scaler.scale(loss).backward()
         sum_gradients(self.parameters(names))
+        if change:
+            change()
         self.gradients_are_summed = True
         for optim in optims:
             scaler.step(optim)

@@ -142,10 +142,10 @@ class TrainerX:
         """Does one optimisation step on a batch and returns its losses by name."""
         raise NotImplementedError
 
-    def model_backward_and_update(self, loss: Tensor, names: str | list[str] | None = None) -> None:
-        """Does one optimisation step on `loss` (a scalar, the mean over this rank's items), which must be finite."""
+    def model_backward_and_update(self, loss: Tensor, names: str | list[str] | None = None, change=None) -> None:
+        """Does one step on `loss`, a finite scalar, this rank's mean; `change()` may change the summed gradients."""
         when, on_cpu = f"{self.when()}, at learning rate {self.trained.lr():.4e}", self.device.type == "cpu"
-        self.trained.step(loss * self.batch_share, names, self.scaler, when=when, check=on_cpu)
+        self.trained.step(loss * self.batch_share, names, self.scaler, when=when, check=on_cpu, change=change)
 
     # What stands around the steps
 

@@ -82,6 +82,16 @@ known_trainer() {
  Another method, such as a PLUGIN's, needs its YAML files in configs/trainers/$TRAINER/."
 }
 
+# context_node: prints the group of options that has N_CTX, CSC and CLASS_TOKEN_POSITION: TRAINER_NODE, or TRAINER's own.
+context_node() {
+  local node=COOP
+  case $TRAINER in
+    KgCoOp) node=KGCOOP ;;
+    ProGrad) node=PROGRAD ;;
+  esac
+  echo "TRAINER.${TRAINER_NODE:-$node}"
+}
+
 # needs_training DATASET [SUBSAMPLE]: fails if TRAINER learns nothing; the message names the call that tests it.
 needs_training() {
   local cfg=vit_b16 environment=${2:+SUBSAMPLE=$2 }

@@ -62,8 +62,10 @@ SLOW = {
     "smoke/test_tour.py",
     "trainers/test_imagenet_templates.py",
     "tools/test_contact_sheet.py",
+    "trainers/test_kgcoop.py",
     "trainers/test_linear_probe.py",
     "trainers/test_other_backbones.py",
+    "trainers/test_prograd.py",
     "trainers/test_same_prompts.py",
     "trainers/test_plugin_clip.py",
 }

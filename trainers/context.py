@@ -27,16 +27,20 @@ def initial_context(clip_model: TwoTowers, n_ctx: int, ctx_init: str, *, n_conte
     """Draws contexts from N(0, 0.02), or embeds the words of `ctx_init` in each: (n_contexts, M, D) float32."""
     if not ctx_init:
         return torch.empty(n_contexts, n_ctx, clip_model.transformer.width).normal_(std=0.02)
-    # Differs from the original: it counted words, so a word of several tokens lost its end and shifted the class name.
-    tokens = torch.tensor(clip_model.tokenizer.encode(ctx_init.replace("_", " ")))
-    n_tokens = len(tokens)
-    if n_tokens != n_ctx:
+    words = word_embeddings(clip_model, ctx_init)
+    if len(words) != n_ctx:
         logger.warning(
-            f"N_CTX is {n_ctx}, but CTX_INIT {ctx_init!r} has {n_tokens} tokens: {n_tokens} context vectors are learned"
+            f"N_CTX is {n_ctx}, but CTX_INIT {ctx_init!r} has {len(words)} tokens: {len(words)} context vectors are "
+            "learned"
         )
-    device = clip_model.token_embedding.weight.device
-    words = clip_model.token_embedding(tokens.to(device)).detach().float()
     return words.expand(n_contexts, -1, -1).clone()
+
+
+def word_embeddings(clip_model: TwoTowers, words: str) -> Tensor:
+    """Embeds words, a vector for each of their n tokens: (n, D) float32."""
+    # Differs from the original: it counted words, so a word of several tokens lost its end and shifted the class name.
+    tokens = torch.tensor(clip_model.tokenizer.encode(words.replace("_", " ")), dtype=torch.long)
+    return clip_model.token_embedding(tokens.to(clip_model.token_embedding.weight.device)).detach().float()
 
 
 class ContextLearner(nn.Module):
@@ -102,7 +106,7 @@ class ShardedPromptEncoder(nn.Module):
         self.n_classes, self.class_specific = len(layout.tokens), class_specific
         if self.n_classes < n_ranks():
             raise ValueError(
-                f"TRAINER.COOP.SHARD_CLASSES is True, but {self.n_classes} classes cannot be shared out among "
+                f"SHARD_CLASSES is True, but {self.n_classes} classes cannot be shared out among "
                 f"{n_ranks()} ranks. Leave it out, or start fewer."
             )
         self.own = share(self.n_classes)

@@ -1,7 +1,8 @@
 # Sourced after _common.sh by the scripts of this folder: the method to train or test, and its config.
 #
 # Environment, besides that of _common.sh:
-#   TRAINER  the method: CoCoOp (default), CoOp, LinearProbe, or another one with its YAML in configs/trainers/TRAINER/
+#   TRAINER  the method: CoCoOp (default), CoOp, KgCoOp, ProGrad, LinearProbe, or another one with its YAML in
+#            configs/trainers/TRAINER/
 #   SHOTS    training images per class (default: 16)
 # shellcheck shell=bash
 
@@ -42,6 +43,9 @@ default_cfg() {
     CoCoOp,*) echo vit_b16_c4_ep10_batch1_ctxv1 ;;
     CoOp,imagenet) echo vit_b16_ep50_ctxv1 ;;
     CoOp,*) echo vit_b16_ctxv1 ;;
+    KgCoOp,*) echo vit_b16_ep100_ctxv1 ;;
+    ProGrad,imagenet) echo vit_b16_ep50 ;;
+    ProGrad,*) echo vit_b16_ep100 ;;
     TaskRes,imagenet) echo vit_b16_imagenet ;;
     LinearProbe,* | TaskRes,* | CLIPAdapter,* | TipAdapter,* | TipAdapterF,*) echo vit_b16 ;;
     *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;

@@ -9,7 +9,7 @@
 #
 # Runs: output/evaluation/TRAINER/CFG_16shots/nctx16_cscFalse_ctpend/DATASET/seedSEED
 # Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
-#   TRAINER TRAINER_NODE, as in training (default: CoOp COOP);
+#   TRAINER TRAINER_NODE, as in training (default: CoOp, and its group of options);
 #   SOURCE SHOTS NCTX CSC CTP: the run to test (default: imagenet 16 16 False end)
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
@@ -17,9 +17,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 usage 2 "$@"
 DATASET=$1 CFG=$2
 shift 2
-TRAINER=${TRAINER:-CoOp} NODE=TRAINER.${TRAINER_NODE:-COOP} SOURCE=${SOURCE:-imagenet}
+TRAINER=${TRAINER:-CoOp} SOURCE=${SOURCE:-imagenet}
 SHOTS=${SHOTS:-16} NCTX=${NCTX:-16} CSC=${CSC:-False} CTP=${CTP:-end}
 known_trainer
+NODE=$(context_node)
 known CFG "configs/trainers/$TRAINER" "$CFG"
 known DATASET configs/datasets "$DATASET"
 

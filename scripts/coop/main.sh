@@ -14,21 +14,22 @@
 # Runs: output/DATASET/TRAINER/CFG_SHOTSshots/nctxNCTX_cscCSC_ctpCTP/seedSEED
 # Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
 #   TRAINER (default: CoOp), a method that learns contexts; another one is trained by scripts/cocoop/xd_train.sh
-#   TRAINER_NODE (default: COOP), the group of its options: CTP, NCTX and CSC are CLASS_TOKEN_POSITION, N_CTX and CSC
-#     of TRAINER.COOP
+#   TRAINER_NODE (default: that of CoOp, KgCoOp, ProGrad; else COOP), the group of its options: CTP, NCTX and CSC are
+#     CLASS_TOKEN_POSITION, N_CTX and CSC of TRAINER.COOP
 
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 
 usage 6 "$@"
 DATASET=$1 CFG=$2 CTP=$3 NCTX=$4 SHOTS=$5 CSC=$6
 shift 6
-TRAINER=${TRAINER:-CoOp} NODE=TRAINER.${TRAINER_NODE:-COOP}
+TRAINER=${TRAINER:-CoOp}
 needs_training "$DATASET"
 case $TRAINER in
   CoCoOp | LinearProbe) fail "TRAINER is $TRAINER, which has no CTP, NCTX and CSC.\
  Train it with: TRAINER=$TRAINER SOURCE=$DATASET SHOTS=$SHOTS bash scripts/cocoop/xd_train.sh SEED $CFG" ;;
 esac
 known_trainer
+NODE=$(context_node)
 known CFG "configs/trainers/$TRAINER" "$CFG"
 known DATASET configs/datasets "$DATASET"
 

@@ -38,6 +38,7 @@ from tests.support.tolerance import FIT, assert_near
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARDED = ("TRAINER.COOP.SHARD_CLASSES", True)
+PROGRAD = ("TRAINER.NAME", "ProGrad")
 
 # Training: 12 images of 3 classes in batches of 4; testing: 9 in batches of 4.
 RUNS = {
@@ -52,6 +53,9 @@ RUNS = {
     "classes, middle": (*SHARDED, "TRAINER.COOP.CLASS_TOKEN_POSITION", "middle", "TRAINER.COOP.CHUNK_ROWS", 9),
     "classes, front": (*SHARDED, "TRAINER.COOP.CLASS_TOKEN_POSITION", "front", "TRAINER.COOP.CSC", True),
     "cocoop": ("TRAINER.NAME", "CoCoOp", "DATALOADER.TRAIN_X.BATCH_SIZE", 2, "OPTIM.MAX_EPOCH", 1),
+    "kgcoop": ("TRAINER.NAME", "KgCoOp"),
+    "prograd": PROGRAD,
+    "prograd, classes": (*PROGRAD, "TRAINER.PROGRAD.SHARD_CLASSES", True),
     "linear probe": ("TRAINER.NAME", "LinearProbe"),
     "zero-shot": ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True),
     "taskres": ("TRAINER.NAME", "TaskRes", "INPUT.VIEWS", 2),
@@ -88,6 +92,8 @@ def do_all(tiny_files, folder, rank=0):
     feature_reader.N_BATCHES = 1  # so that there are several pieces; this process ends with this function
     keys = ("FEATURES.DIR", "", "TRAINER.COCOOP.PREC", "fp32", "TRAINER.COCOOP.N_CTX", 2)
     keys += ("TRAINER.LINEAR_PROBE.PREC", "fp32")
+    for node in ("KGCOOP", "PROGRAD"):
+        keys += (f"TRAINER.{node}.PREC", "fp32", f"TRAINER.{node}.N_CTX", 2)
     cfg_of = partial(tiny_cfg, data, clips["vit"])
     with process_group(use_cuda=False), sharing():
         done = {name: do_run(cfg_of(folder / name, *keys, *pairs)) for name, pairs in RUNS.items()}

@@ -35,7 +35,7 @@ def test_what_is_shared_is_made_once_and_only_within():
         assert shared("kind", 2, make) is not second
 
 
-@pytest.mark.parametrize("method", ["CoOp", "CoCoOp", "LinearProbe"])
+@pytest.mark.parametrize("method", ["CoOp", "CoCoOp", "KgCoOp", "ProGrad", "LinearProbe"])
 def test_runs_that_share_end_as_alone(tiny_files, tmp_path, method, monkeypatch):
     data, clips = tiny_files
     loaded = []

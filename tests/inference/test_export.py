@@ -51,6 +51,8 @@ def exported(tiny_files, tmp_path):
     [
         ("TRAINER.NAME", "CoOp"),
         ("TRAINER.NAME", "CoOp", "TRAINER.COOP.CSC", True),
+        ("TRAINER.NAME", "KgCoOp"),
+        ("TRAINER.NAME", "ProGrad"),
         ("TRAINER.NAME", "LinearProbe"),
         ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True),
         ("TRAINER.NAME", "ZeroshotCLIP2", "RUN.EVAL_ONLY", True),

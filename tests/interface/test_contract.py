@@ -77,6 +77,10 @@ TRAINER: {NAME: '',
   COOP: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
     SHARD_CLASSES: false},
   COCOOP: {N_CTX: 16, CTX_INIT: '', PREC: fp16, CHUNK_ROWS: 16384},
+  KGCOOP: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
+    SHARD_CLASSES: false, W: 8.0},
+  PROGRAD: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
+    SHARD_CLASSES: false, LAMBDA: 1.0, T: 1.0, TEMPLATE_INIT: false},
   LINEAR_PROBE: {PREC: fp16}, ZSCLIP: {PREC: fp16, TEMPLATES: select},
   TASKRES: {PREC: fp16, ALPHA: 0.5}, CLIP_ADAPTER: {PREC: fp16, RATIO: 0.2},
   TIP_ADAPTER: {PREC: fp16, AUGMENT_EPOCH: 10, INIT_ALPHA: 1.17, INIT_BETA: 1.0, SEARCH_SCALE: [7.0, 3.0],
@@ -145,10 +149,13 @@ PYTHON = {
     "train": "train main run",
     "trainers.coop": "PromptLearner CustomCLIP TextEncoder CoOp load_clip_to_cpu",
     "trainers.cocoop": "PromptLearner CustomCLIP CoCoOp",
+    "trainers.kgcoop": "KgCoOp",
+    "trainers.prograd": "ProGrad",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
     "trainers.linear_probe": "LinearProbe",
 }
-TRAINERS = "CoOp CoCoOp ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter TipAdapterF"
+TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
+    TipAdapterF"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -164,7 +171,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 140
+    assert len(frozen) == 158
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

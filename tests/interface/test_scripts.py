@@ -111,6 +111,14 @@ def test_the_options_of_a_method_with_contexts_are_in_the_group_that_the_environ
     assert "Train it first: TRAINER_NODE=KGCOOP OUTPUT=/no SEEDS=1 TRAINER=CoOp bash" in result.stderr
 
 
+@pytest.mark.parametrize("trainer", ["KgCoOp", "ProGrad"])
+def test_a_method_on_the_same_context_has_the_same_door(trainer):
+    [line] = commands(call("coop/main.sh", "dtd tiny end 4 16 False", TRAINER=trainer, SEEDS="1"))
+    assert line[line.index("--trainer") + 1] == trainer
+    group = f"TRAINER.{trainer.upper()}"
+    assert line[-8:-2] == [f"{group}.N_CTX", "4", f"{group}.CSC", "False", f"{group}.CLASS_TOKEN_POSITION", "end"]
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "environment", "message"),
     [

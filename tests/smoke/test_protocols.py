@@ -91,8 +91,17 @@ def test_zero_shot(run, tmp_path, environment, folder, total):
     assert (found["source"], found["n_ctx"], found["epoch"]) == (None, None, 0)
 
 
-@pytest.mark.parametrize("trainer, cfg", [("CoCoOp", "tiny"), ("CoCoOp", "tiny_c4"), ("CoOp", "tiny_ctx60")])
-def test_base_to_new(run, tmp_path, trainer, cfg):
+@pytest.mark.parametrize(
+    "trainer, cfg, n_ctx",
+    [
+        ("CoCoOp", "tiny", 4),
+        ("CoCoOp", "tiny_c4", 4),
+        ("CoOp", "tiny_ctx60", 60),
+        ("KgCoOp", "tiny", 4),
+        ("ProGrad", "tiny", 16),
+    ],
+)
+def test_base_to_new(run, tmp_path, trainer, cfg, n_ctx):
     command = f"TRAINER={trainer} SHOTS=2 bash scripts/cocoop/base2new_{{}}.sh folder 1 {cfg}"
     assert run(command.format("train")) == 0
     assert run(command.format("test"), "RUN.LOAD_EPOCH 2") == 0
@@ -100,7 +109,7 @@ def test_base_to_new(run, tmp_path, trainer, cfg):
     assert (base["subsample"], base["total"], base["epoch"]) == ("base", N_BASE * N_ITEMS["test"], 2)
     assert (new["subsample"], new["total"]) == ("new", (len(CLASSES) - N_BASE) * N_ITEMS["test"])
     assert {base["trainer"], new["trainer"]} == {trainer}
-    assert base["n_ctx"] == (60 if cfg == "tiny_ctx60" else 4)
+    assert base["n_ctx"] == n_ctx
     meta_net = 2 * 32 + 2 + 64 * 2 + 64 if trainer == "CoCoOp" else 0
     assert base["n_params"] == new["n_params"] == 64 * base["n_ctx"] + meta_net
 

@@ -1,6 +1,9 @@
 """The plain computation that the fast encoder is compared with: every position of every prompt, by the formula."""
 
+import copy
+
 import torch
+import torch.nn.functional as F
 
 from clip.clip import tokenize, tokenizer
 
@@ -44,3 +47,16 @@ def naive_features(clip_model, ctx, classnames, position, deep=()):
     x = x.permute(1, 0, 2)  # (L, C, D) -> (C, L, D)
     x = clip_model.ln_final(x).to(clip_model.dtype)
     return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ clip_model.text_projection
+
+
+def naive_guided(trainer, images, template, dtype):
+    """Returns a trainer's ctx as a leaf, and what follows from it: logits, zero-shot logits, text features, anchors."""
+    names = trainer.dm.dataset.classnames
+    clip_model = copy.deepcopy(trainer.clip_model).to(dtype)
+    ctx = trainer.model.prompt_learner.ctx.detach().to(dtype).requires_grad_()
+    texts = [template.replace("{}", name.replace("_", " ")) for name in names]
+    anchors = F.normalize(clip_model.encode_text(tokenize(texts)), dim=-1)
+    learned = F.normalize(naive_features(clip_model, ctx, names, "end"), dim=-1)
+    features = F.normalize(clip_model.encode_image(images.to(dtype)), dim=-1)
+    scale = clip_model.logit_scale.exp()
+    return ctx, scale * features @ learned.t(), scale * features @ anchors.t(), learned, anchors
