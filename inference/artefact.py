@@ -53,8 +53,8 @@ def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> 
     head = head_of(trainer)
     if head is None:
         raise ValueError(
-            f"{trainer.cfg.TRAINER.NAME} does more than one matrix does with an image's features. Use --format onnx, "
-            "predict.py or inference.Classifier."
+            f"{trainer.cfg.TRAINER.NAME} does more than one matrix does: its classes depend on the image, or it "
+            "changes features or logits. Use --format onnx, predict.py or inference.Classifier."
         )
     facts, kind = facts_of(trainer, results), "cosine" if head.bias is None else "linear"
     weights = save({name: value.cpu().contiguous() for name, value in tensors_of(head).items()})
