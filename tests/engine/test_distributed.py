@@ -338,7 +338,7 @@ class TestARankThatDies:
         assert "Resume after epoch 1 from" in done.stdout
         assert train.main(argv("one", *self.keys)) == 0
         one, several = (repeatable(tmp_path / name) for name in ("one", "several"))
-        near = {name: pytest.approx(one[name], abs=1e-4) for name in MEASURES}
+        near = {name: pytest.approx(one[name], abs=1e-4) for name in MEASURES if name != "temperature"}
         assert several == {**one, **near}
         ranks = [read_results(tmp_path / name)["provenance"]["ranks"] for name in ("one", "several")]
         assert ranks == [1, 2]
