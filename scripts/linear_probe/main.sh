@@ -14,18 +14,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../_common.sh"
 
 usage 3 "$@"
-DATASET=$1 CFG=$2 SHOTS=$3
-shift 3
-known CFG configs/trainers/LinearProbe "$CFG"
-known DATASET configs/datasets "$DATASET"
-
-for SEED in $SEEDS; do
-  train "$OUTPUT/$DATASET/LinearProbe/${CFG}_${SHOTS}shots/seed$SEED" \
-    --seed "$SEED" \
-    --trainer LinearProbe \
-    --dataset-config-file "configs/datasets/$DATASET.yaml" \
-    --config-file "configs/trainers/LinearProbe/$CFG.yaml" \
-    DATASET.NUM_SHOTS "$SHOTS" \
-    "$@"
-done
-finish
+TRAINER=LinearProbe exec bash scripts/few_shot.sh "$@"
