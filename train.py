@@ -33,7 +33,7 @@ from engine.device import deterministic
 from engine.distributed import on_first_rank, process_group
 from engine.interruption import Interrupted, interruptible
 from engine.log import close_logging
-from engine.random_state import random_state, restore_random_state
+from engine.random_state import same_random_state
 from engine.registry import TRAINER_REGISTRY
 from engine.run.folder import read_results
 from engine.run.run import Run
@@ -96,15 +96,14 @@ def train(*, options: Mapping[str, Any] | None = None, **flags: Any) -> dict[str
         ConfigError, or another error: What the command prints as `Error: ...`; log.txt has it, too.
         Interrupted: A KeyboardInterrupt, once the state is saved: the same call goes on from there.
     """
-    before = random_state()
     try:
-        return call(args_of(flags, options or {}))
+        with same_random_state():
+            return call(args_of(flags, options or {}))
     except Exception as error:
         logger.info("The run ended with an error: %s", plain_message(error), exc_info=True)
         raise
     finally:
         close_logging()
-        restore_random_state(before)
         gc.collect()  # a trainer refers to itself: its loaders' processes and its memory on a GPU would stay
 
 

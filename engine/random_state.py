@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -34,3 +36,13 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(of_device, device)
     np.random.set_state(state["numpy"])
     random.setstate(state["python"])
+
+
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """At its end, the generators stand where they stood."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)

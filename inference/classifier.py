@@ -27,6 +27,7 @@ from engine.data.image_files import images_below
 from engine.data.image_io import read_image, to_rgb
 from engine.device import pick_device
 from engine.process_cache import sharing
+from engine.random_state import same_random_state
 from engine.run.classes import Classes
 from engine.text import shorten
 from trainers.base import input_values, shared_clip
@@ -34,7 +35,7 @@ from trainers.same_prompts import same_prompts_warning
 from trainers.zsclip import ZeroshotCLIP
 
 from .artefact import read_artefact
-from .run_folder import Source, build_trainer, find_run, head_of, plugins_of, read_source, same_random_state
+from .run_folder import Source, build_trainer, find_run, head_of, plugins_of, read_source
 
 BUILDING = threading.RLock()  # while one is built, registries and random generators of the process are changed
 Images = Any  # a PIL image, an array (H, W, 3) or (H, W) of bytes, a path, a folder, or a sequence of these

@@ -20,9 +20,9 @@ from engine.config.load import ConfigError, join_backbone, split_backbone
 from engine.config.plugins import plugins
 from engine.features.head import LinearHead
 from engine.files import missing_path
-from engine.random_state import random_state, restore_random_state
+from engine.random_state import same_random_state
 from engine.run.classes import Classes, read_classes
-from engine.run.folder import found_from, read_config, read_results
+from engine.run.folder import call_words, found_from, read_config, read_results
 from engine.run.inputs import provenance_of, tested_checkpoint, tested_model
 from engine.run.names import CONFIG
 
@@ -122,8 +122,7 @@ def read_source(folder: Path, *, epoch: int | None = None) -> Source:
 
 def unfinished(folder: Path, cfg: CN) -> str:
     """Returns how a run that is not finished is finished, and which of its epochs can be used as they are."""
-    words = ["python", "train.py", "--config-file", str(folder / CONFIG), "--output-dir", str(folder)]
-    words += [word for plugin in cfg.RUN.PLUGINS for word in ("--plugin", plugin)]
+    words = call_words(folder, folder, cfg.RUN.PLUGINS)
     epochs = sorted({epoch for path in folder.glob("*/model.pth.tar-*") if (epoch := epoch_of(path)) is not None})
     saved = f", or choose an epoch that is saved: {', '.join(map(str, epochs))}" if epochs else ""
     return (
@@ -177,16 +176,6 @@ def build_trainer(source: Source, *, use_cuda: bool) -> TrainerX:
         trainer.load_model(source.model_dir, epoch=source.epoch)
     trainer.set_model_mode("eval")
     return trainer
-
-
-@contextmanager
-def same_random_state() -> Iterator[None]:
-    """At its end, the random generators stand where they stood."""
-    state = random_state()
-    try:
-        yield
-    finally:
-        restore_random_state(state)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def found_from(folder: Path, output_dir: str, path: str) -> str:
     starts = [Path(*there.parts[:-n_parts])] if is_known else []
     named = (start / path for start in (*starts, Path.cwd()) if path)
     return next((str(found) for found in named if found.exists()), path)
+
+
+def call_words(folder: Path, output_dir: Path, plugins: Iterable[str], *flags: str) -> list[str]:
+    """Returns the words of a command that takes its config from the run in `folder` and writes to `output_dir`."""
+    words = ["python", "train.py", "--config-file", str(folder / CONFIG), "--output-dir", str(output_dir), *flags]
+    return words + [word for plugin in plugins for word in ("--plugin", plugin)]
 
 
 def write_config(cfg: CN) -> None:

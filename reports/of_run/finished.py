@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.files import missing_path
 from engine.run.classes import read_classes
-from engine.run.folder import found_from, read_config, read_results
+from engine.run.folder import call_words, found_from, read_config, read_results
 from engine.run.names import CONFIG, PREDICTIONS
 from engine.text import printable
 
@@ -128,13 +128,12 @@ def _require_same(folder: Path, results: Mapping[str, Any], predictions: list[Pr
 
 def _how_to_test(folder: Path, cfg, results: Mapping[str, Any]) -> str:
     """Returns the command that tests the same model again, in a folder of its own below the run's."""
-    words = ["python", "train.py", "--config-file", str(folder / CONFIG), "--output-dir", str(folder / "test")]
+    flags = []
     if not cfg.RUN.EVAL_ONLY:
-        words += ["--eval-only", "--model-dir", str(folder)]
+        flags += ["--eval-only", "--model-dir", str(folder)]
         if cfg.TEST.FINAL_MODEL != "best_val" and _is_number(results.get("epoch")):
-            words += ["--load-epoch", str(results["epoch"])]
-    for plugin in cfg.RUN.PLUGINS:
-        words += ["--plugin", plugin]
+            flags += ["--load-epoch", str(results["epoch"])]
+    words = call_words(folder, folder / "test", cfg.RUN.PLUGINS, *flags)
     in_the_way = {"RESUME": "", "TEST.NO_TEST": "False", "TEST.SAVE_PREDICTIONS": "True"}
     is_so = (not cfg.RESUME, not cfg.TEST.NO_TEST, cfg.TEST.SAVE_PREDICTIONS)
     words += [word for pair, is_right in zip(in_the_way.items(), is_so) if not is_right for word in pair]

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
+
+from engine.evaluation.measures import N_BINS, calibration_error
 from engine.text import printable
 
 from ..render.document import document
 from .finished import FinishedRun
 from .matrix import MOST_CLASSES, confusion_matrix
 from .predictions import (
-    N_BINS,
     ClassResult,
     Prediction,
     by_class,
     calibration,
-    calibration_error,
     confused_pairs,
     confusion_counts,
     least_certain,
@@ -136,12 +136,11 @@ def _calibration(run: FinishedRun) -> Section:
     from .pictures import calibration_curve  # imports matplotlib, which a summary in text does not need
 
     bins = calibration(run.predictions)
-    error = run.measures.get("ece", calibration_error(bins))
-    sure = fmean(item.probability for item in run.predictions)
-    right = fmean(item.is_right for item in run.predictions)
+    sure, right = (np.array(values) for values in zip(*((item.probability, item.is_right) for item in run.predictions)))
+    error = run.measures["ece"] if "ece" in run.measures else 100 * calibration_error(sure, right)
     about = (
-        f"On average {_percent(sure)} sure and {_percent(right)} right; expected calibration error {error:.2f}%. "
-        "Of a calibrated model's answers with 80% probability 80% are right: the dashed line. "
+        f"On average {_percent(sure.mean())} sure and {_percent(right.mean())} right; expected calibration error "
+        f"{error:.2f}%. Of a calibrated model's answers with 80% probability 80% are right: the dashed line. "
         f"Bars are {N_BINS} bins of equal width, points stand at their mean probability."
     )
     lines = "".join(

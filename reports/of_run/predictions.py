@@ -10,10 +10,9 @@ from heapq import nlargest
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.evaluation.measures import N_BINS
 from engine.run.names import PREDICTION_COLUMNS, PREDICTIONS
 from engine.text import printable
-
-N_BINS = 15  # of the calibration curve, as of results.json's ece
 
 
 class Prediction(NamedTuple):
@@ -144,13 +143,6 @@ def calibration(predictions: Sequence[Prediction], n_bins: int = N_BINS) -> list
         )
         for i, items in enumerate(inside)
     ]
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Returns the expected calibration error in percent: mean over the images of |accuracy - probability| per bin."""
-    filled = [one for one in bins if one.n_images]
-    gaps = sum(one.n_images * abs(one.accuracy - one.probability) for one in filled)
-    return 100 * gaps / sum(one.n_images for one in filled)
 
 
 def surest_mistakes(predictions: Sequence[Prediction], n: int) -> list[Prediction]:
