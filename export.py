@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = read_results(folder) or {}
         is_tested = epoch in (None, results.get("epoch"))
         write = write_artefact if args.format == "classifier" else partial(write_onnx, precision=args.precision)
-        write(classifier.trainer, args.out, results if is_tested else {})
+        write(classifier.trainer, classifier.head, args.out, results if is_tested else {})
     except (ValueError, KeyError, OSError, ModuleNotFoundError) as error:
         print(f"Error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1

@@ -56,8 +56,9 @@ def build_sides(sizes: dict, precision: str, folder: Path) -> tuple[Callable, Ca
 
     torch.manual_seed(0)
     torch.save(CLIP(**sizes).state_dict(), folder / "random.pt")
-    trainer = Classifier.zero_shot(folder / "random.pt", CALTECH101, device="cpu").trainer
-    write_onnx(trainer, folder / "out", {}, precision=precision)
+    classifier = Classifier.zero_shot(folder / "random.pt", CALTECH101, device="cpu")
+    trainer = classifier.trainer
+    write_onnx(trainer, classifier.head, folder / "out", {}, precision=precision)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(folder / "out/classifier.onnx", options, ["CPUExecutionProvider"])

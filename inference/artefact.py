@@ -30,7 +30,7 @@ from engine.text import printable, shorten
 from trainers.base import load_clip, stated
 
 from .card import card
-from .run_folder import EXPORTED, Source, head_of
+from .run_folder import EXPORTED, Source
 
 WEIGHTS, CONFIG, CARD = "classifier.safetensors", EXPORTED, "README.md"
 ONNX, ONNX_DATA = "classifier.onnx", "classifier.onnx.data"
@@ -38,11 +38,12 @@ FILES = {WEIGHTS: {WEIGHTS, CARD, CONFIG}, ONNX: {ONNX, ONNX_DATA, CARD, CONFIG}
 PREPROCESSING = ("SIZE", "INTERPOLATION", "RESIZE", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
 
 
-def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> None:
+def write_artefact(trainer: TrainerX, head: LinearHead | None, folder: Path, results: dict[str, Any]) -> None:
     """Writes the folder; one that is there already is replaced if it holds an export and nothing else.
 
     Args:
         trainer: With what was learned.
+        head: Its `head_of`.
         folder: Where to.
         results: Of the test of this very model, for the page; {} if it was not tested.
 
@@ -50,7 +51,6 @@ def write_artefact(trainer: TrainerX, folder: Path, results: dict[str, Any]) -> 
         ValueError: If the method's answers are more than a matrix, or the folder holds something else.
         OSError: If it cannot be written.
     """
-    head = head_of(trainer)
     if head is None:
         raise ValueError(
             f"{trainer.cfg.TRAINER.NAME} does more than one matrix does: its classes depend on the image, or it "

@@ -125,7 +125,7 @@ def recipe(facts: dict[str, Any], kind: str) -> str:
     elif name.startswith("hf:"):
         lines += transformers_lines(name.removeprefix("hf:"), facts.get("backbone_library") or {})
     else:
-        lines += [f'x = np.load("features.npy")  # (N, E) float32: image features of {printable(backbone_name(facts))}']
+        lines += [f'x = np.load("features.npy")  # (N, E) float32: image features of {printable(name)}']
     return "\n".join(
         [
             *lines,

@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from engine import TrainerX
+from engine.features.head import LinearHead
 from engine.text import shorten
 
 from .artefact import ONNX, ONNX_DATA, facts_of, require_own, write_folder
 from .card import backbone_name, onnx_card
-from .run_folder import head_of, silenced
+from .run_folder import silenced
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -48,9 +49,8 @@ class PixelsToLogits(nn.Module):
     Where one matrix does what the method does with features, the text tower stays out of it.
     """
 
-    def __init__(self, trainer: TrainerX):
+    def __init__(self, trainer: TrainerX, head: LinearHead | None):
         super().__init__()
-        head = head_of(trainer)
         if head is None:  # the modules are parameters of this one, so that the file names them
             self.parts = nn.ModuleList(part for part in vars(trainer).values() if isinstance(part, nn.Module))
             self.infer = trainer.model_inference
@@ -62,11 +62,14 @@ class PixelsToLogits(nn.Module):
         return self.infer(images).float()
 
 
-def write_onnx(trainer: TrainerX, folder: Path, results: dict[str, Any], *, precision: str = "fp32") -> None:
+def write_onnx(
+    trainer: TrainerX, head: LinearHead | None, folder: Path, results: dict[str, Any], *, precision: str = "fp32"
+) -> None:
     """Writes the folder; one that is there already is replaced if it holds such an export and nothing else.
 
     Args:
         trainer: With what was learned, on the CPU.
+        head: Its `head_of`.
         folder: Where to.
         results: Of the test of this very model, for the page; {} if it was not tested.
         precision: "fp32", or "fp16": weights and arithmetic in float16, at half the size.
@@ -83,7 +86,7 @@ def write_onnx(trainer: TrainerX, folder: Path, results: dict[str, Any], *, prec
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / ONNX
         try:
-            export(PixelsToLogits(trainer).eval(), path, facts)
+            export(PixelsToLogits(trainer, head).eval(), path, facts)
         except OSError:
             raise
         except Exception as error:  # torch, onnx and onnxruntime raise their own kinds

@@ -9,6 +9,7 @@ from ..tokens import ClipTokenizer, OtherTokenizer, Tokenizer, tokenizer
 from ..two_towers import Preprocessing
 from .hf_files import PROCESSORS, TOKENIZERS, import_transformers
 
+AS_DATA = {"trust_remote_code": False, "local_files_only": True}  # a folder is read, and nothing in it is run
 INTERPOLATIONS = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 KNOWN = ("CLIPImageProcessor", "SiglipImageProcessor", "ChineseCLIPImageProcessor", "ViTImageProcessor")
 PROBES = ("a photo of a cat.", "Maltese (dog)", "Boeing 737-800", "café")
@@ -30,9 +31,9 @@ def read_tokenizer(folder: Path, context_length: int, vocab_size: int) -> Tokeni
             f"{folder.absolute()} has no tokenizer. Put its files there, such as {', '.join(TOKENIZERS[:2])} and "
             "merges.txt of CLIP's, or spiece.model of SigLIP's."
         )
-    transformers, options = import_transformers(), {"trust_remote_code": False, "local_files_only": True}
+    library = import_transformers()
     try:
-        theirs = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        theirs = library.AutoTokenizer.from_pretrained(folder, **AS_DATA)
     except ImportError as error:
         raise ValueError(
             f'The tokenizer in {folder} needs a package that is missing ({_first_line(error)}): pip install -e ".[hf]".'
@@ -90,10 +91,10 @@ def read_preprocessing(folder: Path) -> Preprocessing:
             f"{folder.absolute()} has no {PROCESSORS[0]}, which says how images are prepared. Put the one there that "
             "belongs to the weights."
         )
-    transformers, options = import_transformers(), {"trust_remote_code": False, "local_files_only": True}
+    library = import_transformers()
     try:
         # Its attributes are read, no image is: both of the library's implementations have the same ones.
-        theirs = transformers.AutoImageProcessor.from_pretrained(folder, **options)
+        theirs = library.AutoImageProcessor.from_pretrained(folder, **AS_DATA)
     except Exception as error:  # as above
         raise ValueError(f"{path} cannot be read ({_first_line(error)}).") from error
     kind = type(theirs).__name__.removesuffix("Pil").removesuffix("Fast")

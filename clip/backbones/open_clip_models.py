@@ -191,15 +191,21 @@ def _of_architecture(architecture: str, source: str) -> OpenClipModel:
 
 
 @dataclass(frozen=True)
-class PublishedModel(OpenClipModel):
-    """An architecture and a tag."""
+class ArchitectureModel(OpenClipModel):
+    """An architecture, whose config is the library's."""
 
     name: str
-    tag: str
 
     @property
     def config(self) -> dict[str, Any]:
         return import_open_clip().get_model_config(self.name)
+
+
+@dataclass(frozen=True)
+class PublishedModel(ArchitectureModel):
+    """An architecture and a tag."""
+
+    tag: str
 
     @property
     def images(self) -> dict[str, Any]:
@@ -224,15 +230,10 @@ class PublishedModel(OpenClipModel):
 
 
 @dataclass(frozen=True)
-class FileModel(OpenClipModel):
+class FileModel(ArchitectureModel):
     """An architecture and a file, which says neither its activation nor how images are prepared."""
 
-    name: str
     path: Path
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return import_open_clip().get_model_config(self.name)
 
     @property
     def images(self) -> dict[str, Any]:
