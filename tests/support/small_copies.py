@@ -3,6 +3,7 @@
 The content is drawn; folders, file names, annotations and what else lies in an archive are as the real ones have them.
 """
 
+import gzip
 import hashlib
 import io
 import json
@@ -344,19 +345,20 @@ def shown(items, folder: Path) -> list[tuple[str, int, str]]:
 
 
 def pack(name: str, content: dict[str, bytes]) -> bytes:
-    """Returns an archive of the kind that its name says: path in it -> content."""
+    """Returns an archive of the kind that its name says: path in it -> content. The same content, the same bytes."""
     packed = io.BytesIO()
     if name.endswith(".zip"):
         with zipfile.ZipFile(packed, "w") as archive:
             for path, data in content.items():
-                archive.writestr(path, data)
+                archive.writestr(zipfile.ZipInfo(path), data)  # without the time of now
     else:
-        with tarfile.open(fileobj=packed, mode="w" if name.endswith(".tar") else "w:gz") as archive:
+        with tarfile.open(fileobj=packed, mode="w") as archive:
             for path, data in content.items():
                 member = tarfile.TarInfo(path)
                 member.size, member.type = len(data), tarfile.DIRTYPE if path.endswith("/") else tarfile.REGTYPE
                 archive.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
+    is_plain = name.endswith((".zip", ".tar"))
+    return packed.getvalue() if is_plain else gzip.compress(packed.getvalue(), mtime=0)
 
 
 def write_files(folder: Path, content: dict[str, bytes]) -> None:
