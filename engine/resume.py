@@ -29,7 +29,7 @@ from .checkpoint import BEST, MARKER, Checkpointer, epoch_of, newest_whole, save
 from .distributed import gather_objects, is_first_rank, n_ranks, on_first_rank, rank
 from .files import MAY_NOT_WRITE, missing_path, write_atomically, writing
 from .optim import restore_schedule
-from .random_state import restore_random_state
+from .random_state import random_state, restore_random_state
 from .text import printable, shorten
 
 RESUME, BEFORE = "resume.pth.tar", "resume-before.pth.tar"
@@ -95,54 +95,52 @@ class ResumeFile:
         save_checkpoint(content, self.folder, file_name=RESUME)
         self.saved, self.saved_s = point, time.monotonic()
 
+    def restore(
+        self, directory: Path, checkpointer: Checkpointer, scaler: GradScaler, inputs: dict[str, Any]
+    ) -> tuple[ResumePoint, dict[str, Any]] | None:
+        """Restores the newest state that is whole in a run's folder: models, optimisers, schedules, scaler, generators.
 
-def restore(
-    directory: Path,
-    own_folder: Path,
-    checkpointer: Checkpointer,
-    scaler: GradScaler,
-    inputs: dict[str, Any],
-) -> dict[str, Any] | None:
-    """Restores the newest state that is whole in a run's folder: models, optimisers, schedules, scaler, generators.
+        Args:
+            directory: Where it is looked for. The best model so far is copied from there.
+            checkpointer: Of the models that are restored.
+            scaler: Is restored if it is enabled.
+            inputs: What the run learns from, "data_sha256" of "dataset" and "weights_sha256" of "backbone".
 
-    Args:
-        directory: Where it is looked for.
-        own_folder: The folder of the run that goes on; the best model so far is copied there.
-        checkpointer: Of the models that are restored.
-        scaler: Is restored if it is enabled.
-        inputs: What the run learns from, "data_sha256" of "dataset" and "weights_sha256" of "backbone".
+        Returns:
+            Where the run goes on, its `val_result` -1 where no best model is there, and the state; None if there is
+            no state.
 
-    Returns:
-        The state, its "val_result" -1 where no best model is there; None if there is no state.
-
-    Raises:
-        ValueError: If it is of another method, backbone or class list, was trained on other items or weights, or an
-            entry is none that training saves.
-    """
-    names = list(checkpointer.trained.models)
-    found = on_first_rank(partial(newest_state, directory, names))
-    if found is None:
-        return None
-    path, state = found
-    _require_same_inputs(state, inputs, path)
-    epoch = None if "random" in state else state["epoch"]  # of one that this loop has not saved
-    for name in names:
-        own = {"state_dict": {}, **state["models"].get(name, {}), "trainer": state.get("trainer")}
-        checkpointer.load(name, own, path)
-        _restore_optimizer(checkpointer.trained.optims[name], own, path)
-        if (sched := checkpointer.trained.scheds[name]) is not None:
-            with _restoring(path, "scheduler"):
-                restore_schedule(sched, own["scheduler"], epoch)
-    has_best = isinstance(state.get("val_result"), (int, float)) and _take_best(names, directory, own_folder)
-    if scaler.is_enabled() and state.get("scaler"):  # none from a run in float32
-        with _restoring(path, "scaler"):
-            scaler.load_state_dict(state["scaler"])
-    if of_ranks := state.get("random"):  # not in one of the original's
-        with _restoring(path, "random"):
-            restore_random_state(of_ranks[rank()] if len(of_ranks) == n_ranks() else of_ranks[0])
-    if path == own_folder / BEFORE and is_first_rank():
-        os.replace(path, own_folder / RESUME)  # else what is not whole would take its place
-    return {**state, "val_result": state["val_result"] if has_best else -1.0}
+        Raises:
+            ValueError: If it is of another method, backbone or class list, was trained on other items or weights, or an
+                entry is none that training saves.
+        """
+        names = list(checkpointer.trained.models)
+        found = on_first_rank(partial(newest_state, directory, names))
+        if found is None:
+            return None
+        path, state = found
+        _require_same_inputs(state, inputs, path)
+        epoch = None if "random" in state else state["epoch"]  # of one that this loop has not saved
+        for name in names:
+            own = {"state_dict": {}, **state["models"].get(name, {}), "trainer": state.get("trainer")}
+            checkpointer.load(name, own, path)
+            _restore_optimizer(checkpointer.trained.optims[name], own, path)
+            if (sched := checkpointer.trained.scheds[name]) is not None:
+                with _restoring(path, "scheduler"):
+                    restore_schedule(sched, own["scheduler"], epoch)
+        has_best = isinstance(state.get("val_result"), (int, float)) and _take_best(names, directory, self.folder)
+        if scaler.is_enabled() and state.get("scaler"):  # none from a run in float32
+            with _restoring(path, "scaler"):
+                scaler.load_state_dict(state["scaler"])
+        if of_ranks := state.get("random"):  # not in one of the original's
+            with _restoring(path, "random"):
+                restore_random_state(of_ranks[rank()] if len(of_ranks) == n_ranks() else of_ranks[0])
+        if path == self.folder / BEFORE and is_first_rank():
+            os.replace(path, self.folder / RESUME)  # else what is not whole would take its place
+        point = ResumePoint(state["epoch"], state["batch"], state["val_result"] if has_best else -1.0, random_state())
+        if directory == self.folder:
+            self.saved = point
+        return point, state
 
 
 def newest_state(folder: Path, names: Sequence[str]) -> tuple[Path, dict[str, Any]] | None:

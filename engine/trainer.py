@@ -6,7 +6,7 @@ train() -> for each epoch: run_epoch() -> for each batch: forward_backward(batch
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from .interruption import Interrupted, finishing, is_asked, raise_if_asked
 from .log import Clock, LossWatch, StepLog, Warnings, progress
 from .optim import TrainedModels
 from .random_state import random_state, restore_random_state
-from .resume import ResumeFile, ResumePoint, nothing_to_resume, restore
+from .resume import ResumeFile, ResumePoint, nothing_to_resume
 from .trackers import Trackers, trackers_of
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,15 @@ class TrainerX:
     @staticmethod
     def add_config(cfg: CN) -> None:
         """Declares the method's own keys in the default config."""
+
+    @staticmethod
+    def complete_config(cfg: CN, given: Collection[str]) -> None:
+        """Sets the keys that the backbone decides, but for those `given`, which the user has set for this very run."""
+
+    @staticmethod
+    def backbone_fields(cfg: CN) -> dict[str, Any]:
+        """Returns a checkpoint's entries "backbone" and "weights_sha256", where the method knows them."""
+        return {}
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
@@ -142,7 +151,9 @@ class TrainerX:
         """Does one optimisation step on a batch and returns its losses by name."""
         raise NotImplementedError
 
-    def model_backward_and_update(self, loss: Tensor, names: str | list[str] | None = None, change=None) -> None:
+    def model_backward_and_update(
+        self, loss: Tensor, names: str | list[str] | None = None, change: Callable[[], None] | None = None
+    ) -> None:
         """Does one step on `loss`, a finite scalar, this rank's mean; `change()` may change the summed gradients."""
         when, on_cpu = f"{self.when()}, at learning rate {self.trained.lr():.4e}", self.device.type == "cpu"
         self.trained.step(loss * self.batch_share, names, self.scaler, when=when, check=on_cpu, change=change)
@@ -176,12 +187,10 @@ class TrainerX:
         first = resumed.batch if resumed else 0
         if first:
             self.dm.set_epoch(self.epoch, first)
-        else:
-            self.point = self.point_after(self.epoch, 0)
+        self.point = resumed if first else self.point_after(self.epoch, 0)
         batches = iter(self.train_loader_x)
         if first:
             restore_random_state(resumed.random)  # the iterator may have drawn what was drawn before
-            self.point = self.point_after(self.epoch, first)
         position = {"epoch": self.epoch, "max_epoch": self.max_epoch, "n_batches": self.num_batches}
         self.step_log = StepLog(self.writer, self.trained.check_losses, self.cfg.TRAIN.PRINT_FREQ, **position)
         return first, batches
@@ -322,10 +331,6 @@ class TrainerX:
         """Returns the method's own entries of results.json."""
         return {}
 
-    def backbone_fields(self) -> dict[str, Any]:
-        """Returns a checkpoint's entries "backbone" and "weights_sha256", where the method knows them."""
-        return {}
-
     # Saving and loading
 
     def save_model(self, epoch: int, *, val_result: float | None = None, is_best: bool = False) -> None:
@@ -337,7 +342,7 @@ class TrainerX:
     def checkpoint(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
         """Returns what is saved of a model after `epoch` epochs."""
         own = {**self.checkpointer.entries(name, self.when()), "random": gather_objects(random_state())}
-        return {**own, "epoch": epoch, "val_result": val_result, **self.common_entries()}
+        return {**own, "epoch": epoch, "val_result": val_result, **self.checkpoint_fields()}
 
     def save_point(self) -> None:
         """Saves the run's state, where the models stand, once."""
@@ -346,20 +351,13 @@ class TrainerX:
     def state(self) -> dict[str, Any]:
         """Returns what a resume file holds, besides the point."""
         self.trained.check_losses()
-        return {"models": self.checkpointer.learned_entries(self.when()), **self.common_entries()}
-
-    def common_entries(self) -> dict[str, Any]:
-        """Returns the entries that the checkpoints of all models have in common."""
-        return {"scaler": self.scaler.state_dict(), **self.clock.times(), **self.checkpoint_fields()}
+        return {"models": self.checkpointer.learned_entries(self.when()), **self.checkpoint_fields()}
 
     def checkpoint_fields(self) -> dict[str, Any]:
-        """Returns what a checkpoint says of itself; a method may add to it."""
-        return {
-            "trainer": self.cfg.TRAINER.NAME,
-            "classnames": list(self.dm.dataset.classnames),
-            "data_sha256": self.dm.learned_from,
-            **self.backbone_fields(),
-        }
+        """Returns the entries that the checkpoints of all models have in common; a method may add to them."""
+        learned_from = {"classnames": list(self.dm.dataset.classnames), "data_sha256": self.dm.learned_from}
+        own = {"trainer": self.cfg.TRAINER.NAME, **learned_from, **self.backbone_fields(self.cfg)}
+        return {"scaler": self.scaler.state_dict(), **self.clock.times(), **own}
 
     def when(self) -> str:
         """Returns the words for the step."""
@@ -379,7 +377,7 @@ class TrainerX:
                 self.before_load(name, checkpoint)
                 self.warnings.add(self.class_rows().fit(checkpoint, self.models[name].state_dict(), path))
             self.epochs_done = self.checkpointer.load(name, checkpoint, path)
-            self.warnings.add(backbone_warning(checkpoint, self.backbone_fields(), path))
+            self.warnings.add(backbone_warning(checkpoint, self.backbone_fields(self.cfg), path))
             logger.info("Load %s (epoch %s)", path, self.epochs_done)
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
@@ -388,13 +386,11 @@ class TrainerX:
     def resume_model_if_exist(self, directory: str | Path) -> int:
         """Restores the newest state in `directory`, see engine/resume.py; returns how many epochs it is after."""
         inputs = {**self.checkpoint_fields(), "dataset": self.cfg.DATASET.NAME}
-        state = restore(Path(directory), self.output_dir, self.checkpointer, self.scaler, inputs)
-        if state is None:
+        found = self.resume_file.restore(Path(directory), self.checkpointer, self.scaler, inputs)
+        if found is None:
             return 0
+        self.point, state = found
+        self.resumed, self.best_result = self.point, self.point.val_result
         self.clock.restore(state)
-        self.best_result = state["val_result"]
-        self.point = self.resumed = self.point_after(state["epoch"], state["batch"])
-        if Path(directory) == self.output_dir:
-            self.resume_file.saved = self.point
         logger.info("Resume %s from %s", self.point, directory)
-        return state["epoch"]
+        return self.point.epoch

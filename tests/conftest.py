@@ -46,7 +46,6 @@ SLOW = {
     "inference/test_onnx.py",
     "inference/test_predict.py",
     "interface/test_train_python.py",
-    "inference/test_same_as_test.py",
     "launch/test_grid.py",
     "reports/test_curves.py",
     "reports/test_identity.py",

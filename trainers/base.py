@@ -64,6 +64,17 @@ def preprocessing_warning(cfg: CN) -> str:
     )
 
 
+def prepare_as_trained(cfg: CN, given: Collection[str]) -> None:
+    """Sets PREPROCESSING to what a backbone of another library was trained with, but for the keys `given`.
+
+    Raises:
+        ValueError, OSError: There is no such model, or what says its preprocessing cannot be had.
+    """
+    if preprocessing := own_preprocessing(cfg.MODEL.BACKBONE.NAME):
+        own = {key: value for key, value in input_values(preprocessing).items() if key not in given}
+        require(merge(cfg, own, cfg.MODEL.BACKBONE.NAME))
+
+
 def load_clip_to_cpu(cfg: CN) -> TwoTowers | ClosedTowers:
     """Loads MODEL.BACKBONE onto the CPU, in float32."""
     return load(cfg.MODEL.BACKBONE.NAME, "cpu", **stated(cfg))[0]
@@ -73,6 +84,13 @@ def stated(cfg: CN) -> dict[str, Any]:
     """Returns what the config states of weights that do not say it themselves, as `load` takes it."""
     backbone = cfg.MODEL.BACKBONE  # of a method written for the original, it may be older than these keys
     return {"heads": tuple(backbone.get("HEADS", ())), "activation": backbone.get("ACTIVATION", "")}
+
+
+def facts_of_backbone(cfg: CN) -> dict[str, Any]:
+    """Returns name or path of the backbone, the digest of its file, what was stated, and what its library says."""
+    name = cfg.MODEL.BACKBONE.NAME
+    more = {**stated(cfg), "library": library_facts(name)}
+    return {"backbone": name, "weights_sha256": weights_sha256(name), **{key: x for key, x in more.items() if x}}
 
 
 def load_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTowers:
@@ -175,33 +193,13 @@ class PromptedCLIP(nn.Module):
         raise NotImplementedError
 
 
-class ClipTrainer(TrainerX):
-    """A method on CLIP: its images are prepared as the backbone says, its checkpoints say which one it was."""
-
-    @classmethod
-    def complete_config(cls, cfg: CN, given: Collection[str]) -> None:
-        """Sets PREPROCESSING to what a backbone of another library was trained with, but for the keys `given`.
-
-        Raises:
-            ValueError, OSError: There is no such model, or what says its preprocessing cannot be had.
-        """
-        if preprocessing := own_preprocessing(cfg.MODEL.BACKBONE.NAME):
-            own = {key: value for key, value in input_values(preprocessing).items() if key not in given}
-            require(merge(cfg, own, cfg.MODEL.BACKBONE.NAME))
-
-    def backbone_fields(self) -> dict[str, Any]:
-        """Returns name or path of the backbone, the digest of its file, what was stated, and what its library says."""
-        name = self.cfg.MODEL.BACKBONE.NAME
-        more = {**stated(self.cfg), "library": library_facts(name)}
-        return {"backbone": name, "weights_sha256": weights_sha256(name), **{key: x for key, x in more.items() if x}}
-
-
-class PromptTrainer(ClipTrainer):
+class PromptTrainer(TrainerX):
     """Trains the `prompt_learner` of a prompted CLIP with the cross entropy; all of CLIP is frozen and in eval mode.
 
     A method defines `prompted_clip` and, in `node`, the name of its options under cfg.TRAINER.
     """
 
+    complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
     node = ""
     ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
     clip_model: TwoTowers | ClosedTowers | None = None  # as `load_clip` returns it
@@ -257,8 +255,8 @@ class PromptTrainer(ClipTrainer):
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         with self.autocast:
-            if "features" in batch:  # INPUT.VIEWS
-                features, labels = (batch[key].to(self.device, non_blocking=True) for key in ("features", "label"))
+            if "features" in batch:
+                features, labels = self.parse_features(batch)
                 logits = self.classify_features(features)
             else:
                 images, labels = self.parse_batch_train(batch)
@@ -266,6 +264,13 @@ class PromptTrainer(ClipTrainer):
             loss = self.loss(logits, labels)
         self.model_backward_and_update(loss)
         return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
+
+    def parse_features(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """Returns the features (B, E) float32 of a batch's images, not normalised, and its labels (B,)."""
+        if "features" in batch:  # INPUT.VIEWS
+            return tuple(batch[key].to(self.device, non_blocking=True) for key in ("features", "label"))
+        images, labels = self.parse_batch_train(batch)
+        return self.encode_images(images), labels
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss, the mean over a batch's logits (B, C) and labels (B,); a method may have its own."""

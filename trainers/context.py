@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from clip.plain_prompts import PlainPromptEncoder
-from clip.prompt_layout import PromptLayout, lay_out
+from clip.prompt_layout import POSITIONS, PromptLayout, lay_out
 from clip.prompts import PromptEncoder, shares_positions
 from clip.two_towers import TwoTowers
 from engine.distributed import gather_rows, n_ranks, share
+from engine.features.head import LinearHead
+from engine.text import shorten
 
-from .base import PromptTrainer, require_open
+from .base import PromptedCLIP, PromptTrainer, option_errors, require_open
 from .same_prompts import at_first_features, features_warning
 
 logger = logging.getLogger(__name__)
@@ -69,16 +73,14 @@ class ContextLearner(nn.Module):
         require_open(clip_model)
         start = initial_context(clip_model, n_ctx, ctx_init, n_contexts=len(classnames) if class_specific else 1)
         self.ctx = nn.Parameter(start if class_specific else start[0])  # float32
-        self.n_ctx, self.class_specific = self.ctx.shape[-2], class_specific
+        self.n_ctx, self.class_specific, self.position = self.ctx.shape[-2], class_specific, position
         self.layout = lay_out(classnames, self.n_ctx, position, tokenizer=clip_model.tokenizer)
         with torch.no_grad():
             tokens = self.layout.tokens.to(clip_model.token_embedding.weight.device)
             embedding = clip_model.token_embedding(tokens).type(clip_model.dtype)  # (C, L, D)
         first = self.layout.n_start  # 1, or 0 for a tokenizer without [SOS]
         self.register_buffer("token_prefix", embedding[:, :first].clone())  # (C, 1, D), [SOS]
-        self.register_buffer(
-            "token_suffix", embedding[:, first + self.n_ctx :].clone()
-        )  # (C, L - 1 - M, D), name . [EOT]
+        self.register_buffer("token_suffix", embedding[:, first + self.n_ctx :].clone())  # (C, L - 1 - M, D), name .
 
     def embed(self, ctx: Tensor) -> Tensor:
         """Puts a context into the prompts, for a TextEncoder: (M, D) or (C, M, D) -> (C, L, D), without positions."""
@@ -87,6 +89,10 @@ class ContextLearner(nn.Module):
         columns = torch.cat([self.token_prefix, ctx, self.token_suffix], dim=1)
         order = self.layout.order.to(columns.device)
         return columns.gather(1, order[..., None].expand_as(columns))
+
+    def forward(self) -> Tensor:
+        """Returns the embedded prompts (C, L, D), without positions, for a TextEncoder."""
+        return self.embed(self.ctx)
 
 
 class ShardedPromptEncoder(nn.Module):
@@ -138,24 +144,98 @@ def build_prompt_encoder(
     return build(prompt_learner.layout)
 
 
+class CustomCLIP(PromptedCLIP):
+    """CLIP with one set of prompts for all images: their text features are the classifier, a matrix of C rows.
+
+    `options` are those of `build_prompt_encoder`.
+    """
+
+    fixed_features: Tensor | None = None
+
+    def __init__(self, clip_model: TwoTowers, prompt_learner: ContextLearner, **options):
+        super().__init__(clip_model, prompt_learner)
+        self.encode_prompts = build_prompt_encoder(clip_model, prompt_learner, **options)
+
+    def text_features(self) -> Tensor:
+        """Returns the features of all classes, (C, E) float32, normalised."""
+        if self.fixed_features is not None:
+            return self.fixed_features
+        return F.normalize(self.encode_prompts(self.prompt_learner.ctx).float(), dim=-1)
+
+    @contextmanager
+    def fixed_text(self) -> Iterator[None]:
+        """Until its end the prompts are encoded once: they depend on no image, and nothing is learned meanwhile."""
+        with torch.no_grad():
+            self.fixed_features = self.text_features()
+        try:
+            yield
+        finally:
+            self.fixed_features = None
+
+    def classify(self, features: Tensor, text_features: Tensor | None = None) -> Tensor:
+        """Classifies the features of images.
+
+        Args:
+            features: (B, E) float32, not normalised.
+            text_features: (C, E), normalised; None: those of `text_features`.
+
+        Returns:
+            (B, C) logits, float32 (float16 under autocast).
+        """
+        if text_features is None:
+            text_features = self.text_features()
+        return self.logit_scale.exp() * F.normalize(features, dim=-1) @ text_features.t()
+
+    @torch.no_grad()
+    def linear_head(self) -> LinearHead:
+        """Returns the classifier as it is now."""
+        return LinearHead(self.text_features(), float(self.logit_scale.exp()))
+
+
 class ContextTrainer(PromptTrainer):
-    """Trains a ContextLearner; a method's node has at least N_CTX, CTX_INIT, PREC and CHUNK_ROWS."""
+    """Trains a ContextLearner, here in prompts that are the same for all images.
+
+    A method names its `node`. Its options are those below and its own; one that builds another model needs N_CTX,
+    CTX_INIT, PREC and CHUNK_ROWS alone.
+    """
+
+    @classmethod
+    def add_config(cls, cfg: CN) -> None:
+        node = cfg.TRAINER[cls.node] = CN()
+        node.N_CTX = 16  # number of context vectors; with CTX_INIT its number of tokens
+        node.CSC = False  # a context for each class
+        node.CTX_INIT = ""  # words to start from; "": random
+        node.PREC = "fp16"  # fp32, fp16, amp, bf16
+        node.CLASS_TOKEN_POSITION = "end"  # end, middle, front
+        node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
-        node, errors = cfg.TRAINER[cls.node], super().config_errors(cfg)
-        key = f"TRAINER.{cls.node}"
+        node, errors, key = cfg.TRAINER[cls.node], super().config_errors(cfg), f"TRAINER.{cls.node}"
         if node.CTX_INIT and not node.CTX_INIT.replace("_", " ").strip():
             errors.append(f"{key}.CTX_INIT is {node.CTX_INIT!r}. Give words, or nothing for a random start.")
         if node.N_CTX < 1:
             errors.append(f"{key}.N_CTX is {node.N_CTX}; it must be at least 1.")
         if node.CHUNK_ROWS < 0:
             errors.append(f"{key}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
-        return errors
+        has_position = "CLASS_TOKEN_POSITION" in node
+        return errors + (option_errors(cfg, {f"{key}.CLASS_TOKEN_POSITION": POSITIONS}) if has_position else [])
 
     @property
     def learned_per_class(self) -> dict[str, bool]:
         return {"ctx": self.model.prompt_learner.class_specific}
+
+    def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> CustomCLIP:
+        node = self.cfg.TRAINER[self.node]
+        options = {"class_specific": node.CSC, "position": node.CLASS_TOKEN_POSITION, **self.start_options(**changes)}
+        learner = ContextLearner(clip_model, classnames, **options)
+        return CustomCLIP(clip_model, learner, chunk_rows=node.CHUNK_ROWS, shard_classes=node.SHARD_CLASSES)
+
+    def start_options(self, **changes) -> dict[str, Any]:
+        """Returns how the context starts, by the config or by what a checkpoint decides instead."""
+        node = self.cfg.TRAINER[self.node]
+        return {"n_ctx": node.N_CTX, "ctx_init": node.CTX_INIT, **changes}
 
     def build_learner(self, **changes) -> None:
         super().build_learner(**changes)
@@ -165,19 +245,38 @@ class ContextTrainer(PromptTrainer):
             lambda features: self.warnings.add(features_warning(features, dataset, backbone, self.clip_model)),
         )
 
-    def start_options(self, **changes) -> dict[str, Any]:
-        """Returns how the context starts, by the config or by what a checkpoint decides instead."""
-        node = self.cfg.TRAINER[self.node]
-        return {"n_ctx": node.N_CTX, "ctx_init": node.CTX_INIT, **changes}
+    def fixed_text(self) -> AbstractContextManager[None]:
+        """Until its end, prompts that depend on no image are encoded once."""
+        return getattr(self.model, "fixed_text", nullcontext)()
+
+    def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        with self.fixed_text():
+            yield from super().predictions(split)
+
+    def linear_head(self) -> LinearHead | None:
+        return getattr(self.model, "linear_head", lambda: None)()
+
+    def checkpoint_fields(self) -> dict[str, Any]:
+        return {**super().checkpoint_fields(), "class_token_position": self.model.prompt_learner.position}
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        """Takes the number of context vectors from the checkpoint: words may have been counted otherwise for it."""
+        """Takes the number of context vectors from the checkpoint: words may have been counted otherwise for it.
+
+        Raises:
+            ValueError: If the class token stood elsewhere when the checkpoint's context was learned.
+        """
         if name != "prompt_learner":
             return  # another part of a method's own
-        ctx = checkpoint["state_dict"].get("ctx", self.model.prompt_learner.ctx)
+        learner = self.model.prompt_learner
+        if (learned := checkpoint.get("class_token_position", learner.position)) != learner.position:
+            raise ValueError(
+                f"TRAINER.{self.node}.CLASS_TOKEN_POSITION is {learner.position}, but the class token stood at "
+                f"{shorten(learned)} when the checkpoint's context was learned. Set it so."
+            )
+        ctx = checkpoint["state_dict"].get("ctx", learner.ctx)
         n_ctx = ctx.shape[-2] if ctx.dim() > 1 else None
-        if n_ctx and n_ctx != self.model.prompt_learner.n_ctx:
-            logger.warning(f"The checkpoint has {n_ctx} context vectors, the config {self.model.prompt_learner.n_ctx}")
+        if n_ctx and n_ctx != learner.n_ctx:
+            logger.warning(f"The checkpoint has {n_ctx} context vectors, the config {learner.n_ctx}")
             self.build_learner(n_ctx=n_ctx, ctx_init="")
 
     def smaller_settings(self) -> dict[str, int]:
@@ -186,4 +285,7 @@ class ContextTrainer(PromptTrainer):
         return {key: n_rows // 2, **super().smaller_settings()}  # the first changes no result
 
     def result_fields(self) -> dict[str, Any]:
-        return {**super().result_fields(), "n_ctx": self.model.prompt_learner.n_ctx}
+        learner, node = self.model.prompt_learner, self.cfg.TRAINER[self.node]
+        options = {"csc": learner.class_specific, "class_token_position": learner.position}
+        options = {name: value for name, value in options.items() if name.upper() in node}
+        return {**super().result_fields(), "n_ctx": learner.n_ctx, **options}

@@ -23,21 +23,25 @@ Cost:  CoOp's, and one pass of the hand-made prompts through the text tower for 
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from torch import Tensor
 from yacs.config import CfgNode as CN
 
-from engine import TRAINER_REGISTRY
+from engine import TRAINER_REGISTRY, compute_accuracy
 
-from .zero_shot_guide import GuidedTrainer
+from .class_features import guide_features
+from .context import ContextTrainer
 
 
 @TRAINER_REGISTRY.register()
-class KgCoOp(GuidedTrainer):
+class KgCoOp(ContextTrainer):
     """Knowledge-guided context optimisation."""
 
     node = "KGCOOP"
     not_in_identity = ("TRAINER.KGCOOP.CHUNK_ROWS", "TRAINER.KGCOOP.SHARD_CLASSES")
     own_templates = {"DescribableTextures": "a photo of a {}, a type of texture."}
+    image_tower = ContextTrainer.image_tower  # named beside forward_backward, which takes features: INPUT.VIEWS works
 
     @classmethod
     def add_config(cls, cfg: CN) -> None:
@@ -51,10 +55,21 @@ class KgCoOp(GuidedTrainer):
             errors.append(f"TRAINER.KGCOOP.W is {weight}; it must be 0 (CoOp) or more.")
         return errors
 
-    def guide_loss(self, features: Tensor, text_features: Tensor, logits: Tensor) -> Tensor:
-        return 1 - (text_features * self.zero_shot_features).sum(dim=-1).mean()
+    def templates(self) -> tuple[str, ...]:
+        """Returns the hand-made prompt."""
+        return (self.own_templates.get(self.cfg.DATASET.NAME, self.dm.dataset.prompt_template),)
 
-    def step(self, loss: Tensor, guide_loss: Tensor) -> Tensor:
-        loss = loss + self.cfg.TRAINER.KGCOOP.W * guide_loss
+    @cached_property
+    def zero_shot_features(self) -> Tensor:
+        """The a_i, (C, E) float32, normalised. Only training needs them."""
+        return guide_features(self.clip_model, self.dm.dataset.classnames, self.templates())
+
+    def forward_backward(self, batch: dict) -> dict[str, Tensor]:
+        with self.autocast:
+            features, labels = self.parse_features(batch)
+            text_features = self.model.text_features()
+            logits = self.model.classify(features, text_features)
+            guide = 1 - (text_features * self.zero_shot_features).sum(dim=-1).mean()
+            loss = self.loss(logits, labels) + self.cfg.TRAINER.KGCOOP.W * guide
         self.model_backward_and_update(loss)
-        return loss
+        return {"loss": loss.detach(), "guide": guide.detach(), "acc": compute_accuracy(logits, labels)[0]}

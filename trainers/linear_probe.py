@@ -27,13 +27,13 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from engine import TRAINER_REGISTRY, Datum
+from engine import TRAINER_REGISTRY, Datum, TrainerX
 from engine.distributed import on_first_rank
 from engine.features.head import LinearHead
 from engine.interruption import starting_over
 from engine.text import shorten
 
-from .base import ClipTrainer, count_parameters, load_clip, option_errors, usable_precision
+from .base import count_parameters, facts_of_backbone, load_clip, option_errors, prepare_as_trained, usable_precision
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -95,9 +95,10 @@ def linear_weights(classifier: LogisticRegression) -> dict[str, Tensor]:
 
 
 @TRAINER_REGISTRY.register()
-class LinearProbe(ClipTrainer):
+class LinearProbe(TrainerX):
     """Logistic regression on frozen features; it knows the classes that it was trained on and no others."""
 
+    complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
     reads_classnames = False
     learned_per_class = {"weight": True, "bias": True}
     log_c: float | None = None

@@ -26,18 +26,19 @@ Cost:  one pass of the prompts forward through the text tower in a step, as CoOp
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode as CN
 
 from clip.two_towers import TwoTowers
-from engine import TRAINER_REGISTRY
+from engine import TRAINER_REGISTRY, compute_accuracy
 from engine.distributed import sum_over_ranks
 
-from .context import word_embeddings
-from .static_prompts import CustomCLIP
-from .zero_shot_guide import GuidedTrainer
+from .class_features import guide_features
+from .context import ContextTrainer, CustomCLIP, word_embeddings
 
 
 def aligned(gradient: Tensor, guide: Tensor, weight: float) -> Tensor:
@@ -48,7 +49,7 @@ def aligned(gradient: Tensor, guide: Tensor, weight: float) -> Tensor:
 
 
 @TRAINER_REGISTRY.register()
-class ProGrad(GuidedTrainer):
+class ProGrad(ContextTrainer):
     """Prompt-aligned gradient."""
 
     node = "PROGRAD"
@@ -60,6 +61,7 @@ class ProGrad(GuidedTrainer):
         "DescribableTextures": "a texture of {}.",
         "Food101": "a type of food, a photo of {}.",
     }
+    image_tower = ContextTrainer.image_tower  # named beside forward_backward, which takes features: INPUT.VIEWS works
 
     @classmethod
     def add_config(cls, cfg: CN) -> None:
@@ -85,7 +87,7 @@ class ProGrad(GuidedTrainer):
         model = super().prompted_clip(clip_model, classnames, **changes)
         if self.cfg.TRAINER.PROGRAD.TEMPLATE_INIT and not changes:  # else a checkpoint is going to be loaded
             ctx = model.prompt_learner.ctx  # (M, D), or (C, M, D) if class-specific
-            words = self.template.partition("{}")[0].strip()
+            words = self.templates()[0].partition("{}")[0].strip()
             start = word_embeddings(clip_model, words)
             if not 1 <= len(start) <= ctx.shape[-2]:
                 raise ValueError(
@@ -96,18 +98,29 @@ class ProGrad(GuidedTrainer):
                 ctx.zero_()[..., -len(start) :, :] = start
         return model
 
-    def guide_loss(self, features: Tensor, text_features: Tensor, logits: Tensor) -> Tensor:
-        temperature, zero_shot = self.cfg.TRAINER.PROGRAD.T, self.model.classify(features, self.zero_shot_features)
-        return temperature**2 * F.cross_entropy(logits / temperature, (zero_shot / temperature).softmax(dim=-1))
+    def templates(self) -> tuple[str, ...]:
+        """Returns the hand-made prompt."""
+        return (self.own_templates.get(self.cfg.DATASET.NAME, self.dm.dataset.prompt_template),)
 
-    def step(self, loss: Tensor, guide_loss: Tensor) -> Tensor:
-        parameters, weight = self.trained.parameters(), self.cfg.TRAINER.PROGRAD.LAMBDA
-        own = self.scaler.scale(guide_loss * self.batch_share)
-        guides = [sum_over_ranks(guide) for guide in torch.autograd.grad(own, parameters, retain_graph=True)]
+    @cached_property
+    def zero_shot_features(self) -> Tensor:
+        """The hand-made prompt's text features (C, E) float32, normalised. Only training needs them."""
+        return guide_features(self.clip_model, self.dm.dataset.classnames, self.templates())
+
+    def forward_backward(self, batch: dict) -> dict[str, Tensor]:
+        weight, temperature = self.cfg.TRAINER.PROGRAD.LAMBDA, self.cfg.TRAINER.PROGRAD.T
+        with self.autocast:
+            features, labels = self.parse_features(batch)
+            logits = self.model.classify(features)
+            zero_shot = (self.model.classify(features, self.zero_shot_features) / temperature).softmax(dim=-1)
+            loss = self.loss(logits, labels)
+            guide = temperature**2 * F.cross_entropy(logits / temperature, zero_shot)
+        parameters, own = self.trained.parameters(), self.scaler.scale(guide * self.batch_share)
+        directions = [sum_over_ranks(one) for one in torch.autograd.grad(own, parameters, retain_graph=True)]
 
         def align() -> None:
-            for parameter, guide in zip(parameters, guides, strict=True):
-                parameter.grad = aligned(parameter.grad, guide, weight)
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.grad = aligned(parameter.grad, direction, weight)
 
         self.model_backward_and_update(loss, change=align)
-        return loss
+        return {"loss": loss.detach(), "guide": guide.detach(), "acc": compute_accuracy(logits, labels)[0]}

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from engine import TRAINER_REGISTRY
+from engine import TRAINER_REGISTRY, TrainerX
 from engine.features.head import LinearHead
 
-from .base import PRECISIONS, ClipTrainer, load_clip, option_errors, usable_precision
+from .base import PRECISIONS, facts_of_backbone, load_clip, option_errors, prepare_as_trained, usable_precision
 from .class_features import ensemble_features
 from .same_prompts import features_warning
 from .templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
@@ -32,8 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(ClipTrainer):
+class ZeroshotCLIP(TrainerX):
     """CLIP with the data set's hand-made prompt."""
+
+    complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
 
     @staticmethod
     def add_config(cfg: CN) -> None:

@@ -162,7 +162,7 @@ def full_default(*, with_plugins: bool = True) -> CN:
 
 
 def complete(cfg: CN, given: Iterable[str]) -> list[str]:
-    """Lets the method's `complete_config`, if it has one, set what its backbone decides.
+    """Lets the method's `complete_config` set what its backbone decides.
 
     Args:
         cfg: With everything that files and flags say; its paths are settled.
@@ -171,10 +171,9 @@ def complete(cfg: CN, given: Iterable[str]) -> list[str]:
     Returns:
         What is wrong with the backbone's name.
     """
-    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME) if cfg.TRAINER.NAME in TRAINER_REGISTRY else None
     try:
-        if hasattr(trainer, "complete_config"):
-            trainer.complete_config(cfg, frozenset(given))
+        if cfg.TRAINER.NAME in TRAINER_REGISTRY:  # else check_cfg says so
+            TRAINER_REGISTRY.get(cfg.TRAINER.NAME).complete_config(cfg, frozenset(given))
     except (ValueError, OSError) as error:  # it is said together with all other errors
         return [str(error)]
     return []

@@ -40,7 +40,7 @@ def provenance(trainer, weights_sha256: str | None) -> dict[str, Any]:
         "ranks": n_ranks(),
         "precision": trainer.precision,
         "deterministic": cfg.RUN.DETERMINISTIC,
-        **({"backbone": facts} if (facts := trainer.backbone_fields().get("library")) else {}),
+        **({"backbone": facts} if (facts := trainer.backbone_fields(trainer.cfg).get("library")) else {}),
         **inputs_before(trainer, weights_sha256),
     }
 

@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from engine import TRAINER_REGISTRY, load_checkpoint, save_checkpoint
+from engine import load_checkpoint, save_checkpoint
 from engine.checkpoint import BEST
 from engine.config.identity import config_digest
 from engine.config.load import ConfigError
@@ -18,7 +18,6 @@ from engine.run.results import MEASURES, results_of
 from tests.resume.stopping import save_at
 from tests.support.tiny_run import N_ITEMS, build_trainer, tiny_cfg, write_images
 from tests.support.tolerance import assert_near
-from trainers.base import PromptTrainer
 
 
 @pytest.fixture
@@ -281,22 +280,3 @@ class TestFilesOfARun:
         train.run(config)
         assert capsys.readouterr().out.startswith("Done already: ")
         assert (tmp_path / "run" / "log.txt").read_text() == log
-
-
-@pytest.mark.parametrize("name", TRAINER_REGISTRY.registered_names())
-def test_every_trainer_trains_two_steps_or_evaluates(make, name):
-    evaluated = make("TRAINER.NAME", name, "RUN.EVAL_ONLY", True)
-    logits = evaluated.model_inference(torch.randn(2, 3, 32, 32))
-    assert logits.shape == (2, 3) and logits.dtype == torch.float32
-    assert 0 <= evaluated.test() <= 100
-    if not any(evaluated.optims.values()):
-        return
-    trainer = make("TRAINER.NAME", name, "OPTIM.MAX_EPOCH", 1, "DATALOADER.TRAIN_X.BATCH_SIZE", 6)
-    trainer.train()
-    for model_name in trainer.models:
-        state_dict = load_checkpoint(trainer.output_dir / model_name / "model.pth.tar-1")["state_dict"]
-        assert all(value.isfinite().all() for value in state_dict.values())
-    trainable = [p for model in trainer.models.values() for p in model.parameters() if p.requires_grad]
-    assert trainable
-    if isinstance(trainer, PromptTrainer):
-        assert not any(p.requires_grad for p in trainer.clip_model.parameters())

@@ -237,6 +237,12 @@ def test_names_in_python(module):
     assert [name for name in PYTHON[module].split() if not hasattr(there, name)] == []
 
 
+def test_no_method_stands_deeper_than_the_fourth_class():
+    """TrainerX, PromptTrainer, ContextTrainer or FeatureTrainer, the method."""
+    depths = {name: len(TRAINER_REGISTRY.get(name).__mro__) - 1 for name in TRAINER_REGISTRY.registered_names()}
+    assert {name for name, depth in depths.items() if depth > 4} == {"TipAdapter"}  # stands on TipAdapterF
+
+
 def test_trainers_and_data_sets():
     assert set(TRAINERS.split()) <= set(TRAINER_REGISTRY.registered_names())
     assert set(DATASETS.split()) <= set(DATASET_REGISTRY.registered_names())

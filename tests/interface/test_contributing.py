@@ -24,7 +24,7 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 RULES = ("tests/interface/test_configs.py", "tests/interface/test_imports.py")  # the tests that look at every file
 # Tests that look at what the project documents, and tests over everything that is registered
 SUITE = [f"tests/interface/test_{name}.py" for name in ("configs", "contributing", "datasets_page", "protocols")]
-SUITE += ["tests/engine/test_evaluation.py::test_every_trainer_trains_two_steps_or_evaluates"]
+SUITE += ["tests/trainers/test_conformance.py"]
 SMALL = "INPUT.SIZE '(32, 32)' OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0 DATALOADER.TRAIN_X.BATCH_SIZE 4"
 
 
@@ -32,7 +32,7 @@ SMALL = "INPUT.SIZE '(32, 32)' OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0 DATALO
 def project(tmp_path_factory):
     """A copy of the project with the page's files in it."""
     copy = tmp_path_factory.mktemp("project")
-    folders = ("clip", "configs", "dassl", "datasets", "engine", "reports", "scripts", "tests", "trainers")
+    folders = ("clip", "configs", "dassl", "datasets", "engine", "inference", "reports", "scripts", "tests", "trainers")
     for name in folders:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (*(path.name for path in ROOT.glob("*.py")), "pyproject.toml", "CONTRIBUTING.md", "DATASETS.md"):

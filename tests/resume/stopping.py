@@ -61,7 +61,8 @@ def ended(trainer):
             tensors |= {f"{name} {i} {key}": value for key, value in own.items() if torch.is_tensor(value)}
     tensors = {name: value.clone() for name, value in tensors.items()}
     random = random_state()
-    rest = {"results": trainer.results, "best": trainer.best_result, "lr": trainer.trained.lr()}
+    lr = trainer.trained.lr() if any(trainer.optims.values()) else None
+    rest = {"results": trainer.results, "best": trainer.best_result, "lr": lr}
     return tensors, rest | {"torch": random["torch"].tolist(), "numpy": random["numpy"], "python": random["python"]}
 
 

@@ -73,10 +73,8 @@ def stop(trainer, n, act):
         (("DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler", "DATALOADER.TRAIN_X.N_INS", 2), False, terminate),
         ((*BEST_VAL, "OPTIM.NAME", "adamw", "OPTIM.WARMUP_EPOCH", 1, "OPTIM.LR", 0.01), True, terminate),
         ((*BEST_VAL, *EVERY_STEP), True, kill),
-        (("TRAINER.NAME", "KgCoOp", "TRAINER.KGCOOP.PREC", "fp32"), False, terminate),
-        (("TRAINER.NAME", "ProGrad", "TRAINER.PROGRAD.PREC", "fp32"), False, terminate),
     ],
-    ids=["views", "classes", "adamw", "killed", "KgCoOp", "ProGrad"],
+    ids=["views", "classes", "adamw", "killed"],
 )
 def test_ended_in_every_step(make, pairs, draws, act, request):
     if draws:

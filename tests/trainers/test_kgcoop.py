@@ -76,10 +76,10 @@ def test_a_context_that_is_the_hand_made_prompt_costs_nothing(cfg):
 def test_its_hand_made_prompts_are_the_data_sets_but_for_dtd(cfg, monkeypatch):
     trainer = build_trainer(cfg(*KGCOOP))
     monkeypatch.setattr(trainer.dm.dataset, "prompt_template", "a blurry {}.")
-    assert trainer.template == "a blurry {}."
+    assert trainer.templates() == ("a blurry {}.",)
     trainer.cfg.defrost()
     trainer.cfg.DATASET.NAME = "DescribableTextures"
-    assert trainer.template == "a photo of a {}, a type of texture."
+    assert trainer.templates() == ("a photo of a {}, a type of texture.",)
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])

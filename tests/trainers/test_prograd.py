@@ -88,7 +88,7 @@ def test_a_loss_that_is_scaled_for_float16_gives_the_same_step(make):
 
 def test_the_hand_made_prompt_is_the_methods_own(make, monkeypatch):
     trainer = make()
-    assert trainer.template == TEMPLATE
+    assert trainer.templates() == (TEMPLATE,)
     monkeypatch.setattr(ProGrad, "own_templates", {"Folder": "a type of thing, a photo of a {}."})
     *_, anchors = naive_guided(trainer, golden_images("vit"), "a type of thing, a photo of a {}.", torch.float32)
     assert_near(trainer.zero_shot_features, anchors)

@@ -59,7 +59,7 @@ def test_runs_of_one_process_share_no_clip_that_is_stated_otherwise(cfg_of):
 def test_what_is_stated_is_part_of_a_run_and_of_its_checkpoints(cfg_of, tmp_path):
     plain, stated = (cfg_of("run", *pairs) for pairs in ((), STATED))
     assert config_digest(plain) != config_digest(stated)
-    learned_with, here = (build_trainer(cfg).backbone_fields() for cfg in (plain, stated))
+    learned_with, here = (build_trainer(cfg).backbone_fields(cfg) for cfg in (plain, stated))
     assert backbone_warning(here, here, tmp_path / "model") == ""
     found = backbone_warning(learned_with, here, tmp_path / "model")
     assert "of which other heads or activations are stated: what was learned there means little here." in found
