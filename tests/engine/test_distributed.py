@@ -53,6 +53,14 @@ RUNS = {
     "classes, front": (*SHARDED, "TRAINER.COOP.CLASS_TOKEN_POSITION", "front", "TRAINER.COOP.CSC", True),
     "classes, a gradient rule": ("TRAINER.NAME", "ProGrad", "TRAINER.PROGRAD.SHARD_CLASSES", True),
     "features": ("TRAINER.NAME", "TipAdapterF", "OPTIM.NAME", "adamw", "TEST.FINAL_MODEL", "best_val"),
+    "features, after each epoch": (
+        "TRAINER.NAME",
+        "CLAP",
+        "TRAINER.CLAP.CONSTRAINT",
+        "adaptative",
+        "OPTIM.MAX_EPOCH",
+        3,
+    ),
 }
 
 

@@ -6,7 +6,10 @@ from tests.resume.stopping import assert_same, before_step, ended, kill, termina
 from tests.support.tiny_run import build_trainer, tiny_cfg
 
 EVERY_STEP = ("TRAIN.RESUME_EVERY_S", 1e-9)
-METHODS = {"TipAdapterF": ("TEST.FINAL_MODEL", "best_val", "OPTIM.NAME", "adamw")}
+METHODS = {
+    "TipAdapterF": ("TEST.FINAL_MODEL", "best_val", "OPTIM.NAME", "adamw"),
+    "CLAP": ("TRAINER.CLAP.CONSTRAINT", "adaptative"),
+}
 
 
 @pytest.mark.parametrize("act", [terminate, kill])
