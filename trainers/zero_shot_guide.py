@@ -45,6 +45,9 @@ class GuidedTrainer(StaticPromptTrainer):
         """The guide's hand-made prompt, with `{}` for the class name."""
         return self.own_templates.get(self.cfg.DATASET.NAME, self.dm.dataset.prompt_template)
 
+    def templates(self) -> tuple[str, ...]:
+        return (self.template,)
+
     @cached_property
     def zero_shot_features(self) -> Tensor:
         """The guide's text features, (C, E) float32, normalised. Only training needs them."""
