@@ -69,6 +69,7 @@ class FewShotDataset(DatasetBase):
     default_root = ""  # root where DATASET.ROOT is empty; "": the user has to name one
     listed_from_disk = False  # whether the items are what the folders hold: none can be missing or listed twice
     val_is_test = False  # whether all test items are the val items, too; `load_items` then returns none for val
+    reads_selection = True
     prepare_on_first_use = False  # whether loading calls `prepare`, which then has to be quick when all is there
 
     def __init__(self, cfg):
@@ -101,8 +102,12 @@ class FewShotDataset(DatasetBase):
             train, val = read_fewshot(Path(cfg.DATASET.FEWSHOT_FILE), images, all_train, all_val, shots=shots)
         else:
             train, val = draw_few_shots(all_train, all_val, shots=shots, seed=seed)
-        selection = val or draw_held_out(all_train, train, shots=shots, seed=seed)
-        return train, list(test) if self.val_is_test else val, list(test), selection
+        all_val, test = list(test if self.val_is_test else all_val), list(test)
+        if cfg.DATASET.SELECTION == "few_shot_val":
+            selection = val or draw_held_out(all_train, train, shots=shots, seed=seed)
+        else:
+            selection = {"full_val": all_val, "test": test}[cfg.DATASET.SELECTION]
+        return train, test if self.val_is_test else val, test, selection
 
     @classmethod
     def find_root(cls, root: str) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from .checkpoint import Checkpointer, backbone_warning, load_pretrained_weights, save_checkpoint
+from .config.defaults import BEST_ON
 from .data.class_rows import ClassRows
 from .data.manager import DataManager, check_splits
 from .data.samplers import batch_share, gather_batch
@@ -50,6 +51,8 @@ class TrainerX:
 
     loop_steps_schedules = True  # False for a method that steps them itself
     reads_classnames = True  # False for a method that does not classify by the words of the class names
+    transductive = False  # True for a method that sees the images to be tested on, without their labels
+    templates: Callable[[], tuple[str, ...]] | tuple[str, ...] = ()  # the hand-made prompts, where a method uses some
     not_in_identity: tuple[str, ...] = ()  # the method's keys that change how it computes, not what
     ignored_on_load: tuple[str, ...] = ()  # state-dict entries that are saved for reference and never read back
     learned_per_class: Mapping[str, bool] = {}  # whether a tensor or part is, where shapes mislead: see ClassRows
@@ -75,6 +78,11 @@ class TrainerX:
         """Returns what is wrong with the method's own keys, one message each."""
         return []
 
+    @classmethod
+    def searched(cls, cfg: CN) -> tuple[str, ...]:
+        """Returns the names of the hyper-parameters that a training chooses by the data set's `selection`."""
+        return ()
+
     def __init__(self, cfg: CN):
         self.cfg, self.output_dir = cfg, Path(cfg.OUTPUT_DIR)
         self.device = pick_device(use_cuda=cfg.USE_CUDA)
@@ -85,7 +93,7 @@ class TrainerX:
         self.resume_file = ResumeFile(self.output_dir, every_s=cfg.TRAIN.RESUME_EVERY_S)
         self.point = self.resumed = None  # resumed: the ResumePoint that the first epoch begins with
         self.start_epoch, self.max_epoch, self.epochs_done = 0, cfg.OPTIM.MAX_EPOCH, 0
-        self.best_result = -1.0  # on the validation items, in percent
+        self.best_result = -1.0  # of an epoch, in percent, on the items that choose it
         self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
         self.clock, self.writer, self.warnings, self.results = Clock(), Trackers(), Warnings(), {}
 
@@ -134,11 +142,10 @@ class TrainerX:
         self.epochs_done = self.epoch + 1
 
     def after_epoch(self) -> None:
-        """Validates if the best model is wanted; saves."""
+        """Tests on validation or test items if the best epoch is wanted; saves."""
         done, frequency = self.epochs_done, self.cfg.TRAIN.CHECKPOINT_FREQ
-        if self.cfg.TEST.FINAL_MODEL == "best_val":
-            result = self.test(split="val")
-            if result > self.best_result:
+        if split := BEST_ON.get(self.cfg.TEST.FINAL_MODEL):
+            if (result := self.test(split=split)) > self.best_result:
                 self.save_model(done, val_result=result, is_best=True)
                 self.best_result = result
         if done == self.max_epoch or (frequency > 0 and done % frequency == 0):
@@ -157,8 +164,6 @@ class TrainerX:
         """Does one step on `loss`, a finite scalar, this rank's mean; `change()` may change the summed gradients."""
         when, on_cpu = f"{self.when()}, at learning rate {self.trained.lr():.4e}", self.device.type == "cpu"
         self.trained.step(loss * self.batch_share, names, self.scaler, when=when, check=on_cpu, change=change)
-
-    # What stands around the steps
 
     def before_train(self) -> None:
         """Resumes if OUTPUT_DIR, or else RESUME, holds a state to go on from."""
@@ -213,10 +218,9 @@ class TrainerX:
         logger.info("Finish training")
         self.point = None  # the last checkpoint has it
         if not self.cfg.TEST.NO_TEST:
-            best = self.cfg.TEST.FINAL_MODEL == "best_val"
-            logger.info("Deploy the %s", "model with the best val performance" if best else "last-step model")
-            if best:
+            if split := BEST_ON.get(self.cfg.TEST.FINAL_MODEL):
                 self.load_model(self.output_dir)
+            logger.info("Deploy the %s", f"model with the best {split} performance" if split else "last-step model")
             self.test()
         logger.info("Elapsed: %s", self.clock)
         self.writer.close()

@@ -36,6 +36,7 @@ SLOW = {
     "engine/evaluation/test_ranks.py",
     "engine/features/test_digests.py",
     "engine/run/test_inputs.py",
+    "engine/run/test_selection.py",
     "engine/run/test_warnings.py",
     "engine/test_distributed.py",
     "engine/test_process_cache.py",

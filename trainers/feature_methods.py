@@ -77,7 +77,7 @@ class FeatureTrainer(PromptTrainer):
     def choice_features(self) -> tuple[Tensor, Tensor] | None:
         """Returns the features (N, E) and labels (N,) of the items to choose hyper-parameters by, on the device.
 
-        They are the few-shot validation items, or as many training images that were not drawn. None are test images.
+        They are what DATASET.SELECTION says: few-shot validation items, or as many training images that were not drawn.
         None: there are no such items apart from those that are trained on, which is warned of.
         """
         trained_on = {item.impath for item in self.dm.dataset.train_x}
@@ -88,12 +88,6 @@ class FeatureTrainer(PromptTrainer):
                 f"the hyper-parameters of {self.cfg.TRAINER.NAME} were not chosen but stayed as the config has them."
             )
             return None
-        tested_on = {item.impath for item in getattr(self.dm.dataset, self.cfg.TEST.SPLIT)}
-        if n_both := sum(item.impath in tested_on for item in items):
-            self.warnings.add(
-                f"The hyper-parameters of {self.cfg.TRAINER.NAME} were chosen by {n_both:,} of the images tested on, "
-                "so on new images the accuracy may be lower. Leave TEST.SPLIT at test."
-            )
         return self.features.read(items).to(self.device), labels_of(items).to(self.device)
 
 

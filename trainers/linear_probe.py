@@ -116,6 +116,10 @@ class LinearProbe(TrainerX):
                 errors.append(f"{key} is {value}, but LinearProbe is fitted from the start. Leave it out.")
         return errors
 
+    @classmethod
+    def searched(cls, cfg: CN) -> tuple[str, ...]:
+        return ("C",)
+
     def check_splits(self) -> None:
         super().check_splits()
         if self.cfg.RUN.EVAL_ONLY:

@@ -61,6 +61,7 @@ def get_cfg_default() -> CN:
     cfg.DATASET.ROOT = ""  # folder of the data sets' folders; "": the data set's own default, if it has one
     cfg.DATASET.NAME = ""  # a name in DATASET_REGISTRY
     cfg.DATASET.NUM_SHOTS = -1  # training images of each class; -1: all
+    cfg.DATASET.SELECTION = "few_shot_val"  # to choose hyper-parameters by: few_shot_val, full_val (all), test
     cfg.DATASET.FEWSHOT_FILE = ""  # file that lists the training and validation items, DATASETS.md; "": they are drawn
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base (first half of the labels), new (second half)
     cfg.DATASET.CLASSNAMES = ""  # data set Folder: file with the class names; "": the names of the folders
@@ -130,7 +131,8 @@ def get_cfg_default() -> CN:
     cfg.TEST.NO_TEST = False  # stop after training, without the test
     cfg.TEST.SPLIT = "test"  # split to test on: test, val
     cfg.TEST.ON_BAD_IMAGE = "error"  # unreadable test images: error, skip (with a warning)
-    cfg.TEST.FINAL_MODEL = "last_step"  # model to test: last_step, best_val (validated after every epoch)
+    cfg.TEST.FINAL_MODEL = "last_step"  # model to test: last_step, or of the best epoch: best_val, best_test
+    cfg.TEST.ALLOW_ORACLE = False  # choose by test images, or in a few-shot run by all validation images
 
     cfg.TRAINER = CN()
     cfg.TRAINER.NAME = ""  # a name in TRAINER_REGISTRY
@@ -176,14 +178,17 @@ REFUSED = {
 # Key -> the values that it may have.
 OPTIONS = {
     "INPUT.ON_BAD_IMAGE": ("error", "skip"),
+    "DATASET.SELECTION": ("few_shot_val", "full_val", "test"),
     "DATASET.SUBSAMPLE_CLASSES": ("all", "base", "new"),
     "OPTIM.NAME": ("sgd", "adam", "adamw", "amsgrad", "rmsprop", "radam"),
     "OPTIM.LR_SCHEDULER": ("single_step", "multi_step", "cosine"),
     "OPTIM.WARMUP_TYPE": ("linear", "constant"),
     "TEST.SPLIT": ("test", "val"),
     "TEST.ON_BAD_IMAGE": ("error", "skip"),
-    "TEST.FINAL_MODEL": ("last_step", "best_val"),
+    "TEST.FINAL_MODEL": ("last_step", "best_val", "best_test"),
 }
+
+BEST_ON = {"best_val": "val", "best_test": "test"}  # TEST.FINAL_MODEL -> the split that is tested after every epoch
 
 LOGGERS = ("tensorboard", "csv", "wandb")  # the names that TRAIN.LOGGERS may hold
 
@@ -221,5 +226,5 @@ NOT_IN_DIGEST = {
     "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST", "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TRAIN.LOGGERS", "TEST.SAVE_PREDICTIONS", "TEST.SAVE_LOGITS",
-    "TEST.TEMPERATURE",
+    "TEST.TEMPERATURE", "TEST.ALLOW_ORACLE",
 }  # fmt: skip

@@ -53,6 +53,7 @@ def leave_out_bad(cfg, dataset: DatasetBase, *, n_threads: int) -> dict[str, lis
         MissingImageError, BrokenImageError: If the machine may be at fault, not the image.
     """
     read = set() if cfg.RUN.EVAL_ONLY else {"train_x", "val", "selection"}
+    read |= {"test"} if cfg.TEST.FINAL_MODEL == "best_test" and not cfg.RUN.EVAL_ONLY else set()
     read |= set() if cfg.TEST.NO_TEST else {cfg.TEST.SPLIT, *(["selection"] if cfg.TEST.TEMPERATURE else [])}
     splits = {name: getattr(dataset, name) for name in splits_that_skip(cfg, dataset.val, dataset.test) if name in read}
     if not splits:

@@ -37,11 +37,12 @@ class DatasetBase:
         train_x: Items to train on; empty if the data set can only be tested on.
         val: Items to validate on; may be empty.
         test: Items to test on.
-        selection: Items to choose hyper-parameters by, never test items; None: the val items. If some are training
-            items too, do not fit on these while choosing.
+        selection: Items to choose hyper-parameters by, test items only where DATASET.SELECTION says so; None: the val
+            items. If some are training items too, do not fit on these while choosing.
 
     Attributes:
         prompt_template: The hand-made prompt; `{}` stands for the class name.
+        reads_selection: Whether `selection` is what DATASET.SELECTION says; without, only its default is allowed.
         source_labels: For a test set with some of another data set's classes: the labels of its classes there.
         repeated_names: Names that the data set's own list gives to several classes, as the papers' results have them.
         warnings: What makes results on this copy of it doubtful, a sentence each; they stand in results.json.
@@ -52,6 +53,7 @@ class DatasetBase:
     """
 
     prompt_template = "a photo of a {}."
+    reads_selection = False
     source_labels: tuple[int, ...] | None = None
     repeated_names: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ import torch
 from tabulate import tabulate
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from ..config.defaults import BEST_ON
 from ..distributed import n_local_ranks, n_ranks
 from ..interruption import leave_signals_to_parent
 from ..registry import DATASET_REGISTRY
@@ -42,6 +43,7 @@ class DataManager:
 
     Attributes:
         listing: What the data set lists, before anything is left out.
+        has_own_transforms: Whether images go through what INPUT says, and nothing else.
         skipped: Split -> paths of its images that could not be read and were left out.
     """
 
@@ -58,13 +60,14 @@ class DataManager:
         self.skipped = leave_out_bad(cfg, self.dataset, n_threads=n_workers)
         tfm_train = custom_tfm_train or build_transform(cfg, is_train=True)
         tfm_test = custom_tfm_test or build_transform(cfg, is_train=False)
+        self.has_own_transforms = not (custom_tfm_train or custom_tfm_test or dataset_wrapper)
         wrapper = dataset_wrapper or DatasetWrapper
         build = partial(build_data_loader, cfg, n_workers=n_workers, dataset_wrapper=wrapper)
         self.train_loader_x = build(self.dataset.train_x, tfm_train, is_train=True)
         self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
         self.test_loader = build(self.dataset.test, tfm_test, is_train=False)
         self.selection_loader = build(self.dataset.selection, tfm_test, is_train=False)
-        self.chooses_epoch = cfg.TEST.FINAL_MODEL == "best_val"
+        self.best_on = BEST_ON.get(cfg.TEST.FINAL_MODEL)  # the split by which an epoch is chosen
         self.said_left_out = False
         self.log_summary(cfg)
 
@@ -79,7 +82,7 @@ class DataManager:
     @cached_property
     def learned_from(self) -> dict[str, str]:
         """The digests of the items that a run learns from, and of those by which it chooses an epoch."""
-        return data_digests(self.dataset, ["train", "val"] if self.chooses_epoch else ["train"])
+        return data_digests(self.dataset, ["train", *filter(None, [self.best_on])])
 
     @property
     def warnings(self) -> list[str]:

@@ -68,19 +68,39 @@ def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch
     node = cfg.INPUT
     if errors := check_input(node):
         raise ValueError("\n".join(errors))
+    names, resize = steps(node, is_train)
+    on_image = RESIZES[resize](node.SIZE, INTERPOLATION_MODES[node.INTERPOLATION]) if resize else []
+    on_image += [build(node) for name, build in ON_IMAGE.items() if name in names]
+    on_tensor = [build(node) for name, build in ON_TENSOR.items() if name in names]
+    return T.Compose([*on_image, T.ToTensor(), *on_tensor])
+
+
+def steps(node, is_train: bool) -> tuple[set[str], str]:
+    """Returns the names of INPUT.TRANSFORMS that are applied, and how an image comes to SIZE before; "": by them."""
     names = set(node.TRANSFORMS)
     if node.NO_TRANSFORM:
         names &= {"normalize"}
     elif not is_train:
         names = names & {*IN_TESTS} | {"center_crop"}
+    if names & {"random_crop", "random_resized_crop"}:
+        return names, ""
+    # Differs from the original: there center_crop does nothing in training.
+    return names, node.RESIZE if "center_crop" in names else "squash"
 
-    on_image, mode = [], INTERPOLATION_MODES[node.INTERPOLATION]
-    if not names & {"random_crop", "random_resized_crop"}:
-        # Differs from the original: there center_crop does nothing in training.
-        on_image = RESIZES[node.RESIZE if "center_crop" in names else "squash"](node.SIZE, mode)
-    on_image += [build(node) for name, build in ON_IMAGE.items() if name in names]
-    on_tensor = [build(node) for name, build in ON_TENSOR.items() if name in names]
-    return T.Compose([*on_image, T.ToTensor(), *on_tensor])
+
+def describe_transform(cfg, *, is_train: bool) -> list:
+    """Returns what decides a transform, and nothing else, as plain values: equal ones, the same transform."""
+    node = cfg.INPUT
+    names, resize = steps(node, is_train)
+    used = [(resize, ("SIZE", "INTERPOLATION"))] if resize else []
+    used += [(name, KEYS.get(name, ())) for name in (*ON_IMAGE, *ON_TENSOR) if name in names]
+    views = [["views", node.VIEWS, cfg.DATALOADER.K_TRANSFORMS]] if is_train else []
+    return [[name, *(_plain(node[key]) for key in keys)] for name, keys in used] + views
+
+
+def _plain(value):
+    """Returns a value of INPUT in one form: 1 and 1.0, (1, 1) and [1, 1] are the same."""
+    return value if isinstance(value, str) else list(map(_plain, value)) if hasattr(value, "__iter__") else float(value)
 
 
 # Differs from the original: AutoAugment and RandAugment are torchvision's, with other ranges; random_crop pads images
@@ -107,6 +127,20 @@ ON_TENSOR = {
     "normalize": lambda c: T.Normalize(c.PIXEL_MEAN, c.PIXEL_STD),
     "gaussian_noise": lambda c: GaussianNoise(c.GN_MEAN, c.GN_STD),
     "instance_norm": lambda c: InstanceNormalization(),
+}
+KEYS = {  # of INPUT, which the transforms above read
+    "random_translation": ("SIZE", "INTERPOLATION"),
+    "random_crop": ("SIZE", "CROP_PADDING"),
+    "random_resized_crop": ("SIZE", "RRCROP_SCALE", "INTERPOLATION"),
+    "randaugment": ("RANDAUGMENT_N", "RANDAUGMENT_M"),
+    "randaugment_fixmatch": ("RANDAUGMENT_N",),
+    "randaugment2": ("RANDAUGMENT_N",),
+    "colorjitter": ("COLORJITTER_B", "COLORJITTER_C", "COLORJITTER_S", "COLORJITTER_H"),
+    "randomgrayscale": ("RGS_P",),
+    "gaussian_blur": ("GB_P", "GB_K"),
+    "cutout": ("CUTOUT_N", "CUTOUT_LEN"),
+    "normalize": ("PIXEL_MEAN", "PIXEL_STD"),
+    "gaussian_noise": ("GN_MEAN", "GN_STD"),
 }
 TRANSFORM_NAMES = ("center_crop", *ON_IMAGE, *ON_TENSOR)
 RULES = {  # what the value of a key must be

@@ -15,6 +15,7 @@ from typing import Any
 from yacs.config import CfgNode as CN
 
 from ..checkpoint import checkpoint_name, model_sha256
+from ..config.defaults import BEST_ON
 from ..config.load import ConfigError
 from ..data.bad_images import find_bad
 from ..data.datum import SPLITS, Datum, Listing, data_digests, items_of, shared_digest
@@ -205,7 +206,8 @@ def images_now(cfg: CN, items: Sequence[Datum]) -> str | None:
 def used_splits(cfg: CN) -> list[str]:
     """Returns the splits that a run's results depend on."""
     tested = [] if cfg.TEST.NO_TEST else [cfg.TEST.SPLIT]
-    return [split for split in SPLITS if split in tested or not (cfg.RUN.EVAL_ONLY or split == "test")]
+    learned = [] if cfg.RUN.EVAL_ONLY else ["train", "val", BEST_ON.get(cfg.TEST.FINAL_MODEL)]
+    return [split for split in SPLITS if split in (*tested, *learned)]
 
 
 def provenance_of(results: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -217,7 +219,7 @@ def provenance_of(results: Mapping[str, Any]) -> Mapping[str, Any]:
 def refusal(cfg: CN, changed: Sequence[str]) -> ConfigError:
     """Returns why a training is not done again in its folder, and what to do."""
     remedy = "Put that back, or begin anew in another folder (--output-dir, OUTPUT for the scripts)."
-    if set(changed) <= {"test", "images"} and cfg.TEST.SPLIT == "test":
+    if set(changed) <= {"test", "images"} and cfg.TEST.SPLIT == "test" and cfg.TEST.FINAL_MODEL != "best_test":
         remedy = (
             f"Nothing was learned from that: delete {RESULTS} there and repeat the command, and the trained model is "
             "tested anew. Or put it back."

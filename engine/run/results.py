@@ -1,20 +1,85 @@
-"""What a run leaves in results.json: what was measured, what identifies the run, what to be warned of."""
+"""What a run leaves in results.json: what was measured, how it was made, what identifies it, what to be warned of."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from typing import Any
 
 from yacs.config import CfgNode as CN
 
 from ..config.identity import identity
 from ..data.bad_images import skip_warnings, skipped_fields
+from ..data.transforms import describe_transform
 from .folder import read_config
+from .selection import NONE, knows_classes, selection_of
+
+logger = logging.getLogger(__name__)
 
 MEASURES = (
     *("accuracy", "error_rate", "macro_f1", "total", "correct"),
     *("top5_accuracy", "balanced_accuracy", "nll", "brier", "ece", "temperature"),
 )
 SEEDS_OWN = ("SEED", "RUN.MODEL_DIR", "MODEL.INIT_WEIGHTS")  # keys in which an experiment's seeds differ
+
+
+def how_made(trainer) -> dict[str, Any]:
+    """Returns the entries of results.json on what makes a result comparable with others, which the log has too.
+
+    Args:
+        trainer: Built, and not yet trained; loaded if it is only tested.
+
+    Raises:
+        ConfigError: If the config chooses by what TEST.ALLOW_ORACLE does not allow.
+    """
+    cfg = trainer.cfg
+    training = cfg
+    if cfg.RUN.EVAL_ONLY:
+        training = read_config(cfg.RUN.MODEL_DIR) if cfg.RUN.MODEL_DIR else None
+    made = {
+        "selection": selection_of(trainer, training),
+        "setting": setting_of(trainer, training),
+        "digests": digests_of(trainer, training),
+    }
+    if {*made["selection"].values()} != {NONE}:
+        epoch, others = (rule or "not known" for rule in made["selection"].values())
+        logger.info("Chosen by: %s (epoch), %s (hyper-parameters)", epoch, others)
+    if made["setting"]:
+        logger.info("Setting: %s", ", ".join(made["setting"]))
+    return made
+
+
+def setting_of(trainer, training: CN | None) -> list[str]:
+    """Returns what sets a result apart from those of the usual setting, a label each.
+
+    transductive    the method has seen the images that it is tested on, without their labels
+    open-world      what was learned on the base classes is tested on all classes
+    """
+    pairs = [(of.DATASET.NAME, of.DATASET.SUBSAMPLE_CLASSES) for of in (training, trainer.cfg) if of]
+    name = trainer.cfg.DATASET.NAME
+    labels = {"transductive": trainer.transductive, "open-world": pairs == [(name, "base"), (name, "all")]}
+    return [label for label, holds in labels.items() if holds]
+
+
+def digests_of(trainer, training: CN | None) -> dict[str, str | None]:
+    """Returns 12 hex digits each of the hand-made prompts and the transforms; None where there are none, or not ours.
+
+    The training transform is that of the run that has trained the model.
+    """
+    cfg, found = trainer.cfg, trainer.templates
+    templates = list(found() if callable(found) else found)  # the original's ZeroshotCLIP2 has a list
+    is_ours = getattr(trainer.dm, "has_own_transforms", False)  # not so: a manager, or a transform, of the method's
+    return {
+        "templates": digest_of(templates) if templates else None,
+        "train_transform": digest_of(describe_transform(training, is_train=True)) if training and is_ours else None,
+        "test_transform": digest_of(describe_transform(cfg, is_train=False)) if is_ours else None,
+    }
+
+
+def digest_of(content: Any) -> str:
+    """Returns the first 12 hex digits of the sha256 of something as JSON."""
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:12]
 
 
 def results_of(trainer) -> dict[str, Any]:
@@ -46,7 +111,6 @@ def results_of(trainer) -> dict[str, Any]:
             *skip_warnings(trainer.dm.skipped),
             *untested_warnings(trainer),
             *chance_warnings(trainer, trained_on),
-            *choice_warnings(trainer, trained_on),
         ],
         **skipped_fields(trainer.dm.skipped),
     }
@@ -76,31 +140,3 @@ def chance_warnings(trainer, trained_on: CN | None) -> list[str]:
     if not trainer.results or not hasattr(trainer.evaluator, "chance_warning"):  # nothing was tested, or otherwise
         return []
     return list(filter(None, [trainer.evaluator.chance_warning()]))
-
-
-def choice_warnings(trainer, trained_on: CN | None) -> list[str]:
-    """Returns a sentence if the epoch was chosen by the accuracy on images that are tested on, as ImageNet's are."""
-    cfg, training = trainer.cfg, trainer.cfg
-    if cfg.RUN.EVAL_ONLY:
-        if cfg.RUN.LOAD_EPOCH >= 0 or not knows_classes(cfg, trained_on):
-            return []
-        training = trained_on
-    if not trainer.results or not trainer.epochs_done or training.TEST.FINAL_MODEL != "best_val":
-        return []  # without epochs, as LinearProbe's, none is chosen
-    tested, chosen_by = (
-        {item.impath for item in getattr(trainer.dm.dataset, split)} for split in (cfg.TEST.SPLIT, "val")
-    )
-    n_both = len(tested & chosen_by)
-    if not n_both:
-        return []
-    return [
-        f"TEST.FINAL_MODEL is best_val and {n_both:,} of the {len(tested):,} images tested on are validation images: "
-        "they chose the epoch, so on new images the accuracy may be lower. Say so beside the number, or train with "
-        "TEST.FINAL_MODEL last_step."
-    ]
-
-
-def knows_classes(cfg: CN, trained_on: CN | None) -> bool:
-    """Says whether a test is on the data set and the classes of the training."""
-    keys = ("NAME", "ROOT", "SUBSAMPLE_CLASSES")
-    return trained_on is not None and all(cfg.DATASET[key] == trained_on.DATASET[key] for key in keys)

@@ -23,7 +23,7 @@ from .folder import is_done, resolve_seed, retire_results, write_config, write_r
 from .inputs import WeightsDigest, compare_inputs, in_words, inputs_tested, refusal
 from .lock import locked
 from .provenance import cost, provenance
-from .results import results_of
+from .results import how_made, results_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Run:
         self.cfg, self.weights_sha256, self.is_done = cfg, weights_sha256, False
         self.changed: list[str] = []  # since the results that are there were made
         self.provenance: dict[str, Any] = {}
+        self.made_how: dict[str, Any] = {}
         self._held_until_exit, self._held_while_working = ExitStack(), ExitStack()
 
     def __enter__(self) -> Run:
@@ -79,7 +80,11 @@ class Run:
 
         Args:
             trainer: Built, and not yet trained; loaded if it is only tested.
+
+        Raises:
+            ConfigError: If test images choose, or full validation in a few-shot run, and TEST.ALLOW_ORACLE is False.
         """
+        self.made_how = how_made(trainer)
         if is_first_rank() and retire_results(self.cfg.OUTPUT_DIR):
             what = in_words(self.changed) or "the configuration"
             logger.info("What the results there were made from has changed, and they are made anew: %s", what)
@@ -100,7 +105,8 @@ class Run:
         self._held_while_working.close()
         trainer.warnings.add(*unread_warnings(self.cfg))  # now: what follows reads for itself
         made_from = {**self.provenance, **inputs_tested(trainer)}
-        results = {**results_of(trainer), "temperature": temperature, "provenance": made_from, "cost": cost(trainer)}
+        made = {**self.made_how, "provenance": made_from, "cost": cost(trainer)}
+        results = {**results_of(trainer), "temperature": temperature, **made}
         log_skipped(trainer.dm.skipped)
         for warning in results["warnings"]:
             logger.info("Warning: %s", warning)

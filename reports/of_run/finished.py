@@ -131,7 +131,7 @@ def _how_to_test(folder: Path, cfg, results: Mapping[str, Any]) -> str:
     flags = []
     if not cfg.RUN.EVAL_ONLY:
         flags += ["--eval-only", "--model-dir", str(folder)]
-        if cfg.TEST.FINAL_MODEL != "best_val" and _is_number(results.get("epoch")):
+        if cfg.TEST.FINAL_MODEL == "last_step" and _is_number(results.get("epoch")):
             flags += ["--load-epoch", str(results["epoch"])]
     words = call_words(folder, folder / "test", cfg.RUN.PLUGINS, *flags)
     in_the_way = {"RESUME": "", "TEST.NO_TEST": "False", "TEST.SAVE_PREDICTIONS": "True"}

@@ -244,6 +244,7 @@ class TestFilesOfARun:
         for measure in MEASURES:  # evaluation/test_evaluator.py
             del results[measure]
         del results["warnings"], results["provenance"], results["cost"]  # test_warnings.py, test_provenance.py
+        del results["selection"], results["setting"], results["digests"]  # test_selection.py
         settings = results.pop("settings")
         assert settings["OPTIM.LR"] == 0.02 and not settings.keys() & {"SEED", "RUN.MODEL_DIR", "OUTPUT_DIR", "RUN.CFG"}
         assert results == {

@@ -54,7 +54,8 @@ INPUT: {SIZE: [224, 224], INTERPOLATION: bilinear, RESIZE: crop, TRANSFORMS: [],
   RRCROP_SCALE: [0.08, 1.0], CUTOUT_N: 1, CUTOUT_LEN: 16, GN_MEAN: 0.0, GN_STD: 0.15, RANDAUGMENT_N: 2,
   RANDAUGMENT_M: 10, COLORJITTER_B: 0.4, COLORJITTER_C: 0.4, COLORJITTER_S: 0.4, COLORJITTER_H: 0.1, RGS_P: 0.2,
   GB_P: 0.5, GB_K: 21}
-DATASET: {ROOT: '', NAME: '', NUM_SHOTS: -1, FEWSHOT_FILE: '', SUBSAMPLE_CLASSES: all, CLASSNAMES: '',
+DATASET: {ROOT: '', NAME: '', NUM_SHOTS: -1, SELECTION: few_shot_val, FEWSHOT_FILE: '', SUBSAMPLE_CLASSES: all,
+  CLASSNAMES: '',
   SOURCE_DOMAINS: [], TARGET_DOMAINS: [], NUM_LABELED: -1, VAL_PERCENT: 0.1, ALL_AS_UNLABELED: false, STL10_FOLD: -1,
   CIFAR_C_TYPE: '', CIFAR_C_LEVEL: 1}
 DATALOADER: {NUM_WORKERS: 4, CACHE_GB: 2.0, K_TRANSFORMS: 1, RETURN_IMG0: false,
@@ -72,7 +73,7 @@ OPTIM: {NAME: adam, LR: 0.0003, WEIGHT_DECAY: 0.0005, MOMENTUM: 0.9, SGD_DAMPNIN
 TRAIN: {CHECKPOINT_FREQ: 0, RESUME_EVERY_S: 60.0, PRINT_FREQ: 10, LOGGERS: [tensorboard], COUNT_ITER: train_x}
 TEST: {EVALUATOR: Classification, PER_CLASS_RESULT: false, COMPUTE_CMAT: false, SAVE_PREDICTIONS: true,
   SAVE_LOGITS: false, TEMPERATURE: true, NO_TEST: false, SPLIT: test,
-  ON_BAD_IMAGE: error, FINAL_MODEL: last_step}
+  ON_BAD_IMAGE: error, FINAL_MODEL: last_step, ALLOW_ORACLE: false}
 TRAINER: {NAME: '',
   COOP: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
     SHARD_CLASSES: false},
@@ -132,7 +133,7 @@ LOG_LINES = [
 ]
 RESULTS = """accuracy error_rate macro_f1 total correct
     top5_accuracy balanced_accuracy nll brier ece temperature trainer dataset source seed shots cfg backbone n_ctx csc
-    class_token_position subsample epoch config_digest"""
+    class_token_position subsample epoch config_digest selection setting digests"""
 CHECKPOINT = "state_dict epoch optimizer scheduler val_result"
 STATE_DICT = {
     "CoOp": "ctx token_prefix token_suffix",
@@ -172,7 +173,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 161
+    assert len(frozen) == 163
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

@@ -25,7 +25,7 @@ def make_items(split):
 def make(tmp_path, monkeypatch):
     """Builds a data set with the sizes above whose image files need not be there."""
 
-    def build(*, shots, seed=1, subset="all", without=(), val_is_test=False, present=True):
+    def build(*, shots, seed=1, subset="all", without=(), val_is_test=False, present=True, selection=None):
         class Toy(FewShotDataset):
             def load_items(self, cfg):
                 return tuple([] if split in without else make_items(split) for split in SIZES)
@@ -37,6 +37,7 @@ def make(tmp_path, monkeypatch):
         Toy.val_is_test = val_is_test
         cfg = get_cfg_default()
         cfg.DATASET.ROOT = str(tmp_path)
+        cfg.DATASET.SELECTION = selection or cfg.DATASET.SELECTION
         cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = shots, subset, seed
         if present:
             monkeypatch.setattr("datasets.verify.copy.find_unusable", lambda *splits: ([], []))
@@ -100,6 +101,19 @@ def test_a_val_set_that_is_the_test_set_is_whole_and_chooses_nothing(make):
     assert dataset.train_x == train  # as where val is drawn
     assert dataset.val == dataset.test == make_items("test")
     assert dataset.selection == naive_held_out(make_items("train"), train, 2, 1)
+
+
+def test_all_val_items_or_the_test_items_where_the_config_says_so(make):
+    val, test = make_items("val"), make_items("test")
+    drawn = make(shots=2)
+    for selection, items in (("full_val", val), ("test", test)):
+        dataset = make(shots=2, selection=selection)
+        assert dataset.selection == items
+        assert (dataset.train_x, dataset.val, dataset.test) == (drawn.train_x, drawn.val, test)
+    base = make(shots=2, selection="full_val", subset="base")
+    assert base.selection == [item for item in val if item.label < 3]
+    assert make(shots=2, without=("val",), selection="full_val").selection == []
+    assert make(shots=2, without=("val",), val_is_test=True, selection="full_val").selection == test
 
 
 @pytest.mark.parametrize(("subset", "labels"), [("base", (0, 1, 2)), ("new", (3, 4, 5))])

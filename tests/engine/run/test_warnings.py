@@ -10,8 +10,7 @@ import torch
 
 import report
 import train
-from datasets.folder import Folder
-from engine import DatasetBase, save_checkpoint
+from engine import save_checkpoint
 from engine.config.defaults import get_cfg_default
 from engine.evaluation.evaluator import Classification
 from parse_test_res import main, parse_run, warnings_of
@@ -33,7 +32,6 @@ ONE_CLASS = (
     "DATASET.SUBSAMPLE_CLASSES at all."
 )
 COOP = coop("shapes", "tiny").folder
-BEST = ("TEST.FINAL_MODEL", "best_val")
 
 
 def warning(labels, predictions):
@@ -117,48 +115,6 @@ def test_runs_say_that_they_guess_but_on_classes_that_they_were_not_trained_on(r
     assert run("new", *test, "DATASET.SUBSAMPLE_CLASSES", "new") == [ONE_CLASS]
     assert run("zero", "TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True) == ["It guesses."]
     assert run("untested", "TEST.NO_TEST", True, "OPTIM.MAX_EPOCH", 1) == []
-
-
-class TestChoiceOnTheTestImages:
-    """Which results say that the epoch was chosen by images that are tested on."""
-
-    SAID = (
-        "TEST.FINAL_MODEL is best_val and {} of the {} images tested on are validation images: they "
-        "chose the epoch, so on new images the accuracy may be lower. Say so beside the number, or train with "
-        "TEST.FINAL_MODEL last_step."
-    )
-
-    @pytest.fixture(autouse=True)
-    def tested_on_validation_items(self, monkeypatch):
-        """The data set's val items are its test items, as ImageNet's."""
-        monkeypatch.setattr(Classification, "chance_warning", lambda self: "")
-        monkeypatch.setattr(Folder, "val_is_test", True)
-
-    def test_training_and_a_test_of_the_chosen_epoch(self, run, tmp_path):
-        assert run("best", *BEST, "TRAIN.CHECKPOINT_FREQ", 1) == [self.SAID.format(9, 9)]
-        test = ("RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", str(tmp_path / "best"))
-        assert run("again", *test) == [self.SAID.format(9, 9)]
-        assert run("last", *test, "RUN.LOAD_EPOCH", 2) == []
-        assert run("new classes", *test, "DATASET.SUBSAMPLE_CLASSES", "new") == [ONE_CLASS]
-
-    def test_some_of_the_images(self, run, monkeypatch):
-        load = DatasetBase.__init__
-
-        def with_two_test_items(self, train_x, *, val, test, **others):
-            load(self, train_x, val=[*train_x[:1], *test[4:6]], test=test, **others)
-
-        monkeypatch.setattr(DatasetBase, "__init__", with_two_test_items)
-        assert run("some", *BEST) == [self.SAID.format(2, 9)]
-
-    def test_a_test_on_the_validation_items(self, run, monkeypatch):
-        monkeypatch.setattr(Folder, "val_is_test", False)
-        assert run("val", *BEST, "TEST.SPLIT", "val") == [self.SAID.format(6, 6)]
-        assert run("test", *BEST) == []
-
-    def test_where_no_epoch_was_chosen_or_nothing_is_tested(self, run):
-        assert run("last step") == []
-        assert run("probe", *BEST, "TRAINER.NAME", "LinearProbe", "TRAINER.LINEAR_PROBE.PREC", "fp32") == []
-        assert run("untested", *BEST, "TEST.NO_TEST", True) == []
 
 
 class TestLossThatIsNoNumber:

@@ -116,15 +116,6 @@ def test_where_all_items_are_trained_on_nothing_is_chosen_and_the_run_says_so(ma
     assert warning.startswith("Folder has no validation items, and no training images besides those trained on")
 
 
-def test_a_test_on_the_items_that_chose_carries_a_warning(make):
-    warnings = {
-        split: own_warnings(run_train(make(TIP, "TEST.SPLIT", split, folder=split).cfg)) for split in ("test", "val")
-    }
-    assert warnings["test"] == []
-    [warning] = warnings["val"]
-    assert warning.startswith("The hyper-parameters of TipAdapter were chosen by 6 of the images tested on")
-
-
 def test_the_keys_travel_with_their_classes(make, tmp_path):
     run_train(make(TIP_F, "INPUT.VIEWS", 2).cfg)
     classifier, (features, _) = Classifier.from_run(tmp_path / "run"), batch_of()
