@@ -41,10 +41,10 @@ def marks(filled: FilledTable, cell: Filled) -> list[str]:
 
 
 def number_text(number: float | int | str | None) -> str:
-    """Returns a percentage with two decimals, a count with commas, words as they are."""
+    """Returns a percentage with two decimals, a count or 1,000 seconds with commas, words as they are."""
     if number is None or isinstance(number, str):
         return number or ""
-    return f"{number:,}" if isinstance(number, int) else f"{number:.2f}"
+    return f"{number:.2f}" if isinstance(number, float) and number < 1000 else f"{number:,.0f}"
 
 
 def signed(cell: Filled) -> str:
