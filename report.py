@@ -60,6 +60,8 @@ def report_tables(args: argparse.Namespace) -> tuple[str, str]:
     """Returns the tables in the format asked for, and how many they are."""
     output = args.output_dir or Path("output")
     filled, empty = collect(args.tables or (*GROUPS, *OWN), output)
+    if not args.tables:
+        filled = [table for table in filled if not table.only_repeats]
     return FORMATS[args.format](filled, empty, output), f"tables: {len(filled)}"
 
 

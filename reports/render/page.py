@@ -19,10 +19,15 @@ SECTIONS = {  # group -> heading, what it is, where it is from
         "Conditional Prompt Learning for Vision-Language Models, CVPR 2022",
         "https://arxiv.org/abs/2203.05557",
     ),
+    "methods": ("Methods", "Methods of several papers under one protocol, beside what was published of them.", ""),
     "shapes": ("Miniature", MINIATURE, ""),
+    "shapes_methods": ("Methods in miniature", MINIATURE, ""),
     "own": ("Your own", "Methods and data sets that the papers do not have.", ""),
 }
-CURVES = {"few_shot": ("rn50", tuple(DATASETS)), "shapes_few_shot": ("tiny", ("shapes",))}  # table -> what is drawn
+CURVES = {  # table -> what is drawn of it: backbone, data sets
+    **dict.fromkeys(("few_shot", "methods_few_shot"), ("rn50", tuple(DATASETS))),
+    **dict.fromkeys(("shapes_few_shot", "shapes_methods_few_shot"), ("tiny", ("shapes",))),
+}
 LEGEND = '<b>measured</b> <span class="std">&plusmn; population standard deviation over seeds</span>'
 PAPER_LEGEND = """ &ensp;<span class="paper">paper</span> &ensp;<span class="up">+ above it</span>
 <span class="down">&minus; below it</span>"""
@@ -74,7 +79,8 @@ def _section(group: str, tables: Sequence[FilledTable], output: Path) -> str:
     heading, text, url = SECTIONS[group]
     banner = ' class="banner"' if text == MINIATURE else ""
     about = f'<a href="{url}">{escape(text)}</a>' if url else f"<strong{banner}>{escape(text)}</strong>"
-    legend = LEGEND + PAPER_LEGEND if url else LEGEND
+    has_papers = any(cell.cell.paper is not None for filled in tables for cell in filled.cells())
+    legend = LEGEND + PAPER_LEGEND if has_papers else LEGEND
     cards = "".join(_card(filled, output) for filled in tables)
     return f"""<section id="{group}">
 <h2>{heading}</h2>
@@ -173,7 +179,8 @@ def _figure(table: Table, output: Path) -> str:
     from ..figures.few_shot import find_curves
 
     backbone, datasets = CURVES[table.name]
-    curves = find_curves(output, backbone=backbone, datasets=datasets)
+    folders = {experiment.folder for experiment in table.experiments}
+    curves = find_curves(output, backbone=backbone, datasets=datasets, folders=folders)
     # A point alone is no curve.
     points = {name: {m: line for m, line in lines.items() if len(line) > 1} for name, lines in curves.points.items()}
     curves.points = {name: lines for name, lines in points.items() if lines}

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import combinations, groupby
 from pathlib import Path
 
-from ..experiments import TRAINERS, Experiment
+from ..experiments import PAPERS_TRAINERS, TRAINERS, Experiment
 from .cells import Cell, Value, range_of_seeds
 
 MOST_BESIDE = 4  # columns of a table that is not wide
@@ -34,7 +34,7 @@ class Table:
 
     Args:
         name: What it is called on the command line.
-        group: `coop`, `cocoop`, `shapes` or `own`.
+        group: `own`, or one of GROUPS in catalogue.py.
         title: Where it stands in the paper and what it shows.
         columns: Their headings.
         rows: Each with a cell for each column.
@@ -51,7 +51,7 @@ class Table:
     @property
     def is_miniature(self) -> bool:
         """Whether it is about drawn images, which no number of a paper compares with."""
-        return self.group == "shapes"
+        return self.group.startswith("shapes")
 
     @property
     def is_own(self) -> bool:
@@ -108,6 +108,12 @@ class FilledTable:
     def n_found(self) -> int:
         """How many cells have a value."""
         return sum(cell.value.value is not None for cell in self.cells())
+
+    @property
+    def only_repeats(self) -> bool:
+        """Whether it compares methods and has results of those alone that the papers' tables show."""
+        found = (run for cell in self.cells() if _has_value(cell) for run in cell.cell.experiments())
+        return "methods" in self.table.group and all(run.expected.get("trainer") in PAPERS_TRAINERS for run in found)
 
     @property
     def n_planned(self) -> tuple[int, int]:
