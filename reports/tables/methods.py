@@ -18,7 +18,7 @@ from ..experiments import (
     linear_probe_shifted,
     zero_shot,
 )
-from .cells import Average, Cell, Cost, Parameters, PeakMemory, Result
+from .cells import Average, Cell, Cost, Parameters, Result
 from .cocoop import CLIP, COCOOP, COOP
 from .paper import PAPER, PUBLISHED
 from .rows import (
@@ -35,7 +35,7 @@ from .rows import (
 )
 from .table import Row, Table
 
-COLUMNS = (*BASE_NEW, "All", "Parameters", "Seconds", "Memory (GB)")  # of base to new
+COLUMNS = (*BASE_NEW, "All", "Parameters", "Seconds")  # of base to new
 LABELS = {"LinearProbe": "linear probe", **FEATURE_METHODS}  # trainer -> label of its row, where it is another
 PROGRAD = Method("ProGrad", "ProGrad", "vit_b16_ep100", cfg_on_imagenet="vit_b16_ep50")
 KGCOOP = Method("KgCoOp", "KgCoOp", "vit_b16_ep100_ctxv1")
@@ -44,8 +44,8 @@ METHODS = (CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER)  # those that know
 TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in METHODS]
 SHAPES = {"shapes": "Shapes"}
 OPEN_WORLD = (
-    "All: learned on the base classes, tested on base and new ones together. Parameters, seconds and memory are of the "
-    "training."
+    "All: learned on the base classes, tested on base and new ones together. Seconds are those of the training, beside "
+    "other runs if there were any; features that an earlier run has cached cost it none."
 )
 
 
@@ -165,11 +165,9 @@ def with_average(row: Row, paper: float | None = None) -> Row:
 
 
 def _costs(method: Method, dataset: str) -> tuple[Cell | None, ...]:
-    """Returns the cells of what the training cost."""
-    if not method.trainer:
-        return None, None, None
-    training, _ = (cell.experiment for cell in method.base_new(dataset))
-    return Parameters(training), Cost(training), PeakMemory(training)
+    """Returns the cells of what the training cost. Not of its memory: that is the largest of all runs of a worker."""
+    training = method.base_new(dataset)[0].experiment
+    return (Parameters(training), Cost(training)) if method.trainer else (None, None)
 
 
 def _with_average(cell: Cell | None) -> Cell | None:
