@@ -16,6 +16,7 @@ from ..runs import COSTS, END_OF_TEST, END_OF_TRAINING, Run, parse_run, seed_fol
 from ..statistics import spread_of_averages, summarise, warnings_of
 
 N_PARAMS = "n_params"  # key of results.json
+FEW_SHOT_RULES = {"none", "few-shot validation"}  # of `selection` in results.json, by which a few-shot run may choose
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Value:
     def is_partial(self) -> bool:
         """Whether it is an average with values missing."""
         return not all(self.parts)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a run behind it departs by from the few-shot protocol: rules of selection, and settings."""
+        rules = {rule for run in self.runs for rule in run.selection.values()} - FEW_SHOT_RULES
+        return tuple(sorted(rules | {label for run in self.runs for label in run.setting}))
 
 
 @dataclass(frozen=True)
