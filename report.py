@@ -5,21 +5,25 @@
 Run: python report.py
      python report.py base_to_new cross_dataset --format markdown
      python report.py shapes --format html --out report.html
+     python report.py base_to_new --ci --baseline CoOp    intervals over seeds, comparisons over data sets
      python report.py --run output/.../seed1 --format html --out page.html    one run: its mistakes, its pictures
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.files import write_atomically
+from engine.text import encodable
 from reports.of_run import page, summary
 from reports.of_run.finished import read_run
 from reports.paths import check_folder, check_parent
 from reports.render.page import to_html
 from reports.render.text import to_csv, to_latex, to_markdown, to_text
 from reports.tables.catalogue import GROUPS, TABLES, select
+from reports.tables.comparisons import compared_with
 from reports.tables.own import OWN, find_runs, own_tables, with_own
 from reports.tables.table import FilledTable, Table, fill
 
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_parent(args.out, "--out")
         text, content = report_tables(args) if args.run is None else report_run(args)
         if args.out is None:
-            print(text, end="")
+            print(encodable(text, sys.stdout.encoding), end="")
         else:
             write_atomically(args.out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
             print(f"Written: {args.out} ({content})")
@@ -50,6 +54,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=names)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="a table or a group (default: all)")
     parser.add_argument("--output-dir", type=Path, help="folder of all runs (default: output)")
+    parser.add_argument("--ci", action="store_true", help="95 %% intervals by Student's t over seeds beside the std")
+    parser.add_argument("--baseline", metavar="METHOD", help="compare every method with this one, over data sets")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="one run instead of tables, as text or html")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write instead of printing")
@@ -57,9 +63,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def report_tables(args: argparse.Namespace) -> tuple[str, str]:
-    """Returns the tables in the format asked for, and how many they are."""
+    """Returns the tables in the format asked for, and how many they are; see `collect` and `compared_with`."""
     output = args.output_dir or Path("output")
     filled, empty = collect(args.tables or (*GROUPS, *OWN), output)
+    if not args.tables:
+        filled = [table for table in filled if not table.only_repeats]
+    filled = [replace(table, with_interval=args.ci) for table in filled]
+    if args.baseline is not None:
+        filled = compared_with(args.baseline, filled)
     return FORMATS[args.format](filled, empty, output), f"tables: {len(filled)}"
 
 
@@ -69,8 +80,10 @@ def report_run(args: argparse.Namespace) -> tuple[str, str]:
     Raises:
         FileNotFoundError, ValueError: The folder holds no finished run, or the arguments go with tables alone.
     """
-    if args.tables or args.output_dir:
-        raise ValueError("--run shows one run; tables and --output-dir are for many. Leave one of them out.")
+    if args.tables or args.output_dir or args.ci or args.baseline is not None:
+        raise ValueError(
+            "--run shows one run; tables, --output-dir, --ci and --baseline are for many. Leave one of them out."
+        )
     if args.format not in FORMATS_OF_RUN:
         raise ValueError(f"--format is {args.format}; with --run it must be one of {', '.join(FORMATS_OF_RUN)}.")
     run = read_run(args.run)

@@ -75,7 +75,7 @@ def reproduce(args: argparse.Namespace) -> int:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="+", metavar="TABLE", help="name of a table, or coop, cocoop or shapes")
+    parser.add_argument("tables", nargs="+", metavar="TABLE", help=f"a table, or a group: {', '.join(tables.GROUPS)}")
     parser.add_argument("--output-dir", default="output", help="folder of all runs")
     parser.add_argument("--jobs", type=int, help="runs side by side (default: one a GPU, else one a core up to 4)")
     parser.add_argument("--dry-run", action="store_true", help="only list the commands and what is left")

@@ -108,7 +108,7 @@ setup(
         "datasets.splits": ["imagenet_names.txt"],
         "reports.of_run": ["run.css"],
         "reports.render": ["page.css"],
-        "reports.tables": ["paper.yaml"],
+        "reports.tables": ["paper.yaml", "published.yaml"],
     },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SHOTS = 16  # of every table but the few-shot ones
-DATASETS = {  # config's name -> name in the tables; the 11 of both papers, in the papers' order
+DATASETS = {  # config's name -> name in the tables; the papers' 11, in their order
     "imagenet": "ImageNet",
     "caltech101": "Caltech101",
     "oxford_pets": "OxfordPets",
@@ -38,7 +38,14 @@ SHIFTED_SHAPES = {
 }
 # Config's name -> DATASET.NAME.
 NAMES = {**DATASETS, "dtd": "DescribableTextures", **SHIFTED, "shapes": "Shapes", **SHIFTED_SHAPES}
-TRAINERS = ("CoOp", "CoCoOp", "LinearProbe", "ZeroshotCLIP", "ZeroshotCLIP2")  # of the tables
+PAPERS_TRAINERS = ("CoOp", "CoCoOp", "LinearProbe", "ZeroshotCLIP", "ZeroshotCLIP2")  # of CoOp's and CoCoOp's tables
+FEATURE_METHODS = {  # trainer -> name in the tables
+    "TaskRes": "TaskRes",
+    "CLIPAdapter": "CLIP-Adapter",
+    "TipAdapter": "Tip-Adapter",
+    "TipAdapterF": "Tip-Adapter-F",
+}
+TRAINERS = (*PAPERS_TRAINERS, "KgCoOp", "ProGrad", *FEATURE_METHODS)  # of all tables
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
 EPOCHS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}  # shots -> ending of CoOp's config; none: 200 epochs
 FEW_SHOTS = tuple(EPOCHS)
@@ -91,6 +98,13 @@ def coop_config(backbone: str, dataset: str, *, shots: int = SHOTS, words: bool 
     return backbone + epochs + ("_ctxv1" if words else "")
 
 
+def feature_config(trainer: str, backbone: str, dataset: str, *, shots: int = SHOTS) -> str:
+    """Returns the name of the config of a method on features: the backbone; TaskRes has a rate and epochs besides."""
+    if trainer != "TaskRes" or backbone == "tiny":
+        return backbone
+    return backbone + ("_imagenet" if dataset == "imagenet" else "") + ("_ep100" if shots <= 4 else "")
+
+
 def zero_shot(dataset: str, cfg: str, *, trainer: str = "ZeroshotCLIP", classes: str = "all") -> Experiment:
     """CLIP with hand-made prompts on all classes, or on the `base` or `new` ones alone."""
     variables = _variables(TRAINER=(trainer, "ZeroshotCLIP"), SUBSAMPLE=(classes, "all"))
@@ -126,6 +140,24 @@ def coop_shifted(dataset: str, cfg: str, *, source: str, n_ctx: int = 16) -> Exp
     training = coop(source, cfg, n_ctx=n_ctx)
     command = f"{variables}bash scripts/coop/eval.sh {dataset} {cfg}"
     return _test_of(training, folder, command, dataset=NAMES[dataset])
+
+
+def on_features(dataset: str, trainer: str, cfg: str, *, shots: int = SHOTS) -> Experiment:
+    """A method whose settings stand in its YAML, trained and tested on a data set."""
+    folder = f"{dataset}/{trainer}/{cfg}_{shots}shots"
+    command = f"TRAINER={trainer} bash scripts/few_shot.sh {dataset} {cfg} {shots}"
+    expected = expected_results(dataset, trainer, cfg, source=dataset, shots=shots)
+    return Experiment(folder, (command,), expected=expected)
+
+
+def few_shot(dataset: str, trainer: str, backbone: str, *, shots: int = SHOTS) -> Experiment:
+    """Any method, with its config for the data set and the number of shots, trained and tested on a data set."""
+    if trainer == "LinearProbe":
+        return linear_probe(dataset, backbone, shots=shots)
+    if trainer in FEATURE_METHODS:
+        return on_features(dataset, trainer, feature_config(trainer, backbone, dataset, shots=shots), shots=shots)
+    n_ctx = 4 if trainer == "KgCoOp" else 16
+    return coop(dataset, coop_config(backbone, dataset, shots=shots), trainer=trainer, n_ctx=n_ctx, shots=shots)
 
 
 def linear_probe(dataset: str, cfg: str, *, shots: int = SHOTS) -> Experiment:

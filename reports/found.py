@@ -16,12 +16,12 @@ from typing import Any
 
 from engine.text import printable
 
-from .experiments import FEW_SHOTS, NAMES, coop_config, expected_results, max_epoch
+from .experiments import FEATURE_METHODS, FEW_SHOTS, NAMES, coop_config, expected_results, max_epoch
 from .runs import parse_run, seed_folders
 
 NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
 CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_.+)?)_(?P<shots>\d+)shots")
-EPOCHS = re.compile(r"_ep\d+")
+EPOCHS = re.compile(r"_imagenet|_ep\d+")  # what a config's name has for some shots, or for ImageNet
 OPTIONS = re.compile(r"nctx(\d+)_csc(True|False)_ctp(\w+)")  # names of folders
 POSITIONS = ("end", "middle", "front")
 
@@ -61,7 +61,7 @@ class Method:
             details = [f"M={n_ctx}"] * (n_ctx is not None) + [self.position] * bool(self.position)
             details += ["CSC"] * self.is_class_specific
         details += [self.variant.strip("_").replace("_", " ")] if self.variant else []
-        name = {"LinearProbe": "Linear probe"}.get(self.trainer, self.trainer)
+        name = {"LinearProbe": "Linear probe", **FEATURE_METHODS}.get(self.trainer, self.trainer)
         return printable(f"{name} ({', '.join(details)})" if details else name)
 
     @property

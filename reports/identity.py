@@ -89,3 +89,16 @@ def other_items(runs: Mapping[str, Run], who: str = "The runs of this average") 
     else:
         said = f"equally many, but not the same in {' as in '.join(', '.join(names) for names in groups.values())}"
     return f"{who} were tested on other items: {said}. Test them again on one set, or report each set by itself."
+
+
+def other_selection(runs: Mapping[str, Run]) -> str:
+    """Returns a sentence if runs, by their names, say that they were selected by different images; "" if not."""
+    rules: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        if run.selection:
+            said = ", ".join(f"{what} by {rule}" for what, rule in sorted(run.selection.items()))
+            rules.setdefault(said, []).append(printable(name))
+    if len(rules) < 2:
+        return ""
+    said = "; ".join(f"{rule} in {', '.join(names)}" for rule, names in rules.items())
+    return f"The runs of this average were selected differently: {said}. Average those of each rule."

@@ -64,7 +64,7 @@ def _differences(run: Run) -> list[str]:
     made = _made(run, named) if named else {}
     said = []
     for key, value in made.items():
-        other = named.get(key) or _defaults().get(key, "")
+        other = named.get(key) or default_settings().get(key, "")
         if value != other and not (key == BACKBONE and _is_file_of(value, other)):
             says = f"says {brief(other)}" if other else "does not set it"
             said.append(f"{key} {brief(value)} ({cfg}.yaml {says})")
@@ -78,7 +78,7 @@ def _made(run: Run, named: Mapping[str, str]) -> dict[str, str]:
         return {key: run.logged[key] for key in _compared(run, named) if key in run.logged}
     own = {key: value for key, value in run.settings.items() if not key.startswith(MODEL_OF)}
     model = {key.removeprefix(MODEL_OF): value for key, value in run.settings.items() if key.startswith(MODEL_OF)}
-    made, defaults = {}, _defaults()
+    made, defaults = {}, default_settings()
     for settings in filter(None, (own, model)):
         for key in _compared(run, named.keys() | settings.keys()):
             if "RUN.PLUGINS" in settings and key not in defaults and key not in named:
@@ -123,7 +123,8 @@ def _named_settings(trainer: str, cfg: str) -> Mapping[str, str]:
 
 
 @lru_cache
-def _defaults() -> Mapping[str, str]:
+def default_settings() -> Mapping[str, str]:
+    """Returns the default of every key but the trainers' own, in JSON."""
     return {key: in_json(value) for key, value in flatten(get_cfg_default()).items()}
 
 

@@ -21,6 +21,7 @@ NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"  # read in one way, so
 TOTAL = re.compile(r"\* total: (\d[\d,]{0,14})")
 # Keyword in log.txt -> key in results.json, where they differ.
 RESULT_KEYS = {"error": "error_rate", "average": "perclass_accuracy"}
+COSTS = ("training_s", "testing_s", "peak_memory_gb", "peak_gpu_memory_gb")  # keys of "cost" in results.json
 IDENTITY = (  # keys of results.json that say which run it is
     *("trainer", "cfg", "backbone", "n_ctx", "csc", "class_token_position"),
     *("source", "shots", "seed", "dataset", "subsample", "split"),
@@ -48,6 +49,10 @@ class Run:
         tested: Digest of the test items; "" if the file does not say, or if others were tested on.
         epoch: So many epochs the tested model has seen; None if the file does not say.
         absent: Those entries of IDENTITY that results.json has as null: the method has no such thing.
+        selection: "epoch" and "hyperparameters" -> the images by which they were chosen, such as "few-shot validation".
+        setting: How it departs from the common protocol, such as "transductive".
+        digests: "templates", "train_transform", "test_transform" -> a digest of each, where there is one.
+        device: The GPU's or the processor's name; "" if the file does not say.
     """
 
     folder: Path
@@ -62,6 +67,10 @@ class Run:
     tested: str = ""
     epoch: int | None = None
     absent: tuple[str, ...] = ()
+    selection: Mapping[str, str] = field(default_factory=dict)
+    setting: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
 
 
 def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> Run:
@@ -69,7 +78,7 @@ def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_
 
     Args:
         folder: The run's folder.
-        keyword: The result to read, as it stands in log.txt.
+        keyword: The result to read, as it stands in log.txt; or one of COSTS, which results.json alone has.
         end_signal: The line of log.txt after which a result counts.
     """
     path = record(folder)
@@ -148,7 +157,7 @@ def _read_results(text: str, keyword: str) -> dict[str, Any]:
     tree = json.loads(text)
     results = tree if isinstance(tree, dict) else {}
     key = RESULT_KEYS.get(keyword, keyword)
-    value = results.get(key)
+    value = (_entries(results, "cost") if key in COSTS else results).get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         measures = [name for name, number in results.items() if isinstance(number, float)]
         if value is None and key in results and not measures:
@@ -156,17 +165,35 @@ def _read_results(text: str, keyword: str) -> dict[str, Any]:
         raise ValueError(
             f'no number under the key "{key}"' + (f"; there are {', '.join(measures)}" if measures else "")
         )
-    total, said = results.get("total"), results.get("warnings")
+    total = results.get("total")
     return {
         "value": float(value),
         "total": total if isinstance(total, int) and 0 < total < MOST else None,
-        "warnings": tuple(printable(str(warning)) for warning in said) if isinstance(said, list) else (),
+        "warnings": _sentences(results, "warnings"),
         "identity": _identity(results),
         "settings": _settings(results),
         "tested": _tested(results),
         "epoch": results["epoch"] if isinstance(results.get("epoch"), int) else None,
         "absent": tuple(key for key in IDENTITY if key in results and results[key] is None),
+        "selection": _words(_entries(results, "selection")),
+        "setting": _sentences(results, "setting"),
+        "digests": _words(_entries(results, "digests")),
+        "device": _words(_entries(results, "provenance")).get("device", ""),
     }
+
+
+def _entries(results: dict[str, Any], key: str) -> dict[str, Any]:
+    found = results.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _sentences(results: dict[str, Any], key: str) -> tuple[str, ...]:
+    found = results.get(key)
+    return tuple(printable(str(text)) for text in found) if isinstance(found, list) else ()
+
+
+def _words(entries: dict[Any, Any]) -> dict[Any, str]:
+    return {key: printable(value) for key, value in entries.items() if isinstance(value, str)}
 
 
 def _identity(results: dict[str, Any]) -> dict[str, str | float]:
@@ -177,15 +204,12 @@ def _identity(results: dict[str, Any]) -> dict[str, str | float]:
 
 
 def _settings(results: dict[str, Any]) -> dict[str, str]:
-    own, training = (results.get(key) for key in ("settings", "trained_with"))
-    found = dict(own) if isinstance(own, dict) else {}
-    found |= {f"{MODEL_OF}{key}": value for key, value in training.items()} if isinstance(training, dict) else {}
+    of_training = {f"{MODEL_OF}{key}": value for key, value in _entries(results, "trained_with").items()}
+    found = {**_entries(results, "settings"), **of_training}
     return {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in found.items()}
 
 
 def _tested(results: dict[str, Any]) -> str:
-    provenance = results.get("provenance")
-    digests = provenance.get("data_sha256") if isinstance(provenance, dict) else None
+    digest = _entries(_entries(results, "provenance"), "data_sha256").get("test")
     # Few-shot validation items are drawn for each seed.
-    digest = digests.get("test") if isinstance(digests, dict) and results.get("split", "test") == "test" else None
-    return digest if isinstance(digest, str) else ""
+    return digest if isinstance(digest, str) and results.get("split", "test") == "test" else ""

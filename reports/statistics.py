@@ -1,4 +1,7 @@
-"""The arithmetic of results: the mean and the spread over seeds, and what makes a mean doubtful."""
+"""The arithmetic of results: mean, spread and interval over seeds, tests over data sets, what makes a mean doubtful.
+
+scipy is imported where it is needed: it takes half a second, and most reports ask for no interval and no test.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,56 @@ from collections.abc import Mapping, Sequence
 
 from engine.text import printable
 
-from .identity import differences, other_items
+from .identity import differences, other_items, other_selection
 from .named_config import unlike_config
 from .runs import Run, seed_of
 
 WIDE = 5.0  # points: three seeds then give a mean to 3.5, std / sqrt(n - 1), and few methods differ by more
+
+MIN_DATASETS = 6  # so that a two-sided sign-rank test can reach 0.05: n differences of one sign have p = 2 / 2^n
+DECIMALS = 9  # of a difference of two means: what is below is rounding, and would hide a tie or a zero
 
 
 def summarise(values: Sequence[float], ci95: bool = False) -> tuple[float, float]:
     """Returns the mean of n >= 1 values and their population standard deviation, or with ci95 1.96 std / sqrt(n)."""
     std = statistics.pstdev(values)
     return statistics.fmean(values), 1.96 * std / math.sqrt(len(values)) if ci95 else std
+
+
+def half_interval(std: float, n: int) -> float:
+    """Returns half the width of the 95 % interval of a mean by Student's t, t_{0.975, n-1} s / sqrt(n).
+
+    Args:
+        std: Population standard deviation of the n >= 2 values; s is the sample's, std sqrt(n / (n - 1)).
+        n: Their number.
+    """
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, n - 1)) * std / math.sqrt(n - 1)
+
+
+def signed_rank(differences: Sequence[float]) -> float | None:
+    """Returns the two-sided p of Wilcoxon's signed-rank test on paired differences, those of 0 left out.
+
+    scipy's `auto` method: exact for up to 50 differences, by all signs where some of up to 13 are equal.
+
+    Returns:
+        None where fewer than MIN_DATASETS differences are left.
+    """
+    from scipy.stats import wilcoxon
+
+    rounded = [round(difference, DECIMALS) for difference in differences]
+    nonzero = [difference for difference in rounded if difference]
+    return float(wilcoxon(nonzero).pvalue) if len(nonzero) >= MIN_DATASETS else None
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p values corrected for their number by Holm's step-down rule, in the order given."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for n_before, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, (len(p_values) - n_before) * p_values[i])
+        corrected[i] = min(1.0, largest)
+    return corrected
 
 
 def mean_text(cells: Sequence[float | str]) -> str:
@@ -46,7 +88,7 @@ def spread_of_averages(by_seed: Sequence[Mapping[str, float]]) -> float | None:
 def warnings_of(runs: Sequence[Run]) -> list[str]:
     """Returns what makes the mean of runs doubtful: their own, and seeds that are unlike or far apart.
 
-    Unlike: configured otherwise than their folder or each other, or tested on other items.
+    Unlike: configured otherwise than their folder or each other, selected otherwise, or tested on other items.
 
     Seeds are far apart if their population standard deviation is over WIDE points and over three times what so few test
     images alone would give, the binomial standard deviation of an accuracy. For scale (COOP.md, docs/SHAPES.md): 0.15
@@ -57,7 +99,8 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
     seeds = [run for run in runs if seed_of(run.folder) is not None]
     if len(seeds) < 2:
         return found
-    found += filter(None, [differences(seeds), other_items({run.folder.name: run for run in seeds})])
+    named = {run.folder.name: run for run in seeds}
+    found += filter(None, [differences(seeds), other_items(named), other_selection(named)])
     mean, std = summarise([run.value for run in seeds])
     total = min((run.total for run in seeds if run.total), default=math.inf)
     limit = max(WIDE, 3 * math.sqrt(max(0.0, mean * (100 - mean)) / total))

@@ -5,7 +5,8 @@
 #   bash scripts/reproduce.sh shapes
 #   DRY_RUN=1 bash scripts/reproduce.sh base_to_new
 #
-#   TABLE  the name of a table, as `python report.py --help` lists them, or a group of them: coop, cocoop, shapes
+#   TABLE  the name of a table, as `python report.py --help` lists them, or a group of them: coop, cocoop, methods, or in
+#          miniature shapes, shapes_methods
 #
 # Calling it again does only what is left. DRY_RUN=1 lists the commands and how many runs are left.
 # Environment: DATA SEEDS OUTPUT DRY_RUN PYTHON (scripts/_common.sh);

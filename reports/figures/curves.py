@@ -1,8 +1,8 @@
 """The few-shot figure: accuracy over shots, a line for each method, a band for its seeds, zero-shot CLIP as a star.
 
 A panel for each data set and one for their average; from tick to tick the shots double. Colours (Okabe and Ito's, which
-colour-blind readers can tell apart) stand for trainers and class-token positions, dashes and open markers for
-class-specific contexts.
+colour-blind readers can tell apart; for many methods some of Paul Tol's) and markers stand for trainers and class-token
+positions, dashes and open markers for class-specific contexts.
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ LOOKS = {  # trainer, class-token position -> colour, marker
     ("CoOp", "front"): ("#CC79A7", "^"),
     ("CoCoOp", ""): ("#D55E00", "D"),
     ("LinearProbe", ""): ("#7F7F7F", "v"),
+    ("KgCoOp", "end"): ("#56B4E9", "P"),
+    ("ProGrad", "end"): ("#332288", "X"),
+    ("TaskRes", ""): ("#E69F00", "s"),
+    ("CLIPAdapter", ""): ("#CC79A7", "D"),
+    ("TipAdapter", ""): ("#44AA99", "<"),
+    ("TipAdapterF", ""): ("#117733", ">"),
+    ("ZSLP", ""): ("#999933", "p"),
+    ("CLAP", ""): ("#882255", "h"),
+    ("CrossModal", ""): ("#D55E00", "^"),
+    ("LPPlusPlus", ""): ("#000000", "d"),
+    ("GDA", ""): ("#AA4499", "8"),
 }
 SPARE_LOOKS = (("#E69F00", "P"), ("#56B4E9", "X"), ("#882255", "<"), ("#999933", ">"), ("#000000", "d"))
 X_LABEL = "Training images of each class"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,7 +52,12 @@ class Curves:
 
 
 def find_curves(
-    output: Path, *, backbone: str = "", datasets: Sequence[str] = (), shots: Sequence[int] = FEW_SHOTS
+    output: Path,
+    *,
+    backbone: str = "",
+    datasets: Sequence[str] = (),
+    shots: Sequence[int] = FEW_SHOTS,
+    folders: Collection[str] = (),
 ) -> Curves:
     """Reads every finished few-shot run below a folder.
 
@@ -63,8 +68,10 @@ def find_curves(
         backbone: Its name in configs; "": the one of most experiments.
         datasets: Names of data sets' folders; none: all there are.
         shots: Which numbers of shots to read.
+        folders: Which folders of seeds below the output folder to read; none: all there are.
     """
     found = [e for e in few_shot_runs(output) if e.shots in shots and (not datasets or e.dataset in datasets)]
+    found = [e for e in found if not folders or e.folder.relative_to(output).as_posix() in folders]
     counts = Counter(experiment.backbone for experiment in found).most_common()
     curves = Curves(backbone or (counts[0][0] if counts else ""), tuple(sorted(set(shots))))
     for other, n_experiments in counts:

@@ -8,9 +8,21 @@ from html import escape
 from pathlib import Path
 
 from ..experiments import DATASETS
+from ..tables.notes import marks_of, notes
 from ..tables.table import Filled, FilledTable, Row, Table
 from .document import document
-from .wording import MINIATURE, MISSING, how_to_get, marks, number_text, remarks, signed, warnings
+from .wording import (
+    MINIATURE,
+    MISSING,
+    asides,
+    comparison_grid,
+    how_to_get,
+    interval_text,
+    number_text,
+    remarks,
+    signed,
+    warnings,
+)
 
 SECTIONS = {  # group -> heading, what it is, where it is from
     "coop": ("CoOp", "Learning to Prompt for Vision-Language Models, IJCV 2022", "https://arxiv.org/abs/2109.01134"),
@@ -19,11 +31,17 @@ SECTIONS = {  # group -> heading, what it is, where it is from
         "Conditional Prompt Learning for Vision-Language Models, CVPR 2022",
         "https://arxiv.org/abs/2203.05557",
     ),
+    "methods": ("Methods", "Methods of several papers under one protocol, beside what was published of them.", ""),
     "shapes": ("Miniature", MINIATURE, ""),
+    "shapes_methods": ("Methods in miniature", MINIATURE, ""),
     "own": ("Your own", "Methods and data sets that the papers do not have.", ""),
 }
-CURVES = {"few_shot": ("rn50", tuple(DATASETS)), "shapes_few_shot": ("tiny", ("shapes",))}  # table -> what is drawn
+CURVES = {  # table -> what is drawn of it: backbone, data sets
+    **dict.fromkeys(("few_shot", "methods_few_shot"), ("rn50", tuple(DATASETS))),
+    **dict.fromkeys(("shapes_few_shot", "shapes_methods_few_shot"), ("tiny", ("shapes",))),
+}
 LEGEND = '<b>measured</b> <span class="std">&plusmn; population standard deviation over seeds</span>'
+INTERVAL_LEGEND = ' <span class="std">[95 % interval of the mean by Student&rsquo;s t]</span>'
 PAPER_LEGEND = """ &ensp;<span class="paper">paper</span> &ensp;<span class="up">+ above it</span>
 <span class="down">&minus; below it</span>"""
 
@@ -74,7 +92,9 @@ def _section(group: str, tables: Sequence[FilledTable], output: Path) -> str:
     heading, text, url = SECTIONS[group]
     banner = ' class="banner"' if text == MINIATURE else ""
     about = f'<a href="{url}">{escape(text)}</a>' if url else f"<strong{banner}>{escape(text)}</strong>"
-    legend = LEGEND + PAPER_LEGEND if url else LEGEND
+    interval = INTERVAL_LEGEND if any(filled.with_interval for filled in tables) else ""
+    has_papers = any(cell.cell.paper is not None for filled in tables for cell in filled.cells())
+    legend = LEGEND + interval + (PAPER_LEGEND if has_papers else "")
     cards = "".join(_card(filled, output) for filled in tables)
     return f"""<section id="{group}">
 <h2>{heading}</h2>
@@ -88,21 +108,44 @@ def _section(group: str, tables: Sequence[FilledTable], output: Path) -> str:
 
 def _card(filled: FilledTable, output: Path) -> str:
     table = filled.table
-    notes = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(filled) if remark != MINIATURE)
+    above = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(filled) if remark != MINIATURE)
+    below = "".join(f"<p>{escape(note)}</p>" for note in notes(filled))
+    has_marks = any(cell.labels for cell in filled.cells())
     tag = '<span class="tag">miniature</span>' if table.is_miniature else ""
     lines = "".join(f"<li>{escape(line)}</li>" for line in warnings(filled))
     opened = " open" if filled.warnings else ""
     details = f"<details{opened}><summary>{_summary(filled)}</summary><ul>{lines}</ul></details>" if lines else ""
     return f"""<article id="{table.name}">
 <h3>{escape(_short(table))}{tag}</h3>
-<div class="note">{notes}</div>
-{_figure(table, output)}<div class="scroll"><table>
+<div class="note">{above}</div>
+{_figure(table, output)}<div class="scroll"><table{' class="marked"' if has_marks else ""}>
 {_head(filled)}
 {"".join(_block(filled, group, rows) for group, rows in filled.blocks)}
 </table></div>
+{_comparisons(filled)}{f'<div class="note under">{below}</div>' if below else ""}
 {details}
 </article>
 """
+
+
+def _comparisons(filled: FilledTable) -> str:
+    grid = comparison_grid(filled)
+    if not grid:
+        return ""
+    header, *lines = ([escape(text) for text in line] for line in grid)
+    n_labels = len(header) - 4
+    head = "".join(
+        f"<th{' class=label' if i < n_labels else ''} scope=col>{text}</th>" for i, text in enumerate(header)
+    )
+    rows = (
+        "".join(f"<th scope=row>{text}</th>" for text in line[:n_labels])
+        + "".join(f"<td>{text.replace('-', '&minus;')}</td>" for text in line[n_labels:])
+        for line in lines
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table class="compared"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _summary(filled: FilledTable) -> str:
@@ -156,7 +199,10 @@ def _measured(filled: FilledTable, cell: Filled) -> str:
     if isinstance(value.value, str):
         return escape(value.value)
     std = "" if value.std is None else f'<span class="std">&plusmn; {value.std:.2f}</span>'
-    below = "".join(f'<div><span class="mark">{escape(mark)}</span></div>' for mark in marks(filled, cell))
+    if signs := marks_of(cell):
+        std += f'<sup title="{escape("; ".join(cell.labels))}">{signs}</sup>'
+    interval = f'<div class="std">{text}</div>' if (text := interval_text(filled, cell)) else ""
+    below = interval + "".join(f'<div><span class="mark">{escape(text)}</span></div>' for text in asides(filled, cell))
     return f"<b>{escape(number_text(value.value))}</b>{_beside(filled, cell, std)}{below}"
 
 
@@ -173,7 +219,8 @@ def _figure(table: Table, output: Path) -> str:
     from ..figures.few_shot import find_curves
 
     backbone, datasets = CURVES[table.name]
-    curves = find_curves(output, backbone=backbone, datasets=datasets)
+    folders = {experiment.folder for experiment in table.experiments}
+    curves = find_curves(output, backbone=backbone, datasets=datasets, folders=folders)
     # A point alone is no curve.
     points = {name: {m: line for m, line in lines.items() if len(line) > 1} for name, lines in curves.points.items()}
     curves.points = {name: lines for name, lines in points.items() if lines}

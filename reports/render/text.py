@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from ..tables.table import Filled, FilledTable, Row, Table
-from .wording import MISSING, how_to_get, marks, remarks, three_texts, warnings
+from ..tables.notes import MARKS, notes
+from ..tables.table import Comparison, Filled, FilledTable, Row, Table
+from .wording import MISSING, asides, comparison_grid, how_to_get, remarks, three_texts, warnings
 
 CSV_COLUMNS = (  # numbers and words apart, so that a column has one type
     *("table", "row", "column", "paper", "measured", "std", "seeds", "difference"),
-    *("paper_words", "measured_words", "problem"),
+    *("interval_low", "interval_high", "data_sets", "p", "p_holm"),
+    *("paper_words", "measured_words", "labels", "problem"),
 )
 LATEX_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
 LATEX = str.maketrans(
@@ -24,31 +26,46 @@ LATEX = str.maketrans(
     }
 )
 
+LATEX_MARKS = dict(zip(MARKS, (r"\dagger", r"\ddagger", r"\S", r"\P", r"\|")))
+
 
 def to_text(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
     """Returns the tables as they are read in a terminal."""
-    parts = [f"Results in {output}: mean +- population standard deviation over seeds, in percent"]
+    parts = [f"Results in {output}: {_what_is_shown(tables)}"]
     for filled in tables:
         body = aligned(build_grid(filled), filled.table.n_labels)
         rule = "-" * max(map(len, body))
         title = f"{filled.table.title}   [{filled.table.name}]"
-        parts.append("\n".join([title, *remarks(filled), rule, body[0], rule, *body[1:], rule, *warnings(filled)]))
+        compared = aligned(grid, len(grid[0]) - 4) if (grid := comparison_grid(filled)) else []
+        below = [*compared, *[rule] * bool(compared), *notes(filled), *warnings(filled)]
+        parts.append("\n".join([title, *remarks(filled), rule, body[0], rule, *body[1:], rule, *below]))
     parts += ["\n".join(["No result yet:", *_how_to_get(empty)])] if empty else []
     return "\n\n".join(parts) + "\n"
 
 
 def to_markdown(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
     """Returns the tables as Markdown."""
-    parts = [f"Results in `{output}`: mean +- population standard deviation over seeds, in percent."]
+    parts = [f"Results in `{output}`: {_what_is_shown(tables)}."]
     for filled in tables:
-        header, *body = build_grid(filled)
-        n_labels = filled.table.n_labels
-        rule = [":--"] * n_labels + ["--:"] * (len(header) - n_labels)
-        lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, rule, *body) if line]
-        table = "\n".join(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines)
-        parts += [f"## {filled.table.title}", *remarks(filled), table, *(f"- {line}" for line in warnings(filled))]
+        table = _markdown_table(build_grid(filled), filled.table.n_labels)
+        compared = [_markdown_table(grid, len(grid[0]) - 4)] if (grid := comparison_grid(filled)) else []
+        below = "\n".join(f"- {line}" for line in (*notes(filled), *warnings(filled)))
+        parts += [f"## {filled.table.title}", *remarks(filled), table, *compared, *filter(None, [below])]
     parts += ["## No result yet", "\n".join(f"- {line.strip()}" for line in _how_to_get(empty))] if empty else []
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(grid: Sequence[Sequence[str]], n_labels: int) -> str:
+    header, *body = grid
+    rule = [":--"] * n_labels + ["--:"] * (len(header) - n_labels)
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, rule, *body) if line]
+    return "\n".join(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines)
+
+
+def _what_is_shown(tables: Sequence[FilledTable]) -> str:
+    interval = any(filled.with_interval for filled in tables)
+    more = " [95 % interval of the mean by Student's t]" if interval else ""
+    return f"mean +- population standard deviation{more} over seeds, in percent"
 
 
 def to_latex(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
@@ -60,20 +77,55 @@ def to_latex(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path
 
 
 def to_csv(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:
-    """Returns one line for each cell; a number that is missing is an empty field."""
+    """Returns one line for each cell, each comparison and each note; a number that is missing is an empty field.
+
+    A comparison has its mean difference as `measured`, a note stands in `problem` and has neither row nor column.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
     for filled in tables:
-        for cell in filled.cells():
-            value = cell.value
-            missing = MISSING if value.value is None else ""
-            problems = filter(None, (missing, *marks(filled, cell), *value.problems, *value.warnings))
-            seeds = min(value.n_seeds) if value.n_seeds else None
-            numbers = _number(cell.cell.paper), _number(value.value), _number(value.std), seeds, cell.difference
-            words = (each if isinstance(each, str) else None for each in (cell.cell.paper, value.value))
-            writer.writerow([filled.table.name, cell.row.name, cell.column, *numbers, *words, "; ".join(problems)])
+        lines = [
+            *(_csv_cell(filled, cell) for cell in filled.cells()),
+            *(_csv_comparison(filled, comparison) for comparison in filled.comparisons),
+            *({"problem": note} for note in notes(filled)),
+        ]
+        writer.writerows({"table": filled.table.name, **line} for line in lines)
     return text.getvalue()
+
+
+def _csv_cell(filled: FilledTable, cell: Filled) -> dict[str, object]:
+    value, paper = cell.value, cell.cell.paper
+    missing = MISSING if value.value is None else ""
+    problems = filter(None, (missing, *asides(filled, cell), *value.problems, *value.warnings))
+    low, high = filled.interval(cell) or (None, None)
+    return {
+        "row": cell.row.name,
+        "column": cell.column,
+        "paper": _number(paper),
+        "measured": _number(value.value),
+        "std": _number(value.std),
+        "seeds": min(value.n_seeds) if value.n_seeds else None,
+        "difference": cell.difference,
+        "interval_low": _number(low),
+        "interval_high": _number(high),
+        "paper_words": paper if isinstance(paper, str) else None,
+        "measured_words": value.value if isinstance(value.value, str) else None,
+        "labels": "; ".join(cell.labels),
+        "problem": "; ".join(problems),
+    }
+
+
+def _csv_comparison(filled: FilledTable, comparison: Comparison) -> dict[str, object]:
+    return {
+        "row": f"{comparison.method} minus {filled.baseline}",
+        "column": comparison.measure,
+        "measured": _number(comparison.difference),
+        "data_sets": comparison.n_datasets,
+        "seeds": min(comparison.n_seeds) if comparison.n_seeds else None,
+        "p": _number(comparison.p),
+        "p_holm": _number(comparison.corrected),
+    }
 
 
 def build_grid(filled: FilledTable) -> list[list[str]]:
@@ -121,40 +173,53 @@ def aligned(lines: Sequence[Sequence[str]], n_labels: int) -> list[str]:
 
 
 def _number_and_rest(cell: str) -> tuple[str, str]:
-    number = re.split(r" (?=\+- |\()", cell, maxsplit=1)[0]
+    number = re.split(rf" (?=\+- |\()|(?=[{''.join(MARKS)}])", cell, maxsplit=1)[0]
     return number, cell[len(number) :]
 
 
 def _latex_table(filled: FilledTable) -> str:
-    header, *body = build_grid(filled)
-    n_labels = filled.table.n_labels
-    columns = "l" * n_labels + "r" * (len(header) - n_labels)
     caption = " ".join([f"{filled.table.title}.", *remarks(filled)])
-    comments = [f"% {line}" for line in warnings(filled)]
-    lines = [f"    {' & '.join(map(_latex, line))} \\\\" if line else r"    \addlinespace" for line in body]
+    compared = _tabular(grid, len(grid[0]) - 4) if (grid := comparison_grid(filled)) else []
     return "\n".join(
         [
-            *comments,
+            *(f"% {line}" for line in warnings(filled)),
             r"\begin{table}",
             r"  \centering",
             f"  \\caption{{{_latex(caption)}}}",
             f"  \\label{{tab:{filled.table.name}}}",
-            f"  \\begin{{tabular}}{{{columns}}}",
-            r"    \toprule",
-            f"    {' & '.join(map(_latex, header))} \\\\",
-            r"    \midrule",
-            *lines,
-            r"    \bottomrule",
-            r"  \end{tabular}",
+            *_tabular(build_grid(filled), filled.table.n_labels),
+            *[r"  \par\medskip"] * bool(compared),
+            *compared,
+            *(f"  \\par{{\\footnotesize {_latex(note)}\\par}}" for note in notes(filled)),
             r"\end{table}",
         ]
     )
 
 
+def _tabular(grid: Sequence[Sequence[str]], n_labels: int) -> list[str]:
+    header, *body = grid
+    columns = "l" * n_labels + "r" * (len(header) - n_labels)
+    lines = [f"    {' & '.join(map(_latex, line))} \\\\" if line else r"    \addlinespace" for line in body]
+    return [
+        f"  \\begin{{tabular}}{{{columns}}}",
+        r"    \toprule",
+        f"    {' & '.join(map(_latex, header))} \\\\",
+        r"    \midrule",
+        *lines,
+        r"    \bottomrule",
+        r"  \end{tabular}",
+    ]
+
+
 def _latex(text: str) -> str:
     indent = r"\quad " if text.startswith(" ") else ""
     escaped = re.sub(r'"([^"]*)"', r"``\1''", text.strip().translate(LATEX))
-    return indent + re.sub(r"(?<![\w.])([+-][\d.,]+)", r"$\1$", escaped.replace("+-", r"$\pm$"))
+    signed = re.sub(r"(?<![\w.])([+-][\d.,]+)", r"$\1$", escaped.replace("+-", r"$\pm$"))
+    return indent + re.sub(f"[{''.join(MARKS)}]+", _latex_marks, signed)
+
+
+def _latex_marks(found: re.Match[str]) -> str:
+    return f"$^{{{''.join(LATEX_MARKS[mark] for mark in found[0])}}}$"
 
 
 def _number(value: float | int | str | None) -> float | int | None:

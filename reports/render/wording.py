@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..tables.notes import marks_of
 from ..tables.table import Filled, FilledTable, Table
 
 MISSING = "missing"
@@ -24,11 +25,40 @@ def measured_text(filled: FilledTable, cell: Filled) -> str:
     if value.value is None:
         return MISSING
     spread = "" if value.std is None else f" +- {value.std:.2f}"
-    found = ", ".join(marks(filled, cell))
-    return f"{number_text(value.value)}{spread}{f' ({found})' if found else ''}"
+    interval = f" {text}" if (text := interval_text(filled, cell)) else ""
+    found = ", ".join(asides(filled, cell))
+    return f"{number_text(value.value)}{spread}{interval}{marks_of(cell)}{f' ({found})' if found else ''}"
 
 
-def marks(filled: FilledTable, cell: Filled) -> list[str]:
+def interval_text(filled: FilledTable, cell: Filled) -> str:
+    """Returns the 95 % interval of a cell; "" where it has none, or none is asked for."""
+    return "[{:.2f}, {:.2f}]".format(*interval) if (interval := filled.interval(cell)) else ""
+
+
+def comparison_grid(filled: FilledTable) -> list[list[str]]:
+    """Returns the header and the lines of the comparisons with the baseline; nothing where there are none.
+
+    The first column says the method, the second the heading that is compared, if there are several.
+    """
+    found = filled.comparisons
+    has_measures = any(comparison.measure for comparison in found)
+    header = [f"against {filled.baseline}", *[""] * has_measures, "difference", "data sets", "p", "p (Holm)"]
+    lines = []
+    for comparison in found:
+        n, n_planned = comparison.n_datasets, comparison.n_planned
+        counted = f"{n}" if n == n_planned else f"{n} of {n_planned}"
+        labels = [comparison.method, *[comparison.measure] * has_measures]
+        p_values = [p_text(comparison.p), p_text(comparison.corrected)]
+        lines.append([*labels, f"{comparison.difference:+.2f}", counted, *p_values])
+    return [header, *lines] if found else []
+
+
+def p_text(p: float | None) -> str:
+    """Returns a p value with four decimals; "none" where the data sets are too few for one."""
+    return "none" if p is None else f"{p:.4f}" if p >= 1e-4 else "<0.0001"
+
+
+def asides(filled: FilledTable, cell: Filled) -> list[str]:
     """Returns "2 seeds" where others have more, "over 3 of 11" for an average that is not whole, "warning"."""
     found = []
     if cell.value.value is not None and filled.is_short_of_seeds(cell):
@@ -41,10 +71,10 @@ def marks(filled: FilledTable, cell: Filled) -> list[str]:
 
 
 def number_text(number: float | int | str | None) -> str:
-    """Returns a percentage with two decimals, a count with commas, words as they are."""
+    """Returns a percentage with two decimals, a count or 1,000 seconds with commas, words as they are."""
     if number is None or isinstance(number, str):
         return number or ""
-    return f"{number:,}" if isinstance(number, int) else f"{number:.2f}"
+    return f"{number:.2f}" if isinstance(number, float) and number < 1000 else f"{number:,.0f}"
 
 
 def signed(cell: Filled) -> str:

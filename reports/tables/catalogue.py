@@ -9,11 +9,18 @@ from engine.registry import near_name
 
 from .cocoop import cocoop_tables
 from .coop import coop_tables
+from .methods import methods_tables, shapes_methods_tables
 from .shapes import shapes_tables
 from .table import Table
 
-TABLES: dict[str, Table] = {table.name: table for table in (*coop_tables(), *cocoop_tables(), *shapes_tables())}
-GROUPS = ("coop", "cocoop", "shapes")  # all tables of a paper, or of the miniature
+GROUPS = {  # of tables -> those of a paper, of methods compared, or of a miniature
+    "coop": coop_tables,
+    "cocoop": cocoop_tables,
+    "methods": methods_tables,
+    "shapes": shapes_tables,
+    "shapes_methods": shapes_methods_tables,
+}
+TABLES: dict[str, Table] = {table.name: table for build in GROUPS.values() for table in build()}
 
 
 def select(names: Iterable[str], others: Iterable[str] = ()) -> list[Table]:

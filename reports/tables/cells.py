@@ -12,8 +12,11 @@ from engine.text import printable
 
 from ..experiments import Experiment
 from ..identity import checked, mismatch
-from ..runs import END_OF_TEST, END_OF_TRAINING, parse_run, seed_folders
+from ..runs import COSTS, END_OF_TEST, END_OF_TRAINING, Run, parse_run, seed_folders
 from ..statistics import spread_of_averages, summarise, warnings_of
+
+N_PARAMS = "n_params"  # key of results.json
+FEW_SHOT_RULES = {"none", "few-shot validation"}  # of `selection` in results.json, by which a few-shot run may choose
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Value:
         parts: For an average, which of the averaged values there are.
         problems: Why runs were not counted.
         warnings: Sentences on what makes it doubtful.
+        runs: Those behind it; empty for words and for numbers of parameters.
     """
 
     value: float | int | str | None = None
@@ -37,11 +41,18 @@ class Value:
     parts: tuple[bool, ...] = ()
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    runs: tuple[Run, ...] = ()
 
     @property
     def is_partial(self) -> bool:
         """Whether it is an average with values missing."""
         return not all(self.parts)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a run behind it departs by from the few-shot protocol: rules of selection, and settings."""
+        rules = {rule for run in self.runs for rule in run.selection.values()} - FEW_SHOT_RULES
+        return tuple(sorted(rules | {label for run in self.runs for label in run.setting}))
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,11 @@ class Result:
     keyword: str = "accuracy"
     left_out: tuple[str, ...] = ()
 
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether it measures how good a method is, and not what it costs."""
+        return self.keyword not in (*COSTS, N_PARAMS)
+
     def experiments(self) -> Iterator[Experiment]:
         yield self.experiment
 
@@ -62,25 +78,28 @@ class Result:
             checked(parse_run(folder, keyword=self.keyword, end_signal=end_signal), self.experiment.expected)
             for folder in run_folders(self.experiment, output)
         ]
-        found = {run.folder.name: run.value for run in runs if run.value is not None}
+        counted = tuple(run for run in runs if run.value is not None)
+        found = {run.folder.name: run.value for run in counted}
         problems = tuple(f"{run.folder.relative_to(output)}: {run.problem}" for run in runs if run.value is None)
         problems += self.left_out
         if not found:
             return Value(problems=problems)
         mean, std = summarise(list(found.values()))
-        warnings = warnings_of([run for run in runs if run.value is not None])
-        warnings = tuple(f"{self.experiment.folder}: {warning}" for warning in warnings)
+        said = {
+            "warnings": tuple(f"{self.experiment.folder}: {warning}" for warning in warnings_of(counted)),
+            "runs": counted,
+        }
         if not self.experiment.seeded:
-            return Value(mean, warnings=warnings)
+            return Value(mean, **said)
         n_seeds = len(found), len(found)
-        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems, warnings=warnings)
+        return Value(mean, std if len(found) > 1 else None, n_seeds, found, problems=problems, **said)
 
 
 @dataclass(frozen=True)
 class Parameters(Result):
     """The number of parameters that an experiment trains. A log does not say it, and the run counts all the same."""
 
-    keyword: str = "n_params"
+    keyword: str = N_PARAMS
 
     def measure(self, output: Path) -> Value:
         measured = super().measure(output)
@@ -89,14 +108,49 @@ class Parameters(Result):
 
 
 @dataclass(frozen=True)
+class Cost(Result):
+    """What an experiment cost: the mean over its seeds of one of COSTS, seconds or GB, without a spread.
+
+    A log does not say it, a test has no `training_s`, a processor no `peak_gpu_memory_gb`: then it is missing, and the
+    run's accuracy counts all the same.
+    """
+
+    keyword: str = "training_s"
+
+    def measure(self, output: Path) -> Value:
+        measured = super().measure(output)
+        return Value(measured.value, n_seeds=measured.n_seeds, runs=measured.runs)
+
+
+@dataclass(frozen=True)
+class PeakMemory(Result):
+    """The most memory in GB that an experiment held: the GPU's where it ran on one, else the process's.
+
+    The process's is the largest of all runs that it has done, so a worker of several runs says too much of the later.
+    """
+
+    keyword: str = "peak_gpu_memory_gb"
+
+    def measure(self, output: Path) -> Value:
+        on_gpu = Cost(self.experiment, keyword=self.keyword).measure(output)
+        return Cost(self.experiment, keyword="peak_memory_gb").measure(output) if on_gpu.value is None else on_gpu
+
+
+@dataclass(frozen=True)
 class Average:
     """The mean over data sets; where values are missing it is one over fewer, and says so.
 
-    Its spread is that of the averages of single seeds. There is none unless all data sets have the same seeds.
+    Its spread is that of the averages of single seeds. There is none unless all data sets have the same seeds, and none
+    of the data sets' H, which have no spread. The average of H is not the H of the averages: up to a point apart.
     """
 
-    cells: tuple[Result, ...]
+    cells: tuple[Result | HarmonicMean, ...]
     paper: float | None = None
+
+    @property
+    def is_accuracy(self) -> bool:
+        """As the cells averaged."""
+        return self.cells[0].is_accuracy
 
     def experiments(self) -> Iterator[Experiment]:
         for cell in self.cells:
@@ -109,7 +163,14 @@ class Average:
             return Value()  # the cells averaged are in the table themselves, and so are their problems
         parts = tuple(each.value is not None for each in measured)
         std = spread_of_averages([each.by_seed for each in measured])
-        return Value(statistics.fmean(found), std, range_of_seeds(measured), parts=parts)
+        mean = statistics.fmean(found)
+        return Value(
+            round(mean) if isinstance(found[0], int) else mean,
+            std,
+            range_of_seeds(measured),
+            parts=parts,
+            runs=tuple(run for each in measured for run in each.runs),
+        )
 
 
 Mean = Result | Average
@@ -123,6 +184,8 @@ class HarmonicMean:
     new: Mean
     paper: float | None = None
 
+    is_accuracy = True
+
     def experiments(self) -> Iterator[Experiment]:
         yield from self.base.experiments()
         yield from self.new.experiments()
@@ -135,7 +198,7 @@ class HarmonicMean:
             return Value(problems=("H of an average: base and new are there for different data sets",))
         both = base.value + new.value
         harmonic_mean = 2 * base.value * new.value / both if both else 0.0
-        return Value(harmonic_mean, n_seeds=range_of_seeds([base, new]), parts=base.parts)
+        return Value(harmonic_mean, n_seeds=range_of_seeds([base, new]), parts=base.parts, runs=(*base.runs, *new.runs))
 
 
 @dataclass(frozen=True)
@@ -145,6 +208,8 @@ class NearestWord:
     experiment: Experiment
     vector: int  # from 1
     paper: str | None = None
+
+    is_accuracy = False
 
     def experiments(self) -> Iterator[Experiment]:
         yield self.experiment

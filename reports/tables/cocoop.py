@@ -10,6 +10,7 @@ from .cells import Average
 from .paper import PAPER
 from .rows import (
     BASE_NEW,
+    BOTH_H_NOTE,
     H_NOTE,
     Method,
     base_new_rows,
@@ -34,7 +35,7 @@ def cocoop_tables() -> list[Table]:
 def base_to_new() -> Table:
     numbers = PAPER["base_to_new"]
     rows = base_new_rows(DATASETS, (CLIP, COOP, COCOOP), {"Average": numbers["average"], **numbers["per_dataset"]})
-    note = f"ViT-B/16, 16 shots of each base class. {H_NOTE}"
+    note = f"ViT-B/16, 16 shots of each base class. {BOTH_H_NOTE}"
     return _table("base_to_new", "Table 1: base to new", BASE_NEW, rows, note)
 
 
@@ -98,7 +99,7 @@ def cocoop_context_length() -> Table:
 
 
 def _ablation(name: str, title: str, methods: Sequence[Method], fixed: str) -> Table:
-    note = f"CoCoOp, ViT-B/16, {fixed}, 16 shots of each base class. {H_NOTE}"
+    note = f"CoCoOp, ViT-B/16, {fixed}, 16 shots of each base class. {BOTH_H_NOTE}"
     return _table(name, f"Figure 4: {title}", BASE_NEW, base_new_rows(DATASETS, methods, {}), note)
 
 

@@ -19,6 +19,7 @@ from ..experiments import (
     DATASETS,
     FEW_SHOTS,
     NAMES,
+    PAPERS_TRAINERS,
     SHIFTED,
     SHIFTED_SHAPES,
     TRAINERS,
@@ -39,6 +40,8 @@ from ..found import (
 )
 from ..found import Method as FewShotMethod
 from .cells import Average, Cell, Result, run_folders
+from .methods import base_new_rows as base_new_rows_of_methods
+from .methods import with_average
 from .rows import (
     BASE_NEW,
     FEW_SHOT_COLUMNS,
@@ -54,10 +57,12 @@ from .table import Row, Table
 
 OWN = ("own", "own_few_shot", "own_base_to_new", "own_transfer")  # the group and its tables
 SHAPES = {"shapes": "Shapes"}
-FEW_SHOT = {"few_shot": ("rn50", DATASETS), "shapes_few_shot": ("tiny", SHAPES)}  # table -> backbone, data sets
+# Table -> backbone, data sets; the tables of methods that are named after it have the same.
+FEW_SHOT = {"few_shot": ("rn50", DATASETS), "shapes_few_shot": ("tiny", SHAPES)}
 BASE_TO_NEW = {"base_to_new": ("vit_b16", DATASETS), "shapes_base_to_new": ("tiny", SHAPES)}
 ALL_CLASSES = {"all_classes": ("vit_b16", DATASETS), "shapes_all_classes": ("tiny", SHAPES)}
 SHIFT = {"domain_generalisation": ("vit_b16", "imagenet", SHIFTED), "shapes_shift": ("tiny", "shapes", SHIFTED_SHAPES)}
+TRANSFER = {"cross_dataset": ("vit_b16", DATASETS)}
 
 
 @dataclass(frozen=True)
@@ -94,29 +99,37 @@ def own_tables(shown: Iterable[Table], ran: Ran) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def is_own(trainer: str, dataset: str = "shapes") -> bool:
-    """Says whether no paper has this method or this data set."""
-    return trainer not in TRAINERS or dataset not in NAMES
+def is_own(trainer: str) -> bool:
+    """Says whether no table has this method."""
+    return trainer not in TRAINERS
+
+
+def may_be_left(trainer: str, dataset: str) -> bool:
+    """Says whether the tables may have no cell for runs: of a method or a data set that the two papers do not have."""
+    return trainer not in PAPERS_TRAINERS or dataset not in NAMES
 
 
 def _extended(table: Table, few_shot: Sequence[Found], learned: Sequence[Tested]) -> Table:
     """Returns a table with all rows and columns that runs of own methods could fill."""
-    if table.name in FEW_SHOT:
-        backbone, datasets = FEW_SHOT[table.name]
+    name = table.name.replace("methods_", "")
+    is_of_methods = name != table.name  # then it has more columns
+    if name in FEW_SHOT:
+        backbone, datasets = FEW_SHOT[name]
         found = [runs for runs in few_shot if runs.backbone == backbone and runs.dataset in datasets]
         return _with_rows(table, block_rows(_few_shot_blocks(found, datasets)) if found else ())
-    backbone, *_ = {**BASE_TO_NEW, **ALL_CLASSES, **SHIFT, "cross_dataset": ("vit_b16",)}.get(table.name, ("",))
+    backbone, *_ = {**BASE_TO_NEW, **ALL_CLASSES, **SHIFT, **TRANSFER}.get(name, ("",))
     methods = own_methods([runs for runs in learned if runs.backbone == backbone])
     if not methods:
         return table
-    if table.name in BASE_TO_NEW:
-        return _with_rows(table, base_new_rows(BASE_TO_NEW[table.name][1], methods, {}))
-    if table.name in SHIFT:
-        _, source, shifted = SHIFT[table.name]
+    if name in BASE_TO_NEW:
+        build = base_new_rows_of_methods if is_of_methods else base_new_rows
+        return _with_rows(table, build(BASE_TO_NEW[name][1], methods, {}))
+    if name in SHIFT:
+        _, source, shifted = SHIFT[name]
         rows = (result_row(method.label, transfer_experiments(method, source, shifted)) for method in methods)
-        return _with_rows(table, rows)
-    if table.name in ALL_CLASSES:
-        datasets = ALL_CLASSES[table.name][1]
+        return _with_rows(table, map(with_average, rows) if is_of_methods else rows)
+    if name in ALL_CLASSES:
+        datasets = ALL_CLASSES[name][1]
         rows = dataset_rows(datasets, [[method.all_classes(name) for name in datasets] for method in methods])
         return _with_columns(table, methods, [row.cells for row in rows])
     source, *targets = DATASETS  # cross_dataset, whose last row is the average of the others
@@ -204,7 +217,7 @@ def _own_base_to_new(found: Sequence[Tested], shown: set[str]) -> Table:
 
 
 def _own_transfer(found: Sequence[Tested], shown: set[str]) -> Table:
-    left = [runs for runs in found if is_own(runs.trainer, runs.dataset) and runs.folder not in shown]
+    left = [runs for runs in found if may_be_left(runs.trainer, runs.dataset) and runs.folder not in shown]
     rows = []
     for runs in sorted(left, key=lambda runs: (runs.dataset, runs.trainer, runs.cfg, runs.options)):
         expected = {**expected_results(runs.dataset, runs.trainer, runs.cfg), "source": None}
@@ -220,7 +233,7 @@ def _blocks_not_shown(found: Iterable[tuple[str, str, str, str]], shown: set[str
     blocks = {
         (dataset, backbone): f"{NAMES.get(dataset, dataset)}, {BACKBONES.get(backbone, backbone)}"
         for dataset, backbone, trainer, folder in found
-        if is_own(trainer, dataset) and folder not in shown
+        if may_be_left(trainer, dataset) and folder not in shown
     }
     return dict(sorted(blocks.items()))
 

@@ -25,7 +25,9 @@ from .table import Row
 
 FEW_SHOT_COLUMNS = ("0 shots", "1 shot", *(f"{shots} shots" for shots in FEW_SHOTS[1:]))
 BASE_NEW = ("Base", "New", "H")
+AVERAGE, AVERAGE_OF_H = "Average", "Average of H"  # headings of rows
 H_NOTE = "H: harmonic mean of the two accuracies beside it."
+BOTH_H_NOTE = f'{H_NOTE} Under "{AVERAGE}" it is that of the averages; "{AVERAGE_OF_H}" is the mean over data sets.'
 N_VECTORS = 16  # of the context whose nearest words are shown
 
 Cells = tuple[Cell | None, ...]  # of a row, one for each column
@@ -97,7 +99,7 @@ def block_rows(blocks: Mapping[str, Mapping[str, Cells]]) -> tuple[Row, ...]:
     for label in next(iter(blocks.values())):
         columns = zip(*(block[label] for block in blocks.values()))
         average[label] = tuple(Average(cells) if cells[0] else None for cells in columns)
-    blocks = {"Average": average, **blocks}
+    blocks = {AVERAGE: average, **blocks}
     return tuple(Row(label, cells, heading) for heading, block in blocks.items() for label, cells in block.items())
 
 
@@ -182,7 +184,7 @@ def nearest_word_rows(datasets: Mapping[str, str], backbone: str, papers: Mappin
 def base_new_rows(
     datasets: Mapping[str, str], methods: Sequence[Method], papers: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> tuple[Row, ...]:
-    """Builds the rows of BASE_NEW; see `block_rows`.
+    """Builds the rows of BASE_NEW; see `block_rows` and, for several data sets, `with_average_of_h`.
 
     Args:
         datasets: Config's name -> heading.
@@ -190,10 +192,22 @@ def base_new_rows(
         papers: Heading -> method's label -> the paper's base, new and H.
     """
     blocks = {heading: {m.label: m.base_new(name) for m in methods} for name, heading in datasets.items()}
-    return tuple(
+    rows = (
         replace(row, cells=with_harmonic_mean(*row.cells, papers.get(row.group, {}).get(row.label, ())))
         for row in block_rows(blocks)
     )
+    return with_average_of_h(tuple(rows))
+
+
+def with_average_of_h(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Returns rows and, behind those of the averages over data sets, for each method the average of its H."""
+    averages = [row for row in rows if row.group == AVERAGE]
+    of_h = []
+    for label in (row.label for row in averages):
+        columns = zip(*(row.cells for row in rows if row.label == label and row.group != AVERAGE))
+        cells = (Average(column) if isinstance(column[0], HarmonicMean) else None for column in columns)
+        of_h.append(Row(label, tuple(cells), AVERAGE_OF_H))
+    return (*averages, *of_h, *rows[len(averages) :])
 
 
 def bigger_coop_rows(dataset: str, methods: Sequence[Method], papers: Mapping[str, Sequence[float]]) -> tuple[Row, ...]:

@@ -8,10 +8,12 @@ from functools import cached_property
 from itertools import combinations, groupby
 from pathlib import Path
 
-from ..experiments import TRAINERS, Experiment
+from ..experiments import DATASETS, NAMES, PAPERS_TRAINERS, TRAINERS, Experiment
+from ..statistics import half_interval
 from .cells import Cell, Value, range_of_seeds
 
 MOST_BESIDE = 4  # columns of a table that is not wide
+HEADINGS = {*NAMES.values(), *DATASETS.values()}  # of data sets
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Table:
 
     Args:
         name: What it is called on the command line.
-        group: `coop`, `cocoop`, `shapes` or `own`.
+        group: `own`, or one of GROUPS in catalogue.py.
         title: Where it stands in the paper and what it shows.
         columns: Their headings.
         rows: Each with a cell for each column.
@@ -51,7 +53,7 @@ class Table:
     @property
     def is_miniature(self) -> bool:
         """Whether it is about drawn images, which no number of a paper compares with."""
-        return self.group == "shapes"
+        return self.group.startswith("shapes")
 
     @property
     def is_own(self) -> bool:
@@ -62,6 +64,11 @@ class Table:
     def n_labels(self) -> int:
         """How many columns say what a row is: its label, and its heading where rows have one."""
         return 1 + any(row.group for row in self.rows)
+
+    @property
+    def methods_are_columns(self) -> bool:
+        """Whether each row is a data set, so that the columns are methods; else the rows are."""
+        return all(row.label in HEADINGS or row.label.startswith("Average") for row in self.rows)
 
     @cached_property
     def experiments(self) -> list[Experiment]:
@@ -80,6 +87,11 @@ class Filled:
     value: Value
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What an accuracy departs by from the few-shot protocol; see `Value`."""
+        return self.value.labels if self.cell.is_accuracy else ()
+
+    @property
     def is_papers(self) -> bool:
         """Whether its method is one of the papers'."""
         return all(run.expected.get("trainer", "CoOp") in TRAINERS for run in self.cell.experiments())
@@ -94,20 +106,97 @@ class Filled:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What an accuracy is of, as a table calls it; the measure is the heading that is neither method nor data set."""
+
+    method: str
+    dataset: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against the baseline of a table; comparisons.py makes them.
+
+    Args:
+        method: As the table calls it.
+        measure: The heading under which both stand, such as "H".
+        difference: Method minus baseline, the mean over data sets in points.
+        n_datasets: So many data sets have a result of both.
+        n_planned: So many have, or should have, one of the baseline.
+        n_seeds: Fewest and most seeds behind it; None where nothing is drawn.
+        p: Two-sided, of Wilcoxon's signed-rank test; None where the data sets are too few for one.
+        corrected: By Holm, over the methods under this heading.
+    """
+
+    method: str
+    measure: str
+    difference: float
+    n_datasets: int
+    n_planned: int
+    n_seeds: tuple[int, int] | None
+    p: float | None
+    corrected: float | None = None
+
+
+@dataclass(frozen=True)
 class FilledTable:
-    """A table with a Filled, or None where nothing belongs, for each row and column."""
+    """A table with a Filled, or None where nothing belongs, for each row and column.
+
+    Args:
+        table: As it is planned.
+        lines: For each row a Filled, or None, for each column.
+        with_interval: Whether 95 % intervals stand beside the standard deviations.
+        baseline: The method with which all others are compared; "": none.
+        comparisons: Of each other method with it, heading by heading.
+    """
 
     table: Table
     lines: tuple[tuple[Filled | None, ...], ...]
+    with_interval: bool = False
+    baseline: str = ""
+    comparisons: tuple[Comparison, ...] = ()
 
     def cells(self) -> Iterator[Filled]:
         """Every cell, line by line."""
         return (cell for line in self.lines for cell in line if cell)
 
+    @cached_property
+    def subjects(self) -> list[tuple[Subject, Filled]]:
+        """Each accuracy with what it is of; averages over data sets are not there."""
+        found = []
+        for line in self.lines:
+            of_one = [(cell, *names) for cell in line if cell and len(names := _datasets(cell)) == 1]
+            is_across = len({dataset for _, dataset in of_one}) > 1  # each column is a data set
+            for cell, dataset in of_one:
+                row, column = cell.row, cell.column
+                if self.table.methods_are_columns:
+                    subject = Subject(column, row.label, row.group)
+                elif is_across:
+                    subject = Subject(row.label, column, row.group)
+                else:
+                    subject = Subject(row.label, row.group or dataset, column)
+                found.append((subject, cell))
+        return found
+
+    def interval(self, cell: Filled) -> tuple[float, float] | None:
+        """Returns the 95 % interval of a mean over seeds; None where there is none, or none is asked for."""
+        value, std = cell.value.value, cell.value.std
+        if not self.with_interval or std is None:
+            return None
+        half = half_interval(std, cell.value.n_seeds[0])  # one number: what has a spread has the same seeds everywhere
+        return value - half, value + half
+
     @property
     def n_found(self) -> int:
         """How many cells have a value."""
         return sum(cell.value.value is not None for cell in self.cells())
+
+    @property
+    def only_repeats(self) -> bool:
+        """Whether it compares methods and has results of those alone that the papers' tables show."""
+        found = (run for cell in self.cells() if _has_value(cell) for run in cell.cell.experiments())
+        return "methods" in self.table.group and all(run.expected.get("trainer") in PAPERS_TRAINERS for run in found)
 
     @property
     def n_planned(self) -> tuple[int, int]:
@@ -122,8 +211,9 @@ class FilledTable:
         return tuple(is_narrow and any(c and c.cell.paper is not None for c in column) for column in zip(*self.lines))
 
     def has_spread(self, column: str) -> bool:
-        """Whether a value of a column has a standard deviation."""
-        return any(cell.column == column and cell.value.std is not None for cell in self.cells())
+        """Whether a value of a column has a standard deviation, or a mark, behind it."""
+        cells = (cell for cell in self.cells() if cell.column == column)
+        return any(cell.value.std is not None or cell.labels for cell in cells)
 
     @property
     def blocks(self) -> list[tuple[str, list[tuple[Row, tuple[Filled | None, ...]]]]]:
@@ -176,6 +266,12 @@ class FilledTable:
 def _is_own(line: Iterable[Filled | None]) -> bool:
     """Whether a row is that of a method that no paper has."""
     return not any(cell.is_papers for cell in line if cell)
+
+
+def _datasets(cell: Filled) -> set[str]:
+    """Returns the names of the data sets that an accuracy is of; none of a cost or of words."""
+    runs = cell.cell.experiments() if cell.cell.is_accuracy else ()
+    return {str(run.expected.get("dataset") or "") for run in runs}
 
 
 def _has_value(cell: Filled | None) -> bool:

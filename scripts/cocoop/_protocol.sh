@@ -1,9 +1,10 @@
 # Sourced after _common.sh by the scripts of this folder: the method to train or test, and its config.
 #
 # Environment, besides that of _common.sh:
-#   TRAINER  the method: CoCoOp (default), CoOp, KgCoOp, ProGrad, LinearProbe, or another one with its YAML in
-#            configs/trainers/TRAINER/
+#   TRAINER  the method: CoCoOp (default), or another one with YAML files in configs/trainers/TRAINER/
 #   SHOTS    training images per class (default: 16)
+#
+# `default_cfg`, at the end, is the list of the CFG that each method has unless one is named.
 # shellcheck shell=bash
 
 TRAINER=${TRAINER:-CoCoOp} SHOTS=${SHOTS:-16}
@@ -37,6 +38,7 @@ choose_cfg() {
   PAIRS=("$@")
 }
 
+# default_cfg DATASET: prints the CFG of TRAINER for training on DATASET: its authors' for 16 shots, with ViT-B/16.
 default_cfg() {
   case $TRAINER,$1 in
     *,shapes) echo tiny ;;
@@ -47,7 +49,8 @@ default_cfg() {
     ProGrad,imagenet) echo vit_b16_ep50 ;;
     ProGrad,*) echo vit_b16_ep100 ;;
     TaskRes,imagenet) echo vit_b16_imagenet ;;
-    LinearProbe,* | TaskRes,* | CLIPAdapter,* | TipAdapter,* | TipAdapterF,*) echo vit_b16 ;;
+    LinearProbe,* | TaskRes,* | CLIPAdapter,* | TipAdapter,* | TipAdapterF,* | ZSLP,* | CLAP,* | CrossModal,* | \
+      LPPlusPlus,* | GDA,*) echo vit_b16 ;;
     *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;
   esac
 }

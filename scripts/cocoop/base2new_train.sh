@@ -7,9 +7,8 @@
 #
 #   DATASET  configs/datasets/DATASET.yaml
 #   SEED     of the run
-#   CFG      configs/trainers/TRAINER/CFG.yaml (default: vit_b16_c4_ep10_batch1_ctxv1 of CoCoOp, vit_b16_ctxv1 of CoOp,
-#            on imagenet vit_b16_ep50_ctxv1, vit_b16_ep100_ctxv1 of KgCoOp, vit_b16_ep100 of ProGrad, on imagenet
-#            vit_b16_ep50, vit_b16 of LinearProbe and of methods on features; on shapes tiny)
+#   CFG      configs/trainers/TRAINER/CFG.yaml (default: the authors' for TRAINER and DATASET, such as CoCoOp's
+#            vit_b16_c4_ep10_batch1_ctxv1, on shapes tiny; scripts/cocoop/_protocol.sh lists them)
 #
 # Run: output/base2new/train_base/DATASET/shots_16/TRAINER/CFG/seedSEED
 # Environment: DATA OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh); TRAINER SHOTS (default: CoCoOp 16)

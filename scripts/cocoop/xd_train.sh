@@ -6,9 +6,8 @@
 #   SOURCE=shapes bash scripts/cocoop/xd_train.sh 1
 #
 #   SEED  of the run
-#   CFG   configs/trainers/TRAINER/CFG.yaml (default: vit_b16_c4_ep10_batch1_ctxv1 of CoCoOp, vit_b16_ep50_ctxv1 of
-#         CoOp, from another source than imagenet vit_b16_ctxv1, vit_b16_ep100_ctxv1 of KgCoOp, vit_b16_ep50 of
-#         ProGrad, from another source vit_b16_ep100, vit_b16 of LinearProbe and of methods on features; from shapes tiny)
+#   CFG   configs/trainers/TRAINER/CFG.yaml (default: the authors' for TRAINER and SOURCE, such as CoCoOp's
+#         vit_b16_c4_ep10_batch1_ctxv1, from shapes tiny; scripts/cocoop/_protocol.sh lists them)
 #
 # Run: output/SOURCE/TRAINER/CFG_16shots/seedSEED
 # Environment: DATA OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);

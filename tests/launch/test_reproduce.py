@@ -199,7 +199,7 @@ class TestEveryTable:
         for experiment in {e for table in tables.TABLES.values() for e in table.experiments}:
             cfg = configs[output / experiment.folder / ("seed1" if experiment.seeded else "")]
             trained = configs[Path(cfg.RUN.MODEL_DIR)] if cfg.RUN.MODEL_DIR else cfg
-            coop = cfg.TRAINER.COOP
+            context = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), cfg.TRAINER.COOP)  # COOP, KGCOOP, PROGRAD
             says = {
                 "trainer": cfg.TRAINER.NAME,
                 "cfg": cfg.RUN.CFG,
@@ -208,9 +208,9 @@ class TestEveryTable:
                 "shots": trained.DATASET.NUM_SHOTS,
                 "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
                 "split": cfg.TEST.SPLIT,
-                "n_ctx": coop.N_CTX,
-                "csc": coop.CSC,
-                "class_token_position": coop.CLASS_TOKEN_POSITION,
+                "n_ctx": context.get("N_CTX"),
+                "csc": context.get("CSC"),
+                "class_token_position": context.get("CLASS_TOKEN_POSITION"),
             }
             assert experiment.expected == {key: says[key] for key in experiment.expected}, experiment
             assert len(experiment.expected) >= 6
@@ -227,5 +227,7 @@ class TestEveryTable:
             if job.program == "interpret_prompt":
                 assert Path(job.argv[0]).name == f"model.pth.tar-{configs[job.needs].OPTIM.MAX_EPOCH}", command
                 assert job.target == job.needs / "nearest_words.json"
-            elif job.needs and configs[job.target].TRAINER.NAME != "LinearProbe":  # that one saves its best only
-                assert configs[job.target].RUN.LOAD_EPOCH == configs[job.needs].OPTIM.MAX_EPOCH, command
+            elif job.needs:
+                one_model = configs[job.needs].TRAINER.NAME in ("LinearProbe", "TipAdapter", "GDA", "LPPlusPlus")
+                last = -1 if one_model else configs[job.needs].OPTIM.MAX_EPOCH
+                assert configs[job.target].RUN.LOAD_EPOCH == last, command

@@ -58,8 +58,10 @@ def test_classes_of_one_name_are_said_and_counted_as_one(tmp_path, call):
     ("words", "message"),
     [
         (("--format", "latex"), "--format is latex; with --run it must be one of text, html."),
-        (("--output-dir", "output"), "--run shows one run; tables and --output-dir are for many"),
-        (("shapes",), "--run shows one run; tables and --output-dir are for many"),
+        (("--output-dir", "output"), "--run shows one run; tables, --output-dir, --ci and --baseline are for many"),
+        (("--ci",), "--run shows one run; tables, --output-dir, --ci and --baseline are for many"),
+        (("--baseline", "CoOp"), "--run shows one run; tables, --output-dir, --ci and --baseline are for many"),
+        (("shapes",), "--run shows one run; tables, --output-dir, --ci and --baseline are for many"),
         (("--out", "no/such/page.html"), "the folder"),
     ],
 )

@@ -1,0 +1,199 @@
+"""Many methods under one protocol, beside what others published of them; and the same in miniature, on `shapes`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean, harmonic_mean
+
+from ..experiments import (
+    DATASETS,
+    FEATURE_METHODS,
+    FEW_SHOTS,
+    SHIFTED,
+    Experiment,
+    feature_config,
+    few_shot,
+    linear_probe,
+    linear_probe_shifted,
+    zero_shot,
+)
+from .cells import Average, Cell, Cost, Parameters, Result
+from .cocoop import CLIP, COCOOP, COOP
+from .paper import PAPER, PUBLISHED
+from .rows import (
+    BASE_NEW,
+    BOTH_H_NOTE,
+    FEW_SHOT_COLUMNS,
+    H_NOTE,
+    Method,
+    block_rows,
+    result_row,
+    transfer_experiments,
+    with_average_of_h,
+    with_harmonic_mean,
+)
+from .table import Row, Table
+
+COLUMNS = (*BASE_NEW, "All", "Parameters", "Seconds")  # of base to new
+LABELS = {"LinearProbe": "linear probe", **FEATURE_METHODS}  # trainer -> label of its row, where it is another
+PROGRAD = Method("ProGrad", "ProGrad", "vit_b16_ep100", cfg_on_imagenet="vit_b16_ep50")
+KGCOOP = Method("KgCoOp", "KgCoOp", "vit_b16_ep100_ctxv1")
+CLIP_ADAPTER = Method("CLIP-Adapter", "CLIPAdapter", "vit_b16")
+METHODS = (CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER)  # those that know new classes
+TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in METHODS]
+SHAPES = {"shapes": "Shapes"}
+OPEN_WORLD = (
+    "All: learned on the base classes, tested on base and new ones together. Seconds are those of the training, beside "
+    "other runs if there were any; features that an earlier run has cached cost it none."
+)
+
+
+def methods_tables() -> list[Table]:
+    """Builds the tables of the papers' data sets."""
+    return [methods_few_shot(), methods_base_to_new(), methods_cross_dataset(), methods_domain_generalisation()]
+
+
+def shapes_methods_tables() -> list[Table]:
+    """Builds the tables of the miniature."""
+    few_shots = few_shot_rows(SHAPES, "tiny", ("LinearProbe", "CoOp", "KgCoOp", "ProGrad", *FEATURE_METHODS), {})
+    note = "CoOp and ProGrad with M = 16, KgCoOp with M = 4."
+    base_new_note = f"16 shots of each base class. {H_NOTE} {OPEN_WORLD}"
+    return [
+        _miniature("few_shot", "few-shot learning", FEW_SHOT_COLUMNS, few_shots, note),
+        _miniature("base_to_new", "base to new", COLUMNS, base_new_rows(SHAPES, TINY, {}), base_new_note),
+    ]
+
+
+def methods_few_shot() -> Table:
+    rows = few_shot_rows(DATASETS, "rn50", ("LinearProbe", "CoOp", "ProGrad", *FEATURE_METHODS), PUBLISHED["few_shot"])
+    note = (
+        "RN50; CoOp and ProGrad with M = 16. Each method has one setting for all data sets, and ImageNet's own where "
+        "its authors have one. The published numbers are of one seed, GDA's of three; Tip-Adapter's have a start and a "
+        "grid for each data set."
+    )
+    return _table("few_shot", "few-shot learning", FEW_SHOT_COLUMNS, rows, note)
+
+
+def methods_base_to_new() -> Table:
+    averages, per_dataset = PUBLISHED["base_to_new"]["average"], PUBLISHED["base_to_new"]["per_dataset"]
+    printed = PAPER["base_to_new"]
+    papers = {heading: {**of, **per_dataset[heading]} for heading, of in printed["per_dataset"].items()}
+    rows = base_new_rows(DATASETS, METHODS, {"Average": {**printed["average"], **averages}, **papers})
+    note = (
+        f"ViT-B/16, 16 shots of each base class. {BOTH_H_NOTE} {OPEN_WORLD} ProGrad's and KgCoOp's published numbers "
+        "are those of later papers, CLIP-Adapter's are of DePT's authors."
+    )
+    return _table("base_to_new", "base to new", COLUMNS, rows, note)
+
+
+def methods_cross_dataset() -> Table:
+    source, *targets = DATASETS
+    columns = [_transfer(method, source, targets) for method in METHODS]
+    numbers = [_published("cross_dataset", method.label, len(targets)) for method in METHODS]
+    rows = [result_row(*row) for row in zip(DATASETS.values(), zip(*columns), zip(*(of for *of, _ in numbers)))]
+    averages = zip(zip(*(row.cells for row in rows[1:])), numbers)
+    rows.append(Row("Average of the ten", tuple(Average(results, average) for results, (*_, average) in averages)))
+    headings = [method.label for method in METHODS]
+    note = "ViT-B/16, learned on ImageNet with 16 shots; the last epoch is tested. The average leaves ImageNet out."
+    return _table("cross_dataset", "transfer to other data sets", headings, rows, note)
+
+
+def methods_domain_generalisation() -> Table:
+    of_features = [
+        Method(label, trainer, feature_config(trainer, "vit_b16", "imagenet"))
+        for trainer, label in FEATURE_METHODS.items()
+    ]
+    shifted = (linear_probe_shifted(dataset, "vit_b16", source="imagenet") for dataset in SHIFTED)
+    probe = [linear_probe("imagenet", "vit_b16"), *shifted]
+    runs = {CLIP.label: _transfer(CLIP, "imagenet", SHIFTED), LABELS["LinearProbe"]: probe}
+    runs |= {method.label: _transfer(method, "imagenet", SHIFTED) for method in (*METHODS[1:], *of_features)}
+    numbers = {label: _published("domain_generalisation", label, len(SHIFTED)) for label in runs}
+    rows = (with_average(result_row(label, runs[label], of), average) for label, (*of, average) in numbers.items())
+    columns = ("ImageNet", *SHIFTED.values(), "Average of the four")
+    note = (
+        "ViT-B/16, learned on ImageNet with 16 shots; the last epoch is tested. KgCoOp's authors test epoch 25 of a "
+        "longer run."
+    )
+    return _table("domain_generalisation", "domain generalisation", columns, rows, note)
+
+
+def few_shot_rows(
+    datasets: Mapping[str, str], backbone: str, trainers: Sequence[str], published: Mapping[str, Mapping]
+) -> tuple[Row, ...]:
+    """Builds the rows of FEW_SHOT_COLUMNS; see `block_rows`.
+
+    Args:
+        datasets: Config's name -> heading.
+        backbone: As in the names of configs.
+        trainers: One row each, below zero-shot CLIP's.
+        published: Label -> heading -> the numbers for FEW_SHOTS, of zero-shot CLIP the one.
+    """
+    blocks = {}
+    for dataset, heading in datasets.items():
+        # On ImageNet the published zero-shot CLIP is that of seven prompts, ours of one.
+        [zero] = published.get(CLIP.label, {}).get(heading, [None]) if dataset != "imagenet" else [None]
+        blocks[heading] = {CLIP.label: (Result(zero_shot(dataset, backbone), zero), *[None] * len(FEW_SHOTS))}
+        for trainer in trainers:
+            label = LABELS.get(trainer, trainer)
+            runs = [few_shot(dataset, trainer, backbone, shots=shots) for shots in FEW_SHOTS]
+            blocks[heading][label] = (None, *result_row(label, runs, published.get(label, {}).get(heading, ())).cells)
+    return tuple(replace(row, cells=tuple(map(_with_average, row.cells))) for row in block_rows(blocks))
+
+
+def base_new_rows(
+    datasets: Mapping[str, str], methods: Sequence[Method], papers: Mapping[str, Mapping[str, Sequence[float]]]
+) -> tuple[Row, ...]:
+    """Builds the rows of COLUMNS; arguments as of `rows.base_new_rows`, H may be left out of a paper's numbers."""
+    blocks = {}
+    for name, heading in datasets.items():
+        blocks[heading] = {m.label: (*m.base_new(name), Result(m.all_classes(name)), *_costs(m, name)) for m in methods}
+    rows = []
+    for row in block_rows(blocks):
+        base, new, *others = row.cells
+        numbers = papers.get(row.group, {}).get(row.label, ())
+        if len(numbers) == 2:
+            numbers = (*numbers, round(harmonic_mean(numbers), 2))
+        rows.append(replace(row, cells=(*with_harmonic_mean(base, new, numbers), *others)))
+    rows = with_average_of_h(rows) if len(datasets) > 1 else rows
+    return tuple(replace(row, cells=tuple(map(_with_average, row.cells))) for row in rows)
+
+
+def with_average(row: Row, paper: float | None = None) -> Row:
+    """Returns a row of the source and its targets with the average of the targets, beside the published one."""
+    return replace(row, cells=(*row.cells, Average(row.cells[1:], paper)))
+
+
+def _costs(method: Method, dataset: str) -> tuple[Cell | None, ...]:
+    """Returns the cells of what the training cost. Not of its memory: that is the largest of all runs of a worker."""
+    training = method.base_new(dataset)[0].experiment
+    return (Parameters(training), Cost(training)) if method.trainer else (None, None)
+
+
+def _with_average(cell: Cell | None) -> Cell | None:
+    """Returns an average beside that of the published numbers, if none is printed and all its data sets have one."""
+    numbers = [each.paper for each in cell.cells] if isinstance(cell, Average) and cell.paper is None else [None]
+    return cell if None in numbers else replace(cell, paper=round(fmean(numbers), 2))
+
+
+def _transfer(method: Method, source: str, targets: Iterable[str]) -> list[Experiment]:
+    """Returns the experiments of what a method learned on the source, tested on it and on the targets."""
+    if method.trainer:
+        return transfer_experiments(method, source, targets)
+    return [zero_shot(dataset, method.cfg) for dataset in (source, *targets)]
+
+
+def _published(table: str, label: str, n_targets: int) -> list[float | None]:
+    """Returns what is published of a row: the accuracy on the source and on each target, then the targets' average."""
+    source, average = PUBLISHED[table].get(label, (None, None))
+    source_and_targets = PAPER[table].get(label, [source, *[None] * n_targets])
+    return [*source_and_targets[: 1 + n_targets], average]
+
+
+def _table(name: str, title: str, columns: Sequence[str], rows: Iterable[Row], note: str) -> Table:
+    return Table(f"methods_{name}", "methods", f"Methods: {title}", tuple(columns), tuple(rows), note)
+
+
+def _miniature(name: str, title: str, columns: Sequence[str], rows: Iterable[Row], note: str) -> Table:
+    name, title = f"shapes_methods_{name}", f"Methods in miniature: {title}"
+    return Table(name, "shapes_methods", title, tuple(columns), tuple(rows), note)
