@@ -92,7 +92,7 @@ class FeatureTrainer(PromptTrainer):
         self.register_model("prompt_learner", model.prompt_learner)
 
     def train(self) -> None:
-        """Trains and tests; where nothing is learned, computes, chooses, saves and tests: interrupted, it starts over."""
+        """Trains and tests. Where nothing is learned: computes, chooses, saves and tests, without a resume point."""
         if self.learns:
             super().train()
             return
