@@ -203,7 +203,7 @@ evaluate() {
 # last_epoch FOLDER: prints the epoch to load from FOLDER: the MAX_EPOCH of its run, or of CFG if it has none yet.
 last_epoch() {
   local yaml=$1/config.yaml
-  if [[ $TRAINER == LinearProbe || $TRAINER == TipAdapter ]]; then return; fi # they have only one model
+  if [[ $TRAINER == LinearProbe || $TRAINER == TipAdapter || $TRAINER == GDA ]]; then return; fi # they have only one model
   if [[ ! -f $yaml ]]; then yaml=configs/trainers/$TRAINER/$CFG.yaml; fi
   if [[ -f $yaml ]]; then max_epoch "$yaml"; fi
 }

@@ -132,9 +132,7 @@ def grid_errors(cfg: CN) -> list[str]:
     """Returns what is wrong with the grids of alpha and beta, one message each."""
     node, errors = cfg.TRAINER.TIP_ADAPTER, []
     if len(node.SEARCH_SCALE) != 2 or min(node.SEARCH_SCALE) <= START:
-        errors.append(
-            f"TRAINER.TIP_ADAPTER.SEARCH_SCALE is {node.SEARCH_SCALE}; it must be two numbers above {START}."
-        )
+        errors.append(f"TRAINER.TIP_ADAPTER.SEARCH_SCALE is {node.SEARCH_SCALE}; it must be two numbers above {START}.")
     if len(node.SEARCH_STEP) not in (0, 2) or min(node.SEARCH_STEP, default=1) < 1:
         errors.append(
             f"TRAINER.TIP_ADAPTER.SEARCH_STEP is {node.SEARCH_STEP}; it must be two numbers of 1 or more, or ()."
