@@ -73,6 +73,7 @@ def as_used(trainer, n_views=N_VIEWS):
 @pytest.mark.parametrize("classwise", [False, True])
 def test_means_and_precision_are_the_formulas_also_where_classes_have_fewer_images(classwise):
     features, labels = drawn(sizes=(9, 4, 7, 1) if not classwise else (9, 4, 7))
+    features[:, 0] *= 1e-5  # float32's pinv leaves this variance out, float64's does not
     found = class_gaussians(features, labels, int(labels.max()) + 1, classwise=classwise)
     for one, other in zip(found, naive_rows(features, labels, classwise=classwise), strict=True):
         assert_near(one, other, EXACT)
