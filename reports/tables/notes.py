@@ -149,7 +149,7 @@ def _settings_of(filled: FilledTable) -> dict[tuple[str, str], dict[str, Mapping
     """Returns (method, measure) -> data set -> the settings of its first run that says them."""
     found: dict[tuple[str, str], dict[str, Mapping[str, str]]] = {}
     for subject, cell in filled.subjects:
-        run = next((run for run in cell.value.runs if run.settings and isinstance(cell.cell, Result)), None)
+        run = next((run for run in cell.value.runs if run.settings), None)
         if run:
             found.setdefault((subject.method, subject.measure), {})[subject.dataset] = _settings(run)
     return found

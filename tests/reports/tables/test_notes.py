@@ -143,7 +143,8 @@ def test_settings_that_differ_between_data_sets_are_listed(tmp_path):
     for shots in (1, 16):
         for dataset in ("imagenet", "dtd", "food101"):
             cfg = coop_config("rn50", dataset, shots=shots)
-            settings = {"OPTIM.MAX_EPOCH": 50 if "ep50" in cfg else 200, "DATASET.NUM_SHOTS": shots, "SEED": 3}
+            settings = {"OPTIM.MAX_EPOCH": 50 if "ep50" in cfg else 200, "SEED": len(dataset)}
+            settings |= {"DATASET.FEWSHOT_FILE": f"{dataset}.json", "OUTPUT_DIR": dataset}
             settings |= {"OPTIM.LR": 0.01} if dataset == "dtd" else {}
             write_results(tmp_path, coop(dataset, cfg, shots=shots).folder, {1: 60.0}, settings=settings)
     assert notes_of("few_shot", tmp_path) == [
