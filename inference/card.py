@@ -109,7 +109,7 @@ def measured(facts: dict[str, Any]) -> str:
 def contents(kind: str) -> str:
     if kind == "linear":
         return "`weight` (C, E) and `bias` (C,), float32, of features that are not normalised"
-    return "`weight` (C, E) float32, a normalised feature for each class, and `scale`"
+    return "`weight` (C, E) float32, a vector for each class, and `scale`"
 
 
 def recipe(facts: dict[str, Any], kind: str) -> str:

@@ -232,7 +232,7 @@ class Classifier:
         return torch.cat([trainer.encode_images(batch).cpu() for batch in self._pixels(found)])
 
     def text_features(self) -> Tensor:
-        """Returns the features of the classes (C, E), float32, normalised, on the CPU.
+        """Returns the features of the classes (C, E), float32, normalised, on the CPU; CrossModal's rows are not.
 
         Raises:
             ValueError: If the method has none that all images share.

@@ -12,7 +12,7 @@ class LinearHead(NamedTuple):
     """logits = scale * norm(features) @ weight.T, or features @ weight.T + bias.
 
     Attributes:
-        weight: (C, E) float32; without a bias its rows are text features, normalised.
+        weight: (C, E) float32; without a bias its rows are text features, normalised, or learned and of any length.
         scale: Of cosines, 1 / tau; 1 with a bias.
         bias: (C,) float32, of features that are not normalised; None for cosines.
     """

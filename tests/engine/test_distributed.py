@@ -60,6 +60,9 @@ RUNS = {
     "zero-shot": ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True),
     "taskres": ("TRAINER.NAME", "TaskRes", "INPUT.VIEWS", 2),
     "clip adapter": ("TRAINER.NAME", "CLIPAdapter"),
+    "zs-lp": ("TRAINER.NAME", "ZSLP"),
+    "clap": ("TRAINER.NAME", "CLAP", "TRAINER.CLAP.CONSTRAINT", "adaptative", "INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 3),
+    "cross-modal": ("TRAINER.NAME", "CrossModal", "INPUT.VIEWS", 2, "OPTIM.NAME", "adamw"),
     "tip adapter": ("TRAINER.NAME", "TipAdapter", "TRAINER.TIP_ADAPTER.AUGMENT_EPOCH", 3),
     "tip adapter, trained": ("TRAINER.NAME", "TipAdapterF", "OPTIM.NAME", "adamw", "TEST.FINAL_MODEL", "best_val"),
 }

@@ -83,6 +83,7 @@ TRAINER: {NAME: '',
     SHARD_CLASSES: false, LAMBDA: 1.0, T: 1.0, TEMPLATE_INIT: false},
   LINEAR_PROBE: {PREC: fp16}, ZSCLIP: {PREC: fp16, TEMPLATES: select},
   TASKRES: {PREC: fp16, ALPHA: 0.5}, CLIP_ADAPTER: {PREC: fp16, RATIO: 0.2},
+  CLAP: {PREC: fp16, CONSTRAINT: l2}, CROSS_MODAL: {PREC: fp16},
   TIP_ADAPTER: {PREC: fp16, AUGMENT_EPOCH: 10, INIT_ALPHA: 1.17, INIT_BETA: 1.0, SEARCH_SCALE: [7.0, 3.0],
     SEARCH_STEP: [200, 20]}}
 """
@@ -155,7 +156,7 @@ PYTHON = {
     "trainers.linear_probe": "LinearProbe",
 }
 TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
-    TipAdapterF"""
+    TipAdapterF ZSLP CLAP CrossModal"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -171,7 +172,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 158
+    assert len(frozen) == 161
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen
