@@ -1,6 +1,6 @@
 """A classifier as a folder that needs none of this code: numbers in safetensors, facts in JSON, a page that says how.
 
-classifier.safetensors   weight (C, E) float32, and scale () or bias (C,)
+classifier.safetensors   weight (C, E) float32; scale () of cosines; bias (C,)
 config.json              class names, backbone, preprocessing, where it comes from
 README.md                what it is, and ten lines that use it
 """
@@ -56,9 +56,9 @@ def write_artefact(trainer: TrainerX, head: LinearHead | None, folder: Path, res
             f"{trainer.cfg.TRAINER.NAME} does more than one matrix does: its classes depend on the image, or it "
             "changes features or logits. Use --format onnx, predict.py or inference.Classifier."
         )
-    facts, kind = facts_of(trainer, results), "cosine" if head.bias is None else "linear"
-    weights = save({name: value.cpu().contiguous() for name, value in tensors_of(head).items()})
-    write_folder(folder, {WEIGHTS: weights}, facts, card=card(facts, kind=kind))
+    facts, tensors = facts_of(trainer, results), tensors_of(head)
+    weights = save({name: value.cpu().contiguous() for name, value in tensors.items()})
+    write_folder(folder, {WEIGHTS: weights}, facts, card=card(facts, parts=frozenset(tensors)))
 
 
 def write_folder(folder: Path, contents: dict[str, bytes | Path], facts: dict[str, Any], *, card: str) -> None:
@@ -94,9 +94,9 @@ def require_own(folder: Path, main: str) -> None:
 
 
 def tensors_of(head: LinearHead) -> dict[str, Tensor]:
-    if head.bias is not None:
-        return {"weight": head.weight, "bias": head.bias}
-    return {"weight": head.weight, "scale": torch.tensor(head.scale)}
+    scale = None if head.scale is None else torch.tensor(head.scale)
+    parts = {"weight": head.weight, "scale": scale, "bias": head.bias}
+    return {name: value for name, value in parts.items() if value is not None}
 
 
 def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
@@ -214,8 +214,8 @@ def _read_head(path: Path) -> LinearHead:
     try:
         tensors = load_file(path)
         weight, scale, bias = tensors["weight"].float(), tensors.get("scale"), tensors.get("bias")
-        if weight.dim() != 2 or (scale is None) == (bias is None) or (scale is None and len(bias) != len(weight)):
-            raise ValueError("weight (C, E) and either scale or bias (C,) are needed")
-        return LinearHead(weight, bias=bias) if scale is None else LinearHead(weight, float(scale))
+        if weight.dim() != 2 or (scale is None and bias is None) or (bias is not None and len(bias) != len(weight)):
+            raise ValueError("weight (C, E), and scale, or bias (C,), or both are needed")
+        return LinearHead(weight, None if scale is None else float(scale), bias)
     except Exception as error:  # what safetensors raises for a broken file is its own
         raise ValueError(f"{path} is not what export.py writes ({shorten(error)}). Export the run again.") from error

@@ -18,16 +18,13 @@ OPEN_CLIP = {  # OpenAI's name -> open_clip's
 }
 N_NAMES = 20  # class names on the page
 
-HEADS = {
-    "cosine": 'x = x / np.linalg.norm(x, axis=1, keepdims=True)\nlogits = head["scale"] * x @ head["weight"].T',
-    "linear": 'logits = x @ head["weight"].T + head["bias"]',
-}
+COSINE = frozenset({"weight", "scale"})  # the tensors of a classifier of text features
 
 
-def card(facts: dict[str, Any], *, kind: str = "cosine") -> str:
-    """Returns the page of a classifier as Markdown, from config.json's entries; `kind` is "cosine" or "linear"."""
+def card(facts: dict[str, Any], *, parts: frozenset[str] = COSINE) -> str:
+    """Returns the page of a classifier as Markdown, from config.json's entries and the names of its tensors."""
     files = {
-        "classifier.safetensors": contents(kind),
+        "classifier.safetensors": contents(parts),
         "config.json": "class names, backbone and its digest, preprocessing, training",
     }
     backbone = f"The image features come from CLIP {printable(backbone_name(facts))}, which is not in this folder."
@@ -39,7 +36,7 @@ from inference.classifier import Classifier
 probabilities, names = Classifier.from_export("FOLDER")(["photo.jpg"])
 ```
 """
-    return f"{page(facts, files, backbone, recipe(facts, kind))}\n{toolkit}"
+    return f"{page(facts, files, backbone, recipe(facts, parts))}\n{toolkit}"
 
 
 def onnx_card(facts: dict[str, Any], *, has_data: bool) -> str:
@@ -106,13 +103,22 @@ def measured(facts: dict[str, Any]) -> str:
     return "\n".join([said, *(f"\nWarning: {printable(warning)}" for warning in facts["warnings"] or ())])
 
 
-def contents(kind: str) -> str:
-    if kind == "linear":
-        return "`weight` (C, E) and `bias` (C,), float32, of features that are not normalised"
-    return "`weight` (C, E) float32, a vector for each class, and `scale`"
+def contents(parts: frozenset[str]) -> str:
+    if parts == COSINE:
+        return "`weight` (C, E) float32, a vector for each class, and `scale`"
+    if "scale" in parts:
+        return "`weight` (C, E), `scale` and `bias` (C,), float32, of normalised features"
+    return "`weight` (C, E) and `bias` (C,), float32, of features that are not normalised"
 
 
-def recipe(facts: dict[str, Any], kind: str) -> str:
+def head_lines(parts: frozenset[str]) -> list[str]:
+    """Returns the lines from features `x` (N, E) to logits."""
+    norm = ["x = x / np.linalg.norm(x, axis=1, keepdims=True)"] if "scale" in parts else []
+    scale, bias = ('head["scale"] * ' if norm else ""), (' + head["bias"]' if "bias" in parts else "")
+    return [*norm, f'logits = {scale}x @ head["weight"].T{bias}']
+
+
+def recipe(facts: dict[str, Any], parts: frozenset[str]) -> str:
     """Returns Python lines from an image to the class, with numpy and the backbone's library, or features of one's own.
 
     The backbone's name may be a stranger's text: it stands in the lines as a Python literal.
@@ -130,7 +136,7 @@ def recipe(facts: dict[str, Any], kind: str) -> str:
         [
             *lines,
             'head = load_file("classifier.safetensors")',
-            HEADS[kind],
+            *head_lines(parts),
             'names = json.load(open("config.json", encoding="utf-8"))["classnames"]',
             "print([names[i] for i in logits.argmax(axis=1)])",
         ]

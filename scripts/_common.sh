@@ -201,21 +201,22 @@ evaluate() {
 }
 
 # last_epoch FOLDER: prints the epoch to load from FOLDER: the MAX_EPOCH of its run, or of CFG if it has none yet.
+# Nothing where the run tested its best epoch, or has one model: that is what is loaded then.
 last_epoch() {
   local yaml=$1/config.yaml
   case $TRAINER in
-    LinearProbe | TipAdapter | GDA | LPPlusPlus) return ;; # they leave one model
+    LinearProbe | TipAdapter | GDA) return ;;
   esac
   if [[ ! -f $yaml ]]; then yaml=configs/trainers/$TRAINER/$CFG.yaml; fi
-  if [[ -f $yaml ]]; then max_epoch "$yaml"; fi
+  if [[ -f $yaml && $(setting FINAL_MODEL "$yaml") != best_* ]]; then setting MAX_EPOCH "$yaml"; fi
 }
 
-# max_epoch YAML: prints the MAX_EPOCH of a config, or of its _BASE_.
-max_epoch() {
-  local epoch base
-  epoch=$(sed -n 's/^ *MAX_EPOCH: *\([0-9]*\).*/\1/p' "$1")
-  base=$(sed -n "s/^_BASE_: *[\"']\{0,1\}\([^\"' ]*\).*/\1/p" "$1")
-  if [[ -z $epoch && -n $base ]]; then max_epoch "$(dirname "$1")/$base"; else echo "$epoch"; fi
+# setting KEY YAML: prints what a config, or its _BASE_, has under KEY.
+setting() {
+  local value base
+  value=$(sed -n "s/^ *$1: *[\"']\{0,1\}\([A-Za-z0-9_]*\).*/\1/p" "$2")
+  base=$(sed -n "s/^_BASE_: *[\"']\{0,1\}\([^\"' ]*\).*/\1/p" "$2")
+  if [[ -z $value && -n $base ]]; then setting "$1" "$(dirname "$2")/$base"; else echo "$value"; fi
 }
 
 # finish: the last line of a script; lists the runs that failed, and fails if there are any.

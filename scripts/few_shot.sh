@@ -11,7 +11,7 @@
 #
 # Runs: output/DATASET/TRAINER/CFG_SHOTSshots/seedSEED
 # Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
-#   TRAINER, the method: TaskRes CLIPAdapter TipAdapter TipAdapterF ZSLP CLAP CrossModal LinearProbe, or
+#   TRAINER, the method: TaskRes CLIPAdapter TipAdapter TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus LinearProbe, or
 #   another with YAML of its own
 
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"

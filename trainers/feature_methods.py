@@ -7,18 +7,25 @@ read features, too: then a run encodes each view once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from yacs.config import CfgNode as CN
 
 from clip.two_towers import TwoTowers
 from engine import Datum
+from engine.distributed import on_first_rank
+from engine.interruption import starting_over
 
 from .base import PromptTrainer
 from .class_features import ensemble_features
 from .same_prompts import features_warning
 from .templates import IMAGENET_TEMPLATES_SELECT
+
+logger = logging.getLogger(__name__)
 
 MAX_VIEWS = 20  # of support features
 
@@ -26,8 +33,28 @@ MAX_VIEWS = 20  # of support features
 class FeatureTrainer(PromptTrainer):
     """Trains what stands on frozen features; a method defines `feature_model`, a PromptedCLIP with its `classify`.
 
-    Where `prompt_learner` holds what is computed and not trained, `prepare` computes it before the first step.
+    Where `prompt_learner` holds what is computed and not trained, `prepare` computes it before the first step. `choose`
+    sets its buffers () that `searched` names. Where these two are all, the method says `learns = False`.
     """
+
+    learns = True  # False: no step changes `prompt_learner`, and OPTIM is not used
+
+    @classmethod
+    def config_errors(cls, cfg: CN) -> list[str]:
+        errors, node = super().config_errors(cfg), cfg.TRAINER.get(cls.node, {})
+        if "AUGMENT_EPOCH" in node:  # of support features
+            if not 1 <= node.AUGMENT_EPOCH <= MAX_VIEWS:
+                key = f"TRAINER.{cls.node}.AUGMENT_EPOCH"
+                errors.append(f"{key} is {node.AUGMENT_EPOCH}; it must be from 1 to {MAX_VIEWS}.")
+            errors += start_errors(cfg, cls.__name__)
+        if cfg.RESUME and not cls.learns:
+            errors.append(f"RESUME is {cfg.RESUME}, but {cls.__name__} is made from the start. Leave it out.")
+        return errors
+
+    @classmethod
+    def searched(cls, cfg: CN) -> tuple[str, ...]:
+        """Returns the names of the hyper-parameters that `choose` chooses by the data set's `selection`."""
+        return ()
 
     def feature_model(self, clip_model: TwoTowers, class_features: Tensor, **changes) -> nn.Module:
         """Builds the model on `class_features` (C, E) float32, as `class_features` returns them."""
@@ -56,10 +83,48 @@ class FeatureTrainer(PromptTrainer):
         on_imagenet = self.cfg.DATASET.NAME == "ImageNet"
         return (*IMAGENET_TEMPLATES_SELECT, *more) if on_imagenet else (self.dm.dataset.prompt_template,)
 
+    def build_learner(self, **changes) -> None:
+        if self.learns:
+            super().build_learner(**changes)
+            return
+        model = self.prompted_clip(self.clip_model, self.dm.dataset.classnames, **changes)
+        self.model = model.requires_grad_(False).to(self.device).eval()
+        self.register_model("prompt_learner", model.prompt_learner)
+
+    def train(self) -> None:
+        """Trains and tests. Where nothing is learned: computes, chooses, saves and tests, without a resume point."""
+        if self.learns:
+            super().train()
+            return
+        with starting_over():
+            self.before_train()
+            self.choose()
+            self.save_model(self.epochs_done, is_best=True)
+            self.after_train()
+
     def before_train(self) -> None:
         super().before_train()
         if self.point is None:
             self.prepare()
+
+    def choose(self) -> None:
+        """Sets what is searched to what has the most hits on the items to choose by, if there are any."""
+        found = self.choice_features() if self.searched(self.cfg) else None
+        if found is None:
+            return
+        values, n_hits = on_first_rank(lambda: self.search(*found))
+        for name, value in values.items():
+            getattr(self.model.prompt_learner, name).fill_(value)
+        chosen = ", ".join(f"{name} = {value:.4g}" for name, value in values.items())
+        logger.info(f"Choose {chosen}: {n_hits:,} of {len(found[1]):,} items are right")
+
+    def search(self, features: Tensor, labels: Tensor) -> tuple[dict[str, float], int]:
+        """Returns what is searched with the most hits, and how many, on features (N, E), not normalised, of labels."""
+        raise NotImplementedError
+
+    def result_fields(self) -> dict[str, Any]:
+        found = {name: getattr(self.model.prompt_learner, name).item() for name in self.searched(self.cfg)}
+        return {**super().result_fields(), **found}
 
     def support_features(self, n_views: int) -> tuple[Tensor, Tensor]:
         """Returns what the training images look like to the tower, each in `n_views` random views.
@@ -95,6 +160,13 @@ class FeatureTrainer(PromptTrainer):
                 "so on new images the accuracy may be lower. Leave TEST.SPLIT at test."
             )
         return self.features.read(items).to(self.device), labels_of(items).to(self.device)
+
+
+def start_errors(cfg: CN, name: str) -> list[str]:
+    """Returns what is wrong with what the method `name` would start from, if it starts from the training images."""
+    path = cfg.MODEL.INIT_WEIGHTS
+    wrong = f"MODEL.INIT_WEIGHTS is {path}, but {name} starts from the training images. Leave it out."
+    return [wrong] if path else []
 
 
 def labels_of(items: Sequence[Datum]) -> Tensor:

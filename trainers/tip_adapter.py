@@ -18,7 +18,8 @@ Decisions where the authors' code says one thing and this project another:
 - alpha and beta are chosen on the few-shot validation items, on ImageNet on as many training images that were not
   drawn. The code searches on the full validation split, on ImageNet on the test images.
 - TipAdapterF keeps the last epoch. The code keeps the epoch with the best test accuracy, and prints the better of two
-  tests. That rule is not here, so its published numbers are above what this can be expected to give.
+  tests. To come near its published numbers: TEST.FINAL_MODEL best_test DATASET.SELECTION full_val
+  TEST.ALLOW_ORACLE True. Each epoch is then tested with alpha and beta chosen for it; in the code, as they start.
 - One grid and one start for all data sets, those of ImageNet in the code; docs/METHODS.md has those of the others.
 - 100 in the code is exp(logit_scale). Keys and steps are float32; there, of CLIP's float16.
 - The views of the keys are those of the first epochs of training; there, drawn apart. Rates step once per epoch; there,
@@ -27,7 +28,6 @@ Decisions where the authors' code says one thing and this project another:
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import Any
 
@@ -38,13 +38,9 @@ from yacs.config import CfgNode as CN
 
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
-from engine.distributed import on_first_rank
-from engine.interruption import starting_over
 
 from .base import PromptedCLIP
-from .feature_methods import MAX_VIEWS, FeatureTrainer
-
-logger = logging.getLogger(__name__)
+from .feature_methods import FeatureTrainer
 
 START = 0.1  # of both grids
 
@@ -108,7 +104,7 @@ class CachedCLIP(PromptedCLIP):
     @torch.no_grad()
     def search(
         self, features: Tensor, labels: Tensor, alphas: list[float], betas: list[float]
-    ) -> tuple[float, float, int]:
+    ) -> tuple[dict[str, float], int]:
         """Returns the alpha and beta with the most hits, and how many; of equals the smallest beta, then alpha.
 
         Args:
@@ -118,12 +114,12 @@ class CachedCLIP(PromptedCLIP):
         """
         features = F.normalize(features, dim=-1)
         zero_shot, affinity = self.zero_shot(features), self.prompt_learner.affinity(features)
-        best = (alphas[0], betas[0], -1)
+        best = {}, -1
         for beta in betas:
             votes = self.prompt_learner.votes(affinity, beta)
             n_hits = [int(((zero_shot + alpha * votes).argmax(dim=1) == labels).sum()) for alpha in alphas]
-            if max(n_hits) > best[2]:
-                best = alphas[n_hits.index(max(n_hits))], beta, max(n_hits)
+            if max(n_hits) > best[1]:
+                best = {"alpha": alphas[n_hits.index(max(n_hits))], "beta": beta}, max(n_hits)
         return best
 
 
@@ -132,12 +128,24 @@ def grid(largest: float, n_steps: int) -> list[float]:
     return [START + i * (largest - START) / n_steps for i in range(n_steps)]
 
 
+def grid_errors(cfg: CN) -> list[str]:
+    """Returns what is wrong with the grids of alpha and beta, one message each."""
+    node, errors = cfg.TRAINER.TIP_ADAPTER, []
+    if len(node.SEARCH_SCALE) != 2 or min(node.SEARCH_SCALE) <= START:
+        errors.append(f"TRAINER.TIP_ADAPTER.SEARCH_SCALE is {node.SEARCH_SCALE}; it must be two numbers above {START}.")
+    if len(node.SEARCH_STEP) not in (0, 2) or min(node.SEARCH_STEP, default=1) < 1:
+        errors.append(
+            f"TRAINER.TIP_ADAPTER.SEARCH_STEP is {node.SEARCH_STEP}; it must be two numbers of 1 or more, or ()."
+        )
+    return errors
+
+
 @TRAINER_REGISTRY.register()
-class TipAdapterF(FeatureTrainer):
-    """The keys are trained with alpha and beta as they start."""
+class TipAdapter(FeatureTrainer):
+    """Nothing is trained; OPTIM in the config is not used."""
 
     node = "TIP_ADAPTER"
-    learns = True
+    learns = False
     learned_per_class = {"keys": True, "filled": True, "class_features": True, "alpha": False, "beta": False}
 
     @staticmethod
@@ -152,56 +160,28 @@ class TipAdapterF(FeatureTrainer):
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
-        node, errors, key = cfg.TRAINER.TIP_ADAPTER, super().config_errors(cfg), "TRAINER.TIP_ADAPTER"
-        if not 1 <= node.AUGMENT_EPOCH <= MAX_VIEWS:
-            errors.append(f"{key}.AUGMENT_EPOCH is {node.AUGMENT_EPOCH}; it must be from 1 to {MAX_VIEWS}.")
-        if len(node.SEARCH_SCALE) != 2 or min(node.SEARCH_SCALE) <= START:
-            errors.append(f"{key}.SEARCH_SCALE is {node.SEARCH_SCALE}; it must be two numbers above {START}.")
-        if len(node.SEARCH_STEP) not in (0, 2) or min(node.SEARCH_STEP, default=1) < 1:
-            errors.append(f"{key}.SEARCH_STEP is {node.SEARCH_STEP}; it must be two numbers of 1 or more, or ().")
-        if cfg.MODEL.INIT_WEIGHTS:
-            errors.append(
-                f"MODEL.INIT_WEIGHTS is {cfg.MODEL.INIT_WEIGHTS}, but {cls.__name__} starts from the training images. "
-                "Leave it out."
-            )
-        return errors
+        return super().config_errors(cfg) + grid_errors(cfg)
+
+    @classmethod
+    def searched(cls, cfg: CN) -> tuple[str, ...]:
+        return ("alpha", "beta") if cfg.TRAINER.TIP_ADAPTER.SEARCH_STEP else ()
 
     def templates(self) -> tuple[str, ...]:
         return self.templates_of_imagenet()
 
     def feature_model(self, clip_model: TwoTowers, class_features: Tensor, *, shots: int | None = None) -> CachedCLIP:
-        counts = Counter(item.label for item in self.dm.dataset.train_x)
+        node, counts = self.cfg.TRAINER.TIP_ADAPTER, Counter(item.label for item in self.dm.dataset.train_x)
         cache = Cache(class_features, shots or max(counts.values(), default=1), learned=self.learns)
-        cache.weigh(*self.start)
+        cache.weigh(node.INIT_ALPHA, node.INIT_BETA)
         return CachedCLIP(clip_model, cache)
-
-    @property
-    def start(self) -> tuple[float, float]:
-        """Alpha and beta, as they start."""
-        return self.cfg.TRAINER.TIP_ADAPTER.INIT_ALPHA, self.cfg.TRAINER.TIP_ADAPTER.INIT_BETA
 
     def prepare(self) -> None:
         self.model.prompt_learner.fill(*self.support_features(self.cfg.TRAINER.TIP_ADAPTER.AUGMENT_EPOCH))
 
-    def choose(self) -> None:
-        """Sets alpha and beta to the best on the items to choose by, if there are any."""
+    def search(self, features: Tensor, labels: Tensor) -> tuple[dict[str, float], int]:
         node = self.cfg.TRAINER.TIP_ADAPTER
-        found = self.choice_features() if node.SEARCH_STEP else None
-        if found is None:
-            return
         betas, alphas = (grid(*pair) for pair in zip(node.SEARCH_SCALE, node.SEARCH_STEP))
-        alpha, beta, n_hits = on_first_rank(lambda: self.model.search(*found, alphas, betas))
-        logger.info(f"Choose alpha = {alpha:.3f}, beta = {beta:.3f}: {n_hits:,} of {len(found[1]):,} items are right")
-        self.model.prompt_learner.weigh(alpha, beta)
-
-    def before_epoch(self) -> None:
-        super().before_epoch()
-        self.model.prompt_learner.weigh(*self.start)  # an epoch that was validated has chosen others
-
-    def after_epoch(self) -> None:
-        if self.epochs_done == self.max_epoch or self.cfg.TEST.FINAL_MODEL == "best_val":
-            self.choose()
-        super().after_epoch()
+        return self.model.search(features, labels, alphas, betas)
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Makes room for as many keys of a class as the checkpoint has."""
@@ -209,35 +189,25 @@ class TipAdapterF(FeatureTrainer):
         if keys is not None and keys.dim() == 3 and keys.shape[1] != self.model.prompt_learner.keys.shape[1]:
             self.build_learner(shots=keys.shape[1])
 
-    def result_fields(self) -> dict[str, Any]:
-        cache = self.model.prompt_learner
-        return {**super().result_fields(), "alpha": cache.alpha.item(), "beta": cache.beta.item()}
-
 
 @TRAINER_REGISTRY.register()
-class TipAdapter(TipAdapterF):
-    """Nothing is trained; OPTIM in the config is not used. Its options are TipAdapterF's."""
+class TipAdapterF(FeatureTrainer):
+    """The keys are trained with alpha and beta as they start. Its options are TipAdapter's."""
 
-    learns = False
-
-    @staticmethod
-    def add_config(cfg: CN) -> None:
-        """The options are TipAdapterF's."""
+    node, learned_per_class, searched = TipAdapter.node, TipAdapter.learned_per_class, TipAdapter.searched
+    templates, feature_model, prepare = TipAdapter.templates, TipAdapter.feature_model, TipAdapter.prepare
+    search, before_load = TipAdapter.search, TipAdapter.before_load
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
-        wrong = f"RESUME is {cfg.RESUME}, but {cls.__name__} is made from the start. Leave it out."
-        return super().config_errors(cfg) + ([wrong] if cfg.RESUME else [])
+        return super().config_errors(cfg) + grid_errors(cfg)
 
-    def build_learner(self, **changes) -> None:
-        model = self.prompted_clip(self.clip_model, self.dm.dataset.classnames, **changes)
-        self.model = model.requires_grad_(False).to(self.device).eval()
-        self.register_model("prompt_learner", model.prompt_learner)
+    def before_epoch(self) -> None:
+        super().before_epoch()
+        node = self.cfg.TRAINER.TIP_ADAPTER
+        self.model.prompt_learner.weigh(node.INIT_ALPHA, node.INIT_BETA)  # a tested epoch has chosen others
 
-    @starting_over()
-    def train(self) -> None:
-        """Fills the cache, chooses alpha and beta, saves the model and tests it; an interrupted run starts over."""
-        self.before_train()
-        self.choose()
-        self.save_model(self.epochs_done, is_best=True)
-        self.after_train()
+    def after_epoch(self) -> None:
+        if self.epochs_done == self.max_epoch or self.cfg.TEST.FINAL_MODEL != "last_step":  # each epoch is tested
+            self.choose()
+        super().after_epoch()

@@ -83,6 +83,20 @@ class ClassRows:
             checkpoint["state_dict"] = {**found, **taken}
         return self._several_rows(found, own, [name for name in unclear if name not in dims], len(learned), path)
 
+    def known(self, learned: list[str]) -> list[int | None]:
+        """Returns for each class of the data set which of the learned classes it is, None for a new one.
+
+        Of several classes of one name the first here is the first there.
+
+        Raises:
+            ValueError: If `learned` is no list of names.
+        """
+        _require_names(learned)
+        places = defaultdict(list)
+        for row in reversed(range(len(learned))):
+            places[learned[row]].append(row)
+        return [places[name].pop() if places[name] else None for name in self.dataset.classnames]
+
     def fit_start(self, checkpoint: dict[str, Any], own: StateDict, path: Path) -> str:
         """The same for a model that only starts from a checkpoint: what is of other classes is left out.
 
@@ -152,10 +166,7 @@ class ClassRows:
         there, here = Counter(learned), Counter(asked)
         if any(there[name] != n for name, n in here.items()):
             return None  # of two classes of one name, as ImageNet has, one alone would be ambiguous
-        places = defaultdict(list)
-        for row in reversed(range(len(learned))):
-            places[learned[row]].append(row)
-        return torch.tensor([places[name].pop() for name in asked])
+        return torch.tensor(self.known(learned))
 
     def _other_classes(self, learned: list[str], names: list[str]) -> str:
         asked = self.dataset.classnames

@@ -9,20 +9,20 @@ from torch import Tensor
 
 
 class LinearHead(NamedTuple):
-    """logits = scale * norm(features) @ weight.T, or features @ weight.T + bias.
+    """logits = scale * norm(features) @ weight.T + bias, or features @ weight.T + bias.
 
     Attributes:
-        weight: (C, E) float32; without a bias its rows are text features, normalised, or learned and of any length.
-        scale: Of cosines, 1 / tau; 1 with a bias.
-        bias: (C,) float32, of features that are not normalised; None for cosines.
+        weight: (C, E) float32; of cosines without a bias its rows are text features, normalised, or learned and of any
+            length.
+        scale: Of cosines, 1 / tau; None: the features are not normalised.
+        bias: (C,) float32; None for 0.
     """
 
     weight: Tensor
-    scale: float = 1.0
+    scale: float | None = None
     bias: Tensor | None = None
 
     def logits(self, features: Tensor) -> Tensor:
         """Returns the logits (B, C) of features (B, E) float32, not normalised."""
-        if self.bias is not None:
-            return F.linear(features, self.weight, self.bias)
-        return self.scale * F.normalize(features, dim=-1) @ self.weight.t()
+        features = features if self.scale is None else self.scale * F.normalize(features, dim=-1)
+        return F.linear(features, self.weight, self.bias)

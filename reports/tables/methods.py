@@ -40,7 +40,8 @@ LABELS = {"LinearProbe": "linear probe", **FEATURE_METHODS}  # trainer -> label 
 PROGRAD = Method("ProGrad", "ProGrad", "vit_b16_ep100", cfg_on_imagenet="vit_b16_ep50")
 KGCOOP = Method("KgCoOp", "KgCoOp", "vit_b16_ep100_ctxv1")
 CLIP_ADAPTER = Method("CLIP-Adapter", "CLIPAdapter", "vit_b16")
-METHODS = (CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER)  # those that know new classes
+GDA = Method("GDA", "GDA", "vit_b16", cfg_on_imagenet="vit_b16_new_classes")
+METHODS = (CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER, GDA)  # those that know new classes
 TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in METHODS]
 SHAPES = {"shapes": "Shapes"}
 OPEN_WORLD = (
@@ -103,6 +104,7 @@ def methods_domain_generalisation() -> Table:
     of_features = [
         Method(label, trainer, feature_config(trainer, "vit_b16", "imagenet"))
         for trainer, label in FEATURE_METHODS.items()
+        if trainer not in {method.trainer for method in METHODS}
     ]
     shifted = (linear_probe_shifted(dataset, "vit_b16", source="imagenet") for dataset in SHIFTED)
     probe = [linear_probe("imagenet", "vit_b16"), *shifted]

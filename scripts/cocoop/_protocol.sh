@@ -48,7 +48,8 @@ default_cfg() {
     KgCoOp,*) echo vit_b16_ep100_ctxv1 ;;
     ProGrad,imagenet) echo vit_b16_ep50 ;;
     ProGrad,*) echo vit_b16_ep100 ;;
-    TaskRes,imagenet) echo vit_b16_imagenet ;;
+    GDA,imagenet) echo vit_b16_new_classes ;;
+    TaskRes,imagenet | LPPlusPlus,imagenet) echo vit_b16_imagenet ;;
     LinearProbe,* | TaskRes,* | CLIPAdapter,* | TipAdapter,* | TipAdapterF,* | ZSLP,* | CLAP,* | CrossModal,* | \
       LPPlusPlus,* | GDA,*) echo vit_b16 ;;
     *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;

@@ -85,7 +85,9 @@ TRAINER: {NAME: '',
   TASKRES: {PREC: fp16, ALPHA: 0.5}, CLIP_ADAPTER: {PREC: fp16, RATIO: 0.2},
   CLAP: {PREC: fp16, CONSTRAINT: l2}, CROSS_MODAL: {PREC: fp16},
   TIP_ADAPTER: {PREC: fp16, AUGMENT_EPOCH: 10, INIT_ALPHA: 1.17, INIT_BETA: 1.0, SEARCH_SCALE: [7.0, 3.0],
-    SEARCH_STEP: [200, 20]}}
+    SEARCH_STEP: [200, 20]},
+  GDA: {PREC: fp16, AUGMENT_EPOCH: 10, NEW_CLASSES: false},
+  LP_PLUS_PLUS: {PREC: fp16, BIAS: true, LR_ALPHA: 0.25, SUM_GRADIENTS: true}}
 """
 
 USAGES = {
@@ -156,7 +158,7 @@ PYTHON = {
     "trainers.linear_probe": "LinearProbe",
 }
 TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
-    TipAdapterF ZSLP CLAP CrossModal"""
+    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -172,7 +174,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 161
+    assert len(frozen) == 167
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

@@ -27,6 +27,9 @@ DEFAULTS = [  # TRAINER, what it is trained on, CFG, the epoch that a test loads
     ("CLIPAdapter", "dtd", "vit_b16", 200),
     ("TipAdapter", "dtd", "vit_b16", None),
     ("TipAdapterF", "dtd", "vit_b16", 20),
+    ("GDA", "dtd", "vit_b16", None),
+    ("LPPlusPlus", "dtd", "vit_b16", 300),
+    ("LPPlusPlus", "imagenet", "vit_b16_imagenet", 300),
 ]
 METHOD = """--seed 3 --trainer {trainer} --dataset-config-file configs/datasets/{dataset}.yaml
     --config-file configs/trainers/{trainer}/{cfg}.yaml"""

@@ -25,6 +25,18 @@ def texts_of(*templates: str) -> list[Tensor]:
     return [model.encode_text(tokens).double() for tokens in texts]
 
 
+def views_of(trainer: TrainerX, n_views: int) -> tuple[Tensor, Tensor]:
+    """The features (N, V, E) float64 of the training images, not normalised, and labels (N,), from views drawn here."""
+    dataset = trainer.dm.train_loader_x.dataset
+    views = []
+    for epoch in range(n_views):
+        dataset.set_epoch(epoch)
+        images = torch.stack([dataset[index]["img"] for index in range(len(dataset))])
+        with torch.no_grad():
+            views.append(trainer.clip_model.encode_image(images).double())
+    return torch.stack(views, dim=1), torch.tensor([item.label for item in dataset.data_source])
+
+
 def unit(vectors: Tensor) -> Tensor:
     return vectors / vectors.pow(2).sum(dim=-1, keepdim=True).sqrt()
 

@@ -13,6 +13,7 @@ METHODS = {
     "ZSLP": (),
     "CLAP": ("TRAINER.CLAP.CONSTRAINT", "adaptative"),
     "CrossModal": ("OPTIM.NAME", "adamw"),
+    "LPPlusPlus": ("OPTIM.LR", 4.0),
 }
 
 

@@ -7,7 +7,7 @@ from engine import DATASET_REGISTRY
 from inference.classifier import Classifier
 from tests.support.tiny_run import CLASSES, build_trainer, own_warnings, run_train, tiny_cfg, write_images
 from tests.support.tolerance import assert_near
-from tests.trainers.on_features.by_hand import batch_of, cross_entropy, scale_of, step, texts_of, unit
+from tests.trainers.on_features.by_hand import batch_of, cross_entropy, scale_of, step, texts_of, unit, views_of
 from trainers.templates import IMAGENET_TEMPLATES_SELECT
 from trainers.tip_adapter import grid
 
@@ -40,15 +40,9 @@ def naive(trainer, features, keys, labels, alpha, beta):
 
 
 def naive_keys(trainer, n_views=2):
-    """The keys (N, E) float64 of the training images in their order, and the labels (N,), from views drawn here."""
-    dataset = trainer.dm.train_loader_x.dataset
-    views = []
-    for epoch in range(n_views):
-        dataset.set_epoch(epoch)
-        images = torch.stack([dataset[index]["img"] for index in range(len(dataset))])
-        with torch.no_grad():
-            views.append(trainer.clip_model.encode_image(images).double())
-    return unit(sum(views) / n_views), torch.tensor([item.label for item in dataset.data_source])
+    """The keys (N, E) float64 of the training images in their order, and the labels (N,)."""
+    views, labels = views_of(trainer, n_views)
+    return unit(views.mean(dim=1)), labels
 
 
 @pytest.mark.parametrize("name", [TIP, TIP_F])
