@@ -44,6 +44,11 @@ FEATURE_METHODS = {  # trainer -> name in the tables
     "CLIPAdapter": "CLIP-Adapter",
     "TipAdapter": "Tip-Adapter",
     "TipAdapterF": "Tip-Adapter-F",
+    "ZSLP": "ZS-LP",
+    "CLAP": "CLAP",
+    "CrossModal": "cross-modal probe",
+    "LPPlusPlus": "LP++",
+    "GDA": "GDA",
 }
 TRAINERS = (*PAPERS_TRAINERS, "KgCoOp", "ProGrad", *FEATURE_METHODS)  # of all tables
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
@@ -99,10 +104,11 @@ def coop_config(backbone: str, dataset: str, *, shots: int = SHOTS, words: bool 
 
 
 def feature_config(trainer: str, backbone: str, dataset: str, *, shots: int = SHOTS) -> str:
-    """Returns the name of the config of a method on features: the backbone; TaskRes has a rate and epochs besides."""
-    if trainer != "TaskRes" or backbone == "tiny":
+    """Returns the name of the config of a method on features: the backbone, and what differs on ImageNet or by shots."""
+    if trainer not in ("TaskRes", "LPPlusPlus") or backbone == "tiny":
         return backbone
-    return backbone + ("_imagenet" if dataset == "imagenet" else "") + ("_ep100" if shots <= 4 else "")
+    on_imagenet = "_imagenet" if dataset == "imagenet" else ""
+    return backbone + on_imagenet + ("_ep100" if trainer == "TaskRes" and shots <= 4 else "")
 
 
 def zero_shot(dataset: str, cfg: str, *, trainer: str = "ZeroshotCLIP", classes: str = "all") -> Experiment:

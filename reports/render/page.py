@@ -179,7 +179,7 @@ def _block(filled: FilledTable, group: str, rows: Sequence[tuple[Row, Iterable[F
 def _cell(filled: FilledTable, cell: Filled | None, has_paper: bool) -> str:
     if cell is None:
         return "<td colspan=3></td>" if has_paper else "<td></td>"
-    measured, paper = _measured(filled, cell), escape(number_text(cell.cell.paper))
+    measured, paper = _measured(filled, cell), escape(number_text(cell.cell.paper)) + _marks(cell.cell.paper_labels)
     difference = ""
     if cell.difference is not None:
         is_count = isinstance(cell.value.value, int)
@@ -199,11 +199,14 @@ def _measured(filled: FilledTable, cell: Filled) -> str:
     if isinstance(value.value, str):
         return escape(value.value)
     std = "" if value.std is None else f'<span class="std">&plusmn; {value.std:.2f}</span>'
-    if signs := marks_of(cell):
-        std += f'<sup title="{escape("; ".join(cell.labels))}">{signs}</sup>'
+    std += _marks(cell.labels)
     interval = f'<div class="std">{text}</div>' if (text := interval_text(filled, cell)) else ""
     below = interval + "".join(f'<div><span class="mark">{escape(text)}</span></div>' for text in asides(filled, cell))
     return f"<b>{escape(number_text(value.value))}</b>{_beside(filled, cell, std)}{below}"
+
+
+def _marks(labels: Iterable[str]) -> str:
+    return f'<sup title="{escape("; ".join(labels))}">{signs}</sup>' if (signs := marks_of(labels)) else ""
 
 
 def _beside(filled: FilledTable, cell: Filled, text: str = "") -> str:

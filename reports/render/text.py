@@ -16,7 +16,7 @@ from .wording import MISSING, asides, comparison_grid, how_to_get, remarks, thre
 CSV_COLUMNS = (  # numbers and words apart, so that a column has one type
     *("table", "row", "column", "paper", "measured", "std", "seeds", "difference"),
     *("interval_low", "interval_high", "data_sets", "p", "p_holm"),
-    *("paper_words", "measured_words", "labels", "problem"),
+    *("paper_words", "measured_words", "paper_labels", "labels", "problem"),
 )
 LATEX_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
 LATEX = str.maketrans(
@@ -111,6 +111,7 @@ def _csv_cell(filled: FilledTable, cell: Filled) -> dict[str, object]:
         "interval_high": _number(high),
         "paper_words": paper if isinstance(paper, str) else None,
         "measured_words": value.value if isinstance(value.value, str) else None,
+        "paper_labels": "; ".join(cell.cell.paper_labels),
         "labels": "; ".join(cell.labels),
         "problem": "; ".join(problems),
     }

@@ -16,7 +16,7 @@ def three_texts(filled: FilledTable, cell: Filled | None) -> tuple[str, str, str
     if cell is None:
         return "", "", ""
     difference = "" if cell.difference is None else signed(cell)
-    return measured_text(filled, cell), number_text(cell.cell.paper), difference
+    return measured_text(filled, cell), number_text(cell.cell.paper) + marks_of(cell.cell.paper_labels), difference
 
 
 def measured_text(filled: FilledTable, cell: Filled) -> str:
@@ -27,7 +27,7 @@ def measured_text(filled: FilledTable, cell: Filled) -> str:
     spread = "" if value.std is None else f" +- {value.std:.2f}"
     interval = f" {text}" if (text := interval_text(filled, cell)) else ""
     found = ", ".join(asides(filled, cell))
-    return f"{number_text(value.value)}{spread}{interval}{marks_of(cell)}{f' ({found})' if found else ''}"
+    return f"{number_text(value.value)}{spread}{interval}{marks_of(cell.labels)}{f' ({found})' if found else ''}"
 
 
 def interval_text(filled: FilledTable, cell: Filled) -> str:

@@ -57,12 +57,21 @@ class Value:
 
 @dataclass(frozen=True)
 class Result:
-    """The mean of a result of an experiment over its seeds; `left_out` says which others could stand there."""
+    """The mean of a result of an experiment over its seeds.
+
+    Args:
+        experiment: What it rests on.
+        paper: The published number.
+        keyword: The result, as it stands in log.txt.
+        left_out: Which other runs could stand there.
+        paper_labels: As `Value.labels`, of the published number.
+    """
 
     experiment: Experiment
     paper: float | None = None
     keyword: str = "accuracy"
     left_out: tuple[str, ...] = ()
+    paper_labels: tuple[str, ...] = ()
 
     @property
     def is_accuracy(self) -> bool:
@@ -146,6 +155,7 @@ class Average:
 
     cells: tuple[Result | HarmonicMean, ...]
     paper: float | None = None
+    paper_labels: tuple[str, ...] = ()
 
     @property
     def is_accuracy(self) -> bool:
@@ -183,6 +193,7 @@ class HarmonicMean:
     base: Mean
     new: Mean
     paper: float | None = None
+    paper_labels: tuple[str, ...] = ()
 
     is_accuracy = True
 
@@ -209,7 +220,7 @@ class NearestWord:
     vector: int  # from 1
     paper: str | None = None
 
-    is_accuracy = False
+    is_accuracy, paper_labels = False, ()
 
     def experiments(self) -> Iterator[Experiment]:
         yield self.experiment

@@ -18,7 +18,7 @@ from ..experiments import (
     linear_probe_shifted,
     zero_shot,
 )
-from .cells import Average, Cell, Cost, Parameters, Result
+from .cells import Average, Cell, Cost, Parameters, PeakMemory, Result
 from .cocoop import CLIP, COCOOP, COOP
 from .paper import PAPER, PUBLISHED
 from .rows import (
@@ -35,12 +35,13 @@ from .rows import (
 )
 from .table import Row, Table
 
-COLUMNS = (*BASE_NEW, "All", "Parameters", "Seconds")  # of base to new
+COLUMNS = (*BASE_NEW, "All", "Parameters", "Seconds", "Memory (GB)")  # of base to new
 LABELS = {"LinearProbe": "linear probe", **FEATURE_METHODS}  # trainer -> label of its row, where it is another
 PROGRAD = Method("ProGrad", "ProGrad", "vit_b16_ep100", cfg_on_imagenet="vit_b16_ep50")
 KGCOOP = Method("KgCoOp", "KgCoOp", "vit_b16_ep100_ctxv1")
 CLIP_ADAPTER = Method("CLIP-Adapter", "CLIPAdapter", "vit_b16")
-METHODS = (CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER)  # those that know new classes
+GDA = Method("GDA", "GDA", "vit_b16", cfg_on_imagenet="vit_b16_new_classes")
+METHODS = (CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER, GDA)  # those that know new classes
 TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in METHODS]
 SHAPES = {"shapes": "Shapes"}
 OPEN_WORLD = (
@@ -103,6 +104,7 @@ def methods_domain_generalisation() -> Table:
     of_features = [
         Method(label, trainer, feature_config(trainer, "vit_b16", "imagenet"))
         for trainer, label in FEATURE_METHODS.items()
+        if trainer not in {method.trainer for method in METHODS}
     ]
     shifted = (linear_probe_shifted(dataset, "vit_b16", source="imagenet") for dataset in SHIFTED)
     probe = [linear_probe("imagenet", "vit_b16"), *shifted]
@@ -138,7 +140,7 @@ def few_shot_rows(
             label = LABELS.get(trainer, trainer)
             runs = [few_shot(dataset, trainer, backbone, shots=shots) for shots in FEW_SHOTS]
             blocks[heading][label] = (None, *result_row(label, runs, published.get(label, {}).get(heading, ())).cells)
-    return tuple(replace(row, cells=tuple(map(_with_average, row.cells))) for row in block_rows(blocks))
+    return tuple(map(_labelled, block_rows(blocks)))
 
 
 def base_new_rows(
@@ -155,8 +157,7 @@ def base_new_rows(
         if len(numbers) == 2:
             numbers = (*numbers, round(harmonic_mean(numbers), 2))
         rows.append(replace(row, cells=(*with_harmonic_mean(base, new, numbers), *others)))
-    rows = with_average_of_h(rows) if len(datasets) > 1 else rows
-    return tuple(replace(row, cells=tuple(map(_with_average, row.cells))) for row in rows)
+    return tuple(map(_labelled, with_average_of_h(rows) if len(datasets) > 1 else rows))
 
 
 def with_average(row: Row, paper: float | None = None) -> Row:
@@ -165,15 +166,23 @@ def with_average(row: Row, paper: float | None = None) -> Row:
 
 
 def _costs(method: Method, dataset: str) -> tuple[Cell | None, ...]:
-    """Returns the cells of what the training cost. Not of its memory: that is the largest of all runs of a worker."""
+    """Returns the cells of what the training cost."""
     training = method.base_new(dataset)[0].experiment
-    return (Parameters(training), Cost(training)) if method.trainer else (None, None)
+    return (Parameters(training), Cost(training), PeakMemory(training)) if method.trainer else (None, None, None)
 
 
-def _with_average(cell: Cell | None) -> Cell | None:
-    """Returns an average beside that of the published numbers, if none is printed and all its data sets have one."""
-    numbers = [each.paper for each in cell.cells] if isinstance(cell, Average) and cell.paper is None else [None]
-    return cell if None in numbers else replace(cell, paper=round(fmean(numbers), 2))
+def _labelled(row: Row) -> Row:
+    """Returns a row with the averages of its published numbers, where none is printed, and how they were chosen."""
+    rules = PUBLISHED["chosen_by"].get(row.label, {})
+    of_all = row.group.startswith("Average")
+    labels = {*rules.values()} if of_all else {rules.get(row.group, rules.get("others"))} - {None}
+    cells = []
+    for cell in row.cells:
+        numbers = [each.paper for each in cell.cells] if isinstance(cell, Average) and cell.paper is None else [None]
+        cell = cell if None in numbers else replace(cell, paper=round(fmean(numbers), 2))
+        has_paper = cell is not None and cell.paper is not None
+        cells.append(replace(cell, paper_labels=tuple(sorted(labels))) if has_paper else cell)
+    return replace(row, cells=tuple(cells))
 
 
 def _transfer(method: Method, source: str, targets: Iterable[str]) -> list[Experiment]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..identity import DEFAULT
 from ..named_config import MOST_NAMED, NOT_COMPARED, brief, default_settings
@@ -22,13 +22,14 @@ LABELS = {  # rule of `selection`, or `setting`, in results.json -> the mark of 
 OTHER_MARK = "\u2016"  # of a label that this version does not know
 MARKS = (*(mark for mark, _ in LABELS.values()), OTHER_MARK)  # daggers, section, pilcrow; double bar
 CHOSEN = {"epoch": "epoch", "hyperparameters": "hyper-parameters"}  # key of `selection` -> in a sentence
+WHAT_IS_CHOSEN = " or ".join(sorted(CHOSEN.values()))  # where a published number alone has a mark
 FEW_SEEDS = 5
 DIGESTS = {"test_transform": "tested with different transforms", "templates": "made with different templates"}
 
 
-def marks_of(cell: Filled) -> str:
+def marks_of(labels: Iterable[str]) -> str:
     """Returns the marks of a number, in the order of MARKS; see `Value.labels`."""
-    found = {_mark_and_meaning(label)[0] for label in cell.labels}
+    found = {_mark_and_meaning(label)[0] for label in labels}
     return "".join(mark for mark in MARKS if mark in found)
 
 
@@ -46,12 +47,13 @@ def notes(filled: FilledTable) -> list[str]:
 
 
 def _legend(filled: FilledTable) -> Iterator[str]:
-    labels = {label for cell in filled.cells() for label in cell.labels}
+    shown = [cell for _, pairs in filled.blocks for _, line in pairs for cell in line if cell]
+    labels = {label for cell in shown for label in (*cell.labels, *cell.cell.paper_labels)}
     selections = [run.selection for cell in filled.cells() if cell.cell.is_accuracy for run in cell.value.runs]
     for label in [*(label for label in LABELS if label in labels), *sorted(labels - LABELS.keys())]:
         chosen = {CHOSEN.get(key, key) for selection in selections for key, rule in selection.items() if rule == label}
         mark, meaning = _mark_and_meaning(label)
-        yield f"{mark} {meaning.format(' or '.join(sorted(chosen)))}."
+        yield f"{mark} {meaning.format(' or '.join(sorted(chosen)) or WHAT_IS_CHOSEN)}."
 
 
 def _mark_and_meaning(label: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import statistics
 
 import pytest
@@ -101,7 +102,7 @@ class TestCells:
             write_results(tmp_path, new_classes(dataset, *KGCOOP, classes="all").folder, {1: 50.0})
         found = {key: cell.value.value for key, cell in cells("methods_base_to_new", tmp_path).items()}
         of_dtd = [found["DTD, KgCoOp", column] for column in TABLES["methods_base_to_new"].columns]
-        assert of_dtd == pytest.approx([80.0, 40.0, 53.3333, 50.0, 2048, 90.0], abs=1e-4)
+        assert of_dtd == pytest.approx([80.0, 40.0, 53.3333, 50.0, 2048, 90.0, 2.5], abs=1e-4)
         assert found["Average, KgCoOp", "All"] == 50.0
         assert found["Average, KgCoOp", "Seconds"] == 60.0  # 90 and 30
         assert found["Average, KgCoOp", "H"] == pytest.approx(2 * 70 * 40 / 110)
@@ -125,6 +126,39 @@ class TestCells:
             write_results(tmp_path, f"evaluation/KgCoOp/vit_b16_ep100_ctxv1_16shots/{dataset}", {1: accuracy})
         found = cells("methods_domain_generalisation", tmp_path)["KgCoOp", "Average of the four"].value
         assert (found.value, sum(found.parts), len(found.parts)) == (50.0, 2, 4)
+
+
+class TestMarks:
+    """Published numbers that were chosen otherwise than by few-shot validation are marked as measured ones are."""
+
+    @pytest.fixture
+    def output(self, tmp_path):
+        for dataset in ("imagenet", "dtd"):
+            for trainer in ("TipAdapter", "TipAdapterF", "CLIPAdapter"):
+                write_results(tmp_path, few_shot(dataset, trainer, "rn50").folder, {1: 60.0})
+        return tmp_path
+
+    def test_in_text(self, output, call):
+        out = call(report.main, "methods_few_shot", "--output-dir", output)[1]
+        assert re.search(r"58\.63\u2020 +60\.93\u2020", out)  # DTD, Tip-Adapter
+        assert re.search(r"64\.00\u2021 +65\.51\u2021", out)  # ImageNet, Tip-Adapter-F
+        assert re.search(r"61\.45\u2021 +62\.01\u2021", out)  # ImageNet, Tip-Adapter
+        assert re.search(r"68\.50\u2020\u2021 +70\.32\u2020\u2021", out)  # average, Tip-Adapter
+        assert re.search(r" 71\.40 +74\.44\n", out)  # average, CLIP-Adapter
+        assert "\u2021 epoch or hyper-parameters chosen by test images (oracle)" in out
+
+    def test_in_csv_and_html(self, output, call):
+        out = call(report.main, "methods_few_shot", "--output-dir", output, "--format", "csv")[1]
+        rows = {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(out))}
+        of_tip = rows["DTD, Tip-Adapter-F", "16 shots"]
+        assert (of_tip["paper"], of_tip["paper_labels"], of_tip["labels"]) == ("66.55", "test (oracle)", "")
+        assert rows["DTD, CLIP-Adapter", "16 shots"]["paper_labels"] == ""
+        page = call(report.main, "methods_few_shot", "--output-dir", output, "--format", "html")[1]
+        assert '66.55<sup title="test (oracle)">\u2021</sup>' in page
+
+    def test_a_mark_is_explained_only_where_it_stands(self, tmp_path, call):
+        write_results(tmp_path, few_shot("dtd", "CLIPAdapter", "rn50").folder, {1: 60.0})
+        assert "\u2021" not in call(report.main, "methods_few_shot", "--output-dir", tmp_path)[1]
 
 
 class TestOnce:

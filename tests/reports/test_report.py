@@ -109,16 +109,16 @@ def test_csv(tmp_path, call):
     rows = list(csv.reader(io.StringIO(out)))
     numbers = ["paper", "measured", "std", "seeds", "difference"]
     others = ["interval_low", "interval_high", "data_sets", "p", "p_holm"]
-    words = ["paper_words", "measured_words", "labels", "problem"]
+    words = ["paper_words", "measured_words", "paper_labels", "labels", "problem"]
     assert rows[0] == ["table", "row", "column", *numbers, *others, *words]
     assert len(rows) == 1 + 12
     cut = 'seed3: log.txt: no line "Finish training", so the run is not finished'
     hand_made = ["imagenet_prompts", "hand-made prompt"]
-    assert rows[1] == [*hand_made, "RN50", "58.18", "58.2", "", "", "0.02", *[""] * 9]
-    assert rows[2] == [*hand_made, "RN101", "61.26", *[""] * 12, "missing"]
+    assert rows[1] == [*hand_made, "RN50", "58.18", "58.2", "", "", "0.02", *[""] * 10]
+    assert rows[2] == [*hand_made, "RN101", "61.26", *[""] * 13, "missing"]
     assert rows[9][:8] == ["imagenet_prompts", "CoOp, M=16", "RN50", "62.95", "63.0", "0.15", "2", "0.05"]
     assert rows[9][-1].endswith(cut)
-    assert rows[12][2:] == ["ViT-B/16", "71.92", "71.9", "", "1", "-0.02", *[""] * 8, "1 seed"]
+    assert rows[12][2:] == ["ViT-B/16", "71.92", "71.9", "", "1", "-0.02", *[""] * 9, "1 seed"]
 
 
 def test_words(tmp_path, call):

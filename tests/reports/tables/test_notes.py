@@ -210,6 +210,6 @@ def test_a_terminal_without_the_marks_gets_the_report_all_the_same(tmp_path, mon
 def test_every_data_set_of_the_tables_is_a_heading():
     """So that a table whose rows are data sets is known as one: its columns are the methods."""
     of_columns = {name for name, table in report.TABLES.items() if table.methods_are_columns}
-    papers = {"initialisation", "context_length", "cross_dataset", "all_classes"}
+    papers = {"initialisation", "context_length", "cross_dataset", "methods_cross_dataset", "all_classes"}
     assert of_columns == papers | {"shapes_initialisation", "shapes_all_classes"}
     assert set(DATASETS.values()) <= {row.label for row in report.TABLES["all_classes"].rows}
