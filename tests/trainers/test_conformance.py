@@ -70,8 +70,11 @@ class Files(NamedTuple):
     folder: Path
 
     def cfg(self, name, folder, *pairs):
-        """A run of two epochs of three batches; features are kept nowhere, so that each run encodes its images."""
-        own = ("TRAINER.NAME", name, "RUN.EVAL_ONLY", name not in TRAINED, "FEATURES.DIR", "")
+        """A run of two epochs of three batches, without weight decay: what has no gradient stays as it is.
+
+        Features are kept nowhere, so each run encodes its images.
+        """
+        own = ("TRAINER.NAME", name, "RUN.EVAL_ONLY", name not in TRAINED, "FEATURES.DIR", "", "OPTIM.WEIGHT_DECAY", 0)
         own += ("RUN.PLUGINS", (str(self.plugin),)) if name == PLUGIN else ()
         node = full_default().TRAINER.get(getattr(TRAINER_REGISTRY.get(name), "node", ""), {})
         own += (f"TRAINER.{TRAINER_REGISTRY.get(name).node}.PREC", "fp32") if "PREC" in node else ()
