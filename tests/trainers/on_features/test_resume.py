@@ -6,12 +6,7 @@ from tests.resume.stopping import assert_same, before_step, ended, kill, termina
 from tests.support.tiny_run import build_trainer, tiny_cfg
 
 EVERY_STEP = ("TRAIN.RESUME_EVERY_S", 1e-9)
-METHODS = {
-    "TaskRes": (),
-    "CLIPAdapter": (),
-    "TipAdapterF": ("TEST.FINAL_MODEL", "best_val", "OPTIM.NAME", "adamw"),
-    "LPPlusPlus": ("OPTIM.LR", 4.0),
-}
+METHODS = {"TaskRes": (), "CLIPAdapter": (), "TipAdapterF": ("TEST.FINAL_MODEL", "best_val", "OPTIM.NAME", "adamw")}
 
 
 @pytest.mark.parametrize("act", [terminate, kill])
