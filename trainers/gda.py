@@ -179,7 +179,7 @@ class GDA(FeatureTrainer):
         features, labels = F.normalize(views, dim=-1).flatten(0, 1), labels.repeat_interleave(views.shape[1])
         own, on_base = self.model.prompt_learner, self.cfg.DATASET.SUBSAMPLE_CLASSES == "base"
         own.load_state_dict(rows(*class_gaussians(features, labels, self.num_classes, classwise=on_base)), strict=False)
-        if on_base or self.cfg.TRAINER.GDA.NEW_CLASSES:
+        if self.cfg.TRAINER.GDA.NEW_CLASSES or on_base:
             own.support = features.half()
 
     def search(self, features: Tensor, labels: Tensor) -> tuple[dict[str, float], int]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from inference.classifier import Classifier
+from tests.resume import stopping
 from tests.support.tiny_run import CLASSES, build_trainer, run_train, tiny_cfg, write_images
 from tests.support.tolerance import assert_near
 from tests.trainers.on_features.by_hand import E, batch_of, cross_entropy, texts_of, unit, views_of
@@ -98,6 +99,16 @@ def test_it_descends_at_its_own_steps_without_bias_momentum_and_old_gradients(ma
     assert all(after < before for before, after in zip(losses, losses[1:]))
     faster = train(make(*pairs, "OPTIM.MAX_EPOCH", 60, "OPTIM.LR", 400.0, folder="faster"))
     assert any(after > before for before, after in zip(faster, faster[1:]))  # else any step would pass
+
+
+def test_a_stopped_run_goes_on_with_the_gradients_of_before(make):
+    """Stopped before the fifth of twelve steps; the tenth takes the sum of all."""
+    folders = ("alone", "stopped", "stopped")
+    alone, stopped, again = (make("OPTIM.MAX_EPOCH", 12, "TRAIN.RESUME_EVERY_S", 1e-9, folder=name) for name in folders)
+    start = stopping.before_step(stopped, 5, stopping.kill)
+    assert stopping.train(alone) and not stopping.train(stopped) and stopping.train(again)
+    assert len(start) == 4 and again.start_epoch == 4
+    stopping.assert_same(stopping.ended(again), stopping.ended(alone))
 
 
 def test_without_bias_there_is_none(make):

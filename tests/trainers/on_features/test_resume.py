@@ -9,7 +9,6 @@ EVERY_STEP = ("TRAIN.RESUME_EVERY_S", 1e-9)
 METHODS = {
     "TipAdapterF": ("TEST.FINAL_MODEL", "best_val", "OPTIM.NAME", "adamw"),
     "CLAP": ("TRAINER.CLAP.CONSTRAINT", "adaptative"),
-    "LPPlusPlus": ("OPTIM.LR", 4.0),
 }
 
 
