@@ -86,7 +86,11 @@ def choices_of(trainer, cfg: CN) -> dict[str, Choice]:
     """Returns what a training with `cfg`, on the trainer's data set, chooses; without items where nothing is chosen."""
     dataset, split, names = trainer.dm.dataset, BEST_ON.get(cfg.TEST.FINAL_MODEL), type(trainer).searched(cfg)
     by_epoch = items_of(dataset, split) if split and has_epochs(trainer) else ()
-    by_search = (dataset.test if cfg.DATASET.SELECTION == "test" else dataset.selection) if names else ()
+    by_search: Sequence[Datum] = ()
+    if names and cfg.DATASET.SELECTION == "test":
+        by_search = dataset.test  # where another run has chosen, `selection` is not what it was there
+    elif names:  # some methods leave out what they train on
+        by_search = trainer.choice_items() if hasattr(trainer, "choice_items") else dataset.selection
     method = f"{' and '.join(names) or 'the hyper-parameters'} of {cfg.TRAINER.NAME}"
     return {
         "epoch": Choice("the epoch", "TEST.FINAL_MODEL", "last_step", by_epoch),

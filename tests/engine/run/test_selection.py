@@ -12,6 +12,7 @@ from engine.config.load import ConfigError
 from engine.evaluation.evaluator import Classification
 from tests.support.tiny_run import CLASSES, own_warnings, run_train, tiny_cfg, write_images
 from trainers.coop import CoOp
+from trainers.taskres import TaskRes
 
 BEST_VAL, BEST_TEST = (("TEST.FINAL_MODEL", value) for value in ("best_val", "best_test"))
 PROBE = ("TRAINER.NAME", "LinearProbe", "TRAINER.LINEAR_PROBE.PREC", "fp32")
@@ -85,6 +86,21 @@ class TestRules:
         few = (*ONE_SHOT, "DATASET.FEWSHOT_FILE", str(tmp_path / "few.jsonl"))
         assert rules("epoch", *few, *BEST_VAL) == (FEW_SHOT, NONE)
         assert rules("probe", *few, *PROBE) == (NONE, FEW_SHOT)
+
+    def test_what_is_trained_on_chooses_nothing_of_a_method_on_features(self, rules, tmp_path, register):
+        """It warns that its values stay as they are. LinearProbe fits on the others while it chooses."""
+
+        class Searches(TaskRes):
+            @classmethod
+            def searched(cls, cfg):
+                return ("alpha",)
+
+        register(TRAINER_REGISTRY, Searches, "TaskRes")
+        more = {"data": write_images(tmp_path / "data", splits=("train", "test"))}
+        search = ("TRAINER.NAME", "TaskRes", "TRAINER.TASKRES.PREC", "fp32", "OPTIM.MAX_EPOCH", 1)
+        assert rules("two shots", *search, **more) == (NONE, FEW_SHOT)  # by two that were not drawn
+        assert rules("all shots", *search, *ALL, **more) == (NONE, NONE)
+        assert rules("probe", *PROBE, *ALL, **more) == (NONE, FULL)
 
     def test_without_items_to_choose_by_nothing_is_chosen(self, run, tmp_path, register):
         class Searches(CoOp):
