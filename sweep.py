@@ -163,7 +163,8 @@ def plan_test(args: argparse.Namespace, shots: int, values: Values, seed: int, t
     epoch = (read_results(trained.target) or {}).get("epoch")
     is_there = epoch and any(trained.target.glob(f"*/model.pth.tar-{epoch}"))  # else the one that validation has chosen
     flags = ["--eval-only", "--model-dir", str(trained.target), *(["--load-epoch", str(epoch)] if is_there else [])]
-    return plan_run([*flags, *call(args, shots, seed, grids.grid_folder("test", values), values)])
+    searched = ("RUN.SEARCHED", repr(tuple(key for key, _ in values)))  # for results.json
+    return plan_run([*flags, *call(args, shots, seed, grids.grid_folder("test", values), (*values, searched))])
 
 
 def plan_run(argv: Sequence[str]) -> Job:

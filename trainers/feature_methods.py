@@ -139,14 +139,18 @@ class FeatureTrainer(PromptTrainer):
         features = self.features.read_views(items, transform, n_views)
         return features.to(self.device), labels_of(items).to(self.device)
 
+    def choice_items(self) -> list[Datum]:
+        """Returns the items to choose hyper-parameters by: those of `selection` that are not trained on."""
+        trained_on = {item.impath for item in self.dm.dataset.train_x}
+        return [item for item in self.dm.dataset.selection if item.impath not in trained_on]
+
     def choice_features(self) -> tuple[Tensor, Tensor] | None:
         """Returns the features (N, E) and labels (N,) of the items to choose hyper-parameters by, on the device.
 
         They are what DATASET.SELECTION says: few-shot validation items, or as many training images that were not drawn.
         None: there are no such items apart from those that are trained on, which is warned of.
         """
-        trained_on = {item.impath for item in self.dm.dataset.train_x}
-        items = [item for item in self.dm.dataset.selection if item.impath not in trained_on]
+        items = self.choice_items()
         if not items:
             self.warnings.add(
                 f"{self.cfg.DATASET.NAME} has no validation items, and no training images besides those trained on: "

@@ -29,6 +29,7 @@ def get_cfg_default() -> CN:
     cfg.RUN.EVAL_ONLY = False  # test only, without training
     cfg.RUN.MODEL_DIR = ""  # run folder whose checkpoint is tested
     cfg.RUN.LOAD_EPOCH = -1  # epoch of that checkpoint; -1: model-best.pth.tar
+    cfg.RUN.SEARCHED = ()  # keys whose values sweep.py --grid has chosen by the validation images
     cfg.RUN.DETERMINISTIC = False  # the same bits in every run on a GPU too, at a lower speed
 
     cfg.INPUT = CN()
@@ -223,8 +224,8 @@ PREPROCESSING = ("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.RESIZE", "INPUT.PIX
 
 # Keys that decide where and how fast a run computes, not what: with another value it is still the same run.
 NOT_IN_DIGEST = {
-    "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "DATASET.ROOT", "DATALOADER.NUM_WORKERS",
-    "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST", "TRAIN.CHECKPOINT_FREQ",
-    "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TRAIN.LOGGERS", "TEST.SAVE_PREDICTIONS", "TEST.SAVE_LOGITS",
-    "TEST.TEMPERATURE", "TEST.ALLOW_ORACLE",
+    "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "RUN.SEARCHED", "DATASET.ROOT",
+    "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST",
+    "TRAIN.CHECKPOINT_FREQ", "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TRAIN.LOGGERS", "TEST.SAVE_PREDICTIONS",
+    "TEST.SAVE_LOGITS", "TEST.TEMPERATURE", "TEST.ALLOW_ORACLE",
 }  # fmt: skip

@@ -86,8 +86,12 @@ def choices_of(trainer, cfg: CN) -> dict[str, Choice]:
     """Returns what a training with `cfg`, on the trainer's data set, chooses; without items where nothing is chosen."""
     dataset, split, names = trainer.dm.dataset, BEST_ON.get(cfg.TEST.FINAL_MODEL), type(trainer).searched(cfg)
     by_epoch = items_of(dataset, split) if split and has_epochs(trainer) else ()
-    by_search = (dataset.test if cfg.DATASET.SELECTION == "test" else dataset.selection) if names else ()
-    method = f"{' and '.join(names)} of {cfg.TRAINER.NAME}"
+    by_search: Sequence[Datum] = ()
+    if names and cfg.DATASET.SELECTION == "test":
+        by_search = dataset.test  # where another run has chosen, `selection` is not what it was there
+    elif names:  # some methods leave out what they train on
+        by_search = trainer.choice_items() if hasattr(trainer, "choice_items") else dataset.selection
+    method = f"{' and '.join(names) or 'the hyper-parameters'} of {cfg.TRAINER.NAME}"
     return {
         "epoch": Choice("the epoch", "TEST.FINAL_MODEL", "last_step", by_epoch),
         "hyperparameters": Choice(method, "DATASET.SELECTION", "few_shot_val", by_search),
@@ -116,9 +120,10 @@ def rule_of(choice: Choice, trainer) -> str:
 def carried_rules(trainer, training: CN | None) -> Rules:
     """Returns the rules of the training whose model is tested; of a run that does not say them, by its config.
 
-    An epoch that is named chooses nothing if it is the last one; of any other, it is not known who has chosen it.
+    An epoch that is named chooses nothing if it is the last one; of any other, it is not known who has chosen it. A
+    choice of sweep.py counts, too.
     """
-    run = trainer.cfg.RUN
+    run, dataset = trainer.cfg.RUN, trainer.dm.dataset
     if not run.MODEL_DIR:
         return {"epoch": NONE, "hyperparameters": NONE}
     results = read_results(run.MODEL_DIR) or {}
@@ -129,6 +134,9 @@ def carried_rules(trainer, training: CN | None) -> Rules:
         rules["epoch"] = NONE
     elif run.LOAD_EPOCH >= 0 and run.LOAD_EPOCH != results.get("epoch"):
         rules["epoch"] = None
+    if run.SEARCHED:
+        by_sweep = rule_of(Choice(", ".join(run.SEARCHED), "RUN.SEARCHED", "", dataset.val), trainer)
+        rules["hyperparameters"] = max(filter(None, [rules["hyperparameters"], by_sweep]), key=RULES.index)
     return rules
 
 

@@ -127,8 +127,9 @@ class TestBestOnVal:
         assert torch.equal(trainer.model.prompt_learner.ctx, best["state_dict"]["ctx"])
         assert trainer.results["total"] == 9
 
-    def test_a_run_that_is_resumed_elsewhere_remembers_the_best(self, make, tmp_path, monkeypatch):
-        options = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 1)
+    @pytest.mark.parametrize("split", ["val", "test"])
+    def test_a_run_that_is_resumed_elsewhere_remembers_the_best(self, make, tmp_path, monkeypatch, split):
+        options = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", f"best_{split}", "TRAIN.CHECKPOINT_FREQ", 1)
         first = make(*options)
         accuracies = iter([60.0, 50.0])
         monkeypatch.setattr(first, "test", lambda split: next(accuracies))
@@ -136,7 +137,9 @@ class TestBestOnVal:
         second = make(*options, "RESUME", str(tmp_path / "run"), folder="elsewhere")
         second.before_train()
         assert second.best_result == 60.0
-        assert load_checkpoint(tmp_path / "elsewhere" / "prompt_learner" / "model-best.pth.tar")["val_result"] == 60.0
+        best = load_checkpoint(tmp_path / "elsewhere" / "prompt_learner" / "model-best.pth.tar")
+        assert best["val_result"] == 60.0
+        assert best["data_sha256"].keys() == {"train", split}  # with other items it does not go on
 
     def test_a_result_without_its_model_is_not_the_best(self, make, tmp_path):
         options = ("OPTIM.MAX_EPOCH", 3, "TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", 1)

@@ -54,6 +54,10 @@ def test_values_are_compared_on_validation_items_and_the_best_is_tested(swept, t
     tested = [results(folder / f"seed{seed}") for seed in (1, 2)]
     assert [(result["split"], result["total"], result["source"]) for result in tested] == [("test", 9, "Folder")] * 2
     assert [result["trained_with"] for result in tested] == [results(run)["settings"] for run in runs[best]]
+    assert [result["selection"] for result in tested] == 2 * [
+        {"epoch": "none", "hyperparameters": "few-shot validation"}
+    ]
+    assert "have chosen" not in str(tested)  # none of the images tested on
 
     code, out, _ = swept(f"--grid OPTIM.LR {' '.join(RATES)}")
     assert code == 0 and "0 of 6 runs are left" in out and "0 of 2 runs are left" in out

@@ -12,12 +12,14 @@ from engine.config.load import ConfigError
 from engine.evaluation.evaluator import Classification
 from tests.support.tiny_run import CLASSES, own_warnings, run_train, tiny_cfg, write_images
 from trainers.coop import CoOp
+from trainers.taskres import TaskRes
 
 BEST_VAL, BEST_TEST = (("TEST.FINAL_MODEL", value) for value in ("best_val", "best_test"))
 PROBE = ("TRAINER.NAME", "LinearProbe", "TRAINER.LINEAR_PROBE.PREC", "fp32")
 ONE_SHOT, ALL = ("DATASET.NUM_SHOTS", 1), ("DATASET.NUM_SHOTS", -1)
 FULL_VAL, TEST = (("DATASET.SELECTION", value) for value in ("full_val", "test"))
 ALLOWED = ("TEST.ALLOW_ORACLE", True)
+WAVERING = ("OPTIM.MAX_EPOCH", 6, "OPTIM.LR", 3.0, "SEED", 3)  # the best of these epochs is neither first nor last
 NONE, FEW_SHOT, FULL, ORACLE = "none", "few-shot validation", "full validation", "test (oracle)"
 OR_ALLOW = ", or set TEST.ALLOW_ORACLE to True: then the results and every table say so."
 ON_TESTED = (
@@ -84,6 +86,21 @@ class TestRules:
         few = (*ONE_SHOT, "DATASET.FEWSHOT_FILE", str(tmp_path / "few.jsonl"))
         assert rules("epoch", *few, *BEST_VAL) == (FEW_SHOT, NONE)
         assert rules("probe", *few, *PROBE) == (NONE, FEW_SHOT)
+
+    def test_what_is_trained_on_chooses_nothing_of_a_method_on_features(self, rules, tmp_path, register):
+        """It warns that its values stay as they are. LinearProbe fits on the others while it chooses."""
+
+        class Searches(TaskRes):
+            @classmethod
+            def searched(cls, cfg):
+                return ("alpha",)
+
+        register(TRAINER_REGISTRY, Searches, "TaskRes")
+        more = {"data": write_images(tmp_path / "data", splits=("train", "test"))}
+        search = ("TRAINER.NAME", "TaskRes", "TRAINER.TASKRES.PREC", "fp32", "OPTIM.MAX_EPOCH", 1)
+        assert rules("two shots", *search, **more) == (NONE, FEW_SHOT)  # by two that were not drawn
+        assert rules("all shots", *search, *ALL, **more) == (NONE, NONE)
+        assert rules("probe", *PROBE, *ALL, **more) == (NONE, FULL)
 
     def test_without_items_to_choose_by_nothing_is_chosen(self, run, tmp_path, register):
         class Searches(CoOp):
@@ -198,16 +215,14 @@ class TestTestAlone:
     """--eval-only takes over what the training says."""
 
     def test_of_the_chosen_epoch_of_the_last_and_of_another(self, run, rules, tmp_path):
-        pairs = (*BEST_TEST, *ALLOWED, "TRAIN.CHECKPOINT_FREQ", 1, "OPTIM.MAX_EPOCH", 3)
-        best = run("best", *pairs)
+        best = run("best", *WAVERING, *BEST_TEST, *ALLOWED, "TRAIN.CHECKPOINT_FREQ", 1)
         test = loading(tmp_path / "best")
         again = run("again", *test)
         assert again["selection"] == best["selection"] == {"epoch": ORACLE, "hyperparameters": NONE}
         assert own_warnings(again) == [ON_TESTED.format(9, 9, "the epoch", LAST_STEP)]
-        assert rules("last", *test, "RUN.LOAD_EPOCH", 3) == (NONE, NONE)
-        for epoch in (1, 2):
-            chosen = epoch == best["epoch"]
-            assert rules(f"epoch{epoch}", *test, "RUN.LOAD_EPOCH", epoch) == (ORACLE if chosen else None, NONE)
+        assert 1 < best["epoch"] < 6
+        for epoch, rule in ((6, NONE), (best["epoch"], ORACLE), (1, None)):
+            assert rules(f"epoch {epoch}", *test, "RUN.LOAD_EPOCH", epoch) == (rule, NONE)
 
     def test_on_other_classes(self, run, tmp_path):
         run("base", *BEST_TEST, *ALLOWED, "DATASET.SUBSAMPLE_CLASSES", "base")
@@ -252,8 +267,7 @@ def log(folder):
 
 def test_best_test_deploys_the_epoch_with_the_best_test(run, tmp_path):
     """The log has the accuracy of each epoch."""
-    pairs = ("OPTIM.MAX_EPOCH", 6, "OPTIM.LR", 3.0, "SEED", 3, "TEST.SAVE_PREDICTIONS", False)
-    results = run("run", *pairs, *BEST_TEST, *ALLOWED)
+    results = run("run", *WAVERING, *BEST_TEST, *ALLOWED)
     training, end = log(tmp_path / "run").split("Finish training")
     assert training.count("Evaluate on the *test* set") == 6 and "Deploy the model with the best test" in end
     hits = [int(n) for n in re.findall(r"\* correct: (\d+)", training)]
