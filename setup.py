@@ -62,7 +62,7 @@ REQUIREMENTS = [
     "regex>=2022.10.31",
     "safetensors>=0.4",
     "scikit-learn>=1.3",
-    "scipy>=1.11",
+    "scipy>=1.15",  # from there on wilcoxon() is exact where differences are equal
     "tabulate>=0.9",
     "tensorboard>=2.14",
     "torch>=2.6",  # from there on torch.load(weights_only=True) runs no code

@@ -27,6 +27,7 @@ IDENTITY = (  # keys of results.json that say which run it is
     *("source", "shots", "seed", "dataset", "subsample", "split"),
 )
 MODEL_OF = "the model's "  # before a key of the training of a tested model
+NOT_KNOWN = "not known"  # what has chosen an epoch, where results.json has null
 FAILURE = "The run ended with an error: "  # as train.py logs it
 MOST = 10**12  # more than anybody has measured, or images that anybody has tested on
 
@@ -49,7 +50,8 @@ class Run:
         tested: Digest of the test items; "" if the file does not say, or if others were tested on.
         epoch: So many epochs the tested model has seen; None if the file does not say.
         absent: Those entries of IDENTITY that results.json has as null: the method has no such thing.
-        selection: "epoch" and "hyperparameters" -> the images by which they were chosen, such as "few-shot validation".
+        selection: "epoch" and "hyperparameters" -> the images by which they were chosen, such as "few-shot validation",
+            or NOT_KNOWN; empty in older runs.
         setting: How it departs from the common protocol, such as "transductive".
         digests: "templates", "train_transform", "test_transform" -> a digest of each, where there is one.
         device: The GPU's or the processor's name; "" if the file does not say.
@@ -175,7 +177,7 @@ def _read_results(text: str, keyword: str) -> dict[str, Any]:
         "tested": _tested(results),
         "epoch": results["epoch"] if isinstance(results.get("epoch"), int) else None,
         "absent": tuple(key for key in IDENTITY if key in results and results[key] is None),
-        "selection": _words(_entries(results, "selection")),
+        "selection": _words({key: rule or NOT_KNOWN for key, rule in _entries(results, "selection").items()}),
         "setting": _sentences(results, "setting"),
         "digests": _words(_entries(results, "digests")),
         "device": _words(_entries(results, "provenance")).get("device", ""),

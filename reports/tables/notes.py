@@ -7,22 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..identity import DEFAULT
 from ..named_config import MOST_NAMED, NOT_COMPARED, brief, default_settings
-from ..runs import MODEL_OF, Run
+from ..runs import MODEL_OF, NOT_KNOWN, Run
 from ..statistics import MIN_DATASETS
 from .cells import Average, Cell, Cost, HarmonicMean, PeakMemory, Result, range_of_seeds
 from .comparisons import is_transfer
 from .table import Filled, FilledTable
 
+OTHER_MARK = "\u2016"  # of what is not known, and of a label that this version does not know
 LABELS = {  # rule of `selection`, or `setting`, in results.json -> the mark of its numbers, and what it means
     "full validation": ("\u2020", "{} chosen by the full validation set, which has more images than the shots"),
     "test (oracle)": ("\u2021", "{} chosen by test images (oracle): on new images the accuracy may be lower"),
     "transductive": ("\u00a7", "transductive: learned with test images, without their labels"),
     "open-world": ("\u00b6", "open-world: tested on base and new classes together"),
+    NOT_KNOWN: (OTHER_MARK, "it is not known by which images {} chosen"),
 }
-OTHER_MARK = "\u2016"  # of a label that this version does not know
-MARKS = (*(mark for mark, _ in LABELS.values()), OTHER_MARK)  # daggers, section, pilcrow; double bar
-CHOSEN = {"epoch": "epoch", "hyperparameters": "hyper-parameters"}  # key of `selection` -> in a sentence
-WHAT_IS_CHOSEN = " or ".join(sorted(CHOSEN.values()))  # where a published number alone has a mark
+MARKS = tuple(dict.fromkeys(mark for mark, _ in LABELS.values()))  # daggers, section, pilcrow, double bar
+CHOSEN = {"epoch": "the epoch was", "hyperparameters": "the hyper-parameters were"}  # key of `selection` -> in words
+WHAT_IS_CHOSEN = "the epoch or the hyper-parameters were"  # where a published number alone has a mark
 FEW_SEEDS = 5
 DIGESTS = {"test_transform": "tested with different transforms", "templates": "made with different templates"}
 
@@ -151,7 +152,7 @@ def _settings_of(filled: FilledTable) -> dict[tuple[str, str], dict[str, Mapping
     """Returns (method, measure) -> data set -> the settings of its first run that says them."""
     found: dict[tuple[str, str], dict[str, Mapping[str, str]]] = {}
     for subject, cell in filled.subjects:
-        run = next((run for run in cell.value.runs if run.settings and isinstance(cell.cell, Result)), None)
+        run = next((run for run in cell.value.runs if run.settings), None)
         if run:
             found.setdefault((subject.method, subject.measure), {})[subject.dataset] = _settings(run)
     return found

@@ -144,15 +144,16 @@ class TestMarks:
         assert re.search(r"64\.00\u2021 +65\.51\u2021", out)  # ImageNet, Tip-Adapter-F
         assert re.search(r"61\.45\u2021 +62\.01\u2021", out)  # ImageNet, Tip-Adapter
         assert re.search(r"68\.50\u2020\u2021 +70\.32\u2020\u2021", out)  # average, Tip-Adapter
-        assert re.search(r" 71\.40 +74\.44\n", out)  # average, CLIP-Adapter
-        assert "\u2021 epoch or hyper-parameters chosen by test images (oracle)" in out
+        assert re.search(r"71\.40\u2016 +74\.44\u2016", out)  # average, CLIP-Adapter
+        assert "\u2021 the epoch or the hyper-parameters were chosen by test images (oracle)" in out
 
     def test_in_csv_and_html(self, output, call):
         out = call(report.main, "methods_few_shot", "--output-dir", output, "--format", "csv")[1]
         rows = {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(out))}
         of_tip = rows["DTD, Tip-Adapter-F", "16 shots"]
         assert (of_tip["paper"], of_tip["paper_labels"], of_tip["labels"]) == ("66.55", "test (oracle)", "")
-        assert rows["DTD, CLIP-Adapter", "16 shots"]["paper_labels"] == ""
+        assert rows["DTD, CLIP-Adapter", "16 shots"]["paper_labels"] == "not known"
+        assert rows["DTD, zero-shot CLIP", "0 shots"]["paper_labels"] == ""
         page = call(report.main, "methods_few_shot", "--output-dir", output, "--format", "html")[1]
         assert '66.55<sup title="test (oracle)">\u2021</sup>' in page
 

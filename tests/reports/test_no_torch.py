@@ -24,6 +24,7 @@ finally:
     [
         "report.py --output-dir {}",
         "report.py --format html --output-dir {}",
+        "report.py shapes_few_shot --ci --baseline CoOp --output-dir {}",
         "draw_curves.py --out {}/a.svg --output-dir {}",
     ]
     + [f"report.py --format html --run {{}}/{coop('shapes', 'tiny').folder}/seed1"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import report
-from reports.experiments import DATASETS, base_classes, coop, coop_config, linear_probe, new_classes, zero_shot
+from reports.experiments import base_classes, coop, coop_config, linear_probe, new_classes, zero_shot
 from reports.statistics import warnings_of
 from reports.tables.cells import Cost, PeakMemory, Result
 from reports.tables.notes import notes
@@ -20,8 +20,8 @@ COCOOP = "CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1"
 FEW_SHOT = {"epoch": "none", "hyperparameters": "few-shot validation"}
 FULL = {"epoch": "none", "hyperparameters": "full validation"}
 ORACLE = {"epoch": "test (oracle)", "hyperparameters": "none"}
-FULL_NOTE = "† hyper-parameters chosen by the full validation set, which has more images than the shots."
-ORACLE_NOTE = "‡ epoch chosen by test images (oracle): on new images the accuracy may be lower."
+FULL_NOTE = "† the hyper-parameters were chosen by the full validation set, which has more images than the shots."
+ORACLE_NOTE = "‡ the epoch was chosen by test images (oracle): on new images the accuracy may be lower."
 FORMATS = ("text", "markdown", "latex", "html", "csv")
 
 
@@ -88,6 +88,13 @@ def test_settings_have_marks_too_and_a_label_of_a_later_version_its_own(tmp_path
     ]
 
 
+def test_a_choice_that_is_not_known_is_marked(tmp_path, reported):
+    """As of a test with --load-epoch: whoever gave the number chose it, nobody knows by what."""
+    write_results(tmp_path, coop("dtd", "rn50").folder, {1: 60.0}, selection={"epoch": None, "hyperparameters": "none"})
+    assert notes_of("context_length", tmp_path) == ["‖ it is not known by which images the epoch was chosen."]
+    assert r"60.00$^{\|}$" in reported("context_length")["latex"]
+
+
 def test_runs_of_earlier_versions_have_no_marks(tmp_path, reported):
     write_results(tmp_path, coop("dtd", "rn50").folder, {1: 60.0, 2: 61.0})
     out = reported("context_length")
@@ -143,7 +150,8 @@ def test_settings_that_differ_between_data_sets_are_listed(tmp_path):
     for shots in (1, 16):
         for dataset in ("imagenet", "dtd", "food101"):
             cfg = coop_config("rn50", dataset, shots=shots)
-            settings = {"OPTIM.MAX_EPOCH": 50 if "ep50" in cfg else 200, "DATASET.NUM_SHOTS": shots, "SEED": 3}
+            settings = {"OPTIM.MAX_EPOCH": 50 if "ep50" in cfg else 200, "SEED": len(dataset)}
+            settings |= {"DATASET.FEWSHOT_FILE": f"{dataset}.json", "OUTPUT_DIR": dataset}
             settings |= {"OPTIM.LR": 0.01} if dataset == "dtd" else {}
             write_results(tmp_path, coop(dataset, cfg, shots=shots).folder, {1: 60.0}, settings=settings)
     assert notes_of("few_shot", tmp_path) == [
@@ -206,9 +214,8 @@ def test_a_terminal_without_the_marks_gets_the_report_all_the_same(tmp_path, mon
     assert b"60.00\\u2021" in stdout.buffer.getvalue()
 
 
-def test_every_data_set_of_the_tables_is_a_heading():
-    """So that a table whose rows are data sets is known as one: its columns are the methods."""
-    of_columns = {name for name, table in report.TABLES.items() if table.methods_are_columns}
-    papers = {"initialisation", "context_length", "cross_dataset", "methods_cross_dataset", "all_classes"}
-    assert of_columns == papers | {"shapes_initialisation", "shapes_all_classes"}
-    assert set(DATASETS.values()) <= {row.label for row in report.TABLES["all_classes"].rows}
+def test_tables_whose_rows_are_data_sets_are_known_as_such():
+    """Their columns are the methods."""
+    found = {table.name for table in report.select(["coop", "cocoop", "shapes"]) if table.methods_are_columns}
+    papers = {"initialisation", "context_length", "cross_dataset", "all_classes"}
+    assert found == papers | {"shapes_initialisation", "shapes_all_classes"}
