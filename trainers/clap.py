@@ -18,9 +18,8 @@ Run:   TRAINER=CLAP bash scripts/few_shot.sh caltech101 rn50 16
 Cost:  a matrix of C x E; with INPUT.VIEWS an epoch takes milliseconds once each view has been encoded.
 
 Decisions where the authors' code says one thing and this project another:
-- The code shuffles the 20 K C views and takes floor(K C / 256) batches of 256 in an epoch. Here an epoch has as many
-  batches, of images in random order, each in one of its 20 views. Where there are fewer than 256 images, the code's one
-  batch is 256 views, here one view of each image.
+- An epoch of the code is floor(K C / 256) batches of 256 of the 20 K C views, shuffled. Here it has as many batches, of
+  images in random order, each in one of its 20 views; of fewer than 256 images, the one batch is a view of each.
 - For a class without training images the code has alpha = 0 / 0. Here it is the mean of the others, which is warned of.
 - The code keeps the underscores of class names in prompts. Here they are spaces, as for every method.
 - 100 in the code is exp(logit_scale).
@@ -144,8 +143,9 @@ class CLAP(FeatureTrainer):
         learner = self.model.prompt_learner
         answers = (self.model.classify(view, learner.text_features).softmax(dim=-1) for view in views.unbind(dim=1))
         right = sum(answer.gather(1, labels[:, None])[:, 0] for answer in answers) / views.shape[1]  # (N,)
-        n_images = torch.bincount(labels, minlength=self.num_classes)
-        means = torch.zeros_like(learner.alpha).index_add(0, labels, right) / n_images
+        owners = F.one_hot(labels, self.num_classes).to(right)  # (N, C)
+        n_images = owners.sum(dim=0)
+        means = right @ owners / n_images
         means[n_images == 0] = means[n_images > 0].mean()
         learner.hold(means, self.cfg.TRAINER.CLAP.CONSTRAINT)
         logger.info("Weights of the penalty: %.3f to %.3f", learner.alpha.min(), learner.alpha.max())
