@@ -209,10 +209,11 @@ class GDA(FeatureTrainer):
         """Returns PER_CLASS of all classes asked for: which of `found` each is, None for a new one."""
         is_new = torch.tensor([row is None for row in learned])
         kept = torch.tensor([row for row in learned if row is not None], dtype=torch.long)
-        texts = self.model.prompt_learner.class_features.cpu().clone()  # of all
-        means, precision = new_gaussians(texts[is_new], found["support"].float())
-        texts[~is_new], all_means = found["class_features"][kept], means.new_empty(len(learned), means.shape[1])
-        all_means[is_new], all_means[~is_new] = means, found["means"][kept].double()
+        texts = self.model.prompt_learner.class_features.clone()  # of all
+        means, precision = new_gaussians(texts[is_new], found["support"].to(texts))
+        all_means = means.new_empty(texts.shape)
+        all_means[is_new], all_means[~is_new] = means, found["means"][kept].to(means)
+        texts[~is_new] = found["class_features"][kept].to(texts)
         logger.info(f"Classes of the training: {len(kept):,}; new ones: {len(means):,}")
         return {"class_features": texts, **rows(all_means, precision)}
 

@@ -24,10 +24,9 @@ from safetensors.numpy import load_file
 
 assert not any(name in sys.modules for name in ("engine", "clip", "torch"))
 head, x = load_file(sys.argv[1] + "/classifier.safetensors"), np.load(sys.argv[2])
-if "bias" in head:
-    logits = x @ head["weight"].T + head["bias"]
-else:
-    logits = head["scale"] * x / np.linalg.norm(x, axis=1, keepdims=True) @ head["weight"].T
+if "scale" in head:
+    x = head["scale"] * x / np.linalg.norm(x, axis=1, keepdims=True)
+logits = x @ head["weight"].T + head.get("bias", 0)
 names = json.load(open(sys.argv[1] + "/config.json", encoding="utf-8"))["classnames"]
 print(json.dumps({"logits": logits.tolist(), "names": [names[i] for i in logits.argmax(axis=1)]}))
 """
@@ -54,6 +53,8 @@ def exported(tiny_files, tmp_path):
         ("TRAINER.NAME", "KgCoOp"),
         ("TRAINER.NAME", "ProGrad"),
         ("TRAINER.NAME", "LinearProbe"),
+        ("TRAINER.NAME", "LPPlusPlus"),
+        ("TRAINER.NAME", "GDA"),
         ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True),
         ("TRAINER.NAME", "ZeroshotCLIP2", "RUN.EVAL_ONLY", True),
     ],
@@ -86,9 +87,10 @@ def test_the_preprocessing_is_that_of_a_test(exported):
     assert json.loads((folder / "config.json").read_text())["preprocessing"]["TRANSFORMS"] == ["normalize"]
 
 
-def test_the_lines_on_the_page_run(tiny_files, tmp_path, exported):
+@pytest.mark.parametrize("name", ["CoOp", "LinearProbe", "LPPlusPlus"])  # of each kind of head one
+def test_the_lines_on_the_page_run(tiny_files, tmp_path, exported, name):
     images = sorted((tiny_files[0] / "test").glob("*/*.png"))
-    _, classifier, folder = exported()
+    _, classifier, folder = exported("TRAINER.NAME", name)
     np.save(folder / "features.npy", classifier.image_features(images).numpy())
     lines = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
 

@@ -115,6 +115,7 @@ METHODS = {
     ),  # a batch of 7 is several chunks
     "CLIPAdapter": ("vit", "TRAINER.NAME", "CLIPAdapter"),
     "TipAdapterF": ("vit", "TRAINER.NAME", "TipAdapterF", "INPUT.VIEWS", 2),
+    "LPPlusPlus": ("vit", "TRAINER.NAME", "LPPlusPlus"),
 }
 
 
