@@ -9,6 +9,7 @@ import pytest
 
 import report
 from reports.experiments import DATASETS, base_classes, coop, few_shot, new_classes
+from reports.figures.few_shot import average_lines, find_curves
 from reports.tables.catalogue import TABLES
 from reports.tables.paper import PAPER, PUBLISHED
 from reports.tables.table import fill
@@ -211,3 +212,12 @@ def test_a_table_draws_its_own_rows(tmp_path, call):
         "shapes_few_shot": ["CoOp (M=16, end)"],
         "shapes_methods_few_shot": ["CoOp (M=16, end)", "Tip-Adapter-F"],
     }
+
+
+def test_a_config_of_imagenet_is_the_same_line_of_the_average(tmp_path):
+    for dataset in ("imagenet", "dtd"):
+        for shots in (2, 16):
+            write_results(tmp_path, few_shot(dataset, "TaskRes", "rn50", shots=shots).folder, {1: 50.0 + shots})
+    names, lines = average_lines(find_curves(tmp_path, shots=(2, 16)))
+    assert names == ["dtd", "imagenet"]
+    assert {method.label: line for method, line in lines.items()} == {"TaskRes": {2: (52.0, 0.0), 16: (66.0, 0.0)}}
