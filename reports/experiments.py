@@ -104,7 +104,7 @@ def coop_config(backbone: str, dataset: str, *, shots: int = SHOTS, words: bool 
 
 
 def feature_config(trainer: str, backbone: str, dataset: str, *, shots: int = SHOTS) -> str:
-    """Returns the name of the config of a method on features: the backbone, and what differs on ImageNet or by shots."""
+    """Returns the name of the config of a method on features: the backbone, and what ImageNet or few shots change."""
     if trainer not in ("TaskRes", "LPPlusPlus") or backbone == "tiny":
         return backbone
     on_imagenet = "_imagenet" if dataset == "imagenet" else ""

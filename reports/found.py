@@ -61,7 +61,8 @@ class Method:
             details = [f"M={n_ctx}"] * (n_ctx is not None) + [self.position] * bool(self.position)
             details += ["CSC"] * self.is_class_specific
         details += [self.variant.strip("_").replace("_", " ")] if self.variant else []
-        name = {"LinearProbe": "Linear probe", **FEATURE_METHODS}.get(self.trainer, self.trainer)
+        names = {**FEATURE_METHODS, "LinearProbe": "Linear probe", "CrossModal": "Cross-modal probe"}
+        name = names.get(self.trainer, self.trainer)
         return printable(f"{name} ({', '.join(details)})" if details else name)
 
     @property

@@ -65,6 +65,7 @@ STYLE = {
     "text.parse_math": False,  # a dollar sign in a name is one
 }
 PANEL_INCHES, LARGE_PANEL_INCHES = (2.8, 2.3), (4.2, 3.0)  # one or two panels are large
+CROWDED, CROWDED_PANEL_INCHES = 8, (6.3, 4.5)  # so many lines in a single panel, which is larger
 LEGEND_INCHES = (0.5, 0.075)  # width of an entry: its line, and about so much for a letter
 ZERO_SHOT = {"color": "#222222", "marker": "*", "markersize": 10, "linestyle": "none", "markeredgewidth": 0}
 
@@ -79,6 +80,8 @@ def draw_figure(curves: Curves) -> Figure:
     n_columns = _n_columns(len(panels))
     n_rows = ceil(len(panels) / n_columns)
     width, height = LARGE_PANEL_INCHES if n_columns <= 2 else PANEL_INCHES
+    if len(panels) == 1 and len(curves.methods) >= CROWDED:
+        width, height = CROWDED_PANEL_INCHES
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)

@@ -44,6 +44,7 @@ GDA = Method("GDA", "GDA", "vit_b16", cfg_on_imagenet="vit_b16_new_classes")
 METHODS = (CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER, GDA)  # those that know new classes
 TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in METHODS]
 SHAPES = {"shapes": "Shapes"}
+CONTEXTS = 'CoOp, CoCoOp and KgCoOp learn M = 4 vectors from "a photo of a", ProGrad M = 16 from the data set\'s words.'
 OPEN_WORLD = (
     "All: learned on the base classes, tested on base and new ones together. Seconds are those of the training, beside "
     "other runs if there were any; features that an earlier run has cached cost it none."
@@ -59,7 +60,7 @@ def shapes_methods_tables() -> list[Table]:
     """Builds the tables of the miniature."""
     few_shots = few_shot_rows(SHAPES, "tiny", ("LinearProbe", "CoOp", "KgCoOp", "ProGrad", *FEATURE_METHODS), {})
     note = "CoOp and ProGrad with M = 16, KgCoOp with M = 4."
-    base_new_note = f"16 shots of each base class. {H_NOTE} {OPEN_WORLD}"
+    base_new_note = f"16 shots of each base class. {CONTEXTS} {H_NOTE} {OPEN_WORLD}"
     return [
         _miniature("few_shot", "few-shot learning", FEW_SHOT_COLUMNS, few_shots, note),
         _miniature("base_to_new", "base to new", COLUMNS, base_new_rows(SHAPES, TINY, {}), base_new_note),
@@ -82,8 +83,8 @@ def methods_base_to_new() -> Table:
     papers = {heading: {**of, **per_dataset[heading]} for heading, of in printed["per_dataset"].items()}
     rows = base_new_rows(DATASETS, METHODS, {"Average": {**printed["average"], **averages}, **papers})
     note = (
-        f"ViT-B/16, 16 shots of each base class. {BOTH_H_NOTE} {OPEN_WORLD} ProGrad's and KgCoOp's published numbers "
-        "are those of later papers, CLIP-Adapter's are of DePT's authors."
+        f"ViT-B/16, 16 shots of each base class. {CONTEXTS} {BOTH_H_NOTE} {OPEN_WORLD} The published numbers of "
+        "ProGrad and KgCoOp are those of later papers, CLIP-Adapter's are of DePT's authors."
     )
     return _table("base_to_new", "base to new", COLUMNS, rows, note)
 

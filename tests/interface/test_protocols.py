@@ -6,18 +6,21 @@ from engine.config.load import read_yaml
 from tests.support.script_calls import ROOT, call, commands, fake_python, words
 
 COCOOP = "vit_b16_c4_ep10_batch1_ctxv1"
-TINY_EPOCHS = {
-    name: read_yaml(ROOT / f"configs/trainers/{name}/tiny.yaml")["OPTIM.MAX_EPOCH"] for name in ("CoCoOp", "CoOp")
-}
+
+
+def tiny_epochs(trainer):
+    return read_yaml(ROOT / f"configs/trainers/{trainer}/tiny.yaml")["OPTIM.MAX_EPOCH"]
+
+
 DEFAULTS = [  # TRAINER, what it is trained on, CFG, the epoch that a test loads
     ("CoCoOp", "caltech101", COCOOP, 10),
     ("CoCoOp", "imagenet", COCOOP, 10),
-    ("CoCoOp", "shapes", "tiny", TINY_EPOCHS["CoCoOp"]),
+    ("CoCoOp", "shapes", "tiny", tiny_epochs("CoCoOp")),
     ("CoOp", "caltech101", "vit_b16_ctxv1", 200),
     ("CoOp", "imagenet", "vit_b16_ep50_ctxv1", 50),
-    ("CoOp", "shapes", "tiny", TINY_EPOCHS["CoOp"]),
+    ("CoOp", "shapes", "tiny", tiny_epochs("CoOp")),
     ("KgCoOp", "caltech101", "vit_b16_ep100_ctxv1", 100),
-    ("KgCoOp", "shapes", "tiny", TINY_EPOCHS["CoOp"]),
+    ("KgCoOp", "shapes", "tiny", tiny_epochs("CoOp")),
     ("ProGrad", "caltech101", "vit_b16_ep100", 100),
     ("ProGrad", "imagenet", "vit_b16_ep50", 50),
     ("LinearProbe", "imagenet", "vit_b16", None),
@@ -27,8 +30,12 @@ DEFAULTS = [  # TRAINER, what it is trained on, CFG, the epoch that a test loads
     ("CLIPAdapter", "dtd", "vit_b16", 200),
     ("TipAdapter", "dtd", "vit_b16", None),
     ("TipAdapterF", "dtd", "vit_b16", 20),
+    ("ZSLP", "dtd", "vit_b16", 300),
+    ("CLAP", "imagenet", "vit_b16", 300),
+    ("CrossModal", "shapes", "tiny", tiny_epochs("CrossModal")),
     ("GDA", "dtd", "vit_b16", None),
-    ("LPPlusPlus", "dtd", "vit_b16", 300),
+    ("GDA", "imagenet", "vit_b16_new_classes", None),
+    ("LPPlusPlus", "dtd", "vit_b16", None),  # the best epoch
     ("LPPlusPlus", "imagenet", "vit_b16_imagenet", 300),
 ]
 METHOD = """--seed 3 --trainer {trainer} --dataset-config-file configs/datasets/{dataset}.yaml
@@ -107,6 +114,18 @@ def test_a_test_loads_the_last_epoch_of_the_run_itself(tmp_path):
         (folder / "config.yaml").write_text("OPTIM:\n  MAX_EPOCH: 7\n")
         [line] = commands(call(f"cocoop/{script}.sh", "dtd 3 rn50", TRAINER="CoOp", OUTPUT=str(tmp_path)))
         assert line[line.index("--model-dir") + 1 : line.index("--eval-only")] == [str(folder), "--load-epoch", "7"]
+
+
+def test_a_test_loads_the_best_epoch_of_a_run_that_tested_it(tmp_path):
+    """Found in the run's config; where there is none yet, in that of the method and what it is based on."""
+    folder = tmp_path / "imagenet/CoOp/rn50_16shots/seed3"
+    folder.mkdir(parents=True)
+    for rule, epoch in (("best_val", []), ("best_test", []), ("last_step", ["--load-epoch", "7"])):
+        (folder / "config.yaml").write_text(f"OPTIM:\n  MAX_EPOCH: 7\nTEST:\n  FINAL_MODEL: {rule}\n")
+        [line] = commands(call("cocoop/xd_test.sh", "dtd 3 rn50", TRAINER="CoOp", OUTPUT=str(tmp_path)))
+        assert line[line.index("--model-dir") + 2 : line.index("--eval-only")] == epoch
+    [line] = commands(call("cocoop/xd_test.sh", "dtd 3 vit_b16", TRAINER="LPPlusPlus", OUTPUT=str(tmp_path)))
+    assert "--load-epoch" not in line
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ class TestEveryTable:
                 assert Path(job.argv[0]).name == f"model.pth.tar-{configs[job.needs].OPTIM.MAX_EPOCH}", command
                 assert job.target == job.needs / "nearest_words.json"
             elif job.needs:
-                one_model = configs[job.needs].TRAINER.NAME in ("LinearProbe", "TipAdapter", "GDA", "LPPlusPlus")
-                last = -1 if one_model else configs[job.needs].OPTIM.MAX_EPOCH
+                trained = configs[job.needs]
+                has_one = trained.TRAINER.NAME in ("LinearProbe", "TipAdapter", "GDA")
+                last = -1 if has_one or trained.TEST.FINAL_MODEL == "best_val" else trained.OPTIM.MAX_EPOCH
                 assert configs[job.target].RUN.LOAD_EPOCH == last, command

@@ -9,6 +9,7 @@ import pytest
 
 import report
 from reports.experiments import DATASETS, base_classes, coop, few_shot, new_classes
+from reports.figures.few_shot import average_lines, find_curves
 from reports.tables.catalogue import TABLES
 from reports.tables.paper import PAPER, PUBLISHED
 from reports.tables.table import fill
@@ -144,15 +145,16 @@ class TestMarks:
         assert re.search(r"64\.00\u2021 +65\.51\u2021", out)  # ImageNet, Tip-Adapter-F
         assert re.search(r"61\.45\u2021 +62\.01\u2021", out)  # ImageNet, Tip-Adapter
         assert re.search(r"68\.50\u2020\u2021 +70\.32\u2020\u2021", out)  # average, Tip-Adapter
-        assert re.search(r" 71\.40 +74\.44\n", out)  # average, CLIP-Adapter
-        assert "\u2021 epoch or hyper-parameters chosen by test images (oracle)" in out
+        assert re.search(r"71\.40\u2016 +74\.44\u2016", out)  # average, CLIP-Adapter
+        assert "\u2021 the epoch or the hyper-parameters were chosen by test images (oracle)" in out
 
     def test_in_csv_and_html(self, output, call):
         out = call(report.main, "methods_few_shot", "--output-dir", output, "--format", "csv")[1]
         rows = {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(out))}
         of_tip = rows["DTD, Tip-Adapter-F", "16 shots"]
         assert (of_tip["paper"], of_tip["paper_labels"], of_tip["labels"]) == ("66.55", "test (oracle)", "")
-        assert rows["DTD, CLIP-Adapter", "16 shots"]["paper_labels"] == ""
+        assert rows["DTD, CLIP-Adapter", "16 shots"]["paper_labels"] == "not known"
+        assert rows["DTD, zero-shot CLIP", "0 shots"]["paper_labels"] == ""
         page = call(report.main, "methods_few_shot", "--output-dir", output, "--format", "html")[1]
         assert '66.55<sup title="test (oracle)">\u2021</sup>' in page
 
@@ -210,3 +212,12 @@ def test_a_table_draws_its_own_rows(tmp_path, call):
         "shapes_few_shot": ["CoOp (M=16, end)"],
         "shapes_methods_few_shot": ["CoOp (M=16, end)", "Tip-Adapter-F"],
     }
+
+
+def test_a_config_of_imagenet_is_the_same_line_of_the_average(tmp_path):
+    for dataset in ("imagenet", "dtd"):
+        for shots in (2, 16):
+            write_results(tmp_path, few_shot(dataset, "TaskRes", "rn50", shots=shots).folder, {1: 50.0 + shots})
+    names, lines = average_lines(find_curves(tmp_path, shots=(2, 16)))
+    assert names == ["dtd", "imagenet"]
+    assert {method.label: line for method, line in lines.items()} == {"TaskRes": {2: (52.0, 0.0), 16: (66.0, 0.0)}}

@@ -225,8 +225,9 @@ def test_every_row_has_a_cell_for_every_column():
 def test_the_miniature_has_no_paper():
     miniature = select(["shapes"])
     assert len(miniature) == 9 and all(table.title.startswith("Miniature: ") for table in miniature)
+    miniature += select(["shapes_methods"])
     assert all(cell.paper is None for table in miniature for row in table.rows for cell in row.cells if cell)
-    others = [experiment for table in select(["coop", "cocoop"]) for experiment in table.experiments]
+    others = [experiment for table in select(["coop", "cocoop", "methods"]) for experiment in table.experiments]
     assert not any("shapes" in experiment.folder or "tiny" in experiment.folder for experiment in others)
 
 
