@@ -93,13 +93,11 @@ class ZSLP(FeatureTrainer):
     """Zero-shot initialised linear probe, of the classes that it was trained on alone. Its options are CLAP's."""
 
     node = "CLAP"
+    class_features = staticmethod(mean_features)
     learned_per_class = {"prototypes": True, "alpha": True, "rho": True}
 
     def templates(self) -> tuple[str, ...]:
         return self.templates_of_imagenet(self.dm.dataset.prompt_template)
-
-    def class_features(self, clip_model: TwoTowers, classnames: list[str], templates: tuple[str, ...]) -> Tensor:
-        return mean_features(clip_model, classnames, templates)
 
     def feature_model(self, clip_model: TwoTowers, class_features: Tensor, **changes) -> PrototypeCLIP:
         return PrototypeCLIP(clip_model, Prototypes(class_features))
@@ -115,8 +113,8 @@ class CLAP(FeatureTrainer):
     """Class-adaptive linear probe: ZSLP with a penalty."""
 
     node, learned_per_class = ZSLP.node, ZSLP.learned_per_class
-    templates, class_features = ZSLP.templates, ZSLP.class_features
-    feature_model, linear_head = ZSLP.feature_model, ZSLP.linear_head
+    class_features = staticmethod(mean_features)
+    templates, feature_model, linear_head = ZSLP.templates, ZSLP.feature_model, ZSLP.linear_head
 
     @staticmethod
     def add_config(cfg: CN) -> None:

@@ -38,6 +38,7 @@ class FeatureTrainer(PromptTrainer):
     """
 
     learns = True  # False: no step changes `prompt_learner`, and OPTIM is not used
+    class_features = staticmethod(ensemble_features)  # of a CLIP, names and templates: (C, E), as zero-shot CLIP's
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
@@ -69,10 +70,6 @@ class FeatureTrainer(PromptTrainer):
         backbone = self.cfg.MODEL.BACKBONE.NAME
         self.warnings.add(features_warning(class_features, self.dm.dataset, backbone, clip_model))
         return self.feature_model(clip_model, class_features, **changes)
-
-    def class_features(self, clip_model: TwoTowers, classnames: list[str], templates: tuple[str, ...]) -> Tensor:
-        """Returns the class features (C, E) float32, here those of zero-shot CLIP, normalised."""
-        return ensemble_features(clip_model, classnames, templates)
 
     def templates(self) -> tuple[str, ...]:
         """Returns the hand-made prompts, here the data set's own."""

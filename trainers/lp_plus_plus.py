@@ -99,9 +99,7 @@ class LPPlusPlus(FeatureTrainer):
         cfg.TRAINER.LP_PLUS_PLUS = CN()
         cfg.TRAINER.LP_PLUS_PLUS.PREC = "fp16"  # of CLIP: fp32, fp16, bf16
         cfg.TRAINER.LP_PLUS_PLUS.BIAS = True  # whether classes have biases
-        cfg.TRAINER.LP_PLUS_PLUS.LR_ALPHA = (
-            0.25  # of alpha; as OPTIM.LR, 4 in the YAML files, in units of own step sizes
-        )
+        cfg.TRAINER.LP_PLUS_PLUS.LR_ALPHA = 0.25  # of alpha, like OPTIM.LR in a unit that the features give
         cfg.TRAINER.LP_PLUS_PLUS.SUM_GRADIENTS = True  # alpha's, of all steps so far; False: the current one alone
 
     @classmethod

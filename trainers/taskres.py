@@ -62,6 +62,7 @@ class TaskRes(FeatureTrainer):
     """A residual for each class, of the classes that it was trained on alone."""
 
     node = "TASKRES"
+    class_features = staticmethod(mean_features)
     learned_per_class = {"residual": True, "class_features": True}
 
     @staticmethod
@@ -72,9 +73,6 @@ class TaskRes(FeatureTrainer):
 
     def templates(self) -> tuple[str, ...]:
         return self.templates_of_imagenet(self.dm.dataset.prompt_template)
-
-    def class_features(self, clip_model: TwoTowers, classnames: list[str], templates: tuple[str, ...]) -> Tensor:
-        return mean_features(clip_model, classnames, templates)
 
     def feature_model(self, clip_model: TwoTowers, class_features: Tensor, **changes) -> ResidualCLIP:
         return ResidualCLIP(clip_model, Residual(class_features, self.cfg.TRAINER.TASKRES.ALPHA))

@@ -145,13 +145,14 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(argv, tmp_path, kind):
 
     whole = build("whole")
     assert stopping.train(whole)
+    expected = stopping.ended(whole)
     begun = build("part")
     stopping.before_step(begun, 5, stopping.terminate)  # of 2 x 3
     assert not stopping.train(begun)
     resumed = build("part")
     losses = stopping.before_step(resumed, 99, None)
     assert stopping.train(resumed) and len(losses) == 1
-    stopping.assert_same(stopping.ended(resumed), stopping.ended(whole))
+    stopping.assert_same(stopping.ended(resumed), expected)
 
 
 def test_the_folder_of_a_model_is_found_from_another_folder(argv, tmp_path, paths, monkeypatch):

@@ -119,14 +119,16 @@ def copies(learner):
 
 def test_a_run_that_is_stopped_while_it_validates_does_the_outer_step_once(make):
     pairs = (CONSTRAINT, "adaptative", "TEST.FINAL_MODEL", "best_val", "OPTIM.MAX_EPOCH", 3)
-    alone, stopped, again = (make("CLAP", *pairs, folder=folder) for folder in ("alone", "stopped", "stopped"))
+    alone = make("CLAP", *pairs, folder="alone")
     assert train(alone)
+    expected, stopped = ended(alone), make("CLAP", *pairs)
     test = stopped.test
     stopped.test = lambda split=None: terminate() if stopped.epoch == 1 else test(split)
     assert not train(stopped)
+    again = make("CLAP", *pairs)
     assert train(again)
     assert again.start_epoch == 1
-    assert_same(ended(again), ended(alone))
+    assert_same(ended(again), expected)
 
 
 def test_clap_with_weights_of_zero_is_zslp_to_the_bit(make, monkeypatch):

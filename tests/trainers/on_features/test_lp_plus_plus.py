@@ -103,12 +103,16 @@ def test_it_descends_at_its_own_steps_without_bias_momentum_and_old_gradients(ma
 
 def test_a_stopped_run_goes_on_with_the_gradients_of_before(make):
     """Stopped before the fifth of twelve steps; the tenth takes the sum of all."""
-    folders = ("alone", "stopped", "stopped")
-    alone, stopped, again = (make("OPTIM.MAX_EPOCH", 12, "TRAIN.RESUME_EVERY_S", 1e-9, folder=name) for name in folders)
+    pairs = ("OPTIM.MAX_EPOCH", 12, "TRAIN.RESUME_EVERY_S", 1e-9)
+    alone = make(*pairs, folder="alone")
+    assert stopping.train(alone)
+    expected, stopped = stopping.ended(alone), make(*pairs)
     start = stopping.before_step(stopped, 5, stopping.kill)
-    assert stopping.train(alone) and not stopping.train(stopped) and stopping.train(again)
+    assert not stopping.train(stopped)
+    again = make(*pairs)
+    assert stopping.train(again)
     assert len(start) == 4 and again.start_epoch == 4
-    stopping.assert_same(stopping.ended(again), stopping.ended(alone))
+    stopping.assert_same(stopping.ended(again), expected)
 
 
 def test_without_bias_there_is_none(make):

@@ -18,11 +18,16 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tiny_files, tmp_path, name, act)
     """In the second of three epochs of three batches; the state is saved after every step."""
     data, clips = tiny_files
     pairs = ("TRAINER.NAME", name, "OPTIM.MAX_EPOCH", 3, "INPUT.VIEWS", 2, *EVERY_STEP, *METHODS[name])
-    folders = (tmp_path / name for name in ("alone", "stopped", "stopped"))
-    alone, stopped, again = (build_trainer(tiny_cfg(data, clips["vit"], folder, *pairs)) for folder in folders)
+
+    def build(folder):
+        return build_trainer(tiny_cfg(data, clips["vit"], tmp_path / folder, *pairs))
+
+    alone = build("alone")
     assert train(alone)
+    expected, stopped = ended(alone), build("stopped")
     before_step(stopped, 5, act)
     assert not train(stopped)
+    again = build("stopped")
     assert train(again)
     assert again.resumed is None and again.start_epoch == 1
-    assert_same(ended(again), ended(alone))
+    assert_same(ended(again), expected)
