@@ -151,7 +151,8 @@ class FeatureTrainer(PromptTrainer):
         if not items:
             self.warnings.add(
                 f"{self.cfg.DATASET.NAME} has no validation items, and no training images besides those trained on: "
-                f"the hyper-parameters of {self.cfg.TRAINER.NAME} were not chosen but stayed as the config has them."
+                f"nothing has chosen {' and '.join(self.searched(self.cfg))} of {self.cfg.TRAINER.NAME}, which stay as "
+                "they start."
             )
             return None
         return self.features.read(items).to(self.device), labels_of(items).to(self.device)

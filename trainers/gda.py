@@ -179,6 +179,11 @@ class GDA(FeatureTrainer):
         features, labels = F.normalize(views, dim=-1).flatten(0, 1), labels.repeat_interleave(views.shape[1])
         own, on_base = self.model.prompt_learner, self.cfg.DATASET.SUBSAMPLE_CLASSES == "base"
         own.load_state_dict(rows(*class_gaussians(features, labels, self.num_classes, classwise=on_base)), strict=False)
+        if not own.weight.any():
+            self.warnings.add(
+                "Each class has one feature, which gives no covariance: GDA is zero-shot CLIP. Raise "
+                "TRAINER.GDA.AUGMENT_EPOCH or DATASET.NUM_SHOTS."
+            )
         if self.cfg.TRAINER.GDA.NEW_CLASSES or on_base:
             own.support = features.half()
 

@@ -105,7 +105,10 @@ class LPPlusPlus(FeatureTrainer):
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
         options = {"TRAINER.LP_PLUS_PLUS.PREC": ("fp32", "fp16", "bf16"), "OPTIM.NAME": ("sgd",)}
-        return super().config_errors(cfg) + option_errors(cfg, options) + start_errors(cfg, cls.__name__)
+        rate = cfg.TRAINER.LP_PLUS_PLUS.LR_ALPHA
+        wrong = f"TRAINER.LP_PLUS_PLUS.LR_ALPHA is {rate}; it must be 0 (alpha stays) or more."
+        errors = super().config_errors(cfg) + option_errors(cfg, options) + start_errors(cfg, cls.__name__)
+        return errors + ([] if rate >= 0 else [wrong])
 
     def templates(self) -> tuple[str, ...]:
         return self.templates_of_imagenet()

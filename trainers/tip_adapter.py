@@ -129,8 +129,10 @@ def grid(largest: float, n_steps: int) -> list[float]:
 
 
 def grid_errors(cfg: CN) -> list[str]:
-    """Returns what is wrong with the grids of alpha and beta, one message each."""
-    node, errors = cfg.TRAINER.TIP_ADAPTER, []
+    """Returns what is wrong with the starts and the grids of alpha and beta, one message each."""
+    node = cfg.TRAINER.TIP_ADAPTER
+    starts = [key for key in ("INIT_ALPHA", "INIT_BETA") if not node[key] >= 0]
+    errors = [f"TRAINER.TIP_ADAPTER.{key} is {node[key]}; it must be 0 or more." for key in starts]
     if len(node.SEARCH_SCALE) != 2 or min(node.SEARCH_SCALE) <= START:
         errors.append(f"TRAINER.TIP_ADAPTER.SEARCH_SCALE is {node.SEARCH_SCALE}; it must be two numbers above {START}.")
     if len(node.SEARCH_STEP) not in (0, 2) or min(node.SEARCH_STEP, default=1) < 1:

@@ -199,6 +199,16 @@ def test_a_class_without_images_is_refused(make):
         trainer.prepare()
 
 
+@pytest.mark.parametrize(("n_views", "n_shots", "is_warned"), [(1, 1, True), (2, 1, False), (1, 2, False)])
+def test_a_class_of_one_feature_is_zero_shot_clip_and_the_run_says_so(make, n_views, n_shots, is_warned):
+    trainer, (features, _) = make("TRAINER.GDA.AUGMENT_EPOCH", n_views, "DATASET.NUM_SHOTS", n_shots), batch_of()
+    trainer.prepare()
+    zero_shot = scale_of(trainer) * unit(features.double()) @ unit(texts_of(TEMPLATE)[0]).T
+    is_zero_shot = torch.allclose(trainer.classify_features(features).double(), zero_shot, atol=1e-4)
+    is_said = any(text.startswith("Each class has one feature") for text in trainer.warnings)
+    assert (is_zero_shot, is_said) == (is_warned, is_warned)
+
+
 def test_the_checkpoint_holds_the_features_of_base_classes_in_float16(make, tmp_path):
     trainer = make("DATASET.SUBSAMPLE_CLASSES", "base")
     run_train(trainer.cfg)

@@ -135,6 +135,7 @@ def test_class_vectors_are_taken_by_name_exported_and_refuse_other_classes(make,
     ("pairs", "message"),
     [
         (("OPTIM.NAME", "adam"), "OPTIM.NAME is 'adam', expected one of: sgd"),
+        ((f"{OPTIONS}LR_ALPHA", -1.0), r"LR_ALPHA is -1.0; it must be 0 \(alpha stays\) or more."),
         (("MODEL.INIT_WEIGHTS", "x"), "LPPlusPlus starts from the training images. Leave it out."),
     ],
 )

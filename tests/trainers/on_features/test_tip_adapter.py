@@ -106,7 +106,7 @@ def test_where_all_items_are_trained_on_nothing_is_chosen_and_the_run_says_so(ma
     data = write_images(tmp_path / "data", splits=("train", "test"))
     results = run_train(make(TIP, data=data).cfg)
     assert (results["alpha"], results["beta"]) == (pytest.approx(1.17), 1.0)
-    [warning] = [text for text in own_warnings(results) if "were not chosen" in text]
+    [warning] = [text for text in own_warnings(results) if "nothing has chosen alpha and beta of TipAdapter" in text]
     assert warning.startswith("Folder has no validation items, and no training images besides those trained on")
 
 
@@ -137,6 +137,8 @@ def test_the_grids_are_the_authors():
     ("pairs", "message"),
     [
         ((f"{OPTIONS}AUGMENT_EPOCH", 0), "AUGMENT_EPOCH is 0; it must be from 1 to 20."),
+        ((f"{OPTIONS}INIT_ALPHA", -1.0), "INIT_ALPHA is -1.0; it must be 0 or more."),
+        ((f"{OPTIONS}INIT_BETA", -1.0), "INIT_BETA is -1.0; it must be 0 or more."),
         ((f"{OPTIONS}SEARCH_SCALE", (7.0, 0.1)), "it must be two numbers above 0.1."),
         ((f"{OPTIONS}SEARCH_STEP", (200,)), r"SEARCH_STEP is \(200,\); it must be two numbers of 1 or more, or \(\)."),
         (("MODEL.INIT_WEIGHTS", "x"), "TipAdapterF starts from the training images. Leave it out."),
