@@ -21,7 +21,7 @@ from yacs.config import CfgNode as CN
 
 from ..config.defaults import BEST_ON
 from ..config.load import ConfigError
-from ..data.datum import DatasetBase, Datum, items_of
+from ..data.datum import Datum, items_of
 from ..registry import DATASET_REGISTRY
 from .folder import read_results
 
@@ -51,10 +51,10 @@ def selection_of(trainer, training: CN | None) -> Rules:
 
     Raises:
         ConfigError: If test images choose, or full validation in a few-shot run, and TEST.ALLOW_ORACLE is False; if
-            the data set does not have what DATASET.SELECTION says.
+            DATASET.SELECTION says what the method, or the data set, does not have.
     """
     cfg = trainer.cfg
-    require_selection(cfg, trainer.dm.dataset)
+    require_selection(trainer)
     if cfg.RUN.EVAL_ONLY:
         rules, is_same = carried_rules(trainer, training), knows_classes(cfg, training)
     else:
@@ -71,15 +71,20 @@ def selection_of(trainer, training: CN | None) -> Rules:
     return rules
 
 
-def require_selection(cfg: CN, dataset: DatasetBase) -> None:
-    """Raises ConfigError if a training is to choose by items that the data set does not have."""
-    if cfg.DATASET.SELECTION == "few_shot_val" or cfg.RUN.EVAL_ONLY or (dataset.reads_selection and dataset.selection):
+def require_selection(trainer) -> None:
+    """Raises ConfigError if a training is to choose what the method does not, or by items that are not there."""
+    cfg, dataset = trainer.cfg, trainer.dm.dataset
+    if cfg.DATASET.SELECTION == "few_shot_val" or cfg.RUN.EVAL_ONLY:
         return
-    what = "has no validation images" if dataset.reads_selection else "says itself by which items to choose"
-    raise ConfigError(
-        f"DATASET.SELECTION is {cfg.DATASET.SELECTION}, but the data set {cfg.DATASET.NAME} {what}. Leave it at "
-        "few_shot_val."
-    )
+    if not type(trainer).searched(cfg):
+        what = f"{cfg.TRAINER.NAME} chooses no hyper-parameters"
+    elif not dataset.reads_selection:
+        what = f"the data set {cfg.DATASET.NAME} says itself by which items to choose"
+    elif not dataset.selection:
+        what = f"the data set {cfg.DATASET.NAME} has no validation images"
+    else:
+        return
+    raise ConfigError(f"DATASET.SELECTION is {cfg.DATASET.SELECTION}, but {what}. Leave it at few_shot_val.")
 
 
 def choices_of(trainer, cfg: CN) -> dict[str, Choice]:

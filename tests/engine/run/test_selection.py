@@ -12,9 +12,9 @@ from engine.config.load import ConfigError
 from engine.evaluation.evaluator import Classification
 from tests.support.tiny_run import CLASSES, own_warnings, run_train, tiny_cfg, write_images
 from trainers.coop import CoOp
-from trainers.taskres import TaskRes
 
 BEST_VAL, BEST_TEST = (("TEST.FINAL_MODEL", value) for value in ("best_val", "best_test"))
+GDA = ("TRAINER.NAME", "GDA", "TRAINER.GDA.PREC", "fp32")
 PROBE = ("TRAINER.NAME", "LinearProbe", "TRAINER.LINEAR_PROBE.PREC", "fp32")
 ONE_SHOT, ALL = ("DATASET.NUM_SHOTS", 1), ("DATASET.NUM_SHOTS", -1)
 FULL_VAL, TEST = (("DATASET.SELECTION", value) for value in ("full_val", "test"))
@@ -87,19 +87,11 @@ class TestRules:
         assert rules("epoch", *few, *BEST_VAL) == (FEW_SHOT, NONE)
         assert rules("probe", *few, *PROBE) == (NONE, FEW_SHOT)
 
-    def test_what_is_trained_on_chooses_nothing_of_a_method_on_features(self, rules, tmp_path, register):
+    def test_what_is_trained_on_chooses_nothing_of_a_method_on_features(self, rules, tmp_path):
         """It warns that its values stay as they are. LinearProbe fits on the others while it chooses."""
-
-        class Searches(TaskRes):
-            @classmethod
-            def searched(cls, cfg):
-                return ("alpha",)
-
-        register(TRAINER_REGISTRY, Searches, "TaskRes")
         more = {"data": write_images(tmp_path / "data", splits=("train", "test"))}
-        search = ("TRAINER.NAME", "TaskRes", "TRAINER.TASKRES.PREC", "fp32", "OPTIM.MAX_EPOCH", 1)
-        assert rules("two shots", *search, **more) == (NONE, FEW_SHOT)  # by two that were not drawn
-        assert rules("all shots", *search, *ALL, **more) == (NONE, NONE)
+        assert rules("two shots", *GDA, **more) == (NONE, FEW_SHOT)  # by two that were not drawn
+        assert rules("all shots", *GDA, *ALL, **more) == (NONE, NONE)
         assert rules("probe", *PROBE, *ALL, **more) == (NONE, FULL)
 
     def test_without_items_to_choose_by_nothing_is_chosen(self, run, tmp_path, register):
@@ -167,10 +159,16 @@ class TestRefused:
             f"few-shot run at most 1 may be. Set DATASET.SELECTION to few_shot_val{OR_ALLOW}"
         )
 
+    def test_a_choice_that_the_method_does_not_make(self, refused):
+        said = "DATASET.SELECTION is {}, but {} chooses no hyper-parameters. Leave it at few_shot_val."
+        assert refused(*FULL_VAL, *ALLOWED) == said.format("full_val", "CoOp")
+        tip = ("TRAINER.NAME", "TipAdapter", "TRAINER.TIP_ADAPTER.PREC", "fp32", "TRAINER.TIP_ADAPTER.SEARCH_STEP", ())
+        assert refused(*tip, *TEST) == said.format("test", "TipAdapter")
+
     def test_items_that_the_data_set_does_not_have(self, refused, tmp_path, register):
         data = write_images(tmp_path / "data", splits=("train", "test"))
         said = "DATASET.SELECTION is full_val, but the data set Folder {}. Leave it at few_shot_val."
-        assert refused(*FULL_VAL, data=data) == said.format("has no validation images")
+        assert refused(*GDA, *FULL_VAL, data=data) == said.format("has no validation images")
 
         class Own(DatasetBase):
             def __init__(self, cfg):
@@ -178,7 +176,7 @@ class TestRefused:
                 super().__init__(whole.train_x, val=whole.val, test=whole.test)
 
         register(DATASET_REGISTRY, Own, "Folder")
-        assert refused(*FULL_VAL) == said.format("says itself by which items to choose")
+        assert refused(*GDA, *FULL_VAL) == said.format("says itself by which items to choose")
 
 
 class TestAllowed:
