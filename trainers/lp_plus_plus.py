@@ -17,9 +17,10 @@ Decisions where paper and code differ, or this project from both:
 - The code never zeroes the gradient of a: its j-th step takes the sum of all 10 j gradients so far. The published
   numbers come from the code, so this does the same; SUM_GRADIENTS False is the paper's descent.
 - Steps are the code's: LR 4, LR_ALPHA 0.25, where the paper has 4. OPTIM's schedule, if any, applies to both.
-- The epoch with the best few-shot validation is kept, of equals the first; the code keeps the last of them. Without
-  validation items set TEST.FINAL_MODEL last_step, as the YAML files of ImageNet do: its validation images are its test
-  images. There, the code validates on further training images.
+- The epoch with the best few-shot validation is kept, of equals the first; the code keeps the last of them, and
+  validates on as many images of a class as it trains on, this project on four at most. Without validation items set
+  TEST.FINAL_MODEL last_step, as the YAML files of ImageNet do: its validation images are its test images. There, the
+  code validates on further training images.
 - A class may have fewer images than others; the code takes the number of classes as N / shots.
 """
 
