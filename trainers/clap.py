@@ -126,14 +126,6 @@ class CLAP(FeatureTrainer):
     def config_errors(cls, cfg: CN) -> list[str]:
         return super().config_errors(cfg) + option_errors(cfg, {"TRAINER.CLAP.CONSTRAINT": CONSTRAINTS})
 
-    def before_train(self) -> None:
-        super().before_train()
-        if n_lacking := self.num_classes - len({item.label for item in self.dm.dataset.train_x}):
-            self.warnings.add(
-                f"{n_lacking:,} of {self.num_classes:,} classes have no training image: CLAP holds them to their text "
-                "features as strongly as the others on average."
-            )
-
     @torch.no_grad()
     def prepare(self) -> None:
         """Sets alpha by zero-shot CLIP's answers to the views that training sees."""

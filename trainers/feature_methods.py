@@ -101,6 +101,11 @@ class FeatureTrainer(PromptTrainer):
 
     def before_train(self) -> None:
         super().before_train()
+        if n_lacking := self.num_classes - len({item.label for item in self.dm.dataset.train_x}):
+            self.warnings.add(
+                f"{n_lacking:,} of {self.num_classes:,} classes have no training image: {self.cfg.TRAINER.NAME} knows "
+                "them by their names alone."
+            )
         if self.point is None:
             self.prepare()
 

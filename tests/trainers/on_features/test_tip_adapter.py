@@ -110,6 +110,17 @@ def test_where_all_items_are_trained_on_nothing_is_chosen_and_the_run_says_so(ma
     assert warning.startswith("Folder has no validation items, and no training images besides those trained on")
 
 
+@pytest.mark.parametrize("name", [TIP, TIP_F])
+def test_a_class_without_images_gets_no_votes_and_the_run_says_so(make, tmp_path, name):
+    data = write_images(tmp_path / "data")
+    for image in (data / "train" / "leopard").iterdir():
+        image.write_bytes(b"not an image")
+    warnings = own_warnings(run_train(make(name, "INPUT.ON_BAD_IMAGE", "skip", data=data).cfg))
+    assert f"1 of 3 classes have no training image: {name} knows them by their names alone." in warnings
+    state = torch.load(next((tmp_path / "run/prompt_learner").glob("model*")), weights_only=True)["state_dict"]
+    assert state["filled"].sum(dim=1).tolist() == [4, 0, 4]
+
+
 def test_the_keys_travel_with_their_classes(make, tmp_path):
     run_train(make(TIP_F, "INPUT.VIEWS", 2).cfg)
     classifier, (features, _) = Classifier.from_run(tmp_path / "run"), batch_of()
