@@ -148,6 +148,12 @@ class TestMarks:
         assert re.search(r"71\.40\u2016 +74\.44\u2016", out)  # average, CLIP-Adapter
         assert "\u2021 the epoch or the hyper-parameters were chosen by test images (oracle)" in out
 
+    def test_what_is_said_of_a_mark_is_true_of_published_and_measured_numbers(self, tmp_path, call):
+        selection = {"epoch": "none", "hyperparameters": "test (oracle)"}  # of ours; the authors chose the epoch, too
+        write_results(tmp_path, few_shot("dtd", "TipAdapterF", "rn50").folder, {1: 60.0}, selection=selection)
+        out = call(report.main, "methods_few_shot", "--output-dir", tmp_path)[1]
+        assert "\u2021 the epoch or the hyper-parameters were chosen by test images (oracle)" in out
+
     def test_in_csv_and_html(self, output, call):
         out = call(report.main, "methods_few_shot", "--output-dir", output, "--format", "csv")[1]
         rows = {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(out))}
