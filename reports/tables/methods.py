@@ -46,8 +46,8 @@ TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for meth
 SHAPES = {"shapes": "Shapes"}
 CONTEXTS = 'CoOp, CoCoOp and KgCoOp learn M = 4 vectors from "a photo of a", ProGrad M = 16 from the data set\'s words.'
 OPEN_WORLD = (
-    "All: learned on the base classes, tested on base and new ones together. Seconds are those of the training, beside "
-    "other runs if there were any; features that an earlier run has cached cost it none."
+    "All: learned on the base classes, tested on base and new ones together. Seconds: of training; runs side by side "
+    "slow each other down, and features that an earlier run has cached take none."
 )
 
 
@@ -59,7 +59,7 @@ def methods_tables() -> list[Table]:
 def shapes_methods_tables() -> list[Table]:
     """Builds the tables of the miniature."""
     few_shots = few_shot_rows(SHAPES, "tiny", ("LinearProbe", "CoOp", "KgCoOp", "ProGrad", *FEATURE_METHODS), {})
-    note = "CoOp and ProGrad with M = 16, KgCoOp with M = 4."
+    note = "CoOp and ProGrad learn M = 16 context vectors, KgCoOp 4."
     base_new_note = f"16 shots of each base class. {CONTEXTS} {H_NOTE} {OPEN_WORLD}"
     return [
         _miniature("few_shot", "few-shot learning", FEW_SHOT_COLUMNS, few_shots, note),
@@ -70,9 +70,9 @@ def shapes_methods_tables() -> list[Table]:
 def methods_few_shot() -> Table:
     rows = few_shot_rows(DATASETS, "rn50", ("LinearProbe", "CoOp", "ProGrad", *FEATURE_METHODS), PUBLISHED["few_shot"])
     note = (
-        "RN50; CoOp and ProGrad with M = 16. Each method has one setting for all data sets, and ImageNet's own where "
-        "its authors have one. The published numbers are of one seed, GDA's of three; Tip-Adapter's have a start and a "
-        "grid for each data set."
+        "RN50; CoOp and ProGrad learn M = 16 context vectors. Each method has one setting for all data sets, and "
+        "ImageNet's own where its authors have one. The published numbers are of one seed, GDA's of three; "
+        "Tip-Adapter's authors search another grid on each data set."
     )
     return _table("few_shot", "few-shot learning", FEW_SHOT_COLUMNS, rows, note)
 
@@ -83,8 +83,8 @@ def methods_base_to_new() -> Table:
     papers = {heading: {**of, **per_dataset[heading]} for heading, of in printed["per_dataset"].items()}
     rows = base_new_rows(DATASETS, METHODS, {"Average": {**printed["average"], **averages}, **papers})
     note = (
-        f"ViT-B/16, 16 shots of each base class. {CONTEXTS} {BOTH_H_NOTE} {OPEN_WORLD} The published numbers of "
-        "ProGrad and KgCoOp are those of later papers, CLIP-Adapter's are of DePT's authors."
+        f"ViT-B/16, 16 shots of each base class. {CONTEXTS} {BOTH_H_NOTE} {OPEN_WORLD} Published numbers of "
+        "ProGrad and KgCoOp are from later papers, CLIP-Adapter's from DePT's authors."
     )
     return _table("base_to_new", "base to new", COLUMNS, rows, note)
 

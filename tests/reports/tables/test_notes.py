@@ -125,6 +125,17 @@ def test_seeds_that_were_selected_differently_are_a_warning(tmp_path, call):
     assert warnings_of([runs[0], replace(runs[1], selection={})]) == []  # one of an earlier version
 
 
+def test_an_average_of_a_doubtful_mean_is_doubtful(tmp_path, reported):
+    write_results(tmp_path, coop("dtd", "rn50").folder, {1: 60.0}, warnings=["It is near chance."])
+    for n_ctx in (4, 16):
+        write_results(tmp_path, coop("eurosat", "rn50", n_ctx=n_ctx).folder, {1: 70.0})
+    out = reported("context_length")["text"]
+    assert re.search(
+        r"^Average +70\.00 \(over 1 of 11\) +missing +65\.00 \(over 2 of 11, warning\)$", out, re.MULTILINE
+    )
+    assert out.count("It is near chance.") == 1
+
+
 def test_results_of_other_transforms_and_templates_are_named(tmp_path):
     def write(experiment, test_transform, templates):
         digests = {"test_transform": test_transform, "templates": templates, "train_transform": test_transform + "x"}
