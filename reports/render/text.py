@@ -124,8 +124,8 @@ def _csv_comparison(filled: FilledTable, comparison: Comparison) -> dict[str, ob
         "measured": _number(comparison.difference),
         "data_sets": comparison.n_datasets,
         "seeds": min(comparison.n_seeds) if comparison.n_seeds else None,
-        "p": _number(comparison.p),
-        "p_holm": _number(comparison.corrected),
+        "p": comparison.p,
+        "p_holm": comparison.corrected,
         "labels": "; ".join(comparison.labels),
     }
 

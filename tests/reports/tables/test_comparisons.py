@@ -72,11 +72,11 @@ def test_pairs_are_data_sets_with_their_seeds_averaged(tmp_path, compared):
             line = found[method, column]
             assert float(line["measured"]) == pytest.approx(statistics.fmean(a - b for a, b in pairs), abs=6e-5)
             p[method] = wilcoxon(*zip(*pairs)).pvalue
-            assert (line["data_sets"], float(line["p"])) == ("11", pytest.approx(p[method], abs=6e-5))
+            assert (line["data_sets"], float(line["p"])) == ("11", pytest.approx(p[method]))
         first, second = sorted(p, key=p.get)
         holm = {first: min(1, 2 * p[first]), second: max(2 * p[first], p[second])}
         for method, corrected in holm.items():
-            assert float(found[method, column]["p_holm"]) == pytest.approx(corrected, abs=6e-5)
+            assert float(found[method, column]["p_holm"]) == pytest.approx(corrected)
     assert float(found["CoCoOp", "H"]["measured"]) == pytest.approx(75.43 - 70.83, abs=0.02)  # averages of H
     assert "Some comparisons rest on as few as 2 seeds: other seeds may say otherwise." in notes
     assert "Against CoOp: the mean difference in points over 11 data sets, the seeds of each averaged first." in notes
@@ -136,7 +136,7 @@ def test_too_few_data_sets_have_no_p(tmp_path, compared):
     write_results(tmp_path, coop("caltech101", "rn50", n_ctx=4).folder, {1: 60.0})
     write_results(tmp_path, coop("caltech101", "rn50").folder, {1: 69.0})
     found, notes = compared(tmp_path, "context_length", "--baseline", "M=4")
-    assert (found["M=16", ""]["p"], NO_P in notes) == ("0.0312", False)  # 2 / 64
+    assert (found["M=16", ""]["p"], NO_P in notes) == ("0.03125", False)  # 2 / 64
 
 
 def test_zero_shot_clip_is_compared_at_every_number_of_shots(tmp_path, compared):
