@@ -248,3 +248,14 @@ def test_tables_whose_rows_are_data_sets_are_known_as_such():
     found = {table.name for table in report.select(["coop", "cocoop", "shapes"]) if table.methods_are_columns}
     papers = {"initialisation", "context_length", "cross_dataset", "all_classes"}
     assert found == papers | {"shapes_initialisation", "shapes_all_classes"}
+
+
+def test_what_all_seeds_warn_of_is_said_once(tmp_path, call):
+    folder = coop("dtd", "rn50").folder
+    write_results(tmp_path, folder, {1: 60.0, 3: 60.0}, warnings=["It is near chance."])
+    write_results(tmp_path, folder, {2: 60.0}, warnings=["Another reason."])
+    out = call(report.main, "context_length", "--output-dir", tmp_path)[1]
+    assert [line for line in out.splitlines() if line.startswith("Warning")] == [
+        f"Warning: {folder}: seed1, seed3: It is near chance.",
+        f"Warning: {folder}: seed2: Another reason.",
+    ]
