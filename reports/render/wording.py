@@ -41,18 +41,16 @@ def comparison_grid(filled: FilledTable) -> list[list[str]]:
 
     Below each heading of the table stands the difference, and if there is a p, that and the corrected one beside it.
     """
-    by_method: dict[str, dict[str, Comparison]] = {}
-    for comparison in filled.comparisons:
-        by_method.setdefault(comparison.method, {})[comparison.measure] = comparison
+    found = {(comparison.method, comparison.measure): comparison for comparison in filled.comparisons}
+    methods, measures = (dict.fromkeys(names) for names in zip(*found)) if found else ((), ())
     p_columns = ["p", "p (Holm)"] * any(comparison.p is not None for comparison in filled.comparisons)
-    measures = dict.fromkeys(comparison.measure for comparison in filled.comparisons)
     grid = [[f"against {filled.baseline}"]]
     for measure in measures:
         grid[0] += [measure or "difference", *p_columns]
-    for method, found in by_method.items():
-        texts = (comparison_texts(found.get(measure))[: 1 + len(p_columns)] for measure in measures)
+    for method in sorted(methods, key=[subject.method for subject, _ in filled.subjects].index):
+        texts = (comparison_texts(found.get((method, measure)))[: 1 + len(p_columns)] for measure in measures)
         grid.append([method, *chain.from_iterable(texts)])
-    return grid if by_method else []
+    return grid if found else []
 
 
 def comparison_texts(comparison: Comparison | None) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from reports.experiments import (
     SHIFTED,
     base_classes,
     coop,
+    few_shot,
     linear_probe,
     new_classes,
     transfer,
@@ -154,6 +155,14 @@ def test_zero_shot_clip_is_compared_at_every_number_of_shots(tmp_path, compared)
         ("zero-shot CLIP", "1 shot"): "-1.0",
         ("zero-shot CLIP", "16 shots"): "-16.0",
     }
+
+
+def test_the_methods_stand_in_the_order_of_the_table(tmp_path, call):
+    """Also one that has no result under the first heading."""
+    for trainer, shots in (("TaskRes", 1), ("TaskRes", 16), ("CLIPAdapter", 16), ("GDA", 1), ("GDA", 16)):
+        write_results(tmp_path, few_shot("dtd", trainer, "rn50", shots=shots).folder, {1: 50.0 + shots})
+    out = call(report.main, "methods_few_shot", "--baseline", "TaskRes", "--output-dir", tmp_path)[1]
+    assert re.search(r"^against TaskRes .*\nCLIP-Adapter .*\nGDA ", out, re.MULTILINE)
 
 
 def test_the_data_set_learned_on_is_not_compared(tmp_path, compared):
