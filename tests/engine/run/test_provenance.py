@@ -113,11 +113,10 @@ def test_peak_memory_is_the_systems_count():
 @needs_proc
 def test_a_run_has_a_peak_of_its_own(tiny_files, tmp_path):
     """Not that of what its process did before."""
-    before_gb = status_gb("VmRSS")
-    block = np.ones(100_000_000)  # 800 MB
-    assert status_gb("VmHWM") > before_gb + 0.79
+    block = np.ones(100_000_000)  # 800 MB, more than the run takes
+    before_gb = status_gb("VmHWM")
     del block
-    assert results_of_run(tiny_files, tmp_path / "run")["cost"]["peak_memory_gb"] < before_gb + 0.7
+    assert results_of_run(tiny_files, tmp_path / "run")["cost"]["peak_memory_gb"] < before_gb - 0.1
 
 
 @pytest.mark.gpu
