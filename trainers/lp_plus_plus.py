@@ -18,7 +18,8 @@ Decisions where paper and code differ, or this project from both:
   numbers come from the code, so this does the same; SUM_GRADIENTS False is the paper's descent.
 - Steps are the code's: LR 4, LR_ALPHA 0.25, where the paper has 4. OPTIM's schedule, if any, applies to both.
 - The epoch with the best few-shot validation is kept, of equals the first; the code keeps the last of them. Without
-  validation items set TEST.FINAL_MODEL last_step, as on ImageNet, whose validation images are its test images.
+  validation items set TEST.FINAL_MODEL last_step, as the YAML files of ImageNet do: its validation images are its test
+  images. There, the code validates on further training images.
 - A class may have fewer images than others; the code takes the number of classes as N / shots.
 """
 
@@ -99,9 +100,7 @@ class LPPlusPlus(FeatureTrainer):
         cfg.TRAINER.LP_PLUS_PLUS = CN()
         cfg.TRAINER.LP_PLUS_PLUS.PREC = "fp16"  # of CLIP: fp32, fp16, bf16
         cfg.TRAINER.LP_PLUS_PLUS.BIAS = True  # whether classes have biases
-        cfg.TRAINER.LP_PLUS_PLUS.LR_ALPHA = (
-            0.25  # of alpha; as OPTIM.LR, 4 in the YAML files, in units of own step sizes
-        )
+        cfg.TRAINER.LP_PLUS_PLUS.LR_ALPHA = 0.25  # of alpha; like OPTIM.LR in units of the features' own
         cfg.TRAINER.LP_PLUS_PLUS.SUM_GRADIENTS = True  # alpha's, of all steps so far; False: the current one alone
 
     @classmethod

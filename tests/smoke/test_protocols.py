@@ -114,15 +114,16 @@ def test_base_to_new(run, tmp_path, trainer, cfg, n_ctx):
     assert base["n_params"] == new["n_params"] == 64 * base["n_ctx"] + meta_net
 
 
-@pytest.mark.parametrize("trainer", ["CoCoOp", "LinearProbe"])
+@pytest.mark.parametrize("trainer", ["CoCoOp", "LinearProbe", "LPPlusPlus", "GDA"])
 def test_transfer(run, tmp_path, trainer):
+    """Of LP++ the best epoch is tested both times."""
     environment = f"TRAINER={trainer} SOURCE=folder SHOTS=2"
     assert run(f"{environment} bash scripts/cocoop/xd_train.sh 1 tiny") == 0
-    epoch = () if trainer == "LinearProbe" else ("RUN.LOAD_EPOCH 2",)
+    epoch = ("RUN.LOAD_EPOCH 2",) if trainer == "CoCoOp" else ()
     assert run(f"{environment} bash scripts/cocoop/xd_test.sh folder 1 tiny", *epoch) == 0
     trained = results(tmp_path / f"folder/{trainer}/tiny_2shots/seed1")
     tested = results(tmp_path / f"evaluation/{trainer}/tiny_2shots/folder/seed1")
-    assert tested["accuracy"] == trained["accuracy"]
+    assert (tested["accuracy"], tested["epoch"]) == (trained["accuracy"], trained["epoch"])
     assert (tested["source"], tested["shots"]) == ("Folder", 2)
 
 

@@ -13,6 +13,7 @@ from clip.clip import tokenizer
 from clip.simple_tokenizer import END_OF_WORD
 from engine import DATASET_REGISTRY, DatasetBase, Datum, load_checkpoint, save_checkpoint
 from engine.config.plugins import plugins
+from engine.data.class_rows import ClassRows
 from tests.support.tiny_clip import golden_images
 from tests.support.tiny_run import build_trainer, run_train, tiny_cfg, write_images
 from tests.support.tolerance import assert_near
@@ -161,6 +162,13 @@ class TestEveryMethod:
                 load(trainer, tmp_path / "run", method)
                 assert_near(trainer.model_inference(images), learned[:, columns])
                 assert trainer.warnings == []
+
+
+def test_of_several_classes_of_one_name_the_first_is_the_first():
+    """As ImageNet has them; a name that is asked for more often than it was learned is a new class's, too."""
+    names = ["bird", "crane", "tea_pot", "crane", "crane"]
+    data = DatasetBase(test=[Datum(label=label, classname=name) for label, name in enumerate(names)])
+    assert ClassRows(data, {}, (), "A").known(["crane", "bird", "crane"]) == [1, 0, None, 2, None]
 
 
 def test_the_error_says_how_to_declare_what_all_classes_share(cfg, plugin, tmp_path):
