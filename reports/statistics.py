@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.text import printable
 
@@ -94,7 +94,7 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
     images alone would give, the binomial standard deviation of an accuracy. For scale (COOP.md, docs/SHAPES.md): 0.15
     points in the authors' documentation, 1.72 with one shot of each class of `shapes`, 3.78 on one of its shifted sets.
     """
-    found = [f"{printable(run.folder.name)}: {warning}" for run in runs for warning in run.warnings]
+    found = _each_once((printable(run.folder.name), warning) for run in runs for warning in run.warnings)
     found += unlike_config(runs)
     seeds = [run for run in runs if seed_of(run.folder) is not None]
     if len(seeds) < 2:
@@ -114,8 +114,13 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
 
 def warnings_by_mean(means: Mapping[str, Sequence[Run]]) -> list[str]:
     """Returns what makes some means doubtful, each reason once, with the names of the means before it."""
+    counted = {name: [run for run in runs if run.value is not None] for name, runs in means.items()}
+    return _each_once((name, warning) for name, runs in counted.items() for warning in warnings_of(runs))
+
+
+def _each_once(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns the sentences of pairs of a name and a sentence, each once, behind all its names."""
     said: dict[str, list[str]] = {}
-    for name, runs in means.items():
-        for warning in warnings_of([run for run in runs if run.value is not None]):
-            said.setdefault(warning, []).append(name)
-    return [f"{', '.join(names)}: {warning}" for warning, names in said.items()]
+    for name, sentence in found:
+        said.setdefault(sentence, []).append(name)
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in said.items()]

@@ -70,7 +70,7 @@ def require_read(cfg: CN) -> None:
             f"{', '.join(f'TRAINER.{group}.{key}' for key in sorted(node.given))}: given as KEY VALUE pairs, but "
             f"{name} reads nothing of TRAINER.{group}. Its own options are: {options}. Give those, or leave the pairs "
             "out. scripts/coop/main.sh and eval.sh give CTP, NCTX and CSC to the group that TRAINER_NODE names; a "
-            "method without them is trained by scripts/cocoop/xd_train.sh and base2new_train.sh."
+            "method without them is trained by scripts/few_shot.sh and those of scripts/cocoop."
             for group, node in _watched(cfg)
             if not node.read and group not in own
         ]

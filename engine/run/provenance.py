@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,18 @@ def device_name(device: torch.device) -> str:
     return f"cpu ({_processor_name()})"
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Lets `peak_memory_gb` count from now on: a worker does several runs, and each has its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # not on Linux, or not allowed: then the process's count goes on
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory_gb(device: torch.device) -> dict[str, float | None]:
     """Returns the most memory, in GB, that this process has held, and that its tensors have held on the GPU.
 
-    Both are the process's since its start: where a worker does several runs, the largest so far. Processes that load
+    Both count from `forget_peak_memory`; the process's from its start on systems other than Linux. Processes that load
     images are not counted.
     """
     on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

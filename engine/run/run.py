@@ -22,7 +22,7 @@ from .classes import write_classes
 from .folder import is_done, resolve_seed, retire_results, write_config, write_results
 from .inputs import WeightsDigest, compare_inputs, in_words, inputs_tested, refusal
 from .lock import locked
-from .provenance import cost, provenance
+from .provenance import cost, forget_peak_memory, provenance
 from .results import how_made, results_of
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class Run:
             say("\n".join(["Config, where it differs from the defaults:", *lines, environment()]))
         self.provenance = provenance(trainer, self.weights_sha256(self.cfg.MODEL.BACKBONE.NAME))
         self._held_while_working.enter_context(memory_advice(trainer.smaller_settings))
+        forget_peak_memory(trainer.device)
         if n_ranks() > 1:
             self._held_while_working.enter_context(finishing())  # ranks end at the same step
 

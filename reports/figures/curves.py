@@ -44,7 +44,14 @@ LOOKS = {  # trainer, class-token position -> colour, marker
     ("LPPlusPlus", ""): ("#000000", "d"),
     ("GDA", ""): ("#AA4499", "8"),
 }
-SPARE_LOOKS = (("#E69F00", "P"), ("#56B4E9", "X"), ("#882255", "<"), ("#999933", ">"), ("#000000", "d"))
+SPARE_LOOKS = (  # of one's own methods; colours that no other line has come first
+    ("#E69F00", "P"),
+    ("#56B4E9", "X"),
+    ("#882255", "<"),
+    ("#999933", ">"),
+    ("#000000", "d"),
+    ("#8B4513", "P"),
+)
 X_LABEL = "Training images of each class"
 TITLES = {**DATASETS, "shapes": "Shapes"}
 STYLE = {
@@ -112,7 +119,8 @@ def svg(figure: Figure) -> str:
 
 def choose_looks(methods: Sequence[Method]) -> dict[Method, dict[str, str]]:
     """Gives each method a look of its own: a class-specific one has its unified counterpart's, dashed and open."""
-    spare, shared, looks = list(SPARE_LOOKS), {}, {}
+    taken = {LOOKS[key][0] for method in methods if (key := (method.trainer, method.position)) in LOOKS}
+    spare, shared, looks = sorted(SPARE_LOOKS, key=lambda look: look[0] in taken), {}, {}
     for method in methods:
         unified = replace(method, options=method.options.replace("_cscTrue", "_cscFalse"))
         if unified not in shared:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
 
 from ..experiments import DATASETS
-from ..tables.notes import marks_of, notes
+from ..tables.notes import MARKS, marks_of, notes
 from ..tables.table import Filled, FilledTable, Row, Table
 from .document import document
 from .wording import (
@@ -133,19 +134,16 @@ def _comparisons(filled: FilledTable) -> str:
     if not grid:
         return ""
     header, *lines = ([escape(text) for text in line] for line in grid)
-    n_labels = len(header) - 4
-    head = "".join(
-        f"<th{' class=label' if i < n_labels else ''} scope=col>{text}</th>" for i, text in enumerate(header)
-    )
-    rows = (
-        "".join(f"<th scope=row>{text}</th>" for text in line[:n_labels])
-        + "".join(f"<td>{text.replace('-', '&minus;')}</td>" for text in line[n_labels:])
-        for line in lines
-    )
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    head = "".join(f"<th scope=col>{text}</th>" for text in header)
+    body = "".join(f"<tr><th scope=row>{method}</th>{''.join(map(_compared, texts))}</tr>" for method, *texts in lines)
     return (
         f'<div class="scroll"><table class="compared"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def _compared(text: str) -> str:
+    marked = re.sub(f"[{''.join(MARKS)}]+", r"<sup>\g<0></sup>", text.replace("-", "&minus;"))
+    return f"<td>{marked}</td>"
 
 
 def _summary(filled: FilledTable) -> str:

@@ -36,7 +36,7 @@ def to_text(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path)
         body = aligned(build_grid(filled), filled.table.n_labels)
         rule = "-" * max(map(len, body))
         title = f"{filled.table.title}   [{filled.table.name}]"
-        compared = aligned(grid, len(grid[0]) - 4) if (grid := comparison_grid(filled)) else []
+        compared = aligned(grid, 1) if (grid := comparison_grid(filled)) else []
         below = [*compared, *[rule] * bool(compared), *notes(filled), *warnings(filled)]
         parts.append("\n".join([title, *remarks(filled), rule, body[0], rule, *body[1:], rule, *below]))
     parts += ["\n".join(["No result yet:", *_how_to_get(empty)])] if empty else []
@@ -48,7 +48,7 @@ def to_markdown(tables: Sequence[FilledTable], empty: Sequence[Table], output: P
     parts = [f"Results in `{output}`: {_what_is_shown(tables)}."]
     for filled in tables:
         table = _markdown_table(build_grid(filled), filled.table.n_labels)
-        compared = [_markdown_table(grid, len(grid[0]) - 4)] if (grid := comparison_grid(filled)) else []
+        compared = [_markdown_table(grid, 1)] if (grid := comparison_grid(filled)) else []
         below = "\n".join(f"- {line}" for line in (*notes(filled), *warnings(filled)))
         parts += [f"## {filled.table.title}", *remarks(filled), table, *compared, *filter(None, [below])]
     parts += ["## No result yet", "\n".join(f"- {line.strip()}" for line in _how_to_get(empty))] if empty else []
@@ -124,8 +124,9 @@ def _csv_comparison(filled: FilledTable, comparison: Comparison) -> dict[str, ob
         "measured": _number(comparison.difference),
         "data_sets": comparison.n_datasets,
         "seeds": min(comparison.n_seeds) if comparison.n_seeds else None,
-        "p": _number(comparison.p),
-        "p_holm": _number(comparison.corrected),
+        "p": comparison.p,
+        "p_holm": comparison.corrected,
+        "labels": "; ".join(comparison.labels),
     }
 
 
@@ -180,7 +181,7 @@ def _number_and_rest(cell: str) -> tuple[str, str]:
 
 def _latex_table(filled: FilledTable) -> str:
     caption = " ".join([f"{filled.table.title}.", *remarks(filled)])
-    compared = _tabular(grid, len(grid[0]) - 4) if (grid := comparison_grid(filled)) else []
+    compared = _tabular(grid, 1) if (grid := comparison_grid(filled)) else []
     return "\n".join(
         [
             *(f"% {line}" for line in warnings(filled)),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from ..tables.notes import marks_of
-from ..tables.table import Filled, FilledTable, Table
+from ..tables.table import Comparison, Filled, FilledTable, Table
 
 MISSING = "missing"
 MINIATURE = "A miniature: drawn images and a small CLIP of their own, to be compared with no number of the papers."
@@ -36,21 +37,30 @@ def interval_text(filled: FilledTable, cell: Filled) -> str:
 
 
 def comparison_grid(filled: FilledTable) -> list[list[str]]:
-    """Returns the header and the lines of the comparisons with the baseline; nothing where there are none.
+    """Returns the header and a line for each method compared with the baseline; nothing where there are none.
 
-    The first column says the method, the second the heading that is compared, if there are several.
+    Below each heading of the table stands the difference, and if there is a p, that and the corrected one beside it.
     """
-    found = filled.comparisons
-    has_measures = any(comparison.measure for comparison in found)
-    header = [f"against {filled.baseline}", *[""] * has_measures, "difference", "data sets", "p", "p (Holm)"]
-    lines = []
-    for comparison in found:
-        n, n_planned = comparison.n_datasets, comparison.n_planned
-        counted = f"{n}" if n == n_planned else f"{n} of {n_planned}"
-        labels = [comparison.method, *[comparison.measure] * has_measures]
-        p_values = [p_text(comparison.p), p_text(comparison.corrected)]
-        lines.append([*labels, f"{comparison.difference:+.2f}", counted, *p_values])
-    return [header, *lines] if found else []
+    found = {(comparison.method, comparison.measure): comparison for comparison in filled.comparisons}
+    methods, measures = (dict.fromkeys(names) for names in zip(*found)) if found else ((), ())
+    p_columns = ["p", "p (Holm)"] * any(comparison.p is not None for comparison in filled.comparisons)
+    grid = [[f"against {filled.baseline}"]]
+    for measure in measures:
+        grid[0] += [measure or "difference", *p_columns]
+    for method in sorted(methods, key=[subject.method for subject, _ in filled.subjects].index):
+        texts = (comparison_texts(found.get((method, measure)))[: 1 + len(p_columns)] for measure in measures)
+        grid.append([method, *chain.from_iterable(texts)])
+    return grid if found else []
+
+
+def comparison_texts(comparison: Comparison | None) -> tuple[str, str, str]:
+    """Returns a difference with its marks, its p and the corrected one; "7 of 11" where data sets are missing."""
+    if comparison is None:
+        return "", "", ""
+    n, n_planned = comparison.n_datasets, comparison.n_planned
+    some = f" ({n} of {n_planned})" if n < n_planned else ""
+    difference = f"{comparison.difference:+.2f}{marks_of(comparison.labels)}{some}"
+    return difference, p_text(comparison.p), p_text(comparison.corrected)
 
 
 def p_text(p: float | None) -> str:

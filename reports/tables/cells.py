@@ -179,6 +179,7 @@ class Average:
             std,
             range_of_seeds(measured),
             parts=parts,
+            warnings=tuple(warning for each in measured for warning in each.warnings),
             runs=tuple(run for each in measured for run in each.runs),
         )
 

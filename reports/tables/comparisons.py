@@ -77,14 +77,16 @@ def _compared(method: str, measure: str, ours: Cells, theirs: Cells) -> Comparis
     planned = [
         name for name, cell in theirs.items() if not transfers or is_transfer(cell) or is_transfer(ours.get(name, cell))
     ]
-    values = [(ours[name].value, theirs[name].value) for name in planned if name in ours]
-    pairs = [(one, other) for one, other in values if one.value is not None and other.value is not None]
+    planned_pairs = [(ours[name], theirs[name]) for name in planned if name in ours]
+    pairs = [pair for pair in planned_pairs if None not in (cell.value.value for cell in pair)]
     if not pairs:
         return None
-    differences = [one.value - other.value for one, other in pairs]
-    n_seeds = range_of_seeds(value for pair in pairs for value in pair)
+    differences = [one.value.value - other.value.value for one, other in pairs]
+    cells = [cell for pair in pairs for cell in pair]
+    n_seeds = range_of_seeds(cell.value for cell in cells)
+    labels = tuple(sorted({label for cell in cells for label in cell.labels}))
     counts = len(pairs), len(planned)
-    return Comparison(method, measure, fmean(differences), *counts, n_seeds, signed_rank(differences))
+    return Comparison(method, measure, fmean(differences), *counts, n_seeds, signed_rank(differences), labels)
 
 
 def _corrected(family: Sequence[Comparison]) -> list[Comparison]:

@@ -35,7 +35,8 @@ from .rows import (
 )
 from .table import Row, Table
 
-COLUMNS = (*BASE_NEW, "All", "Parameters", "Seconds", "Memory (GB)")  # of base to new
+COSTS = ("Parameters", "Seconds", "Memory (GB)")  # of a training
+COLUMNS = (*BASE_NEW, "All", *COSTS)  # of base to new
 LABELS = {"LinearProbe": "linear probe", **FEATURE_METHODS}  # trainer -> label of its row, where it is another
 PROGRAD = Method("ProGrad", "ProGrad", "vit_b16_ep100", cfg_on_imagenet="vit_b16_ep50")
 KGCOOP = Method("KgCoOp", "KgCoOp", "vit_b16_ep100_ctxv1")
@@ -45,10 +46,10 @@ METHODS = (CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER, GDA)  # those that
 TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in METHODS]
 SHAPES = {"shapes": "Shapes"}
 CONTEXTS = 'CoOp, CoCoOp and KgCoOp learn M = 4 vectors from "a photo of a", ProGrad M = 16 from the data set\'s words.'
-OPEN_WORLD = (
-    "All: learned on the base classes, tested on base and new ones together. Seconds are those of the training, beside "
-    "other runs if there were any; features that an earlier run has cached cost it none."
-)
+OPEN_WORLD = "All: learned on the base classes, tested on base and new ones together."
+SIDE_BY_SIDE = "Runs side by side slow each other down, and features that an earlier run has cached take no time."
+SECONDS = f"Seconds are those of training. {SIDE_BY_SIDE}"
+COSTS_NOTE = f"Parameters, seconds of training and memory are those of 16 shots. {SIDE_BY_SIDE}"
 
 
 def methods_tables() -> list[Table]:
@@ -59,10 +60,10 @@ def methods_tables() -> list[Table]:
 def shapes_methods_tables() -> list[Table]:
     """Builds the tables of the miniature."""
     few_shots = few_shot_rows(SHAPES, "tiny", ("LinearProbe", "CoOp", "KgCoOp", "ProGrad", *FEATURE_METHODS), {})
-    note = "CoOp and ProGrad with M = 16, KgCoOp with M = 4."
-    base_new_note = f"16 shots of each base class. {CONTEXTS} {H_NOTE} {OPEN_WORLD}"
+    note = f"CoOp and ProGrad learn M = 16 context vectors, KgCoOp 4. {COSTS_NOTE}"
+    base_new_note = f"16 shots of each base class. {CONTEXTS} {H_NOTE} {OPEN_WORLD} {SECONDS}"
     return [
-        _miniature("few_shot", "few-shot learning", FEW_SHOT_COLUMNS, few_shots, note),
+        _miniature("few_shot", "few-shot learning", (*FEW_SHOT_COLUMNS, *COSTS), few_shots, note),
         _miniature("base_to_new", "base to new", COLUMNS, base_new_rows(SHAPES, TINY, {}), base_new_note),
     ]
 
@@ -70,11 +71,11 @@ def shapes_methods_tables() -> list[Table]:
 def methods_few_shot() -> Table:
     rows = few_shot_rows(DATASETS, "rn50", ("LinearProbe", "CoOp", "ProGrad", *FEATURE_METHODS), PUBLISHED["few_shot"])
     note = (
-        "RN50; CoOp and ProGrad with M = 16. Each method has one setting for all data sets, and ImageNet's own where "
-        "its authors have one. The published numbers are of one seed, GDA's of three; Tip-Adapter's have a start and a "
-        "grid for each data set."
+        "RN50; CoOp and ProGrad learn M = 16 context vectors. Each method has one setting for all data sets, and "
+        "ImageNet's own where its authors have one. The published numbers are of one seed, GDA's of three; "
+        f"Tip-Adapter's authors search another grid on each data set. {COSTS_NOTE}"
     )
-    return _table("few_shot", "few-shot learning", FEW_SHOT_COLUMNS, rows, note)
+    return _table("few_shot", "few-shot learning", (*FEW_SHOT_COLUMNS, *COSTS), rows, note)
 
 
 def methods_base_to_new() -> Table:
@@ -83,8 +84,8 @@ def methods_base_to_new() -> Table:
     papers = {heading: {**of, **per_dataset[heading]} for heading, of in printed["per_dataset"].items()}
     rows = base_new_rows(DATASETS, METHODS, {"Average": {**printed["average"], **averages}, **papers})
     note = (
-        f"ViT-B/16, 16 shots of each base class. {CONTEXTS} {BOTH_H_NOTE} {OPEN_WORLD} The published numbers of "
-        "ProGrad and KgCoOp are those of later papers, CLIP-Adapter's are of DePT's authors."
+        f"ViT-B/16, 16 shots of each base class. {CONTEXTS} {BOTH_H_NOTE} {OPEN_WORLD} {SECONDS} Published numbers of "
+        "ProGrad and KgCoOp are from later papers, CLIP-Adapter's from DePT's authors."
     )
     return _table("base_to_new", "base to new", COLUMNS, rows, note)
 
@@ -124,7 +125,7 @@ def methods_domain_generalisation() -> Table:
 def few_shot_rows(
     datasets: Mapping[str, str], backbone: str, trainers: Sequence[str], published: Mapping[str, Mapping]
 ) -> tuple[Row, ...]:
-    """Builds the rows of FEW_SHOT_COLUMNS; see `block_rows`.
+    """Builds the rows of FEW_SHOT_COLUMNS and COSTS; see `block_rows`.
 
     Args:
         datasets: Config's name -> heading.
@@ -136,11 +137,13 @@ def few_shot_rows(
     for dataset, heading in datasets.items():
         # On ImageNet the published zero-shot CLIP is that of seven prompts, ours of one.
         [zero] = published.get(CLIP.label, {}).get(heading, [None]) if dataset != "imagenet" else [None]
-        blocks[heading] = {CLIP.label: (Result(zero_shot(dataset, backbone), zero), *[None] * len(FEW_SHOTS))}
+        others = [None] * len((*FEW_SHOTS, *COSTS))
+        blocks[heading] = {CLIP.label: (Result(zero_shot(dataset, backbone), zero), *others)}
         for trainer in trainers:
             label = LABELS.get(trainer, trainer)
             runs = [few_shot(dataset, trainer, backbone, shots=shots) for shots in FEW_SHOTS]
-            blocks[heading][label] = (None, *result_row(label, runs, published.get(label, {}).get(heading, ())).cells)
+            accuracies = result_row(label, runs, published.get(label, {}).get(heading, ())).cells
+            blocks[heading][label] = (None, *accuracies, *costs(runs[-1]))
     return tuple(map(_labelled, block_rows(blocks)))
 
 
@@ -150,7 +153,9 @@ def base_new_rows(
     """Builds the rows of COLUMNS; arguments as of `rows.base_new_rows`, H may be left out of a paper's numbers."""
     blocks = {}
     for name, heading in datasets.items():
-        blocks[heading] = {m.label: (*m.base_new(name), Result(m.all_classes(name)), *_costs(m, name)) for m in methods}
+        blocks[heading] = {
+            m.label: (*m.base_new(name), Result(m.all_classes(name)), *_base_costs(m, name)) for m in methods
+        }
     rows = []
     for row in block_rows(blocks):
         base, new, *others = row.cells
@@ -166,10 +171,13 @@ def with_average(row: Row, paper: float | None = None) -> Row:
     return replace(row, cells=(*row.cells, Average(row.cells[1:], paper)))
 
 
-def _costs(method: Method, dataset: str) -> tuple[Cell | None, ...]:
-    """Returns the cells of what the training cost."""
-    training = method.base_new(dataset)[0].experiment
-    return (Parameters(training), Cost(training), PeakMemory(training)) if method.trainer else (None, None, None)
+def costs(training: Experiment) -> tuple[Cell, ...]:
+    """Returns the cells of COSTS."""
+    return Parameters(training), Cost(training), PeakMemory(training)
+
+
+def _base_costs(method: Method, dataset: str) -> tuple[Cell | None, ...]:
+    return costs(method.base_new(dataset)[0].experiment) if method.trainer else (None,) * len(COSTS)
 
 
 def _labelled(row: Row) -> Row:

@@ -23,7 +23,7 @@ LABELS = {  # rule of `selection`, or `setting`, in results.json -> the mark of 
 }
 MARKS = tuple(dict.fromkeys(mark for mark, _ in LABELS.values()))  # daggers, section, pilcrow, double bar
 CHOSEN = {"epoch": "the epoch was", "hyperparameters": "the hyper-parameters were"}  # key of `selection` -> in words
-WHAT_IS_CHOSEN = "the epoch or the hyper-parameters were"  # where a published number alone has a mark
+WHAT_IS_CHOSEN = "the epoch or the hyper-parameters were"  # where a published number has the mark
 FEW_SEEDS = 5
 DIGESTS = {"test_transform": "tested with different transforms", "templates": "made with different templates"}
 
@@ -49,12 +49,14 @@ def notes(filled: FilledTable) -> list[str]:
 
 def _legend(filled: FilledTable) -> Iterator[str]:
     shown = [cell for _, pairs in filled.blocks for _, line in pairs for cell in line if cell]
-    labels = {label for cell in shown for label in (*cell.labels, *cell.cell.paper_labels)}
+    published = {label for cell in shown for label in cell.cell.paper_labels}
+    labels = published | {label for cell in shown for label in cell.labels}
     selections = [run.selection for cell in filled.cells() if cell.cell.is_accuracy for run in cell.value.runs]
     for label in [*(label for label in LABELS if label in labels), *sorted(labels - LABELS.keys())]:
         chosen = {CHOSEN.get(key, key) for selection in selections for key, rule in selection.items() if rule == label}
+        what = WHAT_IS_CHOSEN if label in published else " or ".join(sorted(chosen))
         mark, meaning = _mark_and_meaning(label)
-        yield f"{mark} {meaning.format(' or '.join(sorted(chosen)) or WHAT_IS_CHOSEN)}."
+        yield f"{mark} {meaning.format(what)}."
 
 
 def _mark_and_meaning(label: str) -> tuple[str, str]:
@@ -81,11 +83,14 @@ def _comparison_notes(filled: FilledTable) -> Iterator[str]:
         if filled.baseline:
             yield f"Nothing is compared: no other method has a result where {filled.baseline} has one."
         return
-    yield (
-        f"Compared with {filled.baseline} over data sets, the seeds of each averaged first: the mean difference in "
-        "points, and p of scipy's two-sided Wilcoxon signed-rank test (exact for up to 50 data sets, differences of 0 "
-        "left out), then corrected by Holm's rule for the number of methods under a heading."
-    )
+    of_all = {c.n_datasets for c in filled.comparisons} | {c.n_planned for c in filled.comparisons}
+    datasets = f"{max(of_all)} data set{'s' * (max(of_all) > 1)}" if len(of_all) == 1 else "data sets with both"
+    yield f"Against {filled.baseline}: the mean difference in points over {datasets}, the seeds of each averaged first."
+    if any(comparison.p is not None for comparison in filled.comparisons):
+        yield (
+            "p is that of the two-sided Wilcoxon signed-rank test (scipy's, differences of 0 left out); p (Holm) is "
+            "corrected for the number of methods under the heading."
+        )
     if any(is_transfer(cell) for _, cell in filled.subjects):
         yield "The data set learned on is not among those compared."
     if any(comparison.p is None for comparison in filled.comparisons):
@@ -101,11 +106,9 @@ def _few_seeds_notes(filled: FilledTable) -> Iterator[str]:
     behind = {"intervals": intervals, "comparisons": range_of_seeds(filled.comparisons)}
     few = {what: n_seeds[0] for what, n_seeds in behind.items() if n_seeds and n_seeds[0] < FEW_SEEDS}
     if few:
-        fewest = "a single one" if min(few.values()) == 1 else f"as few as {min(few.values())}"
-        yield (
-            f"Fewer than {FEW_SEEDS} seeds stand behind some {' and '.join(few)}, {fewest}: other seeds may say "
-            "otherwise."
-        )
+        fewest = min(few.values())
+        seeds = f"as few as {fewest} seeds" if fewest > 1 else "a single seed"
+        yield f"Some {' and '.join(few)} rest on {seeds}: other seeds may say otherwise."
 
 
 def _digest_notes(filled: FilledTable) -> Iterator[str]:
@@ -116,7 +119,8 @@ def _digest_notes(filled: FilledTable) -> Iterator[str]:
             if len(by_digest) > 1:
                 found.setdefault(tuple(", ".join(names) for names in by_digest.values()), []).append(dataset)
         for groups, of in found.items():
-            where = ", ".join(of) if len(of) <= MOST_NAMED else f"{len(of)} of the {len(datasets)} data sets"
+            n_of_all = f"{len(of)} of the" if len(of) < len(datasets) else "all"
+            where = ", ".join(of) if len(of) <= MOST_NAMED else f"{n_of_all} {len(datasets)} data sets"
             yield f"On {where} the results were {what}: {' / '.join(groups)}. The digests are in results.json."
 
 
@@ -143,9 +147,12 @@ def _settings_notes(filled: FilledTable) -> Iterator[str]:
         measures.setdefault(method, {})[measure] = None
         for sentence in _differences(settings):
             found.setdefault((method, sentence), {})[measure] = None
+    said: dict[str, list[str]] = {}  # sentence -> methods
     for (method, sentence), of in found.items():
         where = f" ({', '.join(of)})" if of.keys() != measures[method].keys() else ""
-        yield f"{method}{where}: {sentence}."
+        said.setdefault(sentence, []).append(f"{method}{where}")
+    for sentence, methods in said.items():
+        yield f"{'; '.join(methods)}: {sentence}."
 
 
 def _settings_of(filled: FilledTable) -> dict[tuple[str, str], dict[str, Mapping[str, str]]]:
@@ -191,7 +198,7 @@ def _cost_notes(filled: FilledTable) -> Iterator[str]:
         said = "; ".join(f"{', '.join(names)} on {device}" for device, names in devices.items())
         yield f"Costs are of different devices and do not compare: {said}."
     if any(isinstance(_first(cell), PeakMemory) for cell in costs):
-        yield "Memory is the most that the process has held: of several runs of one worker, the largest so far."
+        yield "Memory is the most that a run held at once: on a GPU its tensors, else its process."
 
 
 def _first(cell: Filled) -> Cell:

@@ -41,7 +41,7 @@ from ..found import (
 from ..found import Method as FewShotMethod
 from .cells import Average, Cell, Result, run_folders
 from .methods import base_new_rows as base_new_rows_of_methods
-from .methods import with_average
+from .methods import costs, with_average
 from .rows import (
     BASE_NEW,
     FEW_SHOT_COLUMNS,
@@ -116,7 +116,8 @@ def _extended(table: Table, few_shot: Sequence[Found], learned: Sequence[Tested]
     if name in FEW_SHOT:
         backbone, datasets = FEW_SHOT[name]
         found = [runs for runs in few_shot if runs.backbone == backbone and runs.dataset in datasets]
-        return _with_rows(table, block_rows(_few_shot_blocks(found, datasets)) if found else ())
+        rows = block_rows(_few_shot_blocks(found, datasets, with_costs=is_of_methods)) if found else ()
+        return _with_rows(table, rows)
     backbone, *_ = {**BASE_TO_NEW, **ALL_CLASSES, **SHIFT, **TRANSFER}.get(name, ("",))
     methods = own_methods([runs for runs in learned if runs.backbone == backbone])
     if not methods:
@@ -153,8 +154,13 @@ def own_methods(found: Iterable[Tested]) -> list[Method]:
     ]
 
 
-def _few_shot_blocks(found: Sequence[Found], datasets: Mapping[str, str]) -> dict[str, dict[str, tuple]]:
-    """Returns heading -> label -> cells of FEW_SHOT_COLUMNS, for every method on every data set; see `block_rows`."""
+def _few_shot_blocks(
+    found: Sequence[Found], datasets: Mapping[str, str], *, with_costs: bool = False
+) -> dict[str, dict[str, tuple]]:
+    """Returns heading -> label -> cells of FEW_SHOT_COLUMNS, for every method on every data set; see `block_rows`.
+
+    With costs there are those of the most shots behind them.
+    """
     points = {(runs.dataset, runs.method, runs.shots): runs for runs in found}
     methods = sorted({runs.method for runs in found}, key=lambda method: method.rank)
     labels = Counter(method.label for method in methods)
@@ -164,13 +170,14 @@ def _few_shot_blocks(found: Sequence[Found], datasets: Mapping[str, str]) -> dic
         blocks[heading] = {}
         for method in methods:
             of_method = {shots: points.get((dataset, method, shots)) for shots in FEW_SHOTS}
-            cells = (
+            cells = [
                 Result(
                     _few_shot(dataset, method, runs.cfg if runs else any_cfg[method], shots),
                     left_out=runs.left_out if runs else (),
                 )
                 for shots, runs in of_method.items()
-            )
+            ]
+            cells += costs(cells[-1].experiment) if with_costs else ()
             folder = f" [{printable(method.options or 'no options')}]" if labels[method.label] > 1 else ""
             blocks[heading][f"{method.label}{folder}"] = (None, *cells)
     return blocks

@@ -126,6 +126,7 @@ class Comparison:
         n_planned: So many have, or should have, one of the baseline.
         n_seeds: Fewest and most seeds behind it; None where nothing is drawn.
         p: Two-sided, of Wilcoxon's signed-rank test; None where the data sets are too few for one.
+        labels: As of the accuracies behind it; see `Filled.labels`.
         corrected: By Holm, over the methods under this heading.
     """
 
@@ -136,6 +137,7 @@ class Comparison:
     n_planned: int
     n_seeds: tuple[int, int] | None
     p: float | None
+    labels: tuple[str, ...]
     corrected: float | None = None
 
 

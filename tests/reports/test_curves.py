@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from draw_curves import main
+from reports.experiments import FEATURE_METHODS
 from reports.figures.curves import choose_looks, draw_figure, save_figure, svg
 from reports.figures.few_shot import Curves, Method, average_lines, dataset_lines, find_curves
 from reports.statistics import spread_of_averages
@@ -162,6 +163,13 @@ def test_methods_look_different():
     methods += [Method("CoCoOp", "_c4"), Method("LinearProbe"), Method("Mine")]
     looks = choose_looks(methods)
     assert len({tuple(look.values()) for look in looks.values()}) == len(methods)
+
+
+@pytest.mark.parametrize("others", [("TaskRes", "GDA"), tuple(FEATURE_METHODS)])
+def test_ones_own_method_has_a_colour_that_no_other_line_has(others):
+    looks = choose_looks([*map(Method, others), Method("Mine")])
+    own = looks.pop(Method("Mine"))
+    assert own["color"] not in {look["color"] for look in looks.values()}
 
 
 @pytest.mark.parametrize("n_datasets", [1, 2, 11])

@@ -26,6 +26,14 @@ from tests.support.tiny_run import CLASSES, run_train, tiny_cfg
 CPU = torch.device("cpu")
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="needs Linux's /proc")
+
+
+def status_gb(key):
+    """VmRSS, what this process holds, or VmHWM, the most that it held."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)]
+    return int(line.split()[1]) * 1024 / 1e9
+
 
 def git(folder, *words):
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
@@ -91,26 +99,35 @@ def test_versions_are_those_that_are_installed():
     assert all(found[name].split("+")[0] == metadata.version(name).split("+")[0] for name in found)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
+@needs_proc
 def test_peak_memory_is_the_systems_count():
     block = np.ones(20_000_000)  # 160 MB
     found = provenance.peak_memory_gb(CPU)
     del block
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     assert found == {
-        "peak_memory_gb": pytest.approx(int(line.split()[1]) * 1024 / 1e9, rel=0.02),
+        "peak_memory_gb": pytest.approx(status_gb("VmHWM"), rel=0.02),
         "peak_gpu_memory_gb": None,
     }
+
+
+@needs_proc
+def test_a_run_has_a_peak_of_its_own(tiny_files, tmp_path):
+    """Not that of what its process did before."""
+    block = np.ones(100_000_000)  # 800 MB, more than the run takes
+    before_gb = status_gb("VmHWM")
+    del block
+    assert results_of_run(tiny_files, tmp_path / "run")["cost"]["peak_memory_gb"] < before_gb - 0.1
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu():
     device = torch.device("cuda")
-    torch.cuda.reset_peak_memory_stats()
     block = torch.ones(50_000_000, device=device)  # 200 MB
     assert provenance.peak_memory_gb(device)["peak_gpu_memory_gb"] >= 0.2
     del block
+    provenance.forget_peak_memory(device)
+    assert provenance.peak_memory_gb(device)["peak_gpu_memory_gb"] < 0.2
     assert provenance.device_name(device) == torch.cuda.get_device_properties(0).name
     assert {"cuda", "cudnn"} <= provenance.library_versions(device).keys()
 

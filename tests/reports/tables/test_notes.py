@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import report
-from reports.experiments import base_classes, coop, coop_config, linear_probe, new_classes, zero_shot
+from reports.experiments import DATASETS, base_classes, coop, coop_config, linear_probe, new_classes, zero_shot
 from reports.statistics import warnings_of
 from reports.tables.cells import Cost, PeakMemory, Result
 from reports.tables.notes import notes
@@ -125,6 +125,17 @@ def test_seeds_that_were_selected_differently_are_a_warning(tmp_path, call):
     assert warnings_of([runs[0], replace(runs[1], selection={})]) == []  # one of an earlier version
 
 
+def test_an_average_of_a_doubtful_mean_is_doubtful(tmp_path, reported):
+    write_results(tmp_path, coop("dtd", "rn50").folder, {1: 60.0}, warnings=["It is near chance."])
+    for n_ctx in (4, 16):
+        write_results(tmp_path, coop("eurosat", "rn50", n_ctx=n_ctx).folder, {1: 70.0})
+    out = reported("context_length")["text"]
+    assert re.search(
+        r"^Average +70\.00 \(over 1 of 11\) +missing +65\.00 \(over 2 of 11, warning\)$", out, re.MULTILINE
+    )
+    assert out.count("It is near chance.") == 1
+
+
 def test_results_of_other_transforms_and_templates_are_named(tmp_path):
     def write(experiment, test_transform, templates):
         digests = {"test_transform": test_transform, "templates": templates, "train_transform": test_transform + "x"}
@@ -145,6 +156,15 @@ def test_results_of_other_transforms_and_templates_are_named(tmp_path):
     ]
 
 
+def test_many_data_sets_are_counted(tmp_path):
+    for dataset in DATASETS:
+        for n_ctx in (4, 8):
+            folder = coop(dataset, coop_config("rn50", dataset), n_ctx=n_ctx).folder
+            write_results(tmp_path, folder, {1: 60.0}, digests={"test_transform": f"of {n_ctx}"})
+    [said] = notes_of("context_length", tmp_path)
+    assert said.startswith("On all 11 data sets the results were tested with different transforms: M=4 / M=8.")
+
+
 def test_settings_that_differ_between_data_sets_are_listed(tmp_path):
     """Not the data set's own, nor seeds; keys at their default count, and a test's are those of its training."""
     for shots in (1, 16):
@@ -158,6 +178,15 @@ def test_settings_that_differ_between_data_sets_are_listed(tmp_path):
         "CoOp, end: OPTIM.LR is 0.01 on DTD, 0.0003 on the others.",
         "CoOp, end (16 shots): OPTIM.MAX_EPOCH is 50 on ImageNet, 200 on the others.",
     ]
+
+
+def test_methods_with_the_same_difference_share_a_line(tmp_path):
+    for n_ctx in (4, 8, 16):
+        for dataset in ("imagenet", "dtd"):
+            epochs = {"OPTIM.MAX_EPOCH": 50 if dataset == "imagenet" or n_ctx == 8 else 200}
+            cfg = coop_config("rn50", dataset)
+            write_results(tmp_path, coop(dataset, cfg, n_ctx=n_ctx).folder, {1: 60.0}, settings=epochs)
+    assert notes_of("context_length", tmp_path) == ["M=4; M=16: OPTIM.MAX_EPOCH is 50 on ImageNet, 200 on DTD."]
 
 
 def test_the_settings_of_a_test_are_those_of_its_training(tmp_path):
@@ -184,7 +213,7 @@ def test_costs_of_different_devices_are_named_and_have_no_marks(tmp_path):
         said = {"cost": cost, "provenance": {"device": device}, "selection": ORACLE}
         write_results(tmp_path, coop("dtd", "rn50", n_ctx=n_ctx).folder, {1: 60.0}, **said)
     filled = fill(cost_table("A", "B", "C"), tmp_path)
-    memory = "Memory is the most that the process has held: of several runs of one worker, the largest so far."
+    memory = "Memory is the most that a run held at once: on a GPU its tensors, else its process."
     assert notes(filled) == [
         ORACLE_NOTE,
         "Costs are of different devices and do not compare: A, C on NVIDIA H200; B on cpu (Xeon).",
@@ -219,3 +248,14 @@ def test_tables_whose_rows_are_data_sets_are_known_as_such():
     found = {table.name for table in report.select(["coop", "cocoop", "shapes"]) if table.methods_are_columns}
     papers = {"initialisation", "context_length", "cross_dataset", "all_classes"}
     assert found == papers | {"shapes_initialisation", "shapes_all_classes"}
+
+
+def test_what_all_seeds_warn_of_is_said_once(tmp_path, call):
+    folder = coop("dtd", "rn50").folder
+    write_results(tmp_path, folder, {1: 60.0, 3: 60.0}, warnings=["It is near chance."])
+    write_results(tmp_path, folder, {2: 60.0}, warnings=["Another reason."])
+    out = call(report.main, "context_length", "--output-dir", tmp_path)[1]
+    assert [line for line in out.splitlines() if line.startswith("Warning")] == [
+        f"Warning: {folder}: seed1, seed3: It is near chance.",
+        f"Warning: {folder}: seed2: Another reason.",
+    ]
