@@ -107,7 +107,7 @@ def test_the_prefix_is_shared_up_to_the_block_and_its_replaced_outputs_are_not_c
     assert encoder.n_rows == later
 
 
-@pytest.mark.parametrize("chunk_rows", [60, 90])
+@pytest.mark.parametrize("chunk_rows", [30, 45])
 def test_chunks_bound_the_rows_of_the_longest_block(chunk_rows):
     case = (8, 4, 6, NAMES, "{}.")
     encoder = build_encoder(case, chunk_rows=chunk_rows)
