@@ -28,6 +28,7 @@ Cost:  CoOp's up to BLOCK; from there on each class computes M positions more (c
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
@@ -35,6 +36,7 @@ from yacs.config import CfgNode as CN
 from clip.blocks import QuickGELU
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY, compute_accuracy
+from engine.text import shorten
 
 from .class_features import guide_features
 from .context import ContextLearner, ContextTrainer, CustomCLIP
@@ -132,6 +134,19 @@ class TCP(ContextTrainer):
         start = {"words": words, **self.start_options(**changes)}
         learner = PromptLearner(clip_model, classnames, knowledge, block=node.BLOCK, **start)
         return CustomCLIP(clip_model, learner, chunk_rows=node.CHUNK_ROWS, shard_classes=node.SHARD_CLASSES)
+
+    def checkpoint_fields(self) -> dict[str, Any]:
+        return {**super().checkpoint_fields(), "block": self.model.prompt_learner.block}
+
+    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError if the vectors entered before another block when they were learned."""
+        super().before_load(name, checkpoint)
+        block = self.model.prompt_learner.block
+        if (learned := checkpoint.get("block", block)) != block:
+            raise ValueError(
+                f"The classes' vectors enter before block {block}, but before block {shorten(learned)} when the "
+                "checkpoint was learned. Set TRAINER.TCP.BLOCK so."
+            )
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         with self.autocast:

@@ -120,6 +120,16 @@ def test_a_block_that_the_tower_has_not_is_refused(trainer, block):
         trainer("TRAINER.TCP.BLOCK", block)
 
 
+def test_a_checkpoint_for_another_block_is_refused(trainer, tmp_path):
+    trained = trainer("TRAINER.TCP.BLOCK", 1, "TEST.NO_TEST", True)
+    trained.train()
+    trainer("TRAINER.TCP.BLOCK", 1).load_model(str(tmp_path), 2)
+    with pytest.raises(
+        ValueError, match=r"enter before block 2, but before block 1 when .* Set TRAINER\.TCP\.BLOCK so"
+    ):
+        trainer("TRAINER.TCP.BLOCK", 2).load_model(str(tmp_path), 2)
+
+
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])
 def test_a_negative_weight_is_refused(weight):
     errors = TRAINER_REGISTRY.get("TCP").config_errors(valid_cfg(TRAINER__TCP__W=weight))
