@@ -15,7 +15,13 @@ Layer norms and linear layers run on the whole matrix. Attention views the suffi
     suffix     all              all       all                          causal
 
 In the last block only the end tokens are queries: nothing else is read. Deep prompts put other vectors into the first
-rows of the prefix before a block; then the block before it computes no output for these rows.
+rows of the prefix before a block; then the block before it computes no output for these rows. Where each prompt has
+vectors of its own there, what follows them is no longer the same in two prompts: from this block on the rest of the
+prefix stands in every suffix, and no prefix is left.
+
+    row        0 ...                                                     ... R' - 1
+    holds      own_1 ... own_K v_K+1 ... v_M cat . [EOT]    own_1 ... own_K ...
+    part       group of n = 2, s = M + 3                                group of n = 2, s = M + 4
 
 B contexts, R rows, D width, H heads, d = D / H, n prompts in a group, s rows of a suffix, p positions in front.
 """
@@ -52,7 +58,7 @@ def run_tower(
     *,
     n_prefix: int = 0,
     cached: Tensor | None = None,
-    deep: Sequence[Tensor] = (),
+    deep: Sequence[Tensor | None] = (),
     record: list[list[KeysValues]] | None = None,
 ) -> Tensor:
     """Runs the causal tower and returns the state of each prompt's last position.
@@ -64,20 +70,21 @@ def run_tower(
         n_prefix: P, the number of rows that stand in front of every suffix.
         cached: (layers, 2, 1, H, p, d), keys and values in front of all rows.
         deep: Deep prompts, (1 or B, K, D) each: before block 1, 2, ... they replace the first K rows of the prefix.
+            None replaces nothing. The last may be each prompt's own, (1 or B, N, K, D).
         record: A list that receives, block by block, the keys and values of the suffixes of every group.
 
     Returns:
         (B, N, D), N prompts in the order of the groups.
     """
-    end_rows, n_blocks = _end_rows(groups, n_prefix, x.device), len(transformer.resblocks)
-    assert len(deep) < n_blocks, (
-        f"{len(deep)} deep prompts; {n_blocks} blocks take at most {n_blocks - 1}, since the first reads x"
-    )
+    n_blocks = len(transformer.resblocks)
+    assert len(deep) < n_blocks, f"{len(deep)} deep prompts for {n_blocks} blocks, of which the first reads x"
     for i, layer in enumerate(transformer.resblocks):
         is_last = i + 1 == n_blocks
-        n_replaced = deep[i].shape[1] if i < len(deep) else 0
+        vectors = deep[i] if i < len(deep) else None
+        n_replaced = 0 if vectors is None else vectors.shape[-2]
         assert n_replaced <= n_prefix, f"a deep prompt of {n_replaced} vectors for a prefix of {n_prefix} rows"
-        queries = end_rows if is_last else slice(n_replaced, None) if n_replaced else None  # None: all rows
+        queries = slice(n_replaced, None) if n_replaced else None  # None: all rows
+        queries = _end_rows(groups, n_prefix, x.device) if is_last else queries
         n_prefix_queries = 0 if is_last else n_prefix - n_replaced
 
         q, k, v = _project(layer, layer.ln_1(x), queries)
@@ -96,8 +103,23 @@ def run_tower(
         x = (x if queries is None else x[:, queries]) + attended
         x = x + layer.mlp(layer.ln_2(x))
         if n_replaced:
-            x = torch.cat([deep[i].type(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
+            x, groups, n_prefix = _put_in_front(vectors.type(x.dtype), x, groups, n_prefix_queries)
     return x
+
+
+def _put_in_front(vectors: Tensor, x: Tensor, groups: list[Group], n_rest: int) -> tuple[Tensor, list[Group], int]:
+    """Puts deep prompts in front of the rows behind them, of which n_rest are prefix; returns x, groups and P anew."""
+    if vectors.dim() == 3:  # of all prompts
+        return torch.cat([vectors.expand(len(x), -1, -1), x], dim=1), groups, vectors.shape[1] + n_rest
+    rest, *suffixes = x.split([n_rest, *(group.n * group.length for group in groups)], dim=1)
+    rows, longer = [], []
+    for group, own, suffix in zip(groups, vectors.split([group.n for group in groups], dim=1), suffixes, strict=True):
+        assert group.cached is None, "words between the prefix and a suffix cannot follow vectors of each prompt"
+        front = own.expand(len(x), -1, -1, -1), rest[:, None].expand(-1, group.n, -1, -1)
+        suffix = suffix.unflatten(1, (group.n, group.length))  # (B, n s, D) -> (B, n, s, D)
+        rows.append(torch.cat([*front, suffix], dim=2).flatten(1, 2))
+        longer.append(Group(group.n, own.shape[2] + n_rest + group.length))
+    return torch.cat(rows, dim=1), longer, 0
 
 
 def _end_rows(groups: list[Group], start: int, device: torch.device) -> Tensor:

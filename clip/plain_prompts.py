@@ -47,12 +47,13 @@ class PlainPromptEncoder(nn.Module):
         for name, value in (("base", base), ("vectors", vectors), ("read_at", read_at)):
             self.register_buffer(name, value.to(device), persistent=False)
 
-    def forward(self, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+    def forward(self, ctx: Tensor, deep: Sequence[Tensor | None] = ()) -> Tensor:
         """Encodes the prompts.
 
         Args:
             ctx: (M, D), or (C, M, D) if class-specific; with one more dimension B in front, B contexts at once.
-            deep: (K, D) each: before block 1, 2, ... of the tower they replace the first K positions behind the start.
+            deep: (K, D), or (C, K, D) with vectors of each class, or None: before block 1, 2, ... of the tower they
+                replace the first K positions behind the start.
 
         Returns:
             (C, E) or (B, C, E) features, not normalised, in the tower's dtype.
@@ -76,7 +77,7 @@ class PlainPromptEncoder(nn.Module):
         """Rows of the tower that one context costs."""
         return self.vectors.numel()
 
-    def _encode(self, contexts: Tensor, prompts: Tensor, deep: Sequence[Tensor]) -> Tensor:
+    def _encode(self, contexts: Tensor, prompts: Tensor, deep: Sequence[Tensor | None]) -> Tensor:
         """(N, E) features of some of the B C prompts."""
         context, class_ = prompts // len(self.vectors), prompts % len(self.vectors)
         vectors = self.vectors[class_]  # (N, L)
@@ -85,12 +86,14 @@ class PlainPromptEncoder(nn.Module):
         learned = own.type(self.base.dtype).gather(1, index) * (vectors >= 0)[..., None]
         x = (self.base[class_] + learned).permute(1, 0, 2)  # (N, L, D) -> (L, N, D)
         for i, block in enumerate(self.transformer.resblocks):
-            if 0 < i <= len(deep):
-                x = self._replace(x, deep[i - 1])
+            if 0 < i <= len(deep) and deep[i - 1] is not None:
+                vectors = deep[i - 1]
+                x = self._replace(x, vectors.expand(len(prompts), -1, -1) if vectors.dim() == 2 else vectors[class_])
             x = block(x)
         x = x[self.read_at[class_], torch.arange(len(prompts), device=x.device)]  # (N, D)
         return read_out(x, self.ln_final, self.text_projection, self.text_projection_bias)
 
     def _replace(self, x: Tensor, vectors: Tensor) -> Tensor:
-        start, end = self.n_start, self.n_start + len(vectors)
-        return torch.cat([x[:start], vectors[:, None].type(x.dtype).expand(-1, x.shape[1], -1), x[end:]])
+        """Prompts (L, N, D) with other vectors (N, K, D) behind the start."""
+        start, end = self.n_start, self.n_start + vectors.shape[1]
+        return torch.cat([x[:start], vectors.type(x.dtype).permute(1, 0, 2), x[end:]])

@@ -8,6 +8,8 @@ A prompt is made from the placeholder text "X X X X name." of L = 77 tokens; a c
 
 The name is as many tokens, first after the context, as it adds to a placeholder; what follows it stays behind the
 context, whatever token the full stop has become part of: in "chairs (folding)." the end ")." is one token.
+
+A method may have other words than "name.": those in front of the name are the same in all prompts, as the context is.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ def lay_out(
     *,
     context_length: int = 77,
     tokenizer: Tokenizer | None = None,
+    words: str = "{}.",
 ) -> PromptLayout:
     """Lays out the prompts of `classnames`; underscores in a name are read as spaces.
 
@@ -68,6 +71,7 @@ def lay_out(
         position: Where the name stands among them: "end", "middle" or "front".
         context_length: L, the tokens that the text tower takes.
         tokenizer: Of the text tower; None: CLIP's.
+        words: What stands behind the context; `{}` is the name. In front of the name words need the position "end".
 
     Raises:
         ValueError: If the position is unknown, M < 1, a prompt has more than L tokens, or a name would end its own.
@@ -79,7 +83,9 @@ def lay_out(
     tokenizer = tokenizer or ClipTokenizer(context_length)
     encode, n_start, special = tokenizer.encode, tokenizer.n_start, tokenizer.special
     names = [name.replace("_", " ") for name in classnames]
-    texts = [f"{tokenizer.placeholder} " * n_ctx + f"{name}." for name in names]
+    context, fixed = f"{tokenizer.placeholder} " * n_ctx, words.partition("{}")[0]
+    assert not fixed or position == "end", f"{fixed!r} stands in front of the name, which is not at the end"
+    texts = [context + words.format(name) for name in names]
     own = [encode(text) for text in texts]
     for name, ids in zip(names, own):
         n_tokens = len(ids) + tokenizer.n_special
@@ -98,7 +104,8 @@ def lay_out(
     n_own = [len(encode(f"{tokenizer.placeholder} {name}")) - 1 for name in names]  # a first word may be cut otherwise
     order = [_order(n_start, before, n_ctx, n_name, tokens.shape[1]) for n_name in n_own]
     eot = torch.tensor([n_start + len(ids) for ids in own])
-    return PromptLayout(tokens, torch.tensor(order), eot, n_ctx, n_start, n_start + before)
+    n_fixed = len(encode(context + fixed)) - n_ctx if fixed else 0
+    return PromptLayout(tokens, torch.tensor(order), eot, n_ctx, n_start, n_start + before + n_fixed)
 
 
 def _order(n_start: int, before: int, n_ctx: int, n_name: int, context_length: int) -> list[int]:

@@ -14,7 +14,7 @@ against 77 C without this:
 
     one context, end      M + sum(s_c)              one context, middle   M/2 + sum(M/2 + s_c)
     a context per class   sum(M + s_c)              name in front         sum(M + 2)
-    B contexts (CoCoOp)   B (M + sum(s_c))
+    B contexts (CoCoOp)   B (M + sum(s_c))          classes' own vectors from block b on (TCP): there sum(M + s_c)
 """
 
 from __future__ import annotations
@@ -45,13 +45,20 @@ class PromptEncoder(nn.Module):
             dtype must be final.
         layout: The prompts.
         class_specific: Whether every class has context vectors of its own.
+        class_deep: Whether every class has deep prompts of its own.
         chunk_rows: Rows (positions of prompts) encoded at once; 0: all. More are encoded in chunks of contexts and
             classes. To bound memory, the activations of a chunk are computed again in the backward pass, except those
             of the last chunk, with which the backward pass begins.
     """
 
     def __init__(
-        self, clip_model: TwoTowers, layout: PromptLayout, *, class_specific: bool = False, chunk_rows: int = 0
+        self,
+        clip_model: TwoTowers,
+        layout: PromptLayout,
+        *,
+        class_specific: bool = False,
+        class_deep: bool = False,
+        chunk_rows: int = 0,
     ):
         super().__init__()
         assert shares_positions(clip_model), "the prompts of this tower share nothing: use PlainPromptEncoder"
@@ -59,7 +66,8 @@ class PromptEncoder(nn.Module):
         self.ln_final, self.text_projection = clip_model.ln_final, clip_model.text_projection
         self.text_projection_bias = getattr(clip_model, "text_projection_bias", None)
         self.class_specific, self.chunk_rows = class_specific, chunk_rows
-        rows = PromptRows(clip_model, layout, n_prefix=1 if class_specific else layout.n_prefix)
+        n_prefix = 1 if class_specific else layout.n_prefix
+        rows = PromptRows(clip_model, layout, n_prefix=n_prefix, n_split=n_prefix - 1 if class_deep else 0)
         self.register_buffer("cached", rows.cache_start(), persistent=False)
         self.packs = nn.ModuleList(
             _Pack(rows, classes, self.cached, class_specific) for classes in rows.split(chunk_rows)
@@ -68,13 +76,14 @@ class PromptEncoder(nn.Module):
         class_order = torch.cat([pack.classes for pack in self.packs]).argsort()
         self.register_buffer("class_order", class_order, persistent=False)
 
-    def forward(self, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+    def forward(self, ctx: Tensor, deep: Sequence[Tensor | None] = ()) -> Tensor:
         """Encodes the prompts.
 
         Args:
             ctx: (M, D), or (C, M, D) if class-specific; with one more dimension B in front, B contexts at once.
-            deep: (K, D) each: before block 1, 2, ... of the tower they replace positions 1 to K. These must belong to
-                the prefix: K <= M with one context for all classes and the class token at the end.
+            deep: (K, D), or None: before block 1, 2, ... of the tower they replace positions 1 to K. These must belong
+                to the prefix: K <= M with one context for all classes and the class token at the end. With
+                `class_deep`, the last is (C, K, D).
 
         Returns:
             (C, E) or (B, C, E) features, not normalised, in the tower's dtype.
@@ -87,11 +96,11 @@ class PromptEncoder(nn.Module):
 
     @property
     def n_rows(self) -> int:
-        """Rows of the tower that one context costs."""
-        return sum(pack.base.shape[1] for pack in self.packs)
+        """Rows of the tower that one context costs, in the block with the most."""
+        return sum(pack.n_rows for pack in self.packs)
 
-    def _encode_chunked(self, contexts: Tensor, pack: _Pack, deep: Sequence[Tensor], *, is_last: bool) -> Tensor:
-        n_at_once = max(1, self.chunk_rows // pack.base.shape[1])
+    def _encode_chunked(self, contexts: Tensor, pack: _Pack, deep: Sequence[Tensor | None], *, is_last: bool) -> Tensor:
+        n_at_once = max(1, self.chunk_rows // pack.n_rows)
         # Not in a trace, which would fix the number of chunks for all later batches.
         is_chunked = self.chunk_rows and not torch.compiler.is_compiling()
         features, chunks = [], contexts.split(n_at_once) if is_chunked else (contexts,)
@@ -101,8 +110,8 @@ class PromptEncoder(nn.Module):
             features.append(encode(chunk, pack, deep))
         return torch.cat(features)
 
-    def _encode(self, contexts: Tensor, pack: _Pack, deep: Sequence[Tensor]) -> Tensor:
-        rows = {"n_prefix": pack.n_prefix, "cached": self.cached, "deep": [vectors[None] for vectors in deep]}
+    def _encode(self, contexts: Tensor, pack: _Pack, deep: Sequence[Tensor | None]) -> Tensor:
+        rows = {"n_prefix": pack.n_prefix, "cached": self.cached, "deep": [pack.deep(vectors) for vectors in deep]}
         x = run_tower(self.transformer, pack.embed(contexts), pack.groups, **rows)
         return read_out(x, self.ln_final, self.text_projection, self.text_projection_bias)  # (B, N, D) -> (B, N, E)
 
@@ -112,10 +121,11 @@ class PromptRows:
 
     Args:
         n_prefix: Number of leading positions that all prompts share, [SOS] among them.
+        n_split: Number of rows that each suffix takes over from the prefix in the middle of the tower.
     """
 
-    def __init__(self, clip_model: TwoTowers, layout: PromptLayout, *, n_prefix: int):
-        self.clip_model, self.layout, self.n_prefix = clip_model, layout, n_prefix
+    def __init__(self, clip_model: TwoTowers, layout: PromptLayout, *, n_prefix: int, n_split: int = 0):
+        self.clip_model, self.layout, self.n_prefix, self.n_split = clip_model, layout, n_prefix, n_split
         self.vectors = layout.vectors()
         self.first = (self.vectors >= 0).int().argmax(dim=1).clamp(min=n_prefix).tolist()  # where the suffix starts
         self.end = (layout.eot + 1).tolist()
@@ -130,7 +140,7 @@ class PromptRows:
         """Splits the sorted classes so that each part's rows, prefix included, fit `chunk_rows` (0: one part)."""
         parts, n_rows = [[]], self.n_prefix
         for class_ in self.sorted:
-            n_suffix = self.lengths(class_)[1]
+            n_suffix = self.n_split + self.lengths(class_)[1]
             if chunk_rows and parts[-1] and n_rows + n_suffix > chunk_rows:
                 parts.append([])
                 n_rows = self.n_prefix
@@ -174,7 +184,7 @@ class _Pack(nn.Module):
 
     def __init__(self, rows: PromptRows, classes: list[int], cached: Tensor, class_specific: bool):
         super().__init__()
-        self.n_prefix = rows.n_prefix - 1  # [SOS] is cached
+        self.n_prefix, self.n_split = rows.n_prefix - 1, rows.n_split  # [SOS] is cached
         self.sizes: list[tuple[int, int]] = []
         grids = [_grid(classes[:1], range(1, rows.n_prefix))]
         for i, ((n_constant, n_suffix), group) in enumerate(groupby(classes, key=rows.lengths)):
@@ -190,6 +200,7 @@ class _Pack(nn.Module):
         source = vector[slot] + (row_class[slot] * rows.layout.n_ctx if class_specific else 0)
         for name, value in (("base", base), ("slot", slot), ("source", source), ("classes", torch.tensor(classes))):
             self.register_buffer(name, value.to(base.device), persistent=False)
+        self.n_rows = max(base.shape[1], sum(n * (self.n_split + n_suffix) for n, n_suffix in self.sizes))
 
     @property
     def groups(self) -> list[Group]:
@@ -199,6 +210,13 @@ class _Pack(nn.Module):
         """Contexts (B, M, D) or (B, C, M, D) -> the matrix of rows (B, R, D)."""
         vectors = contexts.flatten(1, -2)[:, self.source]  # (B, K, D)
         return self.base.expand(contexts.shape[0], -1, -1).index_add(1, self.slot, vectors.type(self.base.dtype))
+
+    def deep(self, vectors: Tensor | None) -> Tensor | None:
+        """As the tower takes deep prompts: (K, D) -> (1, K, D); (C, K, D) -> (1, N, K, D), of the pack's classes."""
+        if vectors is None:
+            return None
+        assert vectors.dim() == 2 or self.n_split, "for deep prompts of each class, build with class_deep"
+        return (vectors if vectors.dim() == 2 else vectors[self.classes])[None]
 
 
 def _grid(classes: list[int], positions: range) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Few-shot classification with any method whose settings stand in its YAML: trains and tests on all classes, once for
-# each seed. Methods that learn contexts have scripts/coop/main.sh, whose arguments are theirs.
+# each seed. CoOp, KgCoOp and ProGrad have scripts/coop/main.sh, whose arguments are theirs.
 #
 #   bash scripts/few_shot.sh DATASET CFG SHOTS [KEY VALUE ...]
 #   TRAINER=TaskRes bash scripts/few_shot.sh caltech101 rn50 16
@@ -11,8 +11,8 @@
 #
 # Runs: output/DATASET/TRAINER/CFG_SHOTSshots/seedSEED
 # Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
-#   TRAINER, the method: TaskRes CLIPAdapter TipAdapter TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus LinearProbe, or
-#   another with YAML of its own
+#   TRAINER, the method: TaskRes CLIPAdapter TipAdapter TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus LinearProbe TCP,
+#   or another with YAML of its own
 
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 

@@ -57,7 +57,10 @@ class ContextLearner(nn.Module):
         ctx_init: Words whose embeddings the context starts from; "": drawn from N(0, 0.02).
         class_specific: A context for each class: `ctx` is (C, M, D) instead of (M, D).
         position: Where the class name stands: "end", "middle" or "front".
+        words: What stands behind the context, see `lay_out`.
     """
+
+    class_deep = False  # whether each class has deep prompts of its own
 
     def __init__(
         self,
@@ -68,19 +71,24 @@ class ContextLearner(nn.Module):
         ctx_init: str = "",
         class_specific: bool = False,
         position: str = "end",
+        words: str = "{}.",
     ):
         super().__init__()
         require_open(clip_model)
         start = initial_context(clip_model, n_ctx, ctx_init, n_contexts=len(classnames) if class_specific else 1)
         self.ctx = nn.Parameter(start if class_specific else start[0])  # float32
         self.n_ctx, self.class_specific, self.position = self.ctx.shape[-2], class_specific, position
-        self.layout = lay_out(classnames, self.n_ctx, position, tokenizer=clip_model.tokenizer)
+        self.layout = lay_out(classnames, self.n_ctx, position, tokenizer=clip_model.tokenizer, words=words)
         with torch.no_grad():
             tokens = self.layout.tokens.to(clip_model.token_embedding.weight.device)
             embedding = clip_model.token_embedding(tokens).type(clip_model.dtype)  # (C, L, D)
         first = self.layout.n_start  # 1, or 0 for a tokenizer without [SOS]
         self.register_buffer("token_prefix", embedding[:, :first].clone())  # (C, 1, D), [SOS]
         self.register_buffer("token_suffix", embedding[:, first + self.n_ctx :].clone())  # (C, L - 1 - M, D), name .
+
+    def deep(self) -> Sequence[Tensor | None]:
+        """Returns the deep prompts, see PromptEncoder; here there are none."""
+        return ()
 
     def embed(self, ctx: Tensor) -> Tensor:
         """Puts a context into the prompts, for a TextEncoder: (M, D) or (C, M, D) -> (C, L, D), without positions."""
@@ -119,8 +127,12 @@ class ShardedPromptEncoder(nn.Module):
         self.encoder = build(layout.of_classes(self.own))
         self.chunk_rows, self.n_rows = self.encoder.chunk_rows, self.encoder.n_rows
 
-    def forward(self, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
-        """Encodes the prompts: one context (M, D), or (C, M, D) if class-specific -> (C, E) float32, not normalised."""
+    def forward(self, ctx: Tensor, deep: Sequence[Tensor | None] = ()) -> Tensor:
+        """Encodes the prompts: one context (M, D), or (C, M, D) if class-specific -> (C, E) float32, not normalised.
+
+        `deep` are those of PromptEncoder.
+        """
+        deep = [vectors if vectors is None or vectors.dim() == 2 else vectors[self.own] for vectors in deep]
         own = self.encoder(ctx[self.own] if self.class_specific else ctx, deep)
         return gather_rows(own.float(), self.n_classes)  # float32: gradients of all ranks are summed
 
@@ -136,8 +148,8 @@ def build_prompt_encoder(
         chunk_rows: Rows of the text tower at once, see PromptEncoder.
         shard_classes: Whether the ranks of a run share the classes out among them.
     """
-    encoder = PromptEncoder if shares_positions(clip_model) else PlainPromptEncoder
-    class_specific = prompt_learner.class_specific
+    fast, class_specific = shares_positions(clip_model), prompt_learner.class_specific
+    encoder = partial(PromptEncoder, class_deep=prompt_learner.class_deep) if fast else PlainPromptEncoder
     build = partial(encoder, clip_model, class_specific=class_specific, chunk_rows=chunk_rows)
     if shard_classes and n_ranks() > 1:
         return ShardedPromptEncoder(build, prompt_learner.layout, class_specific=class_specific)
@@ -160,7 +172,8 @@ class CustomCLIP(PromptedCLIP):
         """Returns the features of all classes, (C, E) float32, normalised."""
         if self.fixed_features is not None:
             return self.fixed_features
-        return F.normalize(self.encode_prompts(self.prompt_learner.ctx).float(), dim=-1)
+        learner = self.prompt_learner
+        return F.normalize(self.encode_prompts(learner.ctx, learner.deep()).float(), dim=-1)
 
     @contextmanager
     def fixed_text(self) -> Iterator[None]:

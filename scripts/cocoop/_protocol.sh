@@ -51,7 +51,7 @@ default_cfg() {
     GDA,imagenet) echo vit_b16_new_classes ;;
     TaskRes,imagenet | LPPlusPlus,imagenet) echo vit_b16_imagenet ;;
     LinearProbe,* | TaskRes,* | CLIPAdapter,* | TipAdapter,* | TipAdapterF,* | ZSLP,* | CLAP,* | CrossModal,* | \
-      LPPlusPlus,* | GDA,*) echo vit_b16 ;;
+      LPPlusPlus,* | GDA,* | TCP,*) echo vit_b16 ;;
     *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;
   esac
 }

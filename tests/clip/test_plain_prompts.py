@@ -72,7 +72,8 @@ def by_formula(kind, ctx, position, deep=()):
         x = torch.cat([*parts, pad]) + model.positional_embedding  # (L, W)
         for i, block in enumerate(model.transformer.resblocks):
             if 1 <= i <= len(deep):
-                x = torch.cat([x[:start], deep[i - 1], x[start + len(deep[i - 1]) :]])
+                vectors = deep[i - 1] if deep[i - 1].dim() == 2 else deep[i - 1][c]
+                x = torch.cat([x[:start], vectors, x[start + len(vectors) :]])
             x = x + attention(block, block.ln_1(x), causal)
             hidden = F.gelu(block.mlp.c_fc(block.ln_2(x)), approximate="tanh")
             x = x + block.mlp.c_proj(hidden)
@@ -138,6 +139,16 @@ def test_values_and_gradients(kind, position, class_specific, n_batch, chunk_row
 @pytest.mark.parametrize("kind", ["siglip", "clipa"])
 def test_deep_vectors_replace_the_first_behind_the_start(kind, n_vectors, chunk_rows):
     leaves = [draw(4), *draw(2, n_vectors)]
+    encoder = build(kind, 4, "end", chunk_rows=chunk_rows)
+    found = features_and_gradients(lambda ctx, *deep: encoder(ctx, deep), leaves)
+    expected = features_and_gradients(lambda ctx, *deep: by_formula(kind, ctx, "end", deep), leaves)
+    assert_near(found, expected, EXACT)
+
+
+@pytest.mark.parametrize("chunk_rows", [0, 40], ids=["whole", "chunks"])
+@pytest.mark.parametrize("kind", ["siglip", "clipa"])
+def test_the_vectors_of_each_class_replace_the_first_behind_the_start(kind, chunk_rows):
+    leaves = [draw(4), draw(3), draw(len(NAMES), 3)]
     encoder = build(kind, 4, "end", chunk_rows=chunk_rows)
     found = features_and_gradients(lambda ctx, *deep: encoder(ctx, deep), leaves)
     expected = features_and_gradients(lambda ctx, *deep: by_formula(kind, ctx, "end", deep), leaves)

@@ -52,6 +52,14 @@ RUNS = {
     "classes, middle": (*SHARDED, "TRAINER.COOP.CLASS_TOKEN_POSITION", "middle", "TRAINER.COOP.CHUNK_ROWS", 9),
     "classes, front": (*SHARDED, "TRAINER.COOP.CLASS_TOKEN_POSITION", "front", "TRAINER.COOP.CSC", True),
     "classes, a gradient rule": ("TRAINER.NAME", "ProGrad", "TRAINER.PROGRAD.SHARD_CLASSES", True),
+    "classes, their own vectors": (
+        "TRAINER.NAME",
+        "TCP",
+        "TRAINER.TCP.SHARD_CLASSES",
+        True,
+        "TRAINER.TCP.PREC",
+        "fp32",
+    ),
     "features": ("TRAINER.NAME", "TipAdapterF", "OPTIM.NAME", "adamw", "TEST.FINAL_MODEL", "best_val"),
     "features, after each epoch": (
         "TRAINER.NAME",

@@ -52,6 +52,7 @@ def exported(tiny_files, tmp_path):
         ("TRAINER.NAME", "CoOp", "TRAINER.COOP.CSC", True),
         ("TRAINER.NAME", "KgCoOp"),
         ("TRAINER.NAME", "ProGrad"),
+        ("TRAINER.NAME", "TCP"),
         ("TRAINER.NAME", "LinearProbe"),
         ("TRAINER.NAME", "LPPlusPlus"),
         ("TRAINER.NAME", "GDA"),

@@ -82,6 +82,7 @@ TRAINER: {NAME: '',
     SHARD_CLASSES: false, W: 8.0},
   PROGRAD: {N_CTX: 16, CSC: false, CTX_INIT: '', PREC: fp16, CLASS_TOKEN_POSITION: end, CHUNK_ROWS: 16384,
     SHARD_CLASSES: false, LAMBDA: 1.0, T: 1.0, TEMPLATE_INIT: false},
+  TCP: {N_CTX: 4, CTX_INIT: '', W: 8.0, BLOCK: 0, PREC: fp16, CHUNK_ROWS: 16384, SHARD_CLASSES: false},
   LINEAR_PROBE: {PREC: fp16}, ZSCLIP: {PREC: fp16, TEMPLATES: select},
   TASKRES: {PREC: fp16, ALPHA: 0.5}, CLIP_ADAPTER: {PREC: fp16, RATIO: 0.2},
   CLAP: {PREC: fp16, CONSTRAINT: l2}, CROSS_MODAL: {PREC: fp16},
@@ -155,11 +156,12 @@ PYTHON = {
     "trainers.cocoop": "PromptLearner CustomCLIP CoCoOp",
     "trainers.kgcoop": "KgCoOp",
     "trainers.prograd": "ProGrad",
+    "trainers.tcp": "PromptLearner TCP",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
     "trainers.linear_probe": "LinearProbe",
 }
 TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
-    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus"""
+    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus TCP"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -175,7 +177,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 171
+    assert len(frozen) == 178
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

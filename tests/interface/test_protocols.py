@@ -21,6 +21,8 @@ DEFAULTS = [  # TRAINER, what it is trained on, CFG, the epoch that a test loads
     ("CoOp", "shapes", "tiny", tiny_epochs("CoOp")),
     ("KgCoOp", "caltech101", "vit_b16_ep100_ctxv1", 100),
     ("KgCoOp", "shapes", "tiny", tiny_epochs("CoOp")),
+    ("TCP", "imagenet", "vit_b16", 50),
+    ("TCP", "shapes", "tiny", tiny_epochs("CoOp")),
     ("ProGrad", "caltech101", "vit_b16_ep100", 100),
     ("ProGrad", "imagenet", "vit_b16_ep50", 50),
     ("LinearProbe", "imagenet", "vit_b16", None),

@@ -8,40 +8,43 @@ import torch.nn.functional as F
 from clip.clip import tokenize, tokenizer
 
 
-def naive_prompts(clip_model, ctx, classnames, position):
-    """Context (M, D) or (C, M, D) -> embedded prompts (C, 77, D) and their tokens (C, 77), class by class."""
+def naive_prompts(clip_model, ctx, classnames, position, words="{}."):
+    """Context (M, D) or (C, M, D) -> embedded prompts (C, 77, D) and their tokens (C, 77), class by class.
+
+    `words` stand behind the context; other words than "{}." need the position "end".
+    """
     n_ctx, prompts, tokens = ctx.shape[-2], [], []
     encode = tokenizer().encode
     for c, classname in enumerate(classnames):
-        name = classname.replace("_", " ")
-        row = tokenize(" ".join(["X"] * n_ctx) + f" {name}.")[0].long()
+        text = classname.replace("_", " ")
+        row = tokenize(" ".join(["X"] * n_ctx) + " " + words.replace("{}", text))[0].long()
         embedding = clip_model.token_embedding(row).to(clip_model.dtype)
         vectors = ctx[c] if ctx.dim() == 3 else ctx
-        n_name = len(encode(name))
-        start, words = embedding[:1], embedding[1 + n_ctx : 1 + n_ctx + n_name]
+        n_name = len(encode(text))
+        start, name = embedding[:1], embedding[1 + n_ctx : 1 + n_ctx + n_name]
         rest = embedding[1 + n_ctx + n_name :]
         half = n_ctx // 2
         parts = {
-            "end": [start, vectors, words, rest],
-            "middle": [start, vectors[:half], words, vectors[half:], rest],
-            "front": [start, words, vectors, rest],
+            "end": [start, vectors, name, rest],
+            "middle": [start, vectors[:half], name, vectors[half:], rest],
+            "front": [start, name, vectors, rest],
         }[position]
         prompts.append(torch.cat(parts))
         tokens.append(row)
     return torch.stack(prompts), torch.stack(tokens)
 
 
-def naive_features(clip_model, ctx, classnames, position, deep=()):
+def naive_features(clip_model, ctx, classnames, position, deep=(), words="{}."):
     """Context (M, D) or (C, M, D) -> text features (C, E) by all 77 positions of every prompt.
 
-    `deep` holds (K, D) each, which replace positions 1 to K before block 1, 2, ...
+    `deep` holds (K, D), or (C, K, D) for each class, or None: they replace positions 1 to K before block 1, 2, ...
     """
-    prompts, tokens = naive_prompts(clip_model, ctx, classnames, position)
+    prompts, tokens = naive_prompts(clip_model, ctx, classnames, position, words)
     x = prompts + clip_model.positional_embedding.to(clip_model.dtype)
     x = x.permute(1, 0, 2)  # (C, L, D) -> (L, C, D)
     for i, block in enumerate(clip_model.transformer.resblocks):
-        if 1 <= i <= len(deep):
-            vectors = deep[i - 1][:, None].expand(-1, x.shape[1], -1)  # (K, C, D)
+        if 1 <= i <= len(deep) and deep[i - 1] is not None:
+            vectors = deep[i - 1].expand(x.shape[1], -1, -1).permute(1, 0, 2)  # (K, C, D)
             x = torch.cat([x[:1], vectors, x[1 + len(vectors) :]])
         x = block(x)
     x = x.permute(1, 0, 2)  # (L, C, D) -> (C, L, D)

@@ -44,6 +44,7 @@ EXCEPTIONS = {
         "CoCoOp": "its Meta-Net is drawn, and shifts the words",
         "LPPlusPlus": "text features get their weight from the images",
         "LinearProbe": "it knows no words",
+        "TCP": "its network is drawn, and replaces the words in the middle of the tower",
         "ZeroshotCLIP2": "it averages several prompts",
     },
 }

@@ -25,9 +25,10 @@ from trainers.same_prompts import find_twins
 OPEN, ALL = ("causal", "not-causal"), tuple(PREPROCESSING)
 PAIRS = ("USE_CUDA", "False", "FEATURES.DIR", "", "OPTIM.MAX_EPOCH", "2", "DATALOADER.NUM_WORKERS", "0")
 PREC = {"CoOp": "COOP", "CoCoOp": "COCOOP", "KgCoOp": "KGCOOP", "ProGrad": "PROGRAD", "LinearProbe": "LINEAR_PROBE"}
+PREC |= {"TCP": "TCP"}
 PREC |= {"TaskRes": "TASKRES", "CLIPAdapter": "CLIP_ADAPTER", "TipAdapterF": "TIP_ADAPTER"}
 PREC |= {"CLAP": "CLAP", "CrossModal": "CROSS_MODAL", "GDA": "GDA", "LPPlusPlus": "LP_PLUS_PLUS"}
-RUNS = [(trainer, kind) for trainer in ("CoOp", "CoCoOp", "KgCoOp", "ProGrad") for kind in OPEN]
+RUNS = [(trainer, kind) for trainer in ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP") for kind in OPEN]
 RUNS += [(trainer, kind) for trainer in ("LinearProbe", "ZeroshotCLIP", "ZeroshotCLIP2") for kind in ALL]
 RUNS += [("TaskRes", "causal"), ("CLIPAdapter", "not-causal"), *(("TipAdapterF", kind) for kind in ALL)]
 RUNS += [("CLAP", "not-causal"), ("CrossModal", "causal"), ("GDA", "causal"), ("LPPlusPlus", "not-causal")]
