@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -94,6 +94,10 @@ class ContextLearner(nn.Module):
         """Returns the embedded prompts (C, L, D), without positions, for a TextEncoder."""
         return self.embed(self.ctx)
 
+    def text_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
+        """Returns the context, and what replaces its first vectors before block 1, 2, ...: here nothing."""
+        return self.ctx, ()
+
 
 class ShardedPromptEncoder(nn.Module):
     """Encodes the prompts of this rank's classes; the features of the others come, with gradients, from their ranks.
@@ -160,7 +164,7 @@ class CustomCLIP(PromptedCLIP):
         """Returns the features of all classes, (C, E) float32, normalised."""
         if self.fixed_features is not None:
             return self.fixed_features
-        return F.normalize(self.encode_prompts(self.prompt_learner.ctx).float(), dim=-1)
+        return F.normalize(self.encode_prompts(*self.prompt_learner.text_prompts()).float(), dim=-1)
 
     @contextmanager
     def fixed_text(self) -> Iterator[None]:
@@ -244,14 +248,6 @@ class ContextTrainer(PromptTrainer):
             self.model.encode_prompts,
             lambda features: self.warnings.add(features_warning(features, dataset, backbone, self.clip_model)),
         )
-
-    def fixed_text(self) -> AbstractContextManager[None]:
-        """Until its end, prompts that depend on no image are encoded once."""
-        return getattr(self.model, "fixed_text", nullcontext)()
-
-    def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        with self.fixed_text():
-            yield from super().predictions(split)
 
     def linear_head(self) -> LinearHead | None:
         return getattr(self.model, "linear_head", lambda: None)()
