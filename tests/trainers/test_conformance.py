@@ -42,8 +42,12 @@ EXCEPTIONS = {
     "starts as zero-shot CLIP": {
         "CLIPAdapter": "its network is drawn",
         "CoCoOp": "its Meta-Net is drawn, and shifts the words",
+        "DeepLanguage": "its vectors before later blocks are drawn",
+        "IVLP": "its vectors beside the patches and before later blocks are drawn",
         "LPPlusPlus": "text features get their weight from the images",
         "LinearProbe": "it knows no words",
+        "MaPLe": "its couplings, and its vectors before later blocks, are drawn",
+        "VPT": "its vectors beside the patches are drawn",
         "ZeroshotCLIP2": "it averages several prompts",
     },
 }
@@ -77,8 +81,11 @@ class Files(NamedTuple):
         """
         own = ("TRAINER.NAME", name, "RUN.EVAL_ONLY", name not in TRAINED, "FEATURES.DIR", "", "OPTIM.WEIGHT_DECAY", 0)
         own += ("RUN.PLUGINS", (str(self.plugin),)) if name == PLUGIN else ()
-        node = full_default().TRAINER.get(getattr(TRAINER_REGISTRY.get(name), "node", ""), {})
-        own += (f"TRAINER.{TRAINER_REGISTRY.get(name).node}.PREC", "fp32") if "PREC" in node else ()
+        group = getattr(TRAINER_REGISTRY.get(name), "node", "")
+        node = full_default().TRAINER.get(group, {})
+        own += (f"TRAINER.{group}.PREC", "fp32") if "PREC" in node else ()
+        for key in (key for key in node if key.startswith("PROMPT_DEPTH")):  # the towers have two and three blocks
+            own += (f"TRAINER.{group}.{key}", 2)
         return tiny_cfg(self.data, self.clip, self.folder / folder, *own, *pairs)
 
     def registered(self, name):
@@ -162,7 +169,7 @@ def test_it_starts_as_zero_shot_clip(files, name):
         node = getattr(TRAINER_REGISTRY.get(name), "node", "")
         keys = full_default().TRAINER.get(node, {})
         words = {"CTX_INIT": WORDS, "N_CTX": len(WORDS.split())} if "CTX_INIT" in keys else {}
-        pairs = [word for key, value in words.items() for word in (f"TRAINER.{node}.{key}", value)]
+        pairs = [word for key in words.keys() & keys for word in (f"TRAINER.{node}.{key}", words[key])]
         trainer = files.build(name, f"{name}/words", *pairs)
     images = golden_images("vit")
     with torch.no_grad():
