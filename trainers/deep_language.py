@@ -19,10 +19,9 @@ from __future__ import annotations
 
 from yacs.config import CfgNode as CN
 
-from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
 
-from .deep_prompts import DeepPromptTrainer, IndependentLearner
+from .deep_prompts import DeepPromptTrainer
 
 
 @TRAINER_REGISTRY.register()
@@ -41,8 +40,3 @@ class DeepLanguage(DeepPromptTrainer):
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.PROMPT_DEPTH_TEXT = 12  # blocks of the text tower that have vectors; 1: CoOp
         node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
-
-    def learner(self, clip_model: TwoTowers, classnames: list[str]) -> IndependentLearner:
-        node = self.cfg.TRAINER.DEEP_LANGUAGE
-        text = {"n_ctx": node.N_CTX_TEXT, "ctx_init": node.CTX_INIT, "depth": node.PROMPT_DEPTH_TEXT}
-        return IndependentLearner(clip_model, classnames, **text)

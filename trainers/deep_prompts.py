@@ -106,16 +106,21 @@ class DeepPromptedCLIP(CustomCLIP):
 
     def forward(self, images: Tensor) -> Tensor:
         """Classifies images (B, 3, H, W), normalised with CLIP's mean and std: (B, C) logits."""
-        return self.classify(self.image_encoder(images, self.prompt_learner.vision_prompts()).float())
+        return self.classify(self.image_features(images))
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Returns the features (B, E) of images, float32, not normalised."""
+        return self.image_encoder(images, self.prompt_learner.vision_prompts()).float()
 
 
 class DeepPromptTrainer(PromptTrainer):
-    """Trains prompts inside the towers. A method names its `node`, declares its options and defines `learner`.
+    """Trains prompts inside the towers. A method names its `node`, and declares its options; it may define `learner`.
 
     Options that begin with N_CTX count vectors, those that begin with PROMPT_DEPTH the blocks that have some; what ends
     in VISION is of the image tower, in TEXT of the text tower, others of both.
     """
 
+    learner_class = IndependentLearner
     may_leave_images = False  # True: 0 vectors in 0 blocks of the image tower leave it as it is
 
     @classmethod
@@ -133,8 +138,11 @@ class DeepPromptTrainer(PromptTrainer):
         return errors
 
     def learner(self, clip_model: TwoTowers, classnames: list[str]) -> DeepLearner:
-        """Builds what is trained."""
-        raise NotImplementedError
+        """Builds what is trained, here vectors of their own for each tower."""
+        node = self.cfg.TRAINER[self.node]
+        text = {"n_ctx": node.N_CTX_TEXT, "ctx_init": node.CTX_INIT, "depth": node.PROMPT_DEPTH_TEXT}
+        vision = {"n_vision": node.get("N_CTX_VISION", 0), "vision_depth": node.get("PROMPT_DEPTH_VISION", 0)}
+        return self.learner_class(clip_model, classnames, **text, **vision)
 
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> nn.Module:
         self.check_towers(clip_model)

@@ -22,10 +22,9 @@ from __future__ import annotations
 
 from yacs.config import CfgNode as CN
 
-from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
 
-from .deep_prompts import DeepPromptTrainer, IndependentLearner
+from .deep_prompts import DeepPromptTrainer
 
 
 @TRAINER_REGISTRY.register()
@@ -47,9 +46,3 @@ class IVLP(DeepPromptTrainer):
         node.PROMPT_DEPTH_VISION = 9  # blocks of the image tower that have vectors
         node.PROMPT_DEPTH_TEXT = 9  # blocks of the text tower; 1: in its input alone
         node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
-
-    def learner(self, clip_model: TwoTowers, classnames: list[str]) -> IndependentLearner:
-        node = self.cfg.TRAINER.IVLP
-        text = {"n_ctx": node.N_CTX_TEXT, "ctx_init": node.CTX_INIT, "depth": node.PROMPT_DEPTH_TEXT}
-        vision = {"n_vision": node.N_CTX_VISION, "vision_depth": node.PROMPT_DEPTH_VISION}
-        return IndependentLearner(clip_model, classnames, **text, **vision)

@@ -47,6 +47,7 @@ EXCEPTIONS = {
         "LPPlusPlus": "text features get their weight from the images",
         "LinearProbe": "it knows no words",
         "MaPLe": "its couplings, and its vectors before later blocks, are drawn",
+        "PromptSRC": "its vectors beside the patches and before later blocks are drawn",
         "VPT": "its vectors beside the patches are drawn",
         "ZeroshotCLIP2": "it averages several prompts",
     },
