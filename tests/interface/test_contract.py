@@ -159,7 +159,7 @@ PYTHON = {
     "trainers.linear_probe": "LinearProbe",
 }
 TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
-    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus"""
+    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus MaPLe IVLP VPT DeepLanguage PromptSRC"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
