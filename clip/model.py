@@ -237,15 +237,18 @@ class VisionTransformer(nn.Module):
         return self.ln_post(x[0]) @ self.proj  # (B, D)
 
     def _run_blocks(self, x: Tensor, prompts: Sequence[Tensor]) -> Tensor:
-        """The transformer's blocks on (L, B, W), whose last rows are replaced before a block that has a prompt."""
-        blocks = self.transformer.resblocks
-        assert len(prompts) <= len(blocks), f"prompts before {len(prompts)} blocks; there are {len(blocks)}"
-        for i, block in enumerate(blocks):
+        """The blocks on (L, B, W), whose last rows are replaced before a block that has a prompt: (1, B, W)."""
+        n_blocks = len(self.transformer.resblocks)
+        assert len(prompts) <= n_blocks, f"prompts before {len(prompts)} blocks; there are {n_blocks}"
+        for i, block in enumerate(self.transformer.resblocks):
             if 0 < i < len(prompts):
                 vectors = prompts[i][:, None].type(x.dtype).expand(-1, x.shape[1], -1)  # (K, B, W)
                 x = torch.cat([x[: -len(vectors)], vectors])
-            x = block(x)
-        return x
+            if i + 1 < n_blocks:
+                x = block(x)
+        normed = block.ln_1(x)  # the class token alone is read, so in the last block it alone is a query
+        x = x[:1] + block.attn(normed[:1], normed, normed, need_weights=False)[0]
+        return x + block.mlp(block.ln_2(x))
 
 
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:

@@ -44,6 +44,16 @@ def test_loss_and_gradients_are_the_formulas(cfg, name):
         assert_as_exact(one, plain, exact)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_clip_in_bfloat16_gives_nearly_the_same_loss_and_trains_vectors_in_float32(cfg, name):
+    losses, images = [], golden_images("vit")
+    for prec in ("fp32", "bf16"):
+        trainer = build_trainer(cfg(*pairs_of(name, "PREC", prec), folder=prec))
+        losses.append(trainer.forward_backward({"img": images, "label": LABELS})["loss"])
+        assert {parameter.grad.dtype for parameter in trainer.model.prompt_learner.parameters()} == {torch.float32}
+    assert torch.isclose(*losses, rtol=0.05)
+
+
 @pytest.mark.parametrize(("name", "options"), [("DeepLanguage", ()), ("IVLP", NO_VISION)])
 def test_with_vectors_in_the_text_alone_and_its_input_it_is_coop(cfg, name, options):
     pairs = ("N_CTX", 4, "CTX_INIT", WORDS)
