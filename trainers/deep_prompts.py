@@ -23,6 +23,7 @@ from yacs.config import CfgNode as CN
 from clip.model import VisionTransformer
 from clip.two_towers import TwoTowers
 from engine.features.head import LinearHead
+from engine.text import shorten
 
 from .base import PromptTrainer, require_open
 from .context import ContextLearner, CustomCLIP
@@ -179,6 +180,23 @@ class DeepPromptTrainer(PromptTrainer):
 
     def linear_head(self) -> LinearHead | None:
         return self.model.linear_head() if self.uses_features else None
+
+    def fixed_words(self) -> str:
+        """Returns CTX_INIT where some of its words stay fixed, so that what was learned belongs to it; else ""."""
+        return self.cfg.TRAINER[self.node].CTX_INIT if len(self.model.prompt_learner.words) else ""
+
+    def checkpoint_fields(self) -> dict[str, Any]:
+        return {**super().checkpoint_fields(), "fixed_words": self.fixed_words()}
+
+    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError if other words stood in front of the class names when the vectors were learned."""
+        own = self.fixed_words()
+        if (learned := checkpoint.get("fixed_words", own)) != own:
+            found, here = (f"fixed words of {shorten(x)}" if x else "no fixed words" for x in (learned, own))
+            raise ValueError(
+                f"The checkpoint's vectors were learned beside {found}, but TRAINER.{self.node} has {here}. Set CTX_INIT "
+                "and the number of vectors as in its training."
+            )
 
     def smaller_settings(self) -> dict[str, int]:
         if "CHUNK_ROWS" not in self.cfg.TRAINER[self.node]:

@@ -73,6 +73,9 @@ class VPT(DeepPromptTrainer):
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.PROMPT_DEPTH_VISION = 12  # J, blocks that have vectors; 1: in the input alone
 
+    def fixed_words(self) -> str:
+        return self.cfg.TRAINER.VPT.CTX_INIT
+
     def templates(self) -> tuple[str, ...]:
         words = self.cfg.TRAINER.VPT.CTX_INIT.replace("_", " ")
         return (f"{words} {{}}.".lstrip(),)

@@ -113,6 +113,25 @@ def test_what_the_towers_cannot_hold_is_refused(cfg, name, options, expected):
         build_trainer(cfg(*pairs_of(name, *options)))
 
 
+@pytest.mark.parametrize("name", ["VPT", "MaPLe"])
+def test_vectors_that_were_learned_beside_other_words_are_refused(cfg, tmp_path, name):
+    """The words are in the prompts, but not in the checkpoint's tensors."""
+    build_trainer(cfg(*pairs_of(name))).save_model(1)
+    with pytest.raises(ValueError, match="beside fixed words of 'a photo of a', but TRAINER.* no fixed words. Set"):
+        build_trainer(cfg(*pairs_of(name, "CTX_INIT", ""), folder="other")).load_model(tmp_path / "run", epoch=1)
+
+
+def test_other_words_do_not_matter_where_all_were_learned(cfg, tmp_path):
+    trainer, other = (
+        build_trainer(cfg(*pairs_of("IVLP", "N_CTX_TEXT", 4, "CTX_INIT", words), folder=folder))
+        for words, folder in ((WORDS, "run"), ("", "other"))
+    )
+    trainer.save_model(1)
+    other.load_model(tmp_path / "run", epoch=1)
+    images = golden_images("vit")
+    assert_near(other.model(images), trainer.model(images))
+
+
 @pytest.mark.parametrize("name", ["IVLP", "VPT", "MaPLe", "PromptSRC"])
 def test_a_resnet_is_refused(cfg, name):
     with pytest.raises(ValueError, match=f"{name} puts vectors beside the patches of a ViT .* is a ModifiedResNet"):
