@@ -132,10 +132,11 @@ class DeepPromptTrainer(PromptTrainer):
         if node.get("CHUNK_ROWS", 0) < 0:
             errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
         counts = {key: node[key] for key in node if key.startswith(("N_CTX", "PROMPT_DEPTH"))}
-        of_images = [key for key in counts if key.endswith("VISION")]
-        if cls.may_leave_images and not any(counts[key] for key in of_images):
-            counts = {key: n for key, n in counts.items() if key not in of_images}
-        errors += [f"{group}.{key} is {n}; it must be at least 1." for key, n in counts.items() if n < 1]
+        of_images = {key: n for key, n in counts.items() if key.endswith("VISION")} if cls.may_leave_images else {}
+        for key, n in counts.items():
+            if n < 1 and (any(of_images.values()) or key not in of_images):
+                least = "1, or all that end in VISION 0" if key in of_images else "1"
+                errors.append(f"{group}.{key} is {n}; it must be at least {least}.")
         return errors
 
     def learner(self, clip_model: TwoTowers, classnames: list[str]) -> DeepLearner:
@@ -194,8 +195,8 @@ class DeepPromptTrainer(PromptTrainer):
         if (learned := checkpoint.get("fixed_words", own)) != own:
             found, here = (f"fixed words of {shorten(x)}" if x else "no fixed words" for x in (learned, own))
             raise ValueError(
-                f"The checkpoint's vectors were learned beside {found}, but TRAINER.{self.node} has {here}. Set CTX_INIT "
-                "and the number of vectors as in its training."
+                f"The checkpoint's vectors were learned beside {found}, but TRAINER.{self.node} has {here}. Set "
+                "CTX_INIT and the number of vectors as in its training."
             )
 
     def smaller_settings(self) -> dict[str, int]:
