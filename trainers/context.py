@@ -82,6 +82,10 @@ class ContextLearner(nn.Module):
         self.register_buffer("token_prefix", embedding[:, :first].clone())  # (C, 1, D), [SOS]
         self.register_buffer("token_suffix", embedding[:, first + self.n_ctx :].clone())  # (C, L - 1 - M, D), name .
 
+    def deep(self) -> Sequence[Tensor | None]:
+        """Returns the deep prompts, see PromptEncoder; here there are none."""
+        return ()
+
     def embed(self, ctx: Tensor) -> Tensor:
         """Puts a context into the prompts, for a TextEncoder: (M, D) or (C, M, D) -> (C, L, D), without positions."""
         n_classes = len(self.token_prefix)
@@ -92,11 +96,11 @@ class ContextLearner(nn.Module):
 
     def forward(self) -> Tensor:
         """Returns the embedded prompts (C, L, D), without positions, for a TextEncoder."""
-        return self.embed(self.ctx)
+        return self.embed(self.context())
 
-    def text_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
-        """Returns the context, and what replaces its first vectors before block 1, 2, ...: here nothing."""
-        return self.ctx, ()
+    def context(self) -> Tensor:
+        """Returns the context as it stands in the prompts."""
+        return self.ctx
 
 
 class ShardedPromptEncoder(nn.Module):
@@ -164,7 +168,8 @@ class CustomCLIP(PromptedCLIP):
         """Returns the features of all classes, (C, E) float32, normalised."""
         if self.fixed_features is not None:
             return self.fixed_features
-        return F.normalize(self.encode_prompts(*self.prompt_learner.text_prompts()).float(), dim=-1)
+        learner = self.prompt_learner
+        return F.normalize(self.encode_prompts(learner.context(), learner.deep()).float(), dim=-1)
 
     @contextmanager
     def fixed_text(self) -> Iterator[None]:

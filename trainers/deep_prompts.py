@@ -38,7 +38,7 @@ def draw_prompts(n_blocks: int, n_vectors: int, width: int) -> nn.ParameterList:
 class DeepLearner(ContextLearner):
     """The context t_0 of deep prompts: the first M tokens of words are learned, the others stay.
 
-    A method adds its vectors of the blocks, and what they become: `text_prompts` and `vision_prompts`.
+    A method adds its vectors of the blocks, and what they become: `deep` and `vision_prompts`.
 
     Args:
         clip_model: Gives the token embedding and the widths.
@@ -95,8 +95,8 @@ class IndependentLearner(DeepLearner):
         self.text = draw_prompts(depth - 1, n_ctx, self.ctx.shape[-1])
         self.vision = draw_prompts(vision_depth, n_vision, clip_model.visual.transformer.width if vision_depth else 0)
 
-    def text_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
-        return self.context(), list(self.text)
+    def deep(self) -> Sequence[Tensor]:
+        return list(self.text)
 
     def vision_prompts(self) -> Sequence[Tensor]:
         return list(self.vision)

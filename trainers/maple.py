@@ -56,8 +56,8 @@ class MultiModalPromptLearner(DeepLearner):
         coupling = nn.Linear(text_dim, vision_dim)
         self.compound_prompt_projections = nn.ModuleList(copy.deepcopy(coupling) for _ in range(depth - 1))
 
-    def text_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
-        return self.context(), list(self.compound_prompts_text)
+    def deep(self) -> Sequence[Tensor]:
+        return list(self.compound_prompts_text)
 
     def vision_prompts(self) -> Sequence[Tensor]:
         couplings = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
