@@ -213,15 +213,42 @@ class VisionTransformer(nn.Module):
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+        """Encodes images, with learned vectors behind their patches if there are any.
+
+        Args:
+            x: (B, 3, R, R), normalised pixels.
+            prompts: (K, W) each. The first stands behind the patches, without a position; before block 1, 2, ... the
+                others replace what the block before has made of these K.
+
+        Returns:
+            (B, D) features, not normalised.
+        """
         x = self.conv1(x.type(self.conv1.weight.dtype))  # (B, 3, R, R) -> (B, W, H, H)
         x = x.flatten(start_dim=2).transpose(1, 2)  # -> (B, H * H, W)
         class_token = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([class_token, x], dim=1)  # (B, 1 + H * H, W)
-        x = self.ln_pre(x + self.positional_embedding.to(x.dtype))
+        x = x + self.positional_embedding.to(x.dtype)
+        if prompts:
+            x = torch.cat([x, prompts[0].type(x.dtype).expand(x.shape[0], -1, -1)], dim=1)  # (B, 1 + H * H + K, W)
+        x = self.ln_pre(x)
         x = x.permute(1, 0, 2)  # (B, L, W) -> (L, B, W)
-        x = self.transformer(x)
+        x = self._run_blocks(x, prompts) if prompts else self.transformer(x)
         return self.ln_post(x[0]) @ self.proj  # (B, D)
+
+    def _run_blocks(self, x: Tensor, prompts: Sequence[Tensor]) -> Tensor:
+        """The blocks on (L, B, W), whose last rows are replaced before a block that has a prompt: (1, B, W)."""
+        n_blocks = len(self.transformer.resblocks)
+        assert len(prompts) <= n_blocks, f"prompts before {len(prompts)} blocks; there are {n_blocks}"
+        for i, block in enumerate(self.transformer.resblocks):
+            if 0 < i < len(prompts):
+                vectors = prompts[i][:, None].type(x.dtype).expand(-1, x.shape[1], -1)  # (K, B, W)
+                x = torch.cat([x[: -len(vectors)], vectors])
+            if i + 1 < n_blocks:
+                x = block(x)
+        normed = block.ln_1(x)  # the class token alone is read, so in the last block it alone is a query
+        x = x[:1] + block.attn(normed[:1], normed, normed, need_weights=False)[0]
+        return x + block.mlp(block.ln_2(x))
 
 
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -287,6 +288,14 @@ class PromptTrainer(TrainerX):
     def image_tower(self) -> nn.Module | None:
         is_classified_by_feature = getattr(type(self.model), "forward", None) is PromptedCLIP.forward
         return self.model.image_encoder if is_classified_by_feature else None
+
+    def fixed_text(self) -> AbstractContextManager[None]:
+        """Until its end, prompts that depend on no image are encoded once."""
+        return getattr(self.model, "fixed_text", nullcontext)()
+
+    def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        with self.fixed_text():
+            yield from super().predictions(split)
 
     def model_inference(self, images: Tensor) -> Tensor:
         return self.model(images) if self.image_tower() is None else super().model_inference(images)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -100,7 +100,11 @@ class ContextLearner(nn.Module):
 
     def forward(self) -> Tensor:
         """Returns the embedded prompts (C, L, D), without positions, for a TextEncoder."""
-        return self.embed(self.ctx)
+        return self.embed(self.context())
+
+    def context(self) -> Tensor:
+        """Returns the context as it stands in the prompts."""
+        return self.ctx
 
 
 class ShardedPromptEncoder(nn.Module):
@@ -173,7 +177,7 @@ class CustomCLIP(PromptedCLIP):
         if self.fixed_features is not None:
             return self.fixed_features
         learner = self.prompt_learner
-        return F.normalize(self.encode_prompts(learner.ctx, learner.deep()).float(), dim=-1)
+        return F.normalize(self.encode_prompts(learner.context(), learner.deep()).float(), dim=-1)
 
     @contextmanager
     def fixed_text(self) -> Iterator[None]:
@@ -212,6 +216,8 @@ class ContextTrainer(PromptTrainer):
     CTX_INIT, PREC and CHUNK_ROWS alone.
     """
 
+    own_templates: Mapping[str, str] | None = None  # of a guided method: DATASET.NAME -> where not the data set's own
+
     @classmethod
     def add_config(cls, cfg: CN) -> None:
         node = cfg.TRAINER[cls.node] = CN()
@@ -245,6 +251,12 @@ class ContextTrainer(PromptTrainer):
         learner = ContextLearner(clip_model, classnames, **options)
         return CustomCLIP(clip_model, learner, chunk_rows=node.CHUNK_ROWS, shard_classes=node.SHARD_CLASSES)
 
+    def templates(self) -> tuple[str, ...]:
+        """Returns the hand-made prompt that guides the method; none where nothing does."""
+        if self.own_templates is None:
+            return ()
+        return (self.own_templates.get(self.cfg.DATASET.NAME, self.dm.dataset.prompt_template),)
+
     def start_options(self, **changes) -> dict[str, Any]:
         """Returns how the context starts, by the config or by what a checkpoint decides instead."""
         node = self.cfg.TRAINER[self.node]
@@ -257,14 +269,6 @@ class ContextTrainer(PromptTrainer):
             self.model.encode_prompts,
             lambda features: self.warnings.add(features_warning(features, dataset, backbone, self.clip_model)),
         )
-
-    def fixed_text(self) -> AbstractContextManager[None]:
-        """Until its end, prompts that depend on no image are encoded once."""
-        return getattr(self.model, "fixed_text", nullcontext)()
-
-    def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        with self.fixed_text():
-            yield from super().predictions(split)
 
     def linear_head(self) -> LinearHead | None:
         return getattr(self.model, "linear_head", lambda: None)()

@@ -55,10 +55,6 @@ class KgCoOp(ContextTrainer):
             errors.append(f"TRAINER.KGCOOP.W is {weight}; it must be 0 (CoOp) or more.")
         return errors
 
-    def templates(self) -> tuple[str, ...]:
-        """Returns the hand-made prompt."""
-        return (self.own_templates.get(self.cfg.DATASET.NAME, self.dm.dataset.prompt_template),)
-
     @cached_property
     def zero_shot_features(self) -> Tensor:
         """The a_i, (C, E) float32, normalised. Only training needs them."""

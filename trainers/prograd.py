@@ -98,10 +98,6 @@ class ProGrad(ContextTrainer):
                 ctx.zero_()[..., -len(start) :, :] = start
         return model
 
-    def templates(self) -> tuple[str, ...]:
-        """Returns the hand-made prompt."""
-        return (self.own_templates.get(self.cfg.DATASET.NAME, self.dm.dataset.prompt_template),)
-
     @cached_property
     def zero_shot_features(self) -> Tensor:
         """The hand-made prompt's text features (C, E) float32, normalised. Only training needs them."""

@@ -124,10 +124,6 @@ class TCP(ContextTrainer):
             errors.append(f"TRAINER.TCP.W is {weight}; it must be 0 (the cross entropy alone) or more.")
         return errors
 
-    def templates(self) -> tuple[str, ...]:
-        """Returns the hand-made prompt."""
-        return (self.own_templates.get(self.cfg.DATASET.NAME, self.dm.dataset.prompt_template),)
-
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> CustomCLIP:
         node, words = self.cfg.TRAINER.TCP, WORDS.get(self.cfg.DATASET.NAME, "{}.")
         knowledge = guide_features(clip_model, classnames, self.templates())

@@ -48,6 +48,13 @@ default_cfg() {
     KgCoOp,*) echo vit_b16_ep100_ctxv1 ;;
     ProGrad,imagenet) echo vit_b16_ep50 ;;
     ProGrad,*) echo vit_b16_ep100 ;;
+    MaPLe,imagenet) echo vit_b16_c2_ep5_batch4_2ctx_cross_datasets ;;
+    MaPLe,*) echo vit_b16_c2_ep5_batch4_2ctx ;;
+    IVLP,*) echo vit_b16_c2_ep5_batch4_2+2ctx ;;
+    VPT,*) echo vit_b16_c2_ep5_batch4_4 ;;
+    DeepLanguage,*) echo vit_b16_c2_ep5_batch4_4ctx ;;
+    PromptSRC,imagenet) echo vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets ;;
+    PromptSRC,*) echo vit_b16_c2_ep20_batch4_4+4ctx ;;
     GDA,imagenet) echo vit_b16_new_classes ;;
     TaskRes,imagenet | LPPlusPlus,imagenet) echo vit_b16_imagenet ;;
     LinearProbe,* | TaskRes,* | CLIPAdapter,* | TipAdapter,* | TipAdapterF,* | ZSLP,* | CLAP,* | CrossModal,* | \

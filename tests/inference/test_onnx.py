@@ -116,6 +116,8 @@ METHODS = {
     "CLIPAdapter": ("vit", "TRAINER.NAME", "CLIPAdapter"),
     "TipAdapterF": ("vit", "TRAINER.NAME", "TipAdapterF", "INPUT.VIEWS", 2),
     "LPPlusPlus": ("vit", "TRAINER.NAME", "LPPlusPlus"),
+    "MaPLe": ("vit", "TRAINER.NAME", "MaPLe", "TRAINER.MAPLE.PREC", "fp32", "TRAINER.MAPLE.PROMPT_DEPTH", 2),
+    "VPT": ("vit", "TRAINER.NAME", "VPT", "TRAINER.VPT.PREC", "fp32", "TRAINER.VPT.PROMPT_DEPTH_VISION", 2),
 }
 
 

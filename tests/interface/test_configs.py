@@ -142,3 +142,24 @@ def test_a_file_of_the_original_loads_unchanged(tmp_path):
     assert isinstance(cfg.OPTIM.WARMUP_CONS_LR, float)
     assert cfg.OPTIM.WARMUP_CONS_LR == 0.00001
     assert list(cfg.INPUT.TRANSFORMS) == ["random_resized_crop", "random_flip", "normalize"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "group", "options"),
+    [
+        ("MaPLe", "MAPLE", {"N_CTX": 2, "PROMPT_DEPTH": 3}),
+        ("IVLP", "IVLP", {"N_CTX_VISION": 0, "N_CTX_TEXT": 4, "PROMPT_DEPTH_VISION": 0, "PROMPT_DEPTH_TEXT": 12}),
+        ("VPT", "VPT", {"N_CTX_VISION": 8, "PROMPT_DEPTH_VISION": 12}),
+        ("PromptSRC", "PROMPTSRC", {"TEXT_LOSS_WEIGHT": 25, "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 45, "GPA_STD": 5}),
+    ],
+)
+def test_the_files_of_maples_and_promptsrcs_authors_load_unchanged(tmp_path, trainer, group, options):
+    """With the options that their files have, written as there."""
+    lines = [
+        f"    {key}: {value}" for key, value in {**options, "CTX_INIT": '"a photo of a"', "PREC": '"fp16"'}.items()
+    ]
+    path = tmp_path / "theirs.yaml"
+    path.write_text(ORIGINAL_STYLE.replace("RN50", "ViT-B/16") + "\n".join(["", "TRAINER:", f"  {group}:", *lines]))
+    node = setup(path, trainer=trainer).TRAINER[group]
+    assert {key: node[key] for key in options} == options
+    assert (node.CTX_INIT, node.PREC) == ("a photo of a", "fp16")

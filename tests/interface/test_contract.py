@@ -89,7 +89,15 @@ TRAINER: {NAME: '',
   TIP_ADAPTER: {PREC: fp16, AUGMENT_EPOCH: 10, INIT_ALPHA: 1.17, INIT_BETA: 1.0, SEARCH_SCALE: [7.0, 3.0],
     SEARCH_STEP: [200, 20]},
   GDA: {PREC: fp16, AUGMENT_EPOCH: 10, NEW_CLASSES: false},
-  LP_PLUS_PLUS: {PREC: fp16, BIAS: true, LR_ALPHA: 0.25, SUM_GRADIENTS: true}}
+  LP_PLUS_PLUS: {PREC: fp16, BIAS: true, LR_ALPHA: 0.25, SUM_GRADIENTS: true},
+  MAPLE: {N_CTX: 2, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH: 9, CHUNK_ROWS: 16384},
+  IVLP: {N_CTX_VISION: 2, N_CTX_TEXT: 2, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_VISION: 9,
+    PROMPT_DEPTH_TEXT: 9, CHUNK_ROWS: 16384},
+  VPT: {N_CTX_VISION: 8, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_VISION: 12},
+  DEEP_LANGUAGE: {N_CTX_TEXT: 4, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_TEXT: 12, CHUNK_ROWS: 16384},
+  PROMPTSRC: {N_CTX_VISION: 4, N_CTX_TEXT: 4, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_VISION: 9,
+    PROMPT_DEPTH_TEXT: 9, TEXT_LOSS_WEIGHT: 25.0, IMAGE_LOSS_WEIGHT: 10.0, GPA_MEAN: 15.0, GPA_STD: 1.0,
+    CHUNK_ROWS: 16384}}
 """
 
 USAGES = {
@@ -157,11 +165,16 @@ PYTHON = {
     "trainers.kgcoop": "KgCoOp",
     "trainers.prograd": "ProGrad",
     "trainers.tcp": "PromptLearner TCP",
+    "trainers.maple": "MultiModalPromptLearner MaPLe",
+    "trainers.ivlp": "IVLP",
+    "trainers.vpt": "VPT",
+    "trainers.deep_language": "DeepLanguage",
+    "trainers.promptsrc": "PromptSRC",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
     "trainers.linear_probe": "LinearProbe",
 }
 TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
-    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus TCP"""
+    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus TCP MaPLe IVLP VPT DeepLanguage PromptSRC"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -177,7 +190,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 178
+    assert len(frozen) == 210
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen
@@ -244,7 +257,7 @@ def test_names_in_python(module):
 
 
 def test_no_method_stands_deeper_than_the_fourth_class():
-    """TrainerX, PromptTrainer, ContextTrainer or FeatureTrainer, the method."""
+    """TrainerX, PromptTrainer, one that several methods share, the method."""
     depths = {name: len(TRAINER_REGISTRY.get(name).__mro__) - 1 for name in TRAINER_REGISTRY.registered_names()}
     assert {name for name, depth in depths.items() if depth > 4} == set()
 

@@ -52,6 +52,37 @@ def naive_features(clip_model, ctx, classnames, position, deep=(), words="{}."):
     return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ clip_model.text_projection
 
 
+def naive_image_features(clip_model, images, prompts=()):
+    """Images (B, 3, R, R) -> features (B, E) of a ViT, image by image and head by head.
+
+    `prompts` holds (K, W) each: the first stands behind the patches, the others replace it before block 1, 2, ...
+    """
+    tower, features = clip_model.visual, []
+    for image in images:
+        patches = tower.conv1(image[None])[0].flatten(1).t()  # (H * H, W)
+        x = torch.cat([tower.class_embedding[None], patches]) + tower.positional_embedding
+        n_own = len(x)
+        x = tower.ln_pre(torch.cat([x, *prompts[:1]]))
+        for i, block in enumerate(tower.transformer.resblocks):
+            if 1 <= i < len(prompts):
+                x = torch.cat([x[:n_own], prompts[i]])
+            x = x + naive_attention(block.attn, block.ln_1(x))
+            x = x + block.mlp(block.ln_2(x))
+        features.append(tower.ln_post(x[0]) @ tower.proj)
+    return torch.stack(features)
+
+
+def naive_attention(attn, x):
+    """(L, W) -> (L, W), every position sees all."""
+    q, k, v = (x @ attn.in_proj_weight.t() + attn.in_proj_bias).chunk(3, dim=-1)
+    size = x.shape[-1] // attn.num_heads
+    heads = []
+    for h in range(attn.num_heads):
+        own = slice(h * size, (h + 1) * size)
+        heads.append((q[:, own] @ k[:, own].t() / size**0.5).softmax(dim=-1) @ v[:, own])
+    return torch.cat(heads, dim=-1) @ attn.out_proj.weight.t() + attn.out_proj.bias
+
+
 def naive_guided(trainer, images, template, dtype):
     """Returns a trainer's ctx as a leaf, and what follows from it: logits, zero-shot logits, text features, anchors."""
     names = trainer.dm.dataset.classnames

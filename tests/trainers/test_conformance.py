@@ -27,7 +27,7 @@ from tests.resume.stopping import assert_same, before_step, ended, terminate, tr
 from tests.support.ranks import run_ranks
 from tests.support.tiny_clip import golden_images, golden_state_dict
 from tests.support.tiny_run import CLASSES, N_ITEMS, build_trainer, run_train, tiny_cfg
-from tests.support.tolerance import FIT, assert_near
+from tests.support.tolerance import FIT, assert_near, rounding_tolerance
 from tests.trainers.on_features.by_hand import texts_of, unit
 
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -42,9 +42,14 @@ EXCEPTIONS = {
     "starts as zero-shot CLIP": {
         "CLIPAdapter": "its network is drawn",
         "CoCoOp": "its Meta-Net is drawn, and shifts the words",
+        "DeepLanguage": "its vectors before later blocks are drawn",
+        "IVLP": "its vectors beside the patches and before later blocks are drawn",
         "LPPlusPlus": "text features get their weight from the images",
         "LinearProbe": "it knows no words",
+        "MaPLe": "its couplings, and its vectors before later blocks, are drawn",
+        "PromptSRC": "its vectors beside the patches and before later blocks are drawn",
         "TCP": "its network is drawn, and replaces the words in the middle of the tower",
+        "VPT": "its vectors beside the patches are drawn",
         "ZeroshotCLIP2": "it averages several prompts",
     },
 }
@@ -78,8 +83,11 @@ class Files(NamedTuple):
         """
         own = ("TRAINER.NAME", name, "RUN.EVAL_ONLY", name not in TRAINED, "FEATURES.DIR", "", "OPTIM.WEIGHT_DECAY", 0)
         own += ("RUN.PLUGINS", (str(self.plugin),)) if name == PLUGIN else ()
-        node = full_default().TRAINER.get(getattr(TRAINER_REGISTRY.get(name), "node", ""), {})
-        own += (f"TRAINER.{TRAINER_REGISTRY.get(name).node}.PREC", "fp32") if "PREC" in node else ()
+        group = getattr(TRAINER_REGISTRY.get(name), "node", "")
+        node = full_default().TRAINER.get(group, {})
+        own += (f"TRAINER.{group}.PREC", "fp32") if "PREC" in node else ()
+        for key in (key for key in node if key.startswith("PROMPT_DEPTH")):  # the towers have two and three blocks
+            own += (f"TRAINER.{group}.{key}", 2)
         return tiny_cfg(self.data, self.clip, self.folder / folder, *own, *pairs)
 
     def registered(self, name):
@@ -163,7 +171,7 @@ def test_it_starts_as_zero_shot_clip(files, name):
         node = getattr(TRAINER_REGISTRY.get(name), "node", "")
         keys = full_default().TRAINER.get(node, {})
         words = {"CTX_INIT": WORDS, "N_CTX": len(WORDS.split())} if "CTX_INIT" in keys else {}
-        pairs = [word for key, value in words.items() for word in (f"TRAINER.{node}.{key}", value)]
+        pairs = [word for key in words.keys() & keys for word in (f"TRAINER.{node}.{key}", words[key])]
         trainer = files.build(name, f"{name}/words", *pairs)
     images = golden_images("vit")
     with torch.no_grad():
@@ -219,7 +227,7 @@ def test_two_ranks_learn_and_measure_what_one_does(files, finished):
         for given in (given[name] for _, given in outcomes):
             assert_near(given["learned"], state_of(trainer), TOLERANCE.get(name))
             measured = {key: results[key] for key in given["measured"]}
-            assert given["measured"] == pytest.approx(measured, abs=1e-4)
+            assert given["measured"] == pytest.approx(measured, rel=rounding_tolerance(), abs=1e-4)
 
 
 def run_all(files, rank):

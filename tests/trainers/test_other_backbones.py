@@ -28,10 +28,13 @@ PREC = {"CoOp": "COOP", "CoCoOp": "COCOOP", "KgCoOp": "KGCOOP", "ProGrad": "PROG
 PREC |= {"TCP": "TCP"}
 PREC |= {"TaskRes": "TASKRES", "CLIPAdapter": "CLIP_ADAPTER", "TipAdapterF": "TIP_ADAPTER"}
 PREC |= {"CLAP": "CLAP", "CrossModal": "CROSS_MODAL", "GDA": "GDA", "LPPlusPlus": "LP_PLUS_PLUS"}
+PREC |= {"DeepLanguage": "DEEP_LANGUAGE", "MaPLe": "MAPLE"}
 RUNS = [(trainer, kind) for trainer in ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP") for kind in OPEN]
 RUNS += [(trainer, kind) for trainer in ("LinearProbe", "ZeroshotCLIP", "ZeroshotCLIP2") for kind in ALL]
 RUNS += [("TaskRes", "causal"), ("CLIPAdapter", "not-causal"), *(("TipAdapterF", kind) for kind in ALL)]
 RUNS += [("CLAP", "not-causal"), ("CrossModal", "causal"), ("GDA", "causal"), ("LPPlusPlus", "not-causal")]
+RUNS += [("DeepLanguage", kind) for kind in OPEN]
+DEPTH = {"DeepLanguage": ("TRAINER.DEEP_LANGUAGE.PROMPT_DEPTH_TEXT", "2")}  # of two blocks
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +53,8 @@ def argv(tiny_files, tmp_path):
         words = [*train_flags(tmp_path, tiny_files[0], f"hf:made-up/{kind}"), f"--trainer={trainer}"]
         words += ["--eval-only"] if trainer.startswith("Zeroshot") else []
         group = PREC.get(trainer, "ZSCLIP")
-        return [*words, f"--output-dir={tmp_path / folder}", *PAIRS, f"TRAINER.{group}.PREC", "fp32", *pairs]
+        own = (f"TRAINER.{group}.PREC", "fp32", *DEPTH.get(trainer, ()))
+        return [*words, f"--output-dir={tmp_path / folder}", *PAIRS, *own, *pairs]
 
     return argv
 
@@ -90,6 +94,14 @@ def test_each_method_trains_predicts_and_exports(argv, paths, tmp_path, trainer,
     assert_near(Classifier.from_export(tmp_path / "out").logits(paths), classifier.logits(paths))
     facts = json.loads((tmp_path / "out" / "config.json").read_text())
     assert facts["preprocessing"]["RESIZE"] == PREPROCESSING[kind].resize and facts["backbone_library"] == FACTS
+
+
+def test_the_image_tower_of_another_library_takes_no_vectors(argv):
+    cfg = train.setup_cfg(train.parse_args(argv("causal", "MaPLe")))
+    with pytest.raises(
+        ValueError, match="MaPLe puts vectors .* the image tower of hf:made-up/causal is a .* DeepLanguage"
+    ):
+        build_trainer(cfg)
 
 
 def test_a_prompt_is_encoded_and_an_image_prepared_as_the_model_was_trained(argv, paths, tmp_path):
