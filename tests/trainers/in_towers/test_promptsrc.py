@@ -67,18 +67,20 @@ def test_a_stopped_run_has_the_same_sum(build, step, act):
     assert_near(learned(again), by_hand(epochs))
 
 
-def test_a_run_that_is_stopped_after_an_epoch_counts_it_once(build):
+def test_a_run_that_is_stopped_while_it_averages_counts_an_epoch_once(build):
     alone, stopped = build("alone"), build("stopped")
     epochs = record_epochs(alone)
     assert train(alone)
-    add = stopped.model.prompt_learner.after_epoch
+    count = stopped.model.prompt_learner.n_averaged
 
-    def add_and_stop(epoch, weights):
-        add(epoch, weights)
+    def stop_and_count(epoch):
+        """The signal comes when the vectors have been added, and the epoch has not been counted."""
         if epoch == 2:
+            del count.fill_
             terminate()
+        return torch.Tensor.fill_(count, epoch)
 
-    stopped.model.prompt_learner.after_epoch = add_and_stop
+    count.fill_ = stop_and_count
     assert not train(stopped)
     again = build("stopped")
     assert train(again)
