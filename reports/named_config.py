@@ -65,7 +65,7 @@ def _differences(run: Run) -> list[str]:
     said = []
     for key, value in made.items():
         other = named.get(key) or default_settings().get(key, "")
-        if value != other and not (key == BACKBONE and _is_file_of(value, other)):
+        if not _is_same(value, other) and not (key == BACKBONE and _is_file_of(value, other)):
             says = f"says {brief(other)}" if other else "does not set it"
             said.append(f"{key} {brief(value)} ({cfg}.yaml {says})")
     more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
@@ -135,6 +135,13 @@ def _from_config_file(run: Run, key: str) -> str:
         return ""
     found = logged_settings(path.read_text(encoding="utf-8", errors="replace").splitlines()).get(key)
     return found or ""
+
+
+def _is_same(made: str, said: str) -> bool:
+    """Whether two values in JSON are one: a YAML file may leave out a number's decimal point."""
+    if made == said or not said or {made, said} & {"true", "false"}:  # in Python, True is 1
+        return made == said
+    return json.loads(made) == json.loads(said)
 
 
 def _is_file_of(made: str, said: str) -> bool:

@@ -38,25 +38,26 @@ choose_cfg() {
   PAIRS=("$@")
 }
 
-# default_cfg DATASET: prints the CFG of TRAINER for training on DATASET: its authors' for 16 shots, with ViT-B/16.
+# default_cfg DATASET: prints the CFG of TRAINER for training on DATASET: its authors' for 16 shots, with ViT-B/16, and
+# for the protocol of the script.
 default_cfg() {
-  case $TRAINER,$1 in
-    *,shapes) echo tiny ;;
+  case $TRAINER,$1,${SCRIPT##*/} in
+    *,shapes,*) echo tiny ;;
     CoCoOp,*) echo vit_b16_c4_ep10_batch1_ctxv1 ;;
-    CoOp,imagenet) echo vit_b16_ep50_ctxv1 ;;
+    CoOp,imagenet,*) echo vit_b16_ep50_ctxv1 ;;
     CoOp,*) echo vit_b16_ctxv1 ;;
     KgCoOp,*) echo vit_b16_ep100_ctxv1 ;;
-    ProGrad,imagenet) echo vit_b16_ep50 ;;
+    ProGrad,imagenet,*) echo vit_b16_ep50 ;;
     ProGrad,*) echo vit_b16_ep100 ;;
-    MaPLe,imagenet) echo vit_b16_c2_ep5_batch4_2ctx_cross_datasets ;;
+    MaPLe,*,xd_*) echo vit_b16_c2_ep5_batch4_2ctx_cross_datasets ;;
     MaPLe,*) echo vit_b16_c2_ep5_batch4_2ctx ;;
     IVLP,*) echo vit_b16_c2_ep5_batch4_2+2ctx ;;
     VPT,*) echo vit_b16_c2_ep5_batch4_4 ;;
     DeepLanguage,*) echo vit_b16_c2_ep5_batch4_4ctx ;;
-    PromptSRC,imagenet) echo vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets ;;
+    PromptSRC,*,xd_*) echo vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets ;;
     PromptSRC,*) echo vit_b16_c2_ep20_batch4_4+4ctx ;;
-    GDA,imagenet) echo vit_b16_new_classes ;;
-    TaskRes,imagenet | LPPlusPlus,imagenet) echo vit_b16_imagenet ;;
+    GDA,imagenet,*) echo vit_b16_new_classes ;;
+    TaskRes,imagenet,* | LPPlusPlus,imagenet,*) echo vit_b16_imagenet ;;
     LinearProbe,* | TaskRes,* | CLIPAdapter,* | TipAdapter,* | TipAdapterF,* | ZSLP,* | CLAP,* | CrossModal,* | \
       LPPlusPlus,* | GDA,* | TCP,*) echo vit_b16 ;;
     *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;

@@ -35,14 +35,10 @@ DEFAULTS = [  # TRAINER, what it is trained on, CFG, the epoch that a test loads
     ("ZSLP", "dtd", "vit_b16", 300),
     ("CLAP", "imagenet", "vit_b16", 300),
     ("CrossModal", "shapes", "tiny", tiny_epochs("CrossModal")),
-    ("MaPLe", "dtd", "vit_b16_c2_ep5_batch4_2ctx", 5),
-    ("MaPLe", "imagenet", "vit_b16_c2_ep5_batch4_2ctx_cross_datasets", 2),
     ("MaPLe", "shapes", "tiny", tiny_epochs("MaPLe")),
     ("IVLP", "dtd", "vit_b16_c2_ep5_batch4_2+2ctx", 5),
     ("VPT", "dtd", "vit_b16_c2_ep5_batch4_4", 5),
     ("DeepLanguage", "dtd", "vit_b16_c2_ep5_batch4_4ctx", 5),
-    ("PromptSRC", "dtd", "vit_b16_c2_ep20_batch4_4+4ctx", 20),
-    ("PromptSRC", "imagenet", "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets", 20),
     ("GDA", "dtd", "vit_b16", None),
     ("GDA", "imagenet", "vit_b16_new_classes", None),
     ("LPPlusPlus", "dtd", "vit_b16", None),  # the best epoch
@@ -85,6 +81,22 @@ def test_the_default_config_is_that_of_the_data_set_trained_on(trainer, dataset,
     for script, argument in data_sets.items():
         result = call(f"cocoop/{script}.sh", f"{argument} 3", TRAINER=trainer, SOURCE=dataset)
         assert commands(result) == [expected(script, **values, dataset=argument or dataset)]
+
+
+@pytest.mark.parametrize("dataset", ["imagenet", "dtd"])
+@pytest.mark.parametrize(
+    ("trainer", "cfg", "epoch", "epoch_across"),
+    [("MaPLe", "vit_b16_c2_ep5_batch4_2ctx", 5, 2), ("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx", 20, 20)],
+)
+def test_some_authors_have_other_settings_where_other_data_sets_are_tested(trainer, cfg, epoch, epoch_across, dataset):
+    values = {"trainer": trainer, "source": dataset}
+    for script in ("base2new_train", "base2new_test"):
+        line = expected(script, **values, cfg=cfg, epoch=epoch, dataset=dataset)
+        assert commands(call(f"cocoop/{script}.sh", f"{dataset} 3", TRAINER=trainer)) == [line]
+    for script, argument in {"xd_train": "", "xd_test": "dtd"}.items():
+        across = {"cfg": f"{cfg}_cross_datasets", "epoch": epoch_across, "dataset": argument or dataset}
+        result = call(f"cocoop/{script}.sh", f"{argument} 3", TRAINER=trainer, SOURCE=dataset)
+        assert commands(result) == [expected(script, **values, **across)]
 
 
 def test_base_and_new_classes_together():
