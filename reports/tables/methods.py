@@ -42,8 +42,8 @@ PROGRAD = Method("ProGrad", "ProGrad", "vit_b16_ep100", cfg_on_imagenet="vit_b16
 KGCOOP = Method("KgCoOp", "KgCoOp", "vit_b16_ep100_ctxv1")
 CLIP_ADAPTER = Method("CLIP-Adapter", "CLIPAdapter", "vit_b16")
 GDA = Method("GDA", "GDA", "vit_b16", cfg_on_imagenet="vit_b16_new_classes")
-OUTSIDE = (CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER, GDA)  # the towers; these know new classes
-INSIDE = (  # and so do these
+METHODS = (  # those that know new classes
+    *(CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER, GDA),
     Method("VPT", "VPT", "vit_b16_c2_ep5_batch4_4"),
     Method("deep language", "DeepLanguage", "vit_b16_c2_ep5_batch4_4ctx"),
     Method("IVLP", "IVLP", "vit_b16_c2_ep5_batch4_2+2ctx"),
@@ -51,17 +51,16 @@ INSIDE = (  # and so do these
     Method("PromptSRC", "PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx"),
     Method("TCP", "TCP", "vit_b16"),
 )
-METHODS = (*OUTSIDE, *INSIDE)  # where the data set is the one learned on
-ACROSS = tuple(  # where other data sets are tested, for which some authors have other settings
+ACROSS = tuple(  # the same where other data sets are tested, for which some authors have other settings
     replace(method, cfg_on_imagenet=f"{method.cfg}_cross_datasets")
     if method.trainer in ("MaPLe", "PromptSRC")
     else method
     for method in METHODS
 )
-TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in OUTSIDE]
+TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in METHODS]
 SHAPES = {"shapes": "Shapes"}
 CONTEXTS = 'CoOp, CoCoOp and KgCoOp learn M = 4 vectors from "a photo of a", ProGrad M = 16 from the data set\'s words.'
-INSIDE_NOTE = "VPT and those below it have vectors inside the towers, as many as their authors have."
+INSIDE_NOTE = "VPT and those below it have vectors inside the towers, as many as their authors."
 OPEN_WORLD = "All: learned on the base classes, tested on base and new ones together."
 SIDE_BY_SIDE = "Runs side by side slow each other down, and features that an earlier run has cached take no time."
 SECONDS = f"Seconds are those of training. {SIDE_BY_SIDE}"
@@ -77,7 +76,7 @@ def shapes_methods_tables() -> list[Table]:
     """Builds the tables of the miniature."""
     few_shots = few_shot_rows(SHAPES, "tiny", ("LinearProbe", "CoOp", "KgCoOp", "ProGrad", *FEATURE_METHODS), {})
     note = f"CoOp and ProGrad learn M = 16 context vectors, KgCoOp 4. {COSTS_NOTE}"
-    base_new_note = f"16 shots of each base class. {CONTEXTS} {H_NOTE} {OPEN_WORLD} {SECONDS}"
+    base_new_note = f"16 shots of each base class. {CONTEXTS} {INSIDE_NOTE} {H_NOTE} {OPEN_WORLD} {SECONDS}"
     return [
         _miniature("few_shot", "few-shot learning", (*FEW_SHOT_COLUMNS, *COSTS), few_shots, note),
         _miniature("base_to_new", "base to new", COLUMNS, base_new_rows(SHAPES, TINY, {}), base_new_note),
