@@ -16,6 +16,7 @@ import PIL
 import torch
 import torchvision
 
+from ..device import return_freed_memory
 from ..distributed import n_ranks
 from .inputs import inputs_before
 
@@ -93,6 +94,7 @@ def forget_peak_memory(device: torch.device) -> None:
     """Lets `peak_memory_gb` count from now on: a worker does several runs, and each has its own."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    return_freed_memory()
     with suppress(OSError):  # not on Linux, or not allowed: then the process's count goes on
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
