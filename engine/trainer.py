@@ -22,7 +22,7 @@ from .data.samplers import batch_share, gather_batch
 from .device import pick_device, smaller_batches
 from .distributed import any_rank, gather_objects, mean_over_ranks, n_ranks
 from .evaluation.evaluator import build_evaluator, evaluate
-from .features.head import LinearHead
+from .features.head import Head
 from .features.path import choose_path, is_plain, require_choice
 from .features.reader import FeatureReader, ViewBatches
 from .files import naming
@@ -264,8 +264,8 @@ class TrainerX:
         """Returns the logits (B, C) of the images with these features (B, E)."""
         raise NotImplementedError
 
-    def linear_head(self) -> LinearHead | None:
-        """Returns the head from features to logits where it is linear and the same for all images, else None."""
+    def feature_head(self) -> Head | None:
+        """Returns the head from features to logits where a few arrays are all of it, for all images; else None."""
         return None
 
     def decide_features(self) -> None:

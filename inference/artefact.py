@@ -1,6 +1,7 @@
 """A classifier as a folder that needs none of this code: numbers in safetensors, facts in JSON, a page that says how.
 
-classifier.safetensors   weight (C, E) float32; scale () of cosines; bias (C,)
+classifier.safetensors   weight (C, E) float32; scale () of cosines; bias (C,); Tip-Adapter's keys (N, E), owners (N,),
+                         alpha (), beta ()
 config.json              class names, backbone, preprocessing, where it comes from
 README.md                what it is, and ten lines that use it
 """
@@ -22,7 +23,7 @@ from clip.clip import library_facts, weights_sha256
 from engine import TrainerX
 from engine.config.load import full_default, merge, require
 from engine.data.transforms import IN_TESTS
-from engine.features.head import LinearHead
+from engine.features.head import CachedHead, Head, LinearHead
 from engine.files import missing_path, write_atomically, writing
 from engine.run.classes import Classes
 from engine.run.results import results_of
@@ -38,7 +39,7 @@ FILES = {WEIGHTS: {WEIGHTS, CARD, CONFIG}, ONNX: {ONNX, ONNX_DATA, CARD, CONFIG}
 PREPROCESSING = ("SIZE", "INTERPOLATION", "RESIZE", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
 
 
-def write_artefact(trainer: TrainerX, head: LinearHead | None, folder: Path, results: dict[str, Any]) -> None:
+def write_artefact(trainer: TrainerX, head: Head | None, folder: Path, results: dict[str, Any]) -> None:
     """Writes the folder; one that is there already is replaced if it holds an export and nothing else.
 
     Args:
@@ -93,10 +94,8 @@ def require_own(folder: Path, main: str) -> None:
         raise ValueError(f"{folder} holds other files. Name a new folder.")
 
 
-def tensors_of(head: LinearHead) -> dict[str, Tensor]:
-    scale = None if head.scale is None else torch.tensor(head.scale)
-    parts = {"weight": head.weight, "scale": scale, "bias": head.bias}
-    return {name: value for name, value in parts.items() if value is not None}
+def tensors_of(head: Head) -> dict[str, Tensor]:
+    return {name: torch.as_tensor(value) for name, value in head._asdict().items() if value is not None}
 
 
 def facts_of(trainer: TrainerX, results: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +129,7 @@ def _plain(value: Any) -> Any:
 class Exported(TrainerX):
     """The classifier in such a folder, on this project's CLIP. A subclass sets `head` and `exported`, its classes."""
 
-    head: LinearHead
+    head: Head
     exported: list[str]
 
     def build_model(self) -> None:
@@ -144,7 +143,7 @@ class Exported(TrainerX):
                 f"The exported classifier has {found} numbers for each class, but {self.cfg.MODEL.BACKBONE.NAME} gives "
                 f"features of {expected}. Bring back the backbone that it was made with."
             )
-        self.head = LinearHead(*(v.to(self.device) if isinstance(v, Tensor) else v for v in self.head))
+        self.head = self.head._make(v.to(self.device) if isinstance(v, Tensor) else v for v in self.head)
 
     def image_tower(self) -> nn.Module:
         return self.clip_model.visual
@@ -152,7 +151,7 @@ class Exported(TrainerX):
     def classify_features(self, features: Tensor) -> Tensor:
         return self.head.logits(features)
 
-    def linear_head(self) -> LinearHead:
+    def feature_head(self) -> Head:
         return self.head
 
 
@@ -210,12 +209,23 @@ def _read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _read_head(path: Path) -> LinearHead:
+def _read_head(path: Path) -> Head:
     try:
         tensors = load_file(path)
         weight, scale, bias = tensors["weight"].float(), tensors.get("scale"), tensors.get("bias")
+        scale = None if scale is None else float(scale)
+        if "keys" in tensors:
+            return _cached_head(weight, scale, tensors)
         if weight.dim() != 2 or (scale is None and bias is None) or (bias is not None and len(bias) != len(weight)):
             raise ValueError("weight (C, E), and scale, or bias (C,), or both are needed")
-        return LinearHead(weight, None if scale is None else float(scale), bias)
+        return LinearHead(weight, scale, bias)
     except Exception as error:  # what safetensors raises for a broken file is its own
         raise ValueError(f"{path} is not what export.py writes ({shorten(error)}). Export the run again.") from error
+
+
+def _cached_head(weight: Tensor, scale: float | None, tensors: dict[str, Tensor]) -> CachedHead:
+    keys, owners = tensors["keys"].float(), tensors["owners"].long()
+    fits = weight.dim() == keys.dim() == 2 and keys.shape == (len(owners), weight.shape[1]) and owners.dim() == 1
+    if not fits or scale is None or not all(0 <= owner < len(weight) for owner in owners.tolist()):
+        raise ValueError("weight (C, E), scale, keys (N, E) and owners (N,) from 0 to C - 1 are needed")
+    return CachedHead(weight, scale, keys, owners, float(tensors["alpha"]), float(tensors["beta"]))

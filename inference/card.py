@@ -106,6 +106,11 @@ def measured(facts: dict[str, Any]) -> str:
 def contents(parts: frozenset[str]) -> str:
     if parts == COSINE:
         return "`weight` (C, E) float32, a vector for each class, and `scale`"
+    if "keys" in parts:
+        return (
+            "`weight` (C, E), a text feature for each class, and `scale`; `keys` (N, E) and `owners` (N,), features of "
+            "training images, or learned ones, and the class of each; `alpha` and `beta`"
+        )
     if "scale" in parts:
         return "`weight` (C, E), `scale` and `bias` (C,), float32, of normalised features"
     return "`weight` (C, E) and `bias` (C,), float32, of features that are not normalised"
@@ -114,8 +119,14 @@ def contents(parts: frozenset[str]) -> str:
 def head_lines(parts: frozenset[str]) -> list[str]:
     """Returns the lines from features `x` (N, E) to logits."""
     norm = ["x = x / np.linalg.norm(x, axis=1, keepdims=True)"] if "scale" in parts else []
-    scale, bias = ('head["scale"] * ' if norm else ""), (' + head["bias"]' if "bias" in parts else "")
-    return [*norm, f'logits = {scale}x @ head["weight"].T{bias}']
+    scale, more = ('head["scale"] * ' if norm else ""), (' + head["bias"]' if "bias" in parts else "")
+    if "keys" in parts:
+        more = ' + head["alpha"] * votes'
+        norm += [
+            'votes = np.exp(-head["beta"] * (1 - x @ head["keys"].T))',
+            'votes = votes @ (head["owners"][:, None] == np.arange(len(head["weight"])))  # (N, C)',
+        ]
+    return [*norm, f'logits = {scale}x @ head["weight"].T{more}']
 
 
 def recipe(facts: dict[str, Any], parts: frozenset[str]) -> str:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import TrainerX
-from engine.features.head import LinearHead
+from engine.features.head import Head
 from engine.text import shorten
 
 from .artefact import ONNX, ONNX_DATA, facts_of, require_own, write_folder
@@ -49,7 +49,7 @@ class PixelsToLogits(nn.Module):
     Where one matrix does what the method does with features, the text tower stays out of it.
     """
 
-    def __init__(self, trainer: TrainerX, head: LinearHead | None):
+    def __init__(self, trainer: TrainerX, head: Head | None):
         super().__init__()
         if head is None:  # the modules are parameters of this one, so that the file names them
             self.parts = nn.ModuleList(part for part in vars(trainer).values() if isinstance(part, nn.Module))
@@ -63,7 +63,7 @@ class PixelsToLogits(nn.Module):
 
 
 def write_onnx(
-    trainer: TrainerX, head: LinearHead | None, folder: Path, results: dict[str, Any], *, precision: str = "fp32"
+    trainer: TrainerX, head: Head | None, folder: Path, results: dict[str, Any], *, precision: str = "fp32"
 ) -> None:
     """Writes the folder; one that is there already is replaced if it holds such an export and nothing else.
 

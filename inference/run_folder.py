@@ -18,7 +18,7 @@ from engine import DATASET_REGISTRY, TRAINER_REGISTRY, DatasetBase, Datum, Train
 from engine.checkpoint import epoch_of, load_checkpoint
 from engine.config.load import ConfigError, join_backbone, split_backbone
 from engine.config.plugins import plugins
-from engine.features.head import LinearHead
+from engine.features.head import Head
 from engine.files import missing_path
 from engine.random_state import same_random_state
 from engine.run.classes import Classes, read_classes
@@ -203,16 +203,16 @@ def class_names_alone(classes: Classes) -> type[DatasetBase]:
 
 
 @torch.no_grad()
-def head_of(trainer: TrainerX) -> LinearHead | None:
-    """Returns a trainer's `linear_head` if that is all that its `classify_features` does; a subclass may do more.
+def head_of(trainer: TrainerX) -> Head | None:
+    """Returns a trainer's `feature_head` if that is all that its `classify_features` does; a subclass may do more.
 
     One with a `classify_features` of its own has a head only if it says so. Of the others, a model may do more.
     """
-    says = next(cls for cls in type(trainer).__mro__ if {"linear_head", "classify_features"} & {*vars(cls)})
-    if not trainer.uses_features or "linear_head" not in vars(says):
+    says = next(cls for cls in type(trainer).__mro__ if {"feature_head", "classify_features"} & {*vars(cls)})
+    if not trainer.uses_features or "feature_head" not in vars(says):
         return None
     with getattr(trainer, "fixed_text", nullcontext)():  # CoOp's: its prompts are encoded once for both
-        head = trainer.linear_head()
+        head = trainer.feature_head()
         if head is None:
             return None
         generator = torch.Generator().manual_seed(0)

@@ -103,7 +103,7 @@ class ZSLP(FeatureTrainer):
         return PrototypeCLIP(clip_model, Prototypes(class_features))
 
     @torch.no_grad()
-    def linear_head(self) -> LinearHead:
+    def feature_head(self) -> LinearHead:
         weight = F.normalize(self.model.prompt_learner.prototypes, dim=-1)
         return LinearHead(weight, float(self.model.logit_scale.exp()))
 
@@ -114,7 +114,7 @@ class CLAP(FeatureTrainer):
 
     node, learned_per_class = ZSLP.node, ZSLP.learned_per_class
     class_features = staticmethod(mean_features)
-    templates, feature_model, linear_head = ZSLP.templates, ZSLP.feature_model, ZSLP.linear_head
+    templates, feature_model, feature_head = ZSLP.templates, ZSLP.feature_model, ZSLP.feature_head
 
     @staticmethod
     def add_config(cfg: CN) -> None:

@@ -204,7 +204,7 @@ class CustomCLIP(PromptedCLIP):
         return self.logit_scale.exp() * F.normalize(features, dim=-1) @ text_features.t()
 
     @torch.no_grad()
-    def linear_head(self) -> LinearHead:
+    def feature_head(self) -> LinearHead:
         """Returns the classifier as it is now."""
         return LinearHead(self.text_features(), float(self.logit_scale.exp()))
 
@@ -270,8 +270,8 @@ class ContextTrainer(PromptTrainer):
             lambda features: self.warnings.add(features_warning(features, dataset, backbone, self.clip_model)),
         )
 
-    def linear_head(self) -> LinearHead | None:
-        return getattr(self.model, "linear_head", lambda: None)()
+    def feature_head(self) -> LinearHead | None:
+        return getattr(self.model, "feature_head", lambda: None)()
 
     def checkpoint_fields(self) -> dict[str, Any]:
         return {**super().checkpoint_fields(), "class_token_position": self.model.prompt_learner.position}

@@ -104,5 +104,5 @@ class CrossModal(FeatureTrainer):
         logits = torch.cat([logits, self.classify_features(features[drawn])])
         return super().loss(logits, torch.cat([labels, owners[drawn]]))
 
-    def linear_head(self) -> LinearHead:
+    def feature_head(self) -> LinearHead:
         return LinearHead(self.model.prompt_learner.weight.detach(), float(self.model.logit_scale.exp()))

@@ -179,8 +179,8 @@ class DeepPromptTrainer(PromptTrainer):
                     f"that could have vectors. Set it to at most {n_blocks}."
                 )
 
-    def linear_head(self) -> LinearHead | None:
-        return self.model.linear_head() if self.uses_features else None
+    def feature_head(self) -> LinearHead | None:
+        return self.model.feature_head() if self.uses_features else None
 
     def fixed_words(self) -> str:
         """Returns CTX_INIT where some of its words stay fixed, so that what was learned belongs to it; else ""."""

@@ -222,6 +222,6 @@ class GDA(FeatureTrainer):
         logger.info(f"Classes of the training: {len(kept):,}; new ones: {len(means):,}")
         return {"class_features": texts, **rows(all_means, precision)}
 
-    def linear_head(self) -> LinearHead:
+    def feature_head(self) -> LinearHead:
         own, scale = self.model.prompt_learner, self.model.logit_scale.exp()
         return LinearHead(scale * own.class_features + own.alpha * own.weight, 1.0, own.alpha * own.bias)

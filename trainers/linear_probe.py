@@ -175,7 +175,7 @@ class LinearProbe(TrainerX):
     def classify_features(self, features: Tensor) -> Tensor:
         return self.classifier(features)
 
-    def linear_head(self) -> LinearHead:
+    def feature_head(self) -> LinearHead:
         return LinearHead(self.classifier.weight.detach(), bias=self.classifier.bias.detach())
 
     def checkpoint_fields(self) -> dict[str, Any]:

@@ -145,6 +145,6 @@ class LPPlusPlus(FeatureTrainer):
         own.alpha.grad = own.alpha_steps * own.alpha_gradient if is_due else None
 
     @torch.no_grad()
-    def linear_head(self) -> LinearHead:
+    def feature_head(self) -> LinearHead:
         own = self.model.prompt_learner
         return LinearHead(own(), 1.0, own.bias.detach())

@@ -78,5 +78,5 @@ class TaskRes(FeatureTrainer):
         return ResidualCLIP(clip_model, Residual(class_features, self.cfg.TRAINER.TASKRES.ALPHA))
 
     @torch.no_grad()
-    def linear_head(self) -> LinearHead:
+    def feature_head(self) -> LinearHead:
         return LinearHead(self.model.prompt_learner(), float(self.model.logit_scale.exp()))

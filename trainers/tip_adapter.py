@@ -38,6 +38,7 @@ from yacs.config import CfgNode as CN
 
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
+from engine.features.head import CachedHead
 
 from .base import PromptedCLIP
 from .feature_methods import FeatureTrainer
@@ -100,6 +101,14 @@ class CachedCLIP(PromptedCLIP):
     def zero_shot(self, features: Tensor) -> Tensor:
         """Returns zero-shot CLIP's logits (B, C) of normalised features (B, E)."""
         return self.logit_scale.exp() * features @ self.prompt_learner.class_features.t()
+
+    @torch.no_grad()
+    def head(self) -> CachedHead:
+        """Returns what classifies features, without the keys that are not filled."""
+        cache, scale = self.prompt_learner, float(self.logit_scale.exp())
+        owners, place = cache.filled.nonzero(as_tuple=True)
+        keys, weights = cache.keys[owners, place], (cache.alpha.item(), cache.beta.item())
+        return CachedHead(cache.class_features, scale, keys, owners, *weights)
 
     @torch.no_grad()
     def search(
@@ -185,6 +194,9 @@ class TipAdapter(FeatureTrainer):
         betas, alphas = (grid(*pair) for pair in zip(node.SEARCH_SCALE, node.SEARCH_STEP))
         return self.model.search(features, labels, alphas, betas)
 
+    def feature_head(self) -> CachedHead:
+        return self.model.head()
+
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Makes room for as many keys of a class as the checkpoint has."""
         keys = checkpoint["state_dict"].get("keys")
@@ -198,7 +210,7 @@ class TipAdapterF(FeatureTrainer):
 
     node, learned_per_class, searched = TipAdapter.node, TipAdapter.learned_per_class, TipAdapter.searched
     templates, feature_model, prepare = TipAdapter.templates, TipAdapter.feature_model, TipAdapter.prepare
-    search, before_load = TipAdapter.search, TipAdapter.before_load
+    search, before_load, feature_head = TipAdapter.search, TipAdapter.before_load, TipAdapter.feature_head
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:

@@ -70,7 +70,7 @@ class ZeroshotCLIP(TrainerX):
     def image_tower(self) -> nn.Module:
         return self.clip_model.visual
 
-    def linear_head(self) -> LinearHead:
+    def feature_head(self) -> LinearHead:
         return LinearHead(self.text_features, float(self.clip_model.logit_scale.exp()))
 
     def classify_features(self, features: Tensor) -> Tensor:

@@ -25,8 +25,10 @@ from safetensors.numpy import load_file
 assert not any(name in sys.modules for name in ("engine", "clip", "torch"))
 head, x = load_file(sys.argv[1] + "/classifier.safetensors"), np.load(sys.argv[2])
 if "scale" in head:
-    x = head["scale"] * x / np.linalg.norm(x, axis=1, keepdims=True)
-logits = x @ head["weight"].T + head.get("bias", 0)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+logits = head.get("scale", 1) * x @ head["weight"].T + head.get("bias", 0)
+for key, owner in zip(head.get("keys", ()), head.get("owners", ())):
+    logits[:, owner] += head["alpha"] * np.exp(-head["beta"] * (1 - x @ key))
 names = json.load(open(sys.argv[1] + "/config.json", encoding="utf-8"))["classnames"]
 print(json.dumps({"logits": logits.tolist(), "names": [names[i] for i in logits.argmax(axis=1)]}))
 """
@@ -56,6 +58,8 @@ def exported(tiny_files, tmp_path):
         ("TRAINER.NAME", "LinearProbe"),
         ("TRAINER.NAME", "LPPlusPlus"),
         ("TRAINER.NAME", "GDA"),
+        ("TRAINER.NAME", "TipAdapter"),
+        ("TRAINER.NAME", "TipAdapterF", "OPTIM.NAME", "adamw"),
         ("TRAINER.NAME", "ZeroshotCLIP", "RUN.EVAL_ONLY", True),
         ("TRAINER.NAME", "ZeroshotCLIP2", "RUN.EVAL_ONLY", True),
     ],
@@ -88,7 +92,7 @@ def test_the_preprocessing_is_that_of_a_test(exported):
     assert json.loads((folder / "config.json").read_text())["preprocessing"]["TRANSFORMS"] == ["normalize"]
 
 
-@pytest.mark.parametrize("name", ["CoOp", "LinearProbe", "LPPlusPlus"])  # of each kind of head one
+@pytest.mark.parametrize("name", ["CoOp", "LinearProbe", "LPPlusPlus", "TipAdapter"])  # of each kind of head one
 def test_the_lines_on_the_page_run(tiny_files, tmp_path, exported, name):
     images = sorted((tiny_files[0] / "test").glob("*/*.png"))
     _, classifier, folder = exported("TRAINER.NAME", name)
@@ -220,4 +224,15 @@ def test_a_strangers_folder_that_does_not_fit_is_refused(exported):
     facts = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**facts, "classnames": "abc"}))
     with pytest.raises(ValueError, match="config.json is not what export.py writes"):
+        Classifier.from_export(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"owners": torch.full((3,), 3)}, {"owners": torch.tensor([0])}, {"keys": torch.zeros(3, 5)}]
+)
+def test_a_strangers_keys_that_do_not_fit_are_refused(exported, change):
+    folder = exported("TRAINER.NAME", "TipAdapter", "DATASET.NUM_SHOTS", 1)[2]
+    path = folder / "classifier.safetensors"
+    save_file({**load_file(path), **change}, path)
+    with pytest.raises(ValueError, match="keys .N, E. and owners .N,. from 0 to C - 1 are needed"):
         Classifier.from_export(folder)

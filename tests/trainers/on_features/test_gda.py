@@ -101,7 +101,7 @@ def test_logits_are_the_authors_equation(make, subset):
     scores = naive_scores(x, *naive_rows(*as_used(trainer), classwise=subset == "base")) + np.log(1 / n)
     expected = scale_of(trainer) * x @ unit(texts_of(TEMPLATE)[0])[:n].T + 2 * scores
     assert_near_but_for_a_constant(trainer.classify_features(features), expected, PRECISION)
-    assert_near(trainer.linear_head().logits(features), trainer.classify_features(features))
+    assert_near(trainer.feature_head().logits(features), trainer.classify_features(features))
 
 
 def test_without_gaussians_or_their_weight_it_is_zero_shot_clip(make):
