@@ -50,7 +50,8 @@ FEATURE_METHODS = {  # trainer -> name in the tables
     "LPPlusPlus": "LP++",
     "GDA": "GDA",
 }
-TRAINERS = (*PAPERS_TRAINERS, "KgCoOp", "ProGrad", *FEATURE_METHODS)  # of all tables
+INSIDE_TOWERS = ("VPT", "DeepLanguage", "IVLP", "MaPLe", "PromptSRC", "TCP")
+TRAINERS = (*PAPERS_TRAINERS, "KgCoOp", "ProGrad", *FEATURE_METHODS, *INSIDE_TOWERS)  # of all tables
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
 EPOCHS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}  # shots -> ending of CoOp's config; none: 200 epochs
 FEW_SHOTS = tuple(EPOCHS)

@@ -8,7 +8,7 @@ import statistics
 import pytest
 
 import report
-from reports.experiments import DATASETS, base_classes, coop, few_shot, new_classes
+from reports.experiments import DATASETS, TRAINERS, base_classes, coop, few_shot, new_classes
 from reports.figures.few_shot import average_lines, find_curves
 from reports.tables.catalogue import TABLES
 from reports.tables.paper import PAPER, PUBLISHED
@@ -239,3 +239,9 @@ def test_a_config_of_imagenet_is_the_same_line_of_the_average(tmp_path):
     names, lines = average_lines(find_curves(tmp_path, shots=(2, 16)))
     assert names == ["dtd", "imagenet"]
     assert {method.label: line for method, line in lines.items()} == {"TaskRes": {2: (52.0, 0.0), 16: (66.0, 0.0)}}
+
+
+def test_every_method_of_the_tables_is_known_as_one():
+    """Else it would stand in them a second time, as a method of the user's own."""
+    runs = [run for table in TABLES.values() for run in table.experiments]
+    assert {run.expected["trainer"] for run in runs} <= {*TRAINERS}
