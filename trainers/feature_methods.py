@@ -52,11 +52,6 @@ class FeatureTrainer(PromptTrainer):
             errors.append(f"RESUME is {cfg.RESUME}, but {cls.__name__} is made from the start. Leave it out.")
         return errors
 
-    @classmethod
-    def searched(cls, cfg: CN) -> tuple[str, ...]:
-        """Returns the names of the hyper-parameters that `choose` chooses by the data set's `selection`."""
-        return ()
-
     def feature_model(self, clip_model: TwoTowers, class_features: Tensor, **changes) -> nn.Module:
         """Builds the model on `class_features` (C, E) float32, as `class_features` returns them."""
         raise NotImplementedError

@@ -135,7 +135,7 @@ class Cost(Result):
 class PeakMemory(Result):
     """The most memory in GB that an experiment held: the GPU's where it ran on one, else the process's.
 
-    The process's is the largest of all runs that it has done, so a worker of several runs says too much of the later.
+    Runs of earlier versions have the largest of all runs that their process had done.
     """
 
     keyword: str = "peak_gpu_memory_gb"
