@@ -303,6 +303,13 @@ class PromptTrainer(TrainerX):
     def classify_features(self, features: Tensor) -> Tensor:
         return self.model.classify(features)
 
+    def smaller_settings(self) -> dict[str, int]:
+        encoder = getattr(self.model, "encode_prompts", None)
+        if encoder is None or "CHUNK_ROWS" not in self.cfg.TRAINER[self.node]:
+            return super().smaller_settings()
+        n_rows = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows)
+        return {f"TRAINER.{self.node}.CHUNK_ROWS": n_rows // 2, **super().smaller_settings()}  # it changes no result
+
     def result_fields(self) -> dict[str, Any]:
         return {"n_params": sum(map(count_parameters, self.models.values()))}
 

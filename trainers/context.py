@@ -296,11 +296,6 @@ class ContextTrainer(PromptTrainer):
             logger.warning(f"The checkpoint has {n_ctx} context vectors, the config {learner.n_ctx}")
             self.build_learner(n_ctx=n_ctx, ctx_init="")
 
-    def smaller_settings(self) -> dict[str, int]:
-        key, encoder = f"TRAINER.{self.node}.CHUNK_ROWS", self.model.encode_prompts
-        n_rows = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows)
-        return {key: n_rows // 2, **super().smaller_settings()}  # the first changes no result
-
     def result_fields(self) -> dict[str, Any]:
         learner, node = self.model.prompt_learner, self.cfg.TRAINER[self.node]
         options = {"csc": learner.class_specific, "class_token_position": learner.position}

@@ -199,12 +199,5 @@ class DeepPromptTrainer(PromptTrainer):
                 "CTX_INIT and the number of vectors as in its training."
             )
 
-    def smaller_settings(self) -> dict[str, int]:
-        if "CHUNK_ROWS" not in self.cfg.TRAINER[self.node]:
-            return super().smaller_settings()
-        key, encoder = f"TRAINER.{self.node}.CHUNK_ROWS", self.model.encode_prompts
-        n_rows = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows)
-        return {key: n_rows // 2, **super().smaller_settings()}  # the first changes no result
-
     def result_fields(self) -> dict[str, Any]:
         return {**super().result_fields(), "n_ctx": self.model.prompt_learner.n_ctx}
