@@ -85,7 +85,7 @@ class TunedCLIP(CustomCLIP):
     @torch.no_grad()
     def keep_text(self) -> None:
         """Encodes the classes once and for all: of a text tower that is not tuned."""
-        self.register_buffer("kept_features", self.text_features(), persistent=False)
+        self.kept_features = self.text_features()
 
 
 class TunedTowersTrainer(PromptTrainer):
@@ -151,7 +151,7 @@ class TunedTowersTrainer(PromptTrainer):
     def before_train(self) -> None:
         super().before_train()
         n_steps, shots = self.num_batches * self.max_epoch, self.cfg.DATASET.NUM_SHOTS
-        theirs = f"; its authors train {self.steps_per_shot * shots:,}" if shots > 0 and self.steps_per_shot else ""
+        theirs = f" (its authors': {self.steps_per_shot * shots:,})" if shots > 0 and self.steps_per_shot else ""
         logger.info("Training steps: %s", f"{n_steps:,}{theirs}")
 
     def image_tower(self) -> nn.Module | None:
