@@ -10,6 +10,9 @@ from torch.func import functional_call
 
 from clip.clip import tokenize
 from engine import TRAINER_REGISTRY
+from engine.distributed import process_group
+from engine.process_cache import sharing
+from tests.support.ranks import run_ranks
 from tests.support.tiny_clip import golden_images
 from tests.support.tiny_run import CLASSES, N_ITEMS, build_trainer, tiny_cfg, valid_cfg
 from tests.support.tolerance import EXACT, assert_as_exact, assert_near
@@ -136,6 +139,18 @@ class TestDropout:
         assert not torch.allclose(trainer.model(images), trainer.model(images), rtol=1e-3)
         trainer.set_model_mode("eval")
         assert_near(trainer.model(images), exact.model(images))
+
+    @pytest.mark.slow
+    def test_ranks_drop_other_entries(self, build, tmp_path):
+        def draw(_):
+            with process_group(use_cuda=False), sharing():
+                trainer = build("DROPOUT_RATE", 0.5)
+                trainer.before_train()
+                trainer.set_model_mode("train")
+                return spread(trainer).model(golden_images("vit")).detach()
+
+        (_, one), (_, other) = run_ranks(2, draw, tmp_path / "said")
+        assert not torch.allclose(one, other, rtol=1e-3)
 
     def test_chunks_of_the_backward_pass_drop_what_the_forward_pass_has(self, build):
         """Else the gradient would be that of another loss: here of a function that is known by its differences."""
