@@ -7,6 +7,7 @@ from collections import OrderedDict
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD_DIM = 64  # width of one attention head in every OpenAI CLIP, in both towers
@@ -79,7 +80,7 @@ class ResidualAttentionBlock(nn.Module):
     ):
         super().__init__()
         self.causal = causal
-        self.attn = nn.MultiheadAttention(d_model, n_head)
+        self.attn = MultiheadAttention(d_model, n_head)
         self.ln_1 = LayerNorm(d_model, eps=eps)
         mlp_width = mlp_width or d_model * 4
         parts = [
@@ -107,6 +108,18 @@ class ResidualAttentionBlock(nn.Module):
 def differing_heads(width: int, heads: int) -> str:
     """What a repr says of heads that are not as wide as OpenAI's: the cache of features knows a tower by it."""
     return "" if width == heads * HEAD_DIM else f"heads={heads}"
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    """torch's; the packed text tower, which attends in its own way, takes its two projections alone."""
+
+    def project(self, x: Tensor, queries: Tensor | slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of some of the rows of x (B, R, W) (None: of all), keys and values of all: (B, R, W), not scaled."""
+        weight, bias, width = self.in_proj_weight, self.in_proj_bias, x.shape[-1]
+        if queries is None:
+            return F.linear(x, weight, bias).chunk(3, dim=-1)
+        q = F.linear(x[:, queries], weight[:width], bias[:width])
+        return q, *F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
 
 
 class LayerNorm(nn.LayerNorm):

@@ -32,7 +32,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .blocks import ResidualAttentionBlock, Transformer
@@ -87,7 +86,8 @@ def run_tower(
         queries = _end_rows(groups, n_prefix, x.device) if is_last else queries
         n_prefix_queries = 0 if is_last else n_prefix - n_replaced
 
-        q, k, v = _project(layer, layer.ln_1(x), queries)
+        q, k, v = layer.attn.project(layer.ln_1(x), queries)
+        q = q * (x.shape[-1] // layer.attn.num_heads) ** -0.5
         front = None if cached is None else tuple(cached[i])
         outputs = []
         if n_prefix:
@@ -129,18 +129,6 @@ def _end_rows(groups: list[Group], start: int, device: torch.device) -> Tensor:
         rows.append(torch.arange(1, n + 1, device=device) * length + (start - 1))
         start += n * length
     return torch.cat(rows)
-
-
-def _project(layer: ResidualAttentionBlock, x: Tensor, queries: Tensor | slice | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Scaled queries of some rows (None: of all), keys and values of all rows."""
-    weight, bias, width = layer.attn.in_proj_weight, layer.attn.in_proj_bias, x.shape[-1]
-    scale = (width // layer.attn.num_heads) ** -0.5
-    if queries is None:
-        q, k, v = F.linear(x, weight, bias).chunk(3, dim=-1)
-    else:
-        q = F.linear(x[:, queries], weight[:width], bias[:width])
-        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
-    return q * scale, k, v
 
 
 def _attend_prefix(

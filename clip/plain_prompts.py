@@ -82,9 +82,11 @@ class PlainPromptEncoder(nn.Module):
         context, class_ = prompts // len(self.vectors), prompts % len(self.vectors)
         vectors = self.vectors[class_]  # (N, L)
         own = contexts[context, class_] if self.class_specific else contexts[context]  # (N, M, D)
-        index = vectors.clamp(min=0)[..., None].expand(-1, -1, own.shape[-1])
-        learned = own.type(self.base.dtype).gather(1, index) * (vectors >= 0)[..., None]
-        x = (self.base[class_] + learned).permute(1, 0, 2)  # (N, L, D) -> (L, N, D)
+        x = self.base[class_]  # (N, L, D)
+        if own.shape[1]:  # else the prompts are words alone
+            index = vectors.clamp(min=0)[..., None].expand(-1, -1, own.shape[-1])
+            x = x + own.type(self.base.dtype).gather(1, index) * (vectors >= 0)[..., None]
+        x = x.permute(1, 0, 2)  # (N, L, D) -> (L, N, D)
         for i, block in enumerate(self.transformer.resblocks):
             if 0 < i <= len(deep) and deep[i - 1] is not None:
                 vectors = deep[i - 1]

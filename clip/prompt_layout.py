@@ -10,6 +10,7 @@ The name is as many tokens, first after the context, as it adds to a placeholder
 context, whatever token the full stop has become part of: in "chairs (folding)." the end ")." is one token.
 
 A method may have other words than "name.": those in front of the name are the same in all prompts, as the context is.
+Where it learns no context, M = 0, the prompts are words alone.
 """
 
 from __future__ import annotations
@@ -80,19 +81,38 @@ def lay_out(
         raise ValueError(f"The class-token position is {position!r}; it must be one of: {', '.join(POSITIONS)}.")
     if n_ctx < 1:
         raise ValueError(f"The number of context vectors is {n_ctx}; it must be at least 1.")
-    tokenizer = tokenizer or ClipTokenizer(context_length)
+    return _lay_out(classnames, n_ctx, position, tokenizer or ClipTokenizer(context_length), words)
+
+
+def lay_out_words(classnames: list[str], template: str, *, tokenizer: Tokenizer | None = None) -> PromptLayout:
+    """Lays out prompts without context vectors; underscores in a name are read as spaces.
+
+    Args:
+        classnames: C names.
+        template: The prompt; `{}` is the name.
+        tokenizer: Of the text tower; None: CLIP's.
+
+    Raises:
+        ValueError: If a prompt has more tokens than the tower takes, or a name would end its own.
+    """
+    return _lay_out(classnames, 0, "end", tokenizer or ClipTokenizer(), template)
+
+
+def _lay_out(classnames: list[str], n_ctx: int, position: str, tokenizer: Tokenizer, words: str) -> PromptLayout:
     encode, n_start, special = tokenizer.encode, tokenizer.n_start, tokenizer.special
     names = [name.replace("_", " ") for name in classnames]
     context, fixed = f"{tokenizer.placeholder} " * n_ctx, words.partition("{}")[0]
+    fixed = fixed[: fixed.rfind(" ") + 1]  # what touches the name may become one token with its beginning
     assert not fixed or position == "end", f"{fixed!r} stands in front of the name, which is not at the end"
     texts = [context + words.format(name) for name in names]
     own = [encode(text) for text in texts]
     for name, ids in zip(names, own):
         n_tokens = len(ids) + tokenizer.n_special
         if n_tokens > tokenizer.context_length:
+            vectors, remedy = (f" with {n_ctx} context vectors", " or lower N_CTX") if n_ctx else ("", "")
             raise ValueError(
-                f"The prompt of class {beginning(name)} has {n_tokens} tokens with {n_ctx} context vectors; "
-                f"at most {tokenizer.context_length} are allowed. Shorten the class name or lower N_CTX."
+                f"The prompt of class {beginning(name)} has {n_tokens} tokens{vectors}; at most "
+                f"{tokenizer.context_length} are allowed. Shorten the class name{remedy}."
             )
         if special & set(ids):
             raise ValueError(

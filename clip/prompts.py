@@ -9,12 +9,15 @@ The text tower is causal and a prompt's feature is read at its end token. Hence,
        and values in every layer are computed once, when the encoder is built;
     4. in the last layer only the end token is a query.
 
+Where the tower's own weights are learned, nothing of it is a constant: 3. does not hold, [SOS] is a row of the prefix.
+
 Cost: rows of the tower for C classes, M context vectors, s_c own tokens of a class (name, full stop, end; about 4),
 against 77 C without this:
 
     one context, end      M + sum(s_c)              one context, middle   M/2 + sum(M/2 + s_c)
     a context per class   sum(M + s_c)              name in front         sum(M + 2)
     B contexts (CoCoOp)   B (M + sum(s_c))          classes' own vectors from block b on (TCP): there sum(M + s_c)
+    tuned tower, W words before the name, no context                          1 + W + sum(s_c)
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ class PromptEncoder(nn.Module):
         layout: The prompts.
         class_specific: Whether every class has context vectors of its own.
         class_deep: Whether every class has deep prompts of its own.
+        tuned: Whether the tower's own weights are learned.
         chunk_rows: Rows (positions of prompts) encoded at once; 0: all. More are encoded in chunks of contexts and
             classes. To bound memory, the activations of a chunk are computed again in the backward pass, except those
             of the last chunk, with which the backward pass begins.
@@ -58,17 +62,20 @@ class PromptEncoder(nn.Module):
         *,
         class_specific: bool = False,
         class_deep: bool = False,
+        tuned: bool = False,
         chunk_rows: int = 0,
     ):
         super().__init__()
+        assert not (tuned and class_deep), "deep prompts stand behind a cached [SOS]"
         assert shares_positions(clip_model), "the prompts of this tower share nothing: use PlainPromptEncoder"
         self.transformer = clip_model.transformer
         self.ln_final, self.text_projection = clip_model.ln_final, clip_model.text_projection
         self.text_projection_bias = getattr(clip_model, "text_projection_bias", None)
         self.class_specific, self.chunk_rows = class_specific, chunk_rows
         n_prefix = 1 if class_specific else layout.n_prefix
-        rows = PromptRows(clip_model, layout, n_prefix=n_prefix, n_split=n_prefix - 1 if class_deep else 0)
-        self.register_buffer("cached", rows.cache_start(), persistent=False)
+        split = {"n_split": n_prefix - 1 if class_deep else 0}
+        rows = PromptRows(clip_model, layout, n_prefix=n_prefix, n_cached=0 if tuned else 1, **split)
+        self.register_buffer("cached", None if tuned else rows.cache_start(), persistent=False)
         self.packs = nn.ModuleList(
             _Pack(rows, classes, self.cached, class_specific) for classes in rows.split(chunk_rows)
         )
@@ -83,11 +90,12 @@ class PromptEncoder(nn.Module):
             ctx: (M, D), or (C, M, D) if class-specific; with one more dimension B in front, B contexts at once.
             deep: (K, D), or None: before block 1, 2, ... of the tower they replace positions 1 to K. These must belong
                 to the prefix: K <= M with one context for all classes and the class token at the end. With
-                `class_deep`, the last is (C, K, D).
+                `class_deep`, the last is (C, K, D). A tuned tower takes none.
 
         Returns:
             (C, E) or (B, C, E) features, not normalised, in the tower's dtype.
         """
+        assert self.cached is not None or not deep, "deep prompts stand behind a cached [SOS]"
         n_dims = 3 if self.class_specific else 2
         contexts = ctx if ctx.dim() > n_dims else ctx[None]
         parts = [self._encode_chunked(contexts, pack, deep, is_last=pack is self.packs[-1]) for pack in self.packs]
@@ -121,13 +129,18 @@ class PromptRows:
 
     Args:
         n_prefix: Number of leading positions that all prompts share, [SOS] among them.
+        n_cached: How many of these are constants: 1, [SOS], or 0, where nothing in a prompt is one.
         n_split: Number of rows that each suffix takes over from the prefix in the middle of the tower.
     """
 
-    def __init__(self, clip_model: TwoTowers, layout: PromptLayout, *, n_prefix: int, n_split: int = 0):
-        self.clip_model, self.layout, self.n_prefix, self.n_split = clip_model, layout, n_prefix, n_split
+    def __init__(
+        self, clip_model: TwoTowers, layout: PromptLayout, *, n_prefix: int, n_cached: int = 1, n_split: int = 0
+    ):
+        self.clip_model, self.layout = clip_model, layout
+        self.n_prefix, self.n_cached, self.n_split = n_prefix, n_cached, n_split
         self.vectors = layout.vectors()
-        self.first = (self.vectors >= 0).int().argmax(dim=1).clamp(min=n_prefix).tolist()  # where the suffix starts
+        first_vector = (self.vectors >= 0).int().argmax(dim=1)  # what stands before it is a constant, if anything is
+        self.first = (first_vector * n_cached).clamp(min=n_prefix).tolist()  # where the suffix starts
         self.end = (layout.eot + 1).tolist()
         # Classes with equally many constant positions and equally long suffixes stand side by side.
         self.sorted = sorted(range(len(self.end)), key=self.lengths)
@@ -182,11 +195,11 @@ class PromptRows:
 class _Pack(nn.Module):
     """The rows of some classes in one matrix: the learned prefix, then the suffixes, group after group."""
 
-    def __init__(self, rows: PromptRows, classes: list[int], cached: Tensor, class_specific: bool):
+    def __init__(self, rows: PromptRows, classes: list[int], cached: Tensor | None, class_specific: bool):
         super().__init__()
-        self.n_prefix, self.n_split = rows.n_prefix - 1, rows.n_split  # [SOS] is cached
+        self.n_prefix, self.n_split = rows.n_prefix - rows.n_cached, rows.n_split
         self.sizes: list[tuple[int, int]] = []
-        grids = [_grid(classes[:1], range(1, rows.n_prefix))]
+        grids = [_grid(classes[:1], range(rows.n_cached, rows.n_prefix))]
         for i, ((n_constant, n_suffix), group) in enumerate(groupby(classes, key=rows.lengths)):
             members = list(group)
             self.sizes.append((len(members), n_suffix))

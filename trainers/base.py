@@ -21,6 +21,8 @@ from engine.config.load import flatten, merge, option_errors, require
 from engine.distributed import first_on_machine
 from engine.process_cache import common_tensors, shared
 
+from .same_prompts import at_first_features, features_warning
+
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {
@@ -239,6 +241,11 @@ class PromptTrainer(TrainerX):
         optim = build_optimizer(learner, self.cfg.OPTIM)
         self.register_model("prompt_learner", learner, optim, build_lr_scheduler(optim, self.cfg.OPTIM))
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
+        if (encoder := getattr(self.model, "encode_prompts", None)) is not None:
+            dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
+            at_first_features(
+                encoder, lambda texts: self.warnings.add(features_warning(texts, dataset, backbone, self.clip_model))
+            )
 
     def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
         """Registers a model, but nothing of the loaded CLIP.

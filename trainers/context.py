@@ -22,7 +22,6 @@ from engine.features.head import LinearHead
 from engine.text import shorten
 
 from .base import PromptedCLIP, PromptTrainer, option_errors, require_open
-from .same_prompts import at_first_features, features_warning
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +60,7 @@ class ContextLearner(nn.Module):
     """
 
     class_deep = False  # whether each class has deep prompts of its own
+    tuned = False  # whether the text tower's own weights are learned, too
 
     def __init__(
         self,
@@ -153,7 +153,8 @@ def build_prompt_encoder(
         shard_classes: Whether the ranks of a run share the classes out among them.
     """
     fast, class_specific = shares_positions(clip_model), prompt_learner.class_specific
-    encoder = partial(PromptEncoder, class_deep=prompt_learner.class_deep) if fast else PlainPromptEncoder
+    of_learner = {"class_deep": prompt_learner.class_deep, "tuned": prompt_learner.tuned}
+    encoder = partial(PromptEncoder, **of_learner) if fast else PlainPromptEncoder
     build = partial(encoder, clip_model, class_specific=class_specific, chunk_rows=chunk_rows)
     if shard_classes and n_ranks() > 1:
         return ShardedPromptEncoder(build, prompt_learner.layout, class_specific=class_specific)
@@ -261,14 +262,6 @@ class ContextTrainer(PromptTrainer):
         """Returns how the context starts, by the config or by what a checkpoint decides instead."""
         node = self.cfg.TRAINER[self.node]
         return {"n_ctx": node.N_CTX, "ctx_init": node.CTX_INIT, **changes}
-
-    def build_learner(self, **changes) -> None:
-        super().build_learner(**changes)
-        dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
-        at_first_features(
-            self.model.encode_prompts,
-            lambda features: self.warnings.add(features_warning(features, dataset, backbone, self.clip_model)),
-        )
 
     def feature_head(self) -> LinearHead | None:
         return getattr(self.model, "feature_head", lambda: None)()

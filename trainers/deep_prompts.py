@@ -27,7 +27,6 @@ from engine.text import shorten
 
 from .base import PromptTrainer, require_open
 from .context import ContextLearner, CustomCLIP
-from .same_prompts import at_first_features, features_warning
 
 
 def draw_prompts(n_blocks: int, n_vectors: int, width: int) -> nn.ParameterList:
@@ -150,13 +149,7 @@ class DeepPromptTrainer(PromptTrainer):
         self.check_towers(clip_model)
         learner = self.learner(clip_model, classnames)
         kind = DeepPromptedCLIP if learner.vision_prompts() else CustomCLIP
-        model = kind(clip_model, learner, chunk_rows=self.cfg.TRAINER[self.node].CHUNK_ROWS)
-        dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
-        at_first_features(
-            model.encode_prompts,
-            lambda features: self.warnings.add(features_warning(features, dataset, backbone, clip_model)),
-        )
-        return model
+        return kind(clip_model, learner, chunk_rows=self.cfg.TRAINER[self.node].CHUNK_ROWS)
 
     def check_towers(self, clip_model: TwoTowers) -> None:
         """Raises ValueError if a tower takes no prompts, or has fewer blocks than are to have some."""

@@ -1,0 +1,161 @@
+"""CLIP's towers with learned changes of their own weights, and what the methods that learn them share.
+
+    w_i = norm(g'("a photo of a CLASS_i."))   g' the tuned text tower, the prompt that of the data set
+    f   = norm(f'(x))                         f' the tuned image tower
+    loss = cross entropy(s f w, y)
+
+ENCODER says which towers are tuned: "both", "text", "vision". What is not tuned is CLIP's own, frozen: with "text" each
+image is encoded once, with "vision" the classes are. Only the difference from CLIP is learned, kept in float32 whatever
+CLIP's weights are, and saved; `export.py --format clip` writes CLIP with the difference in its weights.
+
+Cost: the text tower computes what differs between the prompts (clip/prompts.py): [SOS] and the words before the name
+once for all classes, the rest without padding, all of it anew in every step. The image tower goes forward and backward.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode as CN
+
+from clip.model import VisionTransformer
+from clip.prompt_layout import lay_out_words
+from clip.two_towers import TwoTowers
+from engine.features.head import LinearHead
+
+from .base import PromptTrainer, option_errors, require_open
+from .context import CustomCLIP
+
+logger = logging.getLogger(__name__)
+
+ENCODERS = {"both": ("text", "vision"), "text": ("text",), "vision": ("vision",)}  # option -> towers
+
+
+def copy_modules(clip_model: TwoTowers) -> TwoTowers:
+    """Returns a copy of the modules with the same tensors: what is replaced there leaves the loaded CLIP as it is."""
+    same = [*clip_model.parameters(), *clip_model.buffers(), clip_model.tokenizer]
+    return copy.deepcopy(clip_model, {id(one): one for one in same})
+
+
+def blocks_of(clip_model: TwoTowers, tower: str) -> nn.Sequential:
+    """Returns the blocks of the tower "text" or "vision"."""
+    return (clip_model if tower == "text" else clip_model.visual).transformer.resblocks
+
+
+class TunedLearner(nn.Module):
+    """What is learned of the towers. To a prompt encoder it is a ContextLearner whose prompts are words alone.
+
+    Args:
+        clip_model: Gives the tokenizer.
+        classnames: C names; underscores are read as spaces.
+        template: The prompt; `{}` is the name.
+        learned: By tower, "text" or "vision", the module that holds what is learned of it.
+    """
+
+    class_specific = class_deep = False
+
+    def __init__(self, clip_model: TwoTowers, classnames: list[str], template: str, learned: Mapping[str, nn.Module]):
+        super().__init__()
+        self.layout = lay_out_words(classnames, template, tokenizer=clip_model.tokenizer)
+        for tower, module in learned.items():
+            self.add_module(tower, module)
+        self.tuned = "text" in learned
+        no_context = torch.empty(0, clip_model.transformer.width, device=clip_model.logit_scale.device)
+        self.register_buffer("no_context", no_context, persistent=False)
+
+    def context(self) -> Tensor:
+        return self.no_context
+
+    def deep(self) -> Sequence[Tensor]:
+        return ()
+
+
+class TunedCLIP(CustomCLIP):
+    """CLIP whose towers have what its `prompt_learner` learns; the image tower is this one, the text that of words."""
+
+    kept_features: Tensor | None = None
+
+    def text_features(self) -> Tensor:
+        return super().text_features() if self.kept_features is None else self.kept_features
+
+    @torch.no_grad()
+    def keep_text(self) -> None:
+        """Encodes the classes once and for all: of a text tower that is not tuned."""
+        self.kept_features = self.text_features()
+
+
+class TunedTowersTrainer(PromptTrainer):
+    """Trains changes of CLIP's own weights. A method names its `node`, and defines `tune`.
+
+    Its options are those below and its own.
+    """
+
+    learned_per_class = {"text": False, "vision": False}
+    steps_per_shot = 0  # of the authors' training, for each image of a class
+
+    @classmethod
+    def add_config(cls, cfg: CN) -> None:
+        node = cfg.TRAINER[cls.node] = CN()
+        node.ENCODER = "both"  # the towers that are tuned: both, text, vision
+        node.PREC = "fp16"  # fp32, fp16, amp, bf16
+        node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+
+    @classmethod
+    def config_errors(cls, cfg: CN) -> list[str]:
+        node, errors, group = cfg.TRAINER[cls.node], super().config_errors(cfg), f"TRAINER.{cls.node}"
+        if node.CHUNK_ROWS < 0:
+            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
+        return errors + option_errors(cfg, {f"{group}.ENCODER": ENCODERS})
+
+    def tune(self, clip_model: TwoTowers, tower: str) -> nn.Module:
+        """Puts what is to be learned into a tower, and returns it as a module of its own.
+
+        Args:
+            clip_model: A copy of the loaded CLIP's modules, on the device: they may be replaced, no tensor be changed.
+            tower: "text" or "vision".
+        """
+        raise NotImplementedError
+
+    def templates(self) -> tuple[str, ...]:
+        return (self.dm.dataset.prompt_template,)
+
+    def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> TunedCLIP:
+        self.check_towers(clip_model)
+        node, tuned = self.cfg.TRAINER[self.node], copy_modules(clip_model)
+        learned = {tower: self.tune(tuned, tower) for tower in ENCODERS[node.ENCODER]}
+        learner = TunedLearner(tuned, classnames, self.templates()[0], learned)
+        return TunedCLIP(tuned, learner, chunk_rows=node.CHUNK_ROWS)
+
+    def build_learner(self, **changes) -> None:
+        super().build_learner(**changes)
+        if not self.model.prompt_learner.tuned:
+            self.model.keep_text()
+
+    def check_towers(self, clip_model: TwoTowers) -> None:
+        """Raises ValueError if a tower cannot be tuned."""
+        require_open(clip_model)
+        visual, key = clip_model.visual, f"TRAINER.{self.node}.ENCODER"
+        encoder = self.cfg.TRAINER[self.node].ENCODER
+        if encoder != "text" and not isinstance(visual, VisionTransformer):
+            kind = type(getattr(visual, "module", visual)).__name__
+            raise ValueError(
+                f"{self.cfg.TRAINER.NAME} tunes the blocks of a ViT in OpenAI's layout with {key} {encoder}, but the "
+                f"image tower of {self.cfg.MODEL.BACKBONE.NAME} is a {kind}. Name a ViT of OpenAI's, such as ViT-B/16, "
+                f"or a file in that layout as MODEL.BACKBONE.NAME; or set {key} text, which leaves it alone."
+            )
+
+    def before_train(self) -> None:
+        super().before_train()
+        n_steps, shots = self.num_batches * self.max_epoch, self.cfg.DATASET.NUM_SHOTS
+        theirs = f" (its authors': {self.steps_per_shot * shots:,})" if shots > 0 and self.steps_per_shot else ""
+        logger.info("Training steps: %s", f"{n_steps:,}{theirs}")
+
+    def image_tower(self) -> nn.Module | None:
+        return super().image_tower() if self.cfg.TRAINER[self.node].ENCODER == "text" else None
+
+    def feature_head(self) -> LinearHead | None:
+        return self.model.feature_head() if self.uses_features else None
