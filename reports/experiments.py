@@ -59,6 +59,9 @@ INSIDE_TOWERS = {  # trainer -> name in the tables, and the config with ViT-B/16
     "MaPLe": ("MaPLe", "vit_b16_c2_ep5_batch4_2ctx"),
     "PromptSRC": ("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx"),
     "TCP": ("TCP", "vit_b16"),
+    "CLIPLoRA": ("CLIP-LoRA", "vit_b16"),
+    "LayerNormTuning": ("LayerNorm tuning", "vit_b16"),
+    "TwoStage": ("2SFS", "vit_b16"),
 }
 LABELS = {  # trainer -> name in the tables, where it is another
     "LinearProbe": "linear probe",
@@ -71,7 +74,7 @@ FEW_SHOT_CONFIGS = {  # trainer -> config with ViT-B/16 for few shots of all cla
     "MaPLe": "vit_b16_c2_ep50_batch4_2ctx_few_shot",
     "PromptSRC": "vit_b16_c2_ep50_batch4_4+4ctx_few_shot",
 }
-STEPS: dict[str, int] = {}  # trainer -> steps for each shot, in batches of 32, where its authors count no epochs
+STEPS = {"CLIPLoRA": 500, "LayerNormTuning": 300, "TwoStage": 300}  # trainer -> its authors' steps for each shot
 LATE_AVERAGE = ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat")  # of PromptSRC's few shots
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
 EPOCHS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}  # shots -> ending of CoOp's config; none: 200 epochs
@@ -127,7 +130,7 @@ def expected_results(
 def own_settings(dataset: str, trainer: str, cfg: str, *, subsample: str, shots: int) -> dict[str, int]:
     """Returns what a method's authors set for a training besides its config: config key -> value.
 
-    Where they count steps, these are the epochs that come nearest to them.
+    Where they count steps of 32 images, not epochs, these are the epochs that come nearest to them.
     """
     if trainer == "PromptSRC" and cfg == FEW_SHOT_CONFIGS[trainer] and dataset in LATE_AVERAGE:
         return {"TRAINER.PROMPTSRC.GPA_MEAN": 45, "TRAINER.PROMPTSRC.GPA_STD": 5}
@@ -148,7 +151,7 @@ def few_shot_config(trainer: str, backbone: str, dataset: str, *, shots: int = S
     """Returns the name of a method's config for few shots of all classes, where its settings stand in its YAML."""
     if backbone == "vit_b16" and trainer in FEW_SHOT_CONFIGS:
         return FEW_SHOT_CONFIGS[trainer]
-    if trainer not in ("TaskRes", "LPPlusPlus") or backbone == "tiny":
+    if trainer not in ("TaskRes", "LPPlusPlus", *STEPS) or backbone == "tiny":
         return backbone
     on_imagenet = "_imagenet" if dataset == "imagenet" else ""
     return backbone + on_imagenet + ("_ep100" if trainer == "TaskRes" and shots <= 4 else "")

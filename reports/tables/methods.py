@@ -13,6 +13,7 @@ from ..experiments import (
     INSIDE_TOWERS,
     LABELS,
     SHIFTED,
+    STEPS,
     Experiment,
     few_shot,
     few_shot_config,
@@ -47,7 +48,10 @@ CLIP_ADAPTER = Method("CLIP-Adapter", "CLIPAdapter", "vit_b16")
 GDA = Method("GDA", "GDA", "vit_b16", cfg_on_imagenet="vit_b16_new_classes")
 METHODS = (  # those that know new classes
     *(CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER, GDA),
-    *(Method(label, trainer, cfg) for trainer, (label, cfg) in INSIDE_TOWERS.items()),
+    *(
+        Method(label, trainer, cfg, cfg_on_imagenet=f"{cfg}_imagenet" if trainer in STEPS else "")
+        for trainer, (label, cfg) in INSIDE_TOWERS.items()
+    ),
 )
 ACROSS = tuple(  # the same where other data sets are tested, for which some authors have other settings
     replace(method, cfg_on_imagenet=f"{method.cfg}_cross_datasets")
@@ -58,9 +62,13 @@ ACROSS = tuple(  # the same where other data sets are tested, for which some aut
 TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in METHODS]
 SHAPES = {"shapes": "Shapes"}
 CONTEXTS = 'CoOp, CoCoOp and KgCoOp learn M = 4 vectors from "a photo of a", ProGrad M = 16 from the data set\'s words.'
-INSIDE_NOTE = "VPT and those below it have vectors inside the towers, as many as their authors."
+INSIDE_NOTE = (
+    "VPT and those down to TCP have vectors inside the towers, as many as their authors; the last three tune the "
+    "towers' own weights."
+)
+STEPS_NOTE = "They train the epochs that come nearest to their authors' number of steps."
 ON_FEATURES = ("LinearProbe", "CoOp", "ProGrad", *FEATURE_METHODS)  # trainers of the few shots with RN50
-WITH_VIT = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "TCP")  # and with ViT-B/16
+WITH_VIT = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "TCP", *STEPS)  # and with ViT-B/16
 OPEN_WORLD = "All: learned on the base classes, tested on base and new ones together."
 SIDE_BY_SIDE = "Runs side by side slow each other down, and features that an earlier run has cached take no time."
 SECONDS = f"Seconds are those of training. {SIDE_BY_SIDE}"
@@ -104,9 +112,9 @@ def methods_few_shot_vit() -> Table:
     labels = {label: {AVERAGE: READ_OFF} for label in published}
     rows = few_shot_rows(DATASETS, "vit_b16", WITH_VIT, published, labels)
     note = (
-        "ViT-B/16. CoOp learns M = 16 context vectors, CoCoOp 4, the others as many as their authors. MaPLe is that of "
-        "base to new with 50 epochs, as others have run it; PromptSRC's average is its authors' for each data set. "
-        f"{COSTS_NOTE}"
+        "ViT-B/16. CoOp learns M = 16 context vectors, CoCoOp 4, MaPLe, PromptSRC and TCP as many as their authors. "
+        "MaPLe is that of base to new with 50 epochs, as others have run it; PromptSRC's average is its authors' for "
+        f"each data set. The last three tune the towers' own weights. {STEPS_NOTE} {COSTS_NOTE}"
     )
     return _table("few_shot_vit", "few-shot learning with ViT-B/16", (*FEW_SHOT_COLUMNS, *COSTS), rows, note)
 
@@ -117,9 +125,9 @@ def methods_base_to_new() -> Table:
     papers = {heading: {**of, **per_dataset[heading]} for heading, of in printed["per_dataset"].items()}
     rows = base_new_rows(DATASETS, METHODS, {"Average": {**printed["average"], **averages}, **papers})
     note = (
-        f"ViT-B/16, 16 shots of each base class. {CONTEXTS} {INSIDE_NOTE} {BOTH_H_NOTE} {OPEN_WORLD} {SECONDS}"
-        " Published numbers of ProGrad, KgCoOp, MaPLe, PromptSRC and TCP are from later papers, CLIP-Adapter's are "
-        "of DePT's authors."
+        f"ViT-B/16, 16 shots of each base class. {CONTEXTS} {INSIDE_NOTE} {STEPS_NOTE} {BOTH_H_NOTE} {OPEN_WORLD} "
+        f"{SECONDS} Published numbers of ProGrad, KgCoOp, MaPLe, PromptSRC, TCP and 2SFS are from later papers, "
+        "CLIP-Adapter's are of DePT's authors."
     )
     return _table("base_to_new", "base to new", COLUMNS, rows, note)
 
