@@ -35,7 +35,12 @@ from .run_folder import EXPORTED, Source
 
 WEIGHTS, CONFIG, CARD = "classifier.safetensors", EXPORTED, "README.md"
 ONNX, ONNX_DATA = "classifier.onnx", "classifier.onnx.data"
-FILES = {WEIGHTS: {WEIGHTS, CARD, CONFIG}, ONNX: {ONNX, ONNX_DATA, CARD, CONFIG}}  # by the file that tells the format
+CLIP = "clip.safetensors"
+FILES = {  # by the file that tells the format
+    WEIGHTS: {WEIGHTS, CARD, CONFIG},
+    ONNX: {ONNX, ONNX_DATA, CARD, CONFIG},
+    CLIP: {CLIP, CARD, CONFIG},
+}
 PREPROCESSING = ("SIZE", "INTERPOLATION", "RESIZE", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
 
 
@@ -167,6 +172,12 @@ def read_artefact(folder: str | Path) -> Source:
         raise ValueError(
             f"{folder} holds an ONNX file, which needs none of this code: the lines in its README.md use it with "
             "onnxruntime. For Classifier.from_export, export the run with --format classifier."
+        )
+    if (folder / CLIP).is_file():
+        raise ValueError(
+            f"{folder} holds a whole CLIP, not a classifier: name {folder / CLIP} as MODEL.BACKBONE.NAME, or in "
+            "Classifier.zero_shot as the lines in its README.md do. For Classifier.from_export, a run is exported with "
+            "--format classifier."
         )
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():

@@ -16,6 +16,8 @@ OPEN_CLIP = {  # OpenAI's name -> open_clip's
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
+STATED = ("heads", "activation")  # of config.json's backbone_...: what weights of one's own do not say themselves
+LIBRARIES = {"classifier.onnx": "onnx", "clip.safetensors": "open_clip"}  # what reads a file, as a page's head names it
 N_NAMES = 20  # class names on the page
 
 COSINE = frozenset({"weight", "scale"})  # the tensors of a classifier of text features
@@ -51,13 +53,34 @@ def onnx_card(facts: dict[str, Any], *, has_data: bool) -> str:
     return page(facts, files, f"The image tower is that of CLIP {printable(backbone_name(facts))}.", onnx_recipe(facts))
 
 
+def merged_card(facts: dict[str, Any]) -> str:
+    """Returns the page of a whole CLIP with what was learned in its weights."""
+    files = {
+        "clip.safetensors": "the weights of CLIP, both towers, float32, with OpenAI's key names",
+        "config.json": "class names, the prompt of the training, backbone and its digest, preprocessing, training",
+    }
+    stated = "".join(
+        f' MODEL.BACKBONE.{key.upper()} "{value}"' for key in STATED if (value := facts.get(f"backbone_{key}"))
+    )
+    backbone = (
+        f"It is CLIP {printable(backbone_name(facts))} with what was learned in its weights. The prompt of these "
+        f"classes, and of others, is `{printable(facts['template'])}`."
+    )
+    toolkit = f"""## Use it with the toolkit
+
+Any method trains on it, or is tested with it: `MODEL.BACKBONE.NAME FOLDER/clip.safetensors{stated}` ends the command.
+"""
+    return f"{page(facts, files, backbone, merged_recipe(facts))}\n{toolkit}"
+
+
 def page(facts: dict[str, Any], files: dict[str, str], backbone: str, lines: str) -> str:
     """Returns what both pages say: what it is, how good, what the files hold, and the lines that use them."""
     names = [printable(name) for name in facts["classnames"]]
     more = f" and {len(names) - N_NAMES:,} more" if len(names) > N_NAMES else ""
     rows = "\n".join(f"| `{name}` | {held} |" for name, held in files.items())
+    library = LIBRARIES.get(next(iter(files)), "prompt-learning-clip")
     return f"""---
-library_name: {"onnx" if "classifier.onnx" in files else "prompt-learning-clip"}
+library_name: {library}
 pipeline_tag: image-classification
 tags: [clip, prompt-learning]
 ---
@@ -215,6 +238,27 @@ def onnx_recipe(facts: dict[str, Any]) -> str:
             'logits = session.run(None, {"images": x.transpose(2, 0, 1)[None]})[0]',
             'names = json.loads(session.get_modelmeta().custom_metadata_map["classnames"])',
             "print([names[i] for i in logits.argmax(axis=1)])",
+        ]
+    )
+
+
+def merged_recipe(facts: dict[str, Any]) -> str:
+    """Returns Python lines from an image to the class, with open_clip."""
+    name = backbone_name(facts)
+    architecture = repr(OPEN_CLIP.get(name, "ViT-B-16"))
+    known = "" if name in OPEN_CLIP else f"  # open_clip's name of the architecture of {printable(name)}"
+    return "\n".join(
+        [
+            f"architecture = {architecture}{known}",
+            "import json",
+            *open_clip_lines('architecture, pretrained="clip.safetensors", force_quick_gelu=True'),
+            'facts = json.load(open("config.json", encoding="utf-8"))',
+            'names = [name.replace("_", " ") for name in facts["classnames"]]',
+            'texts = open_clip.get_tokenizer(architecture)([facts["template"].format(name) for name in names])',
+            "with torch.no_grad():",
+            "    w = model.encode_text(texts).float().numpy()  # (C, E)",
+            "cosines = x @ w.T / (w**2).sum(1) ** 0.5",
+            "print([facts['classnames'][i] for i in cosines.argmax(axis=1)])",
         ]
     )
 

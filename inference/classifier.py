@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +77,9 @@ class Classifier:
         self.classnames = list(self.trainer.dm.dataset.classnames)
         self.head = head_of(self.trainer)
         self._classify = self.head.logits if self.head else self.trainer.classify_features
+        self._encoded_text = ExitStack()
+        if self.head is None:  # of a method that has such text, the prompts are encoded once for all images
+            self._encoded_text.enter_context(getattr(self.trainer, "fixed_text", nullcontext)())
         self._transform = build_transform(self.trainer.cfg, is_train=False)
 
     @classmethod

@@ -33,6 +33,7 @@ from yacs.config import CfgNode as CN
 from clip.blocks import MultiheadAttention
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
+from engine.distributed import rank
 from engine.text import shorten
 
 from .tuned_towers import TunedTowersTrainer, blocks_of
@@ -119,6 +120,18 @@ class CLIPLoRA(TunedTowersTrainer):
             block.attn = LowRankAttention(block.attn, added.to(block.attn.out_proj.weight.device))
             learned.append(added)
         return learned
+
+    @torch.no_grad()
+    def merge_into(self, clip_model: TwoTowers) -> None:
+        for tower, learned in self.model.prompt_learner.named_children():
+            for block, added in zip(blocks_of(clip_model, tower), learned, strict=True):
+                change = torch.cat([added[name].weight() for name in ("q", "k", "v")])
+                block.attn.in_proj_weight += change.to(block.attn.in_proj_weight.device)
+
+    def before_train(self) -> None:
+        super().before_train()
+        if rank() and self.point is None:
+            torch.manual_seed(self.cfg.SEED + rank())  # else every rank would drop what the first one does
 
     def checkpoint_fields(self) -> dict[str, Any]:
         return {**super().checkpoint_fields(), "alpha": self.cfg.TRAINER[self.node].ALPHA}

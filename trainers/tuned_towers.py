@@ -33,6 +33,7 @@ from .context import CustomCLIP
 logger = logging.getLogger(__name__)
 
 ENCODERS = {"both": ("text", "vision"), "text": ("text",), "vision": ("vision",)}  # option -> towers
+BLOCKS = {"text": "transformer.resblocks", "vision": "visual.transformer.resblocks"}
 
 
 def copy_modules(clip_model: TwoTowers) -> TwoTowers:
@@ -43,7 +44,7 @@ def copy_modules(clip_model: TwoTowers) -> TwoTowers:
 
 def blocks_of(clip_model: TwoTowers, tower: str) -> nn.Sequential:
     """Returns the blocks of the tower "text" or "vision"."""
-    return (clip_model if tower == "text" else clip_model.visual).transformer.resblocks
+    return clip_model.get_submodule(BLOCKS[tower])
 
 
 def own_norms(clip_model: TwoTowers, tower: str) -> nn.ModuleDict:
@@ -106,7 +107,7 @@ class TunedCLIP(CustomCLIP):
 
 
 class TunedTowersTrainer(PromptTrainer):
-    """Trains changes of CLIP's own weights. A method names its `node`, and defines `tune`.
+    """Trains changes of CLIP's own weights. A method names its `node`, and defines `tune` and `merge_into`.
 
     Its options are those below and its own.
     """
@@ -136,6 +137,10 @@ class TunedTowersTrainer(PromptTrainer):
             clip_model: A copy of the loaded CLIP's modules, on the device: they may be replaced, no tensor be changed.
             tower: "text" or "vision".
         """
+        raise NotImplementedError
+
+    def merge_into(self, clip_model: TwoTowers) -> None:
+        """Changes the weights of a CLIP, the backbone's own in float32, so that it computes what the tuned one does."""
         raise NotImplementedError
 
     def templates(self) -> tuple[str, ...]:

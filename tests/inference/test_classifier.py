@@ -182,6 +182,15 @@ def test_building_one_encodes_its_prompts_once_and_leaves_the_callers_seeds(make
     assert torch.equal(torch.rand(3), expected[0]) and np.random.rand() == expected[1]
 
 
+def test_of_a_method_that_sees_pixels_the_prompts_are_encoded_once_for_all_images(make, paths, monkeypatch):
+    run_train(make("run", "TRAINER.NAME", "CLIPLoRA", "TRAINER.CLIPLORA.PREC", "fp32"))
+    calls, encode = [], PromptEncoder.forward
+    monkeypatch.setattr(PromptEncoder, "forward", lambda *args: calls.append(args) or encode(*args))
+    classifier = Classifier.from_run(make("run").OUTPUT_DIR)
+    first, again = classifier.logits(paths), classifier.logits(paths)
+    assert len(calls) == 1 and torch.equal(first, again)
+
+
 def test_threads_make_and_use_classifiers_of_one_clip_at_once(make, paths, monkeypatch):
     run_train(make("run"))
     classifier = Classifier.from_run(make("run").OUTPUT_DIR)

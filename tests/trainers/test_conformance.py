@@ -53,6 +53,7 @@ EXCEPTIONS = {
         "ZeroshotCLIP2": "it averages several prompts",
     },
 }
+NO_DROPOUT = {"CLIPLoRA": ("TRAINER.CLIPLORA.DROPOUT_RATE", 0.0)}  # of two ranks: each drops other entries
 TRAINED = [name for name in NAMES if name not in EXCEPTIONS["trains"]]
 TOLERANCE = {"LinearProbe": FIT}  # of two ranks beside one; of all others that of rounding
 OVERHEAD = 40_000  # bytes of a checkpoint besides its tensors: names, random generators, the archive itself
@@ -113,15 +114,16 @@ def files(tiny_files, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(files):
-    """finished(name): the trainer at the end of a run, which is done once, and results.json."""
+    """finished(name, KEY, VALUE, ...): the trainer at the end of a run, which is done once, and results.json."""
     done = {}
 
-    def finish(name):
-        if name not in done:
+    def finish(name, *pairs):
+        key = (name, *pairs)
+        if key not in done:
             with files.registered(name), built() as trainers:
-                results = run_train(files.cfg(name, f"{name}/run"))
-            done[name] = trainers[0], results
-        return done[name]
+                results = run_train(files.cfg(name, f"{name}/{'-'.join(map(str, pairs)) or 'run'}", *pairs))
+            done[key] = trainers[0], results
+        return done[key]
 
     return finish
 
@@ -223,7 +225,7 @@ def test_two_ranks_learn_and_measure_what_one_does(files, finished):
     outcomes = run_ranks(2, partial(run_all, files), files.folder / "said", time_s=250)
     assert [code for code, _ in outcomes] == [0, 0], (files.folder / "said/rank0.err").read_text()
     for name in NAMES:
-        trainer, results = finished(name)
+        trainer, results = finished(name, *NO_DROPOUT.get(name, ()))
         for given in (given[name] for _, given in outcomes):
             assert_near(given["learned"], state_of(trainer), TOLERANCE.get(name))
             measured = {key: results[key] for key in given["measured"]}
@@ -235,7 +237,7 @@ def run_all(files, rank):
     given = {}
     with process_group(use_cuda=False), sharing():
         for name in NAMES:
-            trainer = files.build(name, f"{name}/ranks")
+            trainer = files.build(name, f"{name}/ranks", *NO_DROPOUT.get(name, ()))
             trainer.train() if name in TRAINED else trainer.test()
             given[name] = {"learned": state_of(trainer), "measured": dict(trainer.results)}
     return given

@@ -28,13 +28,14 @@ PREC = {"CoOp": "COOP", "CoCoOp": "COCOOP", "KgCoOp": "KGCOOP", "ProGrad": "PROG
 PREC |= {"TCP": "TCP"}
 PREC |= {"TaskRes": "TASKRES", "CLIPAdapter": "CLIP_ADAPTER", "TipAdapterF": "TIP_ADAPTER"}
 PREC |= {"CLAP": "CLAP", "CrossModal": "CROSS_MODAL", "GDA": "GDA", "LPPlusPlus": "LP_PLUS_PLUS"}
-PREC |= {"DeepLanguage": "DEEP_LANGUAGE", "MaPLe": "MAPLE"}
+PREC |= {"DeepLanguage": "DEEP_LANGUAGE", "MaPLe": "MAPLE", "CLIPLoRA": "CLIPLORA"}
 RUNS = [(trainer, kind) for trainer in ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP") for kind in OPEN]
 RUNS += [(trainer, kind) for trainer in ("LinearProbe", "ZeroshotCLIP", "ZeroshotCLIP2") for kind in ALL]
 RUNS += [("TaskRes", "causal"), ("CLIPAdapter", "not-causal"), *(("TipAdapterF", kind) for kind in ALL)]
 RUNS += [("CLAP", "not-causal"), ("CrossModal", "causal"), ("GDA", "causal"), ("LPPlusPlus", "not-causal")]
-RUNS += [("DeepLanguage", kind) for kind in OPEN]
-DEPTH = {"DeepLanguage": ("TRAINER.DEEP_LANGUAGE.PROMPT_DEPTH_TEXT", "2")}  # of two blocks
+RUNS += [(trainer, kind) for trainer in ("DeepLanguage", "CLIPLoRA") for kind in OPEN]
+OF_TEXT = {"DeepLanguage": ("TRAINER.DEEP_LANGUAGE.PROMPT_DEPTH_TEXT", "2")}  # of two blocks
+OF_TEXT |= {"CLIPLoRA": ("TRAINER.CLIPLORA.ENCODER", "text")}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def argv(tiny_files, tmp_path):
         words = [*train_flags(tmp_path, tiny_files[0], f"hf:made-up/{kind}"), f"--trainer={trainer}"]
         words += ["--eval-only"] if trainer.startswith("Zeroshot") else []
         group = PREC.get(trainer, "ZSCLIP")
-        own = (f"TRAINER.{group}.PREC", "fp32", *DEPTH.get(trainer, ()))
+        own = (f"TRAINER.{group}.PREC", "fp32", *OF_TEXT.get(trainer, ()))
         return [*words, f"--output-dir={tmp_path / folder}", *PAIRS, *own, *pairs]
 
     return argv
@@ -102,6 +103,30 @@ def test_the_image_tower_of_another_library_takes_no_vectors(argv):
         ValueError, match="MaPLe puts vectors .* the image tower of hf:made-up/causal is a .* DeepLanguage"
     ):
         build_trainer(cfg)
+
+
+@pytest.mark.parametrize("kind", OPEN)
+def test_a_tuned_text_tower_is_one_with_the_changes_in_its_weights(argv, tmp_path, capsys, kind):
+    """CLIP-LoRA against the plain towers; no file in OpenAI's layout holds them."""
+    run(argv(kind, "CLIPLoRA", "OPTIM.LR", "1.0"))
+    learned = torch.load(tmp_path / "run/prompt_learner/model.pth.tar-2", weights_only=True)["state_dict"]
+    model = MadeUp(kind, tmp_path).load()
+    images = torch.randn(4, 3, *2 * [model.preprocessing.size], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = F.normalize(model.encode_text(model.tokenizer(texts())), dim=-1)
+        for i, block in enumerate(model.transformer.resblocks):
+            change = [learned[f"text.{i}.{part}.B"] @ learned[f"text.{i}.{part}.A"] for part in "qkv"]
+            block.attn.in_proj_weight += torch.cat(change) / 2**0.5
+        text = F.normalize(model.encode_text(model.tokenizer(texts())), dim=-1)
+        found = Classifier.from_run(tmp_path / "run").trainer.model_inference(images)
+        assert_near(found, model.logit_scale.exp() * F.normalize(model.visual(images), dim=-1) @ text.t(), 1e-5)
+    assert not torch.allclose(text, before, atol=1e-2)
+    assert export.main([str(tmp_path / "run"), "--out", str(tmp_path / "clip"), "--format", "clip"]) == 1
+    assert f"hf:made-up/{kind} is not in OpenAI's layout" in capsys.readouterr().err
+
+
+def texts():
+    return [f"a photo of a {name.replace('_', ' ')}." for name in CLASSES]
 
 
 def test_a_prompt_is_encoded_and_an_image_prepared_as_the_model_was_trained(argv, paths, tmp_path):

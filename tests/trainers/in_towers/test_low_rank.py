@@ -6,14 +6,19 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.func import functional_call
 
+from clip.blocks import MultiheadAttention
 from clip.clip import tokenize
 from engine import TRAINER_REGISTRY
+from engine.distributed import process_group
+from engine.process_cache import sharing
+from tests.support.ranks import run_ranks
 from tests.support.tiny_clip import golden_images
 from tests.support.tiny_run import CLASSES, N_ITEMS, build_trainer, tiny_cfg, valid_cfg
 from tests.support.tolerance import EXACT, assert_as_exact, assert_near
-from trainers.low_rank import LowRank
+from trainers.low_rank import LowRank, LowRankAttention
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 TOWERS = {"both": ("text", "vision"), "text": ("text",), "vision": ("vision",)}
@@ -102,6 +107,22 @@ def texts_of(model):
     return F.normalize(model.encode_prompts(model.prompt_learner.context()), dim=-1)
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_is_torchs_with_the_changes_in_its_weights(is_causal):
+    torch.manual_seed(0)
+    attention = MultiheadAttention(8, 2).double()
+    added = nn.ModuleDict({name: LowRank(8, rank=3, alpha=ALPHA, dropout=0.0) for name in "qkv"}).double()
+    x, later = torch.randn(5, 4, 8, dtype=torch.float64), torch.ones(5, 5, dtype=torch.bool).triu(1)  # (L, N, W)
+    with torch.no_grad():
+        for part in added.values():
+            part.B.normal_()
+        found = LowRankAttention(attention, added)(x, x, x, need_weights=False, attn_mask=later, is_causal=is_causal)[0]
+        change = torch.cat([ALPHA / 3**0.5 * added[name].B @ added[name].A for name in "qkv"])
+        attention.in_proj_weight += change
+        expected = attention(x, x, x, need_weights=False, attn_mask=later if is_causal else None)[0]
+    assert_near(found, expected, EXACT)
+
+
 @ENCODERS
 def test_rank_times_in_and_out_of_three_layers_of_each_block_are_learned(build, encoder):
     trainer = build("ENCODER", encoder)
@@ -136,6 +157,18 @@ class TestDropout:
         assert not torch.allclose(trainer.model(images), trainer.model(images), rtol=1e-3)
         trainer.set_model_mode("eval")
         assert_near(trainer.model(images), exact.model(images))
+
+    @pytest.mark.slow
+    def test_ranks_drop_other_entries(self, build, tmp_path):
+        def draw(_):
+            with process_group(use_cuda=False), sharing():
+                trainer = build("DROPOUT_RATE", 0.5)
+                trainer.before_train()
+                trainer.set_model_mode("train")
+                return spread(trainer).model(golden_images("vit")).detach()
+
+        (_, one), (_, other) = run_ranks(2, draw, tmp_path / "said")
+        assert not torch.allclose(one, other, rtol=1e-3)
 
     def test_chunks_of_the_backward_pass_drop_what_the_forward_pass_has(self, build):
         """Else the gradient would be that of another loss: here of a function that is known by its differences."""
