@@ -24,7 +24,7 @@ from torch import nn
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
 
-from .tuned_towers import TunedTowersTrainer, own_norms
+from .tuned_towers import TunedTowersTrainer, merge_norms, own_norms
 
 
 @TRAINER_REGISTRY.register()
@@ -35,3 +35,6 @@ class LayerNormTuning(TunedTowersTrainer):
 
     def tune(self, clip_model: TwoTowers, tower: str) -> nn.ModuleDict:
         return own_norms(clip_model, tower)
+
+    def merge_into(self, clip_model: TwoTowers) -> None:
+        merge_norms(self.model.prompt_learner, clip_model)

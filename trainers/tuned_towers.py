@@ -92,6 +92,12 @@ class TunedLearner(nn.Module):
         return ()
 
 
+def merge_norms(learner: TunedLearner, clip_model: TwoTowers) -> None:
+    """Gives a CLIP the layer norms that were learned."""
+    for tower, learned in learner.named_children():
+        own_norms(clip_model, tower).load_state_dict(learned.state_dict())
+
+
 class TunedCLIP(CustomCLIP):
     """CLIP whose towers have what its `prompt_learner` learns; the image tower is this one, the text that of words."""
 

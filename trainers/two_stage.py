@@ -36,7 +36,7 @@ from engine import TRAINER_REGISTRY, build_lr_scheduler
 from engine.interruption import finishing
 from engine.optim import ClosedFormLR
 
-from .tuned_towers import TunedCLIP, TunedLearner, TunedTowersTrainer, own_norms
+from .tuned_towers import TunedCLIP, TunedLearner, TunedTowersTrainer, merge_norms, own_norms
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,15 @@ class TwoStage(TunedTowersTrainer):
 
     def tune(self, clip_model: TwoTowers, tower: str) -> nn.ModuleDict:
         return own_norms(clip_model, tower)
+
+    def merge_into(self, clip_model: TwoTowers) -> None:
+        """Raises ValueError if there is a classifier: it is no part of a CLIP."""
+        if self.model.prompt_learner.n_known:
+            raise ValueError(
+                "2SFS answers the classes of its training with a classifier, which is no part of a CLIP. Use --format "
+                "onnx; or name with --epoch a checkpoint of the first stage, as TRAIN.CHECKPOINT_FREQ saves them."
+            )
+        merge_norms(self.model.prompt_learner, clip_model)
 
     def build_schedule(self, optim: Optimizer) -> ClosedFormLR:
         """Returns the schedule of OPTIM, once for each stage."""

@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import export
+from inference.classifier import Classifier
 from tests.support.tiny_clip import golden_images
-from tests.support.tiny_run import CLASSES, build_trainer, tiny_cfg
-from tests.support.tolerance import assert_as_exact
+from tests.support.tiny_run import CLASSES, build_trainer, run_train, tiny_cfg
+from tests.support.tolerance import assert_as_exact, assert_near
 from tests.trainers.in_towers.norms_by_hand import key_of, leaves_of, naive_features, spread
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -15,18 +17,16 @@ TOWERS = {"both": ("text", "vision"), "text": ("text",), "vision": ("vision",)}
 ENCODERS = pytest.mark.parametrize("encoder", TOWERS)
 
 
+def own_cfg(tiny_files, folder, *pairs, **own):
+    own = {f"TRAINER.LAYER_NORM.{key}": value for key, value in {"PREC": "fp32", **own}.items()}
+    own |= {"TRAINER.NAME": "LayerNormTuning", "FEATURES.DIR": "", **dict(zip(pairs[::2], pairs[1::2], strict=True))}
+    return tiny_cfg(tiny_files[0], tiny_files[1]["vit"], folder, *(word for pair in own.items() for word in pair))
+
+
 @pytest.fixture
 def build(tiny_files, tmp_path):
-    """build(KEY, VALUE, ...): a trainer; the keys are LAYER_NORM's."""
-
-    def build(**own):
-        words = [
-            word for key, value in {"PREC": "fp32", **own}.items() for word in (f"TRAINER.LAYER_NORM.{key}", value)
-        ]
-        words += ["TRAINER.NAME", "LayerNormTuning", "FEATURES.DIR", ""]
-        return build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path / "run", *words))
-
-    return build
+    """build(KEY=VALUE, ...): a trainer; the keys are LAYER_NORM's."""
+    return lambda **own: build_trainer(own_cfg(tiny_files, tmp_path / "run", **own))
 
 
 @ENCODERS
@@ -66,3 +66,18 @@ def test_a_clip_in_bfloat16_gives_nearly_the_same_loss_and_learns_in_float32(bui
         learner = trainer.model.prompt_learner
         assert {dtype for x in learner.parameters() for dtype in (x.dtype, x.grad.dtype)} == {torch.float32}
     assert torch.isclose(*losses, rtol=0.05)
+
+
+def test_zero_shot_the_exported_clip_gives_the_logits_of_the_run(tiny_files, tmp_path):
+    run_train(own_cfg(tiny_files, tmp_path / "run", "OPTIM.LR", 1.0))
+    assert export.main([str(tmp_path / "run"), "--out", str(tmp_path / "clip"), "--format", "clip"]) == 0
+    run, merged, plain = (
+        made.trainer.model_inference(golden_images("vit")).detach()
+        for made in (
+            Classifier.from_run(tmp_path / "run"),
+            Classifier.zero_shot(tmp_path / "clip/clip.safetensors", CLASSES),
+            Classifier.zero_shot(tiny_files[1]["vit"], CLASSES),
+        )
+    )
+    assert_near(merged, run)
+    assert not torch.allclose(plain, run, rtol=1e-2)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import export
 from engine import TRAINER_REGISTRY, load_checkpoint
 from inference.classifier import Classifier
 from tests.resume.stopping import assert_same, before_step, ended, kill, terminate, train
@@ -157,10 +158,15 @@ class TestResume:
 
 
 @pytest.fixture(scope="module")
-def logits(tiny_files, tmp_path_factory):
+def run(tiny_files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    run_train(own_cfg(tiny_files, folder, "TRAIN.CHECKPOINT_FREQ", 1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def logits(run):
     """logits(EPOCH, NAMES): of the run after so many epochs, for such classes; and those by hand, in two ways."""
-    run = tmp_path_factory.mktemp("run")
-    run_train(own_cfg(tiny_files, run, "TRAIN.CHECKPOINT_FREQ", 1))
     learned = load_checkpoint(run / "prompt_learner/model.pth.tar-2")["state_dict"]["classifier"].double()
 
     def logits(epoch, names):
@@ -197,6 +203,18 @@ class TestSelectiveInference:
     def test_after_the_first_stage_all_are_classified_by_the_tower(self, logits, names):
         found, by_tower, _ = logits(1, names)
         assert_near(found, by_tower)
+
+
+def test_the_clip_of_the_first_stage_alone_is_exported(run, tmp_path, capsys):
+    words = [str(run), "--out", str(tmp_path / "clip"), "--format", "clip"]
+    assert export.main(words) == 1
+    assert (
+        "with a classifier, which is no part of a CLIP. Use --format onnx; or name with --epoch"
+        in capsys.readouterr().err
+    )
+    assert export.main([*words, "--epoch", "1"]) == 0
+    made = Classifier.from_run(run, epoch=1), Classifier.zero_shot(tmp_path / "clip/clip.safetensors", CLASSES)
+    assert_near(*(classifier.trainer.model_inference(golden_images("vit")).detach() for classifier in made))
 
 
 @pytest.mark.parametrize(
