@@ -5,6 +5,7 @@ These are the conventions of scripts/, written once for every table; a test comp
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ DATASETS = {  # config's name -> name in the tables; the papers' 11, in their or
     "eurosat": "EuroSAT",
     "ucf101": "UCF101",
 }
+N_CLASSES = dict(zip(DATASETS, (1000, 100, 37, 196, 102, 101, 100, 397, 47, 10, 101), strict=True))
 SHIFTED = {
     "imagenetv2": "ImageNetV2",
     "imagenet_sketch": "ImageNetSketch",
@@ -50,8 +52,30 @@ FEATURE_METHODS = {  # trainer -> name in the tables
     "LPPlusPlus": "LP++",
     "GDA": "GDA",
 }
-INSIDE_TOWERS = ("VPT", "DeepLanguage", "IVLP", "MaPLe", "PromptSRC", "TCP")
+INSIDE_TOWERS = {  # trainer -> name in the tables, and the config with ViT-B/16 for base to new
+    "VPT": ("VPT", "vit_b16_c2_ep5_batch4_4"),
+    "DeepLanguage": ("deep language", "vit_b16_c2_ep5_batch4_4ctx"),
+    "IVLP": ("IVLP", "vit_b16_c2_ep5_batch4_2+2ctx"),
+    "MaPLe": ("MaPLe", "vit_b16_c2_ep5_batch4_2ctx"),
+    "PromptSRC": ("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx"),
+    "TCP": ("TCP", "vit_b16"),
+    "CLIPLoRA": ("CLIP-LoRA", "vit_b16"),
+    "LayerNormTuning": ("LayerNorm tuning", "vit_b16"),
+    "TwoStage": ("2SFS", "vit_b16"),
+}
+LABELS = {  # trainer -> name in the tables, where it is another
+    "LinearProbe": "linear probe",
+    **FEATURE_METHODS,
+    **{trainer: label for trainer, (label, _) in INSIDE_TOWERS.items()},
+}
 TRAINERS = (*PAPERS_TRAINERS, "KgCoOp", "ProGrad", *FEATURE_METHODS, *INSIDE_TOWERS)  # of all tables
+FEW_SHOT_CONFIGS = {  # trainer -> config with ViT-B/16 for few shots of all classes, where it is not vit_b16
+    "CoCoOp": "vit_b16_c4_ep10_batch1_ctxv1",
+    "MaPLe": "vit_b16_c2_ep50_batch4_2ctx_few_shot",
+    "PromptSRC": "vit_b16_c2_ep50_batch4_4+4ctx_few_shot",
+}
+STEPS = {"CLIPLoRA": 500, "LayerNormTuning": 300, "TwoStage": 300}  # trainer -> its authors' steps for each shot
+LATE_AVERAGE = ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat")  # of PromptSRC's few shots
 BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b32": "ViT-B/32", "vit_b16": "ViT-B/16"}
 EPOCHS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}  # shots -> ending of CoOp's config; none: 200 epochs
 FEW_SHOTS = tuple(EPOCHS)
@@ -92,10 +116,29 @@ def expected_results(
         cfg: The trainer's config.
         source: Config of the data set trained on; "": nothing is trained.
         subsample: The classes tested on: all, base or new.
-        more: Other entries.
+        more: Other entries; `shots`, of the training, is one.
+
+    Returns:
+        "settings", too: the config keys whose values are not the config's; see `own_settings`.
     """
     names = {"dataset": NAMES.get(dataset), "source": NAMES.get(source)}
+    settings = own_settings(source, trainer, cfg, subsample=subsample, shots=more.get("shots", SHOTS))
+    more |= {"settings": settings} if settings else {}
     return {**names, "trainer": trainer, "cfg": cfg, "subsample": subsample, "split": "test", **more}
+
+
+def own_settings(dataset: str, trainer: str, cfg: str, *, subsample: str, shots: int) -> dict[str, int]:
+    """Returns what a method's authors set for a training besides its config: config key -> value.
+
+    Where they count steps of 32 images, not epochs, these are the epochs that come nearest to them.
+    """
+    if trainer == "PromptSRC" and cfg == FEW_SHOT_CONFIGS[trainer] and dataset in LATE_AVERAGE:
+        return {"TRAINER.PROMPTSRC.GPA_MEAN": 45, "TRAINER.PROMPTSRC.GPA_STD": 5}
+    if trainer not in STEPS or dataset not in N_CLASSES:
+        return {}
+    n_classes = math.ceil(N_CLASSES[dataset] / (2 if subsample == "base" else 1))
+    n_batches = max(1, shots * n_classes // 32)  # of an epoch, which leaves an incomplete one out
+    return {"OPTIM.MAX_EPOCH": max(1, round(STEPS[trainer] * shots / n_batches))}
 
 
 def coop_config(backbone: str, dataset: str, *, shots: int = SHOTS, words: bool = False) -> str:
@@ -104,9 +147,11 @@ def coop_config(backbone: str, dataset: str, *, shots: int = SHOTS, words: bool 
     return backbone + epochs + ("_ctxv1" if words else "")
 
 
-def feature_config(trainer: str, backbone: str, dataset: str, *, shots: int = SHOTS) -> str:
-    """Returns the name of the config of a method on features: the backbone, and what ImageNet or few shots change."""
-    if trainer not in ("TaskRes", "LPPlusPlus") or backbone == "tiny":
+def few_shot_config(trainer: str, backbone: str, dataset: str, *, shots: int = SHOTS) -> str:
+    """Returns the name of a method's config for few shots of all classes, where its settings stand in its YAML."""
+    if backbone == "vit_b16" and trainer in FEW_SHOT_CONFIGS:
+        return FEW_SHOT_CONFIGS[trainer]
+    if trainer not in ("TaskRes", "LPPlusPlus", *STEPS) or backbone == "tiny":
         return backbone
     on_imagenet = "_imagenet" if dataset == "imagenet" else ""
     return backbone + on_imagenet + ("_ep100" if trainer == "TaskRes" and shots <= 4 else "")
@@ -149,11 +194,11 @@ def coop_shifted(dataset: str, cfg: str, *, source: str, n_ctx: int = 16) -> Exp
     return _test_of(training, folder, command, dataset=NAMES[dataset])
 
 
-def on_features(dataset: str, trainer: str, cfg: str, *, shots: int = SHOTS) -> Experiment:
+def of_yaml(dataset: str, trainer: str, cfg: str, *, shots: int = SHOTS) -> Experiment:
     """A method whose settings stand in its YAML, trained and tested on a data set."""
     folder = f"{dataset}/{trainer}/{cfg}_{shots}shots"
-    command = f"TRAINER={trainer} bash scripts/few_shot.sh {dataset} {cfg} {shots}"
     expected = expected_results(dataset, trainer, cfg, source=dataset, shots=shots)
+    command = f"TRAINER={trainer} bash scripts/few_shot.sh {dataset} {cfg} {shots}{_pairs(expected)}"
     return Experiment(folder, (command,), expected=expected)
 
 
@@ -161,8 +206,8 @@ def few_shot(dataset: str, trainer: str, backbone: str, *, shots: int = SHOTS) -
     """Any method, with its config for the data set and the number of shots, trained and tested on a data set."""
     if trainer == "LinearProbe":
         return linear_probe(dataset, backbone, shots=shots)
-    if trainer in FEATURE_METHODS:
-        return on_features(dataset, trainer, feature_config(trainer, backbone, dataset, shots=shots), shots=shots)
+    if trainer not in ("CoOp", "KgCoOp", "ProGrad"):
+        return of_yaml(dataset, trainer, few_shot_config(trainer, backbone, dataset, shots=shots), shots=shots)
     n_ctx = 4 if trainer == "KgCoOp" else 16
     return coop(dataset, coop_config(backbone, dataset, shots=shots), trainer=trainer, n_ctx=n_ctx, shots=shots)
 
@@ -187,8 +232,8 @@ def base_classes(dataset: str, trainer: str, cfg: str) -> Experiment:
     """A prompt learner trained and tested on the first half of the classes."""
     variables = _variables(TRAINER=(trainer, "CoCoOp"))
     folder = f"base2new/train_base/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
-    command = f"{variables}bash scripts/cocoop/base2new_train.sh {dataset} SEED {cfg}"
     expected = expected_results(dataset, trainer, cfg, source=dataset, subsample="base", shots=SHOTS)
+    command = f"{variables}bash scripts/cocoop/base2new_train.sh {dataset} SEED {cfg}{_pairs(expected)}"
     return Experiment(folder, (command,), expected=expected)
 
 
@@ -197,7 +242,7 @@ def new_classes(dataset: str, trainer: str, cfg: str, *, classes: str = "new") -
     variables = _variables(TRAINER=(trainer, "CoCoOp"), SUBSAMPLE=(classes, "new"))
     folder = f"base2new/test_{classes}/{dataset}/shots_{SHOTS}/{trainer}/{cfg}"
     training = base_classes(dataset, trainer, cfg)
-    command = f"{variables}bash scripts/cocoop/base2new_test.sh {dataset} SEED {cfg}"
+    command = f"{variables}bash scripts/cocoop/base2new_test.sh {dataset} SEED {cfg}{_last_epoch(training)}"
     return _test_of(training, folder, command, subsample=classes)
 
 
@@ -206,7 +251,8 @@ def transfer_source(trainer: str, cfg: str, *, source: str, shots: int = SHOTS) 
     variables = _variables(TRAINER=(trainer, "CoCoOp"), SOURCE=(source, "imagenet"), SHOTS=(shots, SHOTS))
     folder = f"{source}/{trainer}/{cfg}_{shots}shots"
     expected = expected_results(source, trainer, cfg, source=source, shots=shots)
-    return Experiment(folder, (f"{variables}bash scripts/cocoop/xd_train.sh SEED {cfg}",), expected=expected)
+    command = f"{variables}bash scripts/cocoop/xd_train.sh SEED {cfg}{_pairs(expected)}"
+    return Experiment(folder, (command,), expected=expected)
 
 
 def transfer(dataset: str, trainer: str, cfg: str, *, source: str) -> Experiment:
@@ -214,7 +260,7 @@ def transfer(dataset: str, trainer: str, cfg: str, *, source: str) -> Experiment
     variables = _variables(TRAINER=(trainer, "CoCoOp"), SOURCE=(source, "imagenet"))
     folder = f"evaluation/{trainer}/{cfg}_{SHOTS}shots/{dataset}"
     training = transfer_source(trainer, cfg, source=source)
-    command = f"{variables}bash scripts/cocoop/xd_test.sh {dataset} SEED {cfg}"
+    command = f"{variables}bash scripts/cocoop/xd_test.sh {dataset} SEED {cfg}{_last_epoch(training)}"
     return _test_of(training, folder, command, dataset=NAMES[dataset])
 
 
@@ -244,3 +290,14 @@ def _test_of(training: Experiment, folder: str, command: str, **expected: Any) -
 def _variables(**values: tuple[object, object]) -> str:
     """Returns `NAME=value ` for each (value, the script's default) that differ."""
     return "".join(f"{name}={value} " for name, (value, default) in values.items() if value != default)
+
+
+def _pairs(expected: Mapping[str, Any]) -> str:
+    """Returns ` KEY VALUE` for each setting that is not the config's."""
+    return "".join(f" {key} {value}" for key, value in expected.get("settings", {}).items())
+
+
+def _last_epoch(training: Experiment) -> str:
+    """Returns the pair that names a training's last epoch to its test, where that is not the config's."""
+    epoch = training.expected.get("settings", {}).get("OPTIM.MAX_EPOCH")
+    return f" RUN.LOAD_EPOCH {epoch}" if epoch else ""

@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.text import printable
 
-from .experiments import FEATURE_METHODS, FEW_SHOTS, NAMES, coop_config, expected_results, max_epoch
+from .experiments import FEW_SHOTS, LABELS, NAMES, coop_config, expected_results, max_epoch
 from .runs import parse_run, seed_folders
 
 NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
@@ -61,8 +61,8 @@ class Method:
             details = [f"M={n_ctx}"] * (n_ctx is not None) + [self.position] * bool(self.position)
             details += ["CSC"] * self.is_class_specific
         details += [self.variant.strip("_").replace("_", " ")] if self.variant else []
-        names = {**FEATURE_METHODS, "LinearProbe": "Linear probe", "CrossModal": "Cross-modal probe"}
-        name = names.get(self.trainer, self.trainer)
+        name = LABELS.get(self.trainer, self.trainer)
+        name = name[:1].upper() + name[1:]
         return printable(f"{name} ({', '.join(details)})" if details else name)
 
     @property

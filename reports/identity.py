@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.text import printable, shorten
 
+from .logged_config import in_json
 from .named_config import brief, named_backbone
 from .runs import Run, seed_of
 
@@ -17,7 +18,11 @@ DEFAULT = "its default"
 
 
 def checked(run: Run, expected: Mapping[str, Any]) -> Run:
-    """Returns the run, without its value if its results are of another run; see `mismatch`."""
+    """Returns the run with what is meant of its settings, and without its value if its results are of another run.
+
+    See `mismatch` and `expected_results`.
+    """
+    run = replace(run, meant={key: in_json(value) for key, value in expected.get("settings", {}).items()})
     problem = mismatch(run, expected)
     if run.value is not None and problem:
         return replace(run, value=None, problem=problem)

@@ -58,7 +58,7 @@ def _differences(run: Run) -> list[str]:
     if not isinstance(trainer, str) or not isinstance(cfg, str):
         return []
     try:
-        named = _named_settings(trainer, cfg)
+        named = {**_named_settings(trainer, cfg), **run.meant}
     except ConfigError as error:
         return [f"it cannot be compared with its config. {error}"]
     made = _made(run, named) if named else {}
@@ -66,8 +66,9 @@ def _differences(run: Run) -> list[str]:
     for key, value in made.items():
         other = named.get(key) or default_settings().get(key, "")
         if not _is_same(value, other) and not (key == BACKBONE and _is_file_of(value, other)):
-            says = f"says {brief(other)}" if other else "does not set it"
-            said.append(f"{key} {brief(value)} ({cfg}.yaml {says})")
+            says = f"{cfg}.yaml says {brief(other)}" if other else f"{cfg}.yaml does not set it"
+            says = f"{brief(other)} is meant here" if key in run.meant else says
+            said.append(f"{key} {brief(value)} ({says})")
     more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
     return [f"made with {', '.join(said[:MOST_NAMED])}{more}."] if said else []
 

@@ -55,6 +55,7 @@ class Run:
         setting: How it departs from the common protocol, such as "transductive".
         digests: "templates", "train_transform", "test_transform" -> a digest of each, where there is one.
         device: The GPU's or the processor's name; "" if the file does not say.
+        meant: Config key -> value in JSON, of those that are meant to differ from the config that the folder names.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class Run:
     setting: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
+    meant: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_run(folder: Path, *, keyword: str = "accuracy", end_signal: str = END_OF_TRAINING) -> Run:

@@ -12,7 +12,7 @@
 # Runs: output/DATASET/TRAINER/CFG_SHOTSshots/seedSEED
 # Environment: DATA SEEDS OUTPUT PLUGIN DRY_RUN PYTHON (scripts/_common.sh);
 #   TRAINER, the method: TaskRes CLIPAdapter TipAdapter TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus LinearProbe TCP
-#   MaPLe PromptSRC CLIPLoRA, or another with YAML of its own
+#   MaPLe PromptSRC CLIPLoRA LayerNormTuning TwoStage, or another with YAML of its own
 
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 

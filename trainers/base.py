@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode as CN
 
 from clip.clip import library_facts, load, own_preprocessing, weights_sha256
@@ -239,13 +241,17 @@ class PromptTrainer(TrainerX):
         self.model.requires_grad_(False).to(self.device).eval()
         learner = self.model.prompt_learner.requires_grad_(True)
         optim = build_optimizer(learner, self.cfg.OPTIM)
-        self.register_model("prompt_learner", learner, optim, build_lr_scheduler(optim, self.cfg.OPTIM))
+        self.register_model("prompt_learner", learner, optim, self.build_schedule(optim))
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
         if (encoder := getattr(self.model, "encode_prompts", None)) is not None:
             dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
             at_first_features(
                 encoder, lambda texts: self.warnings.add(features_warning(texts, dataset, backbone, self.clip_model))
             )
+
+    def build_schedule(self, optim: Optimizer) -> LRScheduler:
+        """Returns the schedule of the learning rate; a method may have its own."""
+        return build_lr_scheduler(optim, self.cfg.OPTIM)
 
     def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
         """Registers a model, but nothing of the loaded CLIP.

@@ -47,6 +47,23 @@ def blocks_of(clip_model: TwoTowers, tower: str) -> nn.Sequential:
     return clip_model.get_submodule(BLOCKS[tower])
 
 
+def own_norms(clip_model: TwoTowers, tower: str) -> nn.ModuleDict:
+    """Gives a tower layer norms of its own, with CLIP's values and in float32, and returns them as a module.
+
+    Its keys are the blocks' numbers, "0" with "ln_1" and "ln_2", and the names of the norms around the blocks.
+    """
+    blocks = {str(i): _own(block, ("ln_1", "ln_2")) for i, block in enumerate(blocks_of(clip_model, tower))}
+    around = (clip_model, ("ln_final",)) if tower == "text" else (clip_model.visual, ("ln_pre", "ln_post"))
+    return nn.ModuleDict({**blocks, **_own(*around)})
+
+
+def _own(module: nn.Module, names: Sequence[str]) -> nn.ModuleDict:
+    """Replaces parts of a module by copies, and returns these."""
+    for name in names:
+        setattr(module, name, copy.deepcopy(getattr(module, name)))
+    return nn.ModuleDict({name: getattr(module, name) for name in names})
+
+
 class TunedLearner(nn.Module):
     """What is learned of the towers. To a prompt encoder it is a ContextLearner whose prompts are words alone.
 
@@ -75,6 +92,12 @@ class TunedLearner(nn.Module):
         return ()
 
 
+def merge_norms(learner: TunedLearner, clip_model: TwoTowers) -> None:
+    """Gives a CLIP the layer norms that were learned."""
+    for tower, learned in learner.named_children():
+        own_norms(clip_model, tower).load_state_dict(learned.state_dict())
+
+
 class TunedCLIP(CustomCLIP):
     """CLIP whose towers have what its `prompt_learner` learns; the image tower is this one, the text that of words."""
 
@@ -95,6 +118,7 @@ class TunedTowersTrainer(PromptTrainer):
     Its options are those below and its own.
     """
 
+    learner_class, model_class = TunedLearner, TunedCLIP
     learned_per_class = {"text": False, "vision": False}
     steps_per_shot = 0  # of the authors' training, for each image of a class
 
@@ -132,8 +156,8 @@ class TunedTowersTrainer(PromptTrainer):
         self.check_towers(clip_model)
         node, tuned = self.cfg.TRAINER[self.node], copy_modules(clip_model)
         learned = {tower: self.tune(tuned, tower) for tower in ENCODERS[node.ENCODER]}
-        learner = TunedLearner(tuned, classnames, self.templates()[0], learned)
-        return TunedCLIP(tuned, learner, chunk_rows=node.CHUNK_ROWS)
+        learner = self.learner_class(tuned, classnames, self.templates()[0], learned)
+        return self.model_class(tuned, learner, chunk_rows=node.CHUNK_ROWS)
 
     def build_learner(self, **changes) -> None:
         super().build_learner(**changes)

@@ -39,6 +39,7 @@ SECTIONS = {  # group -> heading, what it is, where it is from
 }
 CURVES = {  # table -> what is drawn of it: backbone, data sets
     **dict.fromkeys(("few_shot", "methods_few_shot"), ("rn50", tuple(DATASETS))),
+    "methods_few_shot_vit": ("vit_b16", tuple(DATASETS)),
     **dict.fromkeys(("shapes_few_shot", "shapes_methods_few_shot"), ("tiny", ("shapes",))),
 }
 LEGEND = '<b>measured</b> <span class="std">&plusmn; population standard deviation over seeds</span>'

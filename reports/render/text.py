@@ -26,7 +26,7 @@ LATEX = str.maketrans(
     }
 )
 
-LATEX_MARKS = dict(zip(MARKS, (r"\dagger", r"\ddagger", r"\S", r"\P", r"\|")))
+LATEX_MARKS = dict(zip(MARKS, (r"\dagger", r"\ddagger", r"\S", r"\P", r"\|", r"\approx"), strict=True))
 
 
 def to_text(tables: Sequence[FilledTable], empty: Sequence[Table], output: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, harmonic_mean
 
@@ -10,18 +10,23 @@ from ..experiments import (
     DATASETS,
     FEATURE_METHODS,
     FEW_SHOTS,
+    INSIDE_TOWERS,
+    LABELS,
     SHIFTED,
+    STEPS,
     Experiment,
-    feature_config,
     few_shot,
+    few_shot_config,
     linear_probe,
     linear_probe_shifted,
     zero_shot,
 )
 from .cells import Average, Cell, Cost, Parameters, PeakMemory, Result
 from .cocoop import CLIP, COCOOP, COOP
+from .notes import READ_OFF
 from .paper import PAPER, PUBLISHED
 from .rows import (
+    AVERAGE,
     BASE_NEW,
     BOTH_H_NOTE,
     FEW_SHOT_COLUMNS,
@@ -37,19 +42,16 @@ from .table import Row, Table
 
 COSTS = ("Parameters", "Seconds", "Memory (GB)")  # of a training
 COLUMNS = (*BASE_NEW, "All", *COSTS)  # of base to new
-LABELS = {"LinearProbe": "linear probe", **FEATURE_METHODS}  # trainer -> label of its row, where it is another
 PROGRAD = Method("ProGrad", "ProGrad", "vit_b16_ep100", cfg_on_imagenet="vit_b16_ep50")
 KGCOOP = Method("KgCoOp", "KgCoOp", "vit_b16_ep100_ctxv1")
 CLIP_ADAPTER = Method("CLIP-Adapter", "CLIPAdapter", "vit_b16")
 GDA = Method("GDA", "GDA", "vit_b16", cfg_on_imagenet="vit_b16_new_classes")
 METHODS = (  # those that know new classes
     *(CLIP, COOP, COCOOP, PROGRAD, KGCOOP, CLIP_ADAPTER, GDA),
-    Method("VPT", "VPT", "vit_b16_c2_ep5_batch4_4"),
-    Method("deep language", "DeepLanguage", "vit_b16_c2_ep5_batch4_4ctx"),
-    Method("IVLP", "IVLP", "vit_b16_c2_ep5_batch4_2+2ctx"),
-    Method("MaPLe", "MaPLe", "vit_b16_c2_ep5_batch4_2ctx"),
-    Method("PromptSRC", "PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx"),
-    Method("TCP", "TCP", "vit_b16"),
+    *(
+        Method(label, trainer, cfg, cfg_on_imagenet=f"{cfg}_imagenet" if trainer in STEPS else "")
+        for trainer, (label, cfg) in INSIDE_TOWERS.items()
+    ),
 )
 ACROSS = tuple(  # the same where other data sets are tested, for which some authors have other settings
     replace(method, cfg_on_imagenet=f"{method.cfg}_cross_datasets")
@@ -60,7 +62,13 @@ ACROSS = tuple(  # the same where other data sets are tested, for which some aut
 TINY = [replace(method, cfg="tiny_ctxv1" if method is COOP else "tiny") for method in METHODS]
 SHAPES = {"shapes": "Shapes"}
 CONTEXTS = 'CoOp, CoCoOp and KgCoOp learn M = 4 vectors from "a photo of a", ProGrad M = 16 from the data set\'s words.'
-INSIDE_NOTE = "VPT and those below it have vectors inside the towers, as many as their authors."
+INSIDE_NOTE = (
+    "VPT and those down to TCP have vectors inside the towers, as many as their authors; the last three tune the "
+    "towers' own weights."
+)
+STEPS_NOTE = "They train the epochs that come nearest to their authors' number of steps."
+ON_FEATURES = ("LinearProbe", "CoOp", "ProGrad", *FEATURE_METHODS)  # trainers of the few shots with RN50
+WITH_VIT = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "TCP", *STEPS)  # and with ViT-B/16
 OPEN_WORLD = "All: learned on the base classes, tested on base and new ones together."
 SIDE_BY_SIDE = "Runs side by side slow each other down, and features that an earlier run has cached take no time."
 SECONDS = f"Seconds are those of training. {SIDE_BY_SIDE}"
@@ -69,13 +77,19 @@ COSTS_NOTE = f"Parameters, seconds of training and memory are those of 16 shots.
 
 def methods_tables() -> list[Table]:
     """Builds the tables of the papers' data sets."""
-    return [methods_few_shot(), methods_base_to_new(), methods_cross_dataset(), methods_domain_generalisation()]
+    few_shots = methods_few_shot(), methods_few_shot_vit()
+    return [*few_shots, methods_base_to_new(), methods_cross_dataset(), methods_domain_generalisation()]
 
 
 def shapes_methods_tables() -> list[Table]:
     """Builds the tables of the miniature."""
-    few_shots = few_shot_rows(SHAPES, "tiny", ("LinearProbe", "CoOp", "KgCoOp", "ProGrad", *FEATURE_METHODS), {})
-    note = f"CoOp and ProGrad learn M = 16 context vectors, KgCoOp 4. {COSTS_NOTE}"
+    inside = [trainer for trainer in WITH_VIT if trainer in INSIDE_TOWERS]
+    trainers = ("LinearProbe", "CoOp", "KgCoOp", "ProGrad", *FEATURE_METHODS, *inside)
+    few_shots = few_shot_rows(SHAPES, "tiny", trainers, {}, fewer=inside)
+    note = (
+        "CoOp and ProGrad learn M = 16 context vectors, KgCoOp 4. To save time, those inside the towers have 1, 4 and "
+        f"16 shots. {COSTS_NOTE}"
+    )
     base_new_note = f"16 shots of each base class. {CONTEXTS} {INSIDE_NOTE} {H_NOTE} {OPEN_WORLD} {SECONDS}"
     return [
         _miniature("few_shot", "few-shot learning", (*FEW_SHOT_COLUMNS, *COSTS), few_shots, note),
@@ -84,7 +98,7 @@ def shapes_methods_tables() -> list[Table]:
 
 
 def methods_few_shot() -> Table:
-    rows = few_shot_rows(DATASETS, "rn50", ("LinearProbe", "CoOp", "ProGrad", *FEATURE_METHODS), PUBLISHED["few_shot"])
+    rows = few_shot_rows(DATASETS, "rn50", ON_FEATURES, PUBLISHED["few_shot"])
     note = (
         "RN50; CoOp and ProGrad learn M = 16 context vectors. Each method has one setting for all data sets, and "
         "ImageNet's own where its authors have one. The published numbers are of one seed, GDA's of three; "
@@ -93,15 +107,27 @@ def methods_few_shot() -> Table:
     return _table("few_shot", "few-shot learning", (*FEW_SHOT_COLUMNS, *COSTS), rows, note)
 
 
+def methods_few_shot_vit() -> Table:
+    published = {label: {AVERAGE: numbers} for label, numbers in PUBLISHED["few_shot_vit"].items()}
+    labels = {label: {AVERAGE: READ_OFF} for label in published}
+    rows = few_shot_rows(DATASETS, "vit_b16", WITH_VIT, published, labels)
+    note = (
+        "ViT-B/16. CoOp learns M = 16 context vectors, CoCoOp 4, MaPLe, PromptSRC and TCP as many as their authors. "
+        "MaPLe is that of base to new with 50 epochs, as others have run it; PromptSRC's average is its authors' for "
+        f"each data set. The last three tune the towers' own weights. {STEPS_NOTE} {COSTS_NOTE}"
+    )
+    return _table("few_shot_vit", "few-shot learning with ViT-B/16", (*FEW_SHOT_COLUMNS, *COSTS), rows, note)
+
+
 def methods_base_to_new() -> Table:
     averages, per_dataset = PUBLISHED["base_to_new"]["average"], PUBLISHED["base_to_new"]["per_dataset"]
     printed = PAPER["base_to_new"]
     papers = {heading: {**of, **per_dataset[heading]} for heading, of in printed["per_dataset"].items()}
     rows = base_new_rows(DATASETS, METHODS, {"Average": {**printed["average"], **averages}, **papers})
     note = (
-        f"ViT-B/16, 16 shots of each base class. {CONTEXTS} {INSIDE_NOTE} {BOTH_H_NOTE} {OPEN_WORLD} {SECONDS}"
-        " Published numbers of ProGrad, KgCoOp, MaPLe, PromptSRC and TCP are from later papers, CLIP-Adapter's are "
-        "of DePT's authors."
+        f"ViT-B/16, 16 shots of each base class. {CONTEXTS} {INSIDE_NOTE} {STEPS_NOTE} {BOTH_H_NOTE} {OPEN_WORLD} "
+        f"{SECONDS} Published numbers of ProGrad, KgCoOp, MaPLe, PromptSRC, TCP and 2SFS are from later papers, "
+        "CLIP-Adapter's are of DePT's authors."
     )
     return _table("base_to_new", "base to new", COLUMNS, rows, note)
 
@@ -120,7 +146,7 @@ def methods_cross_dataset() -> Table:
 
 def methods_domain_generalisation() -> Table:
     of_features = [
-        Method(label, trainer, feature_config(trainer, "vit_b16", "imagenet"))
+        Method(label, trainer, few_shot_config(trainer, "vit_b16", "imagenet"))
         for trainer, label in FEATURE_METHODS.items()
         if trainer not in {method.trainer for method in ACROSS}
     ]
@@ -139,7 +165,12 @@ def methods_domain_generalisation() -> Table:
 
 
 def few_shot_rows(
-    datasets: Mapping[str, str], backbone: str, trainers: Sequence[str], published: Mapping[str, Mapping]
+    datasets: Mapping[str, str],
+    backbone: str,
+    trainers: Sequence[str],
+    published: Mapping[str, Mapping],
+    labels: Mapping[str, Mapping[str, str]] = PUBLISHED["chosen_by"],
+    fewer: Collection[str] = (),
 ) -> tuple[Row, ...]:
     """Builds the rows of FEW_SHOT_COLUMNS and COSTS; see `block_rows`.
 
@@ -148,6 +179,8 @@ def few_shot_rows(
         backbone: As in the names of configs.
         trainers: One row each, below zero-shot CLIP's.
         published: Label -> heading -> the numbers for FEW_SHOTS, of zero-shot CLIP the one.
+        labels: Of these; label of the row -> heading, or `others`, -> `Value.labels`.
+        fewer: Trainers that have a result for 1, 4 and 16 shots alone.
     """
     blocks = {}
     for dataset, heading in datasets.items():
@@ -159,8 +192,11 @@ def few_shot_rows(
             label = LABELS.get(trainer, trainer)
             runs = [few_shot(dataset, trainer, backbone, shots=shots) for shots in FEW_SHOTS]
             accuracies = result_row(label, runs, published.get(label, {}).get(heading, ())).cells
+            if trainer in fewer:
+                accuracies = [cell if shots in (1, 4, 16) else None for cell, shots in zip(accuracies, FEW_SHOTS)]
             blocks[heading][label] = (None, *accuracies, *costs(runs[-1]))
-    return tuple(map(_labelled, block_rows(blocks)))
+    rows = (_with_averages(row, published.get(row.label, {}).get(AVERAGE, ())) for row in block_rows(blocks))
+    return tuple(_labelled(row, labels) for row in rows)
 
 
 def base_new_rows(
@@ -182,6 +218,15 @@ def base_new_rows(
     return tuple(map(_labelled, with_average_of_h(rows) if len(datasets) > 1 else rows))
 
 
+def _with_averages(row: Row, papers: Sequence[float]) -> Row:
+    """Returns a row of averages for FEW_SHOTS beside the published ones, where these are printed; others unchanged."""
+    if row.group != AVERAGE or not papers:
+        return row
+    zero, *cells = row.cells
+    averages = (replace(cell, paper=paper) for cell, paper in zip(cells, papers))
+    return replace(row, cells=(zero, *averages, *cells[len(papers) :]))
+
+
 def with_average(row: Row, paper: float | None = None) -> Row:
     """Returns a row of the source and its targets with the average of the targets, beside the published one."""
     return replace(row, cells=(*row.cells, Average(row.cells[1:], paper)))
@@ -196,10 +241,10 @@ def _base_costs(method: Method, dataset: str) -> tuple[Cell | None, ...]:
     return costs(method.base_new(dataset)[0].experiment) if method.trainer else (None,) * len(COSTS)
 
 
-def _labelled(row: Row) -> Row:
-    """Returns a row with the averages of its published numbers, where none is printed, and how they were chosen."""
-    rules = PUBLISHED["chosen_by"].get(row.label, {})
-    of_all = row.group.startswith("Average")
+def _labelled(row: Row, labels: Mapping[str, Mapping[str, str]] = PUBLISHED["chosen_by"]) -> Row:
+    """Returns a row with the averages of its published numbers, where none is printed, and their labels."""
+    rules = labels.get(row.label, {})
+    of_all = row.group.startswith(AVERAGE)
     labels = {*rules.values()} if of_all else {rules.get(row.group, rules.get("others"))} - {None}
     cells = []
     for cell in row.cells:

@@ -13,15 +13,18 @@ from .cells import Average, Cell, Cost, HarmonicMean, PeakMemory, Result, range_
 from .comparisons import is_transfer
 from .table import Filled, FilledTable
 
+READ_OFF = "read off a plot"  # of a published number
 OTHER_MARK = "\u2016"  # of what is not known, and of a label that this version does not know
-LABELS = {  # rule of `selection`, or `setting`, in results.json -> the mark of its numbers, and what it means
+# Rule of `selection`, or `setting`, in results.json, or of a published number alone -> its mark, and what it means.
+LABELS = {
     "full validation": ("\u2020", "{} chosen by the full validation set, which has more images than the shots"),
     "test (oracle)": ("\u2021", "{} chosen by test images (oracle): on new images the accuracy may be lower"),
     "transductive": ("\u00a7", "transductive: learned with test images, without their labels"),
     "open-world": ("\u00b6", "open-world: tested on base and new classes together"),
     NOT_KNOWN: (OTHER_MARK, "it is not known by which images {} chosen"),
+    READ_OFF: ("\u2248", "read off a plot: right to about 0.3 points"),
 }
-MARKS = tuple(dict.fromkeys(mark for mark, _ in LABELS.values()))  # daggers, section, pilcrow, double bar
+MARKS = tuple(dict.fromkeys(mark for mark, _ in LABELS.values()))  # daggers, section, pilcrow, double bar, about
 CHOSEN = {"epoch": "the epoch was", "hyperparameters": "the hyper-parameters were"}  # key of `selection` -> in words
 WHAT_IS_CHOSEN = "the epoch or the hyper-parameters were"  # where a published number has the mark
 FEW_SEEDS = 5

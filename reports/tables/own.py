@@ -58,7 +58,11 @@ from .table import Row, Table
 OWN = ("own", "own_few_shot", "own_base_to_new", "own_transfer")  # the group and its tables
 SHAPES = {"shapes": "Shapes"}
 # Table -> backbone, data sets; the tables of methods that are named after it have the same.
-FEW_SHOT = {"few_shot": ("rn50", DATASETS), "shapes_few_shot": ("tiny", SHAPES)}
+FEW_SHOT = {
+    "few_shot": ("rn50", DATASETS),
+    "few_shot_vit": ("vit_b16", DATASETS),
+    "shapes_few_shot": ("tiny", SHAPES),
+}
 BASE_TO_NEW = {"base_to_new": ("vit_b16", DATASETS), "shapes_base_to_new": ("tiny", SHAPES)}
 ALL_CLASSES = {"all_classes": ("vit_b16", DATASETS), "shapes_all_classes": ("tiny", SHAPES)}
 SHIFT = {"domain_generalisation": ("vit_b16", "imagenet", SHIFTED), "shapes_shift": ("tiny", "shapes", SHIFTED_SHAPES)}

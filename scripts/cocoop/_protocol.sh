@@ -57,9 +57,10 @@ default_cfg() {
     PromptSRC,*,xd_*) echo vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets ;;
     PromptSRC,*) echo vit_b16_c2_ep20_batch4_4+4ctx ;;
     GDA,imagenet,*) echo vit_b16_new_classes ;;
-    TaskRes,imagenet,* | LPPlusPlus,imagenet,* | CLIPLoRA,imagenet,*) echo vit_b16_imagenet ;;
+    TaskRes,imagenet,* | LPPlusPlus,imagenet,* | CLIPLoRA,imagenet,* | LayerNormTuning,imagenet,* | \
+      TwoStage,imagenet,*) echo vit_b16_imagenet ;;
     LinearProbe,* | TaskRes,* | CLIPAdapter,* | TipAdapter,* | TipAdapterF,* | ZSLP,* | CLAP,* | CrossModal,* | \
-      LPPlusPlus,* | GDA,* | TCP,* | CLIPLoRA,*) echo vit_b16 ;;
+      LPPlusPlus,* | GDA,* | TCP,* | CLIPLoRA,* | LayerNormTuning,* | TwoStage,*) echo vit_b16 ;;
     *) fail "$TRAINER has no default CFG, expected one of: $(names configs/trainers/"$TRAINER"/*)." ;;
   esac
 }

@@ -98,7 +98,9 @@ TRAINER: {NAME: '',
   PROMPTSRC: {N_CTX_VISION: 4, N_CTX_TEXT: 4, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_VISION: 9,
     PROMPT_DEPTH_TEXT: 9, TEXT_LOSS_WEIGHT: 25.0, IMAGE_LOSS_WEIGHT: 10.0, GPA_MEAN: 15.0, GPA_STD: 1.0,
     CHUNK_ROWS: 16384},
-  CLIPLORA: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, R: 2, ALPHA: 1.0, DROPOUT_RATE: 0.25}}
+  CLIPLORA: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, R: 2, ALPHA: 1.0, DROPOUT_RATE: 0.25},
+  LAYER_NORM: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384},
+  TWO_STAGE: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, FIRST_STAGE: 0.6}}
 """
 
 USAGES = {
@@ -172,11 +174,14 @@ PYTHON = {
     "trainers.deep_language": "DeepLanguage",
     "trainers.promptsrc": "PromptSRC",
     "trainers.low_rank": "CLIPLoRA",
+    "trainers.layer_norm": "LayerNormTuning",
+    "trainers.two_stage": "TwoStage",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
     "trainers.linear_probe": "LinearProbe",
 }
 TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
-    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus TCP MaPLe IVLP VPT DeepLanguage PromptSRC CLIPLoRA"""
+    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus TCP MaPLe IVLP VPT DeepLanguage PromptSRC CLIPLoRA
+    LayerNormTuning TwoStage"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -192,7 +197,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 216
+    assert len(frozen) == 223
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

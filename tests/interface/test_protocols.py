@@ -39,6 +39,12 @@ DEFAULTS = [  # TRAINER, what it is trained on, CFG, the epoch that a test loads
     ("IVLP", "dtd", "vit_b16_c2_ep5_batch4_2+2ctx", 5),
     ("VPT", "dtd", "vit_b16_c2_ep5_batch4_4", 5),
     ("DeepLanguage", "dtd", "vit_b16_c2_ep5_batch4_4ctx", 5),
+    ("CLIPLoRA", "dtd", "vit_b16", 160),
+    ("CLIPLoRA", "imagenet", "vit_b16_imagenet", 16),
+    ("LayerNormTuning", "dtd", "vit_b16", 96),
+    ("LayerNormTuning", "imagenet", "vit_b16_imagenet", 10),
+    ("TwoStage", "shapes", "tiny", tiny_epochs("MaPLe")),
+    ("TwoStage", "imagenet", "vit_b16_imagenet", 10),
     ("GDA", "dtd", "vit_b16", None),
     ("GDA", "imagenet", "vit_b16_new_classes", None),
     ("LPPlusPlus", "dtd", "vit_b16", None),  # the best epoch

@@ -59,7 +59,7 @@ class TestPublished:
         for label, (base, new, h) in averages.items():
             assert h == pytest.approx(2 * base * new / (base + new), abs=ROUNDED), label
             rows = [of[label] for of in per_dataset.values() if label in of]
-            assert len(rows) == (0 if label in ("CLIP-Adapter", "VPT", "deep language", "IVLP") else 11)
+            assert len(rows) == (0 if label in ("CLIP-Adapter", "VPT", "deep language", "IVLP", "2SFS") else 11)
             means = [statistics.fmean(of) for of in zip(*rows)]
             assert not rows or means == pytest.approx([base, new], abs=ROUNDED), label
 
@@ -81,6 +81,9 @@ class TestPublished:
         assert few["DTD, zero-shot CLIP", "0 shots"] == 42.20
         assert few["ImageNet, zero-shot CLIP", "0 shots"] is None  # of other prompts
         assert few["DTD, CoOp", "16 shots"] is None
+        vit = papers("methods_few_shot_vit")
+        assert (vit["Average, MaPLe", "16 shots"], vit["Average, CoOp", "1 shot"]) == (81.8, 67.5)
+        assert vit["DTD, MaPLe", "16 shots"] is vit["Average, TCP", "16 shots"] is None
         new = papers("methods_base_to_new")
         assert new["DTD, KgCoOp", "New"] == 54.99
         assert new["DTD, KgCoOp", "H"] == 64.35  # 2 * 77.55 * 54.99 / 132.54 = 64.3500
@@ -132,6 +135,19 @@ class TestCells:
         }
         for (dataset, trainer, shots), folder in folders.items():
             assert few_shot(dataset, trainer, "rn50", shots=shots).folder == folder
+        maple = "dtd/MaPLe/vit_b16_c2_ep50_batch4_2ctx_few_shot_1shots"
+        assert few_shot("dtd", "MaPLe", "vit_b16", shots=1).folder == maple
+        assert few_shot("dtd", "TCP", "vit_b16", shots=1).folder == "dtd/TCP/vit_b16_1shots"
+        assert few_shot("dtd", "CoOp", "vit_b16", shots=1).folder.startswith("dtd/CoOp/vit_b16_ep50_1shots")
+        assert few_shot("shapes", "MaPLe", "tiny", shots=1).folder == "shapes/MaPLe/tiny_1shots"
+
+    def test_what_authors_set_for_a_data_set_is_in_the_command(self):
+        datasets = ("imagenet", "caltech101", "dtd", "eurosat")
+        commands = {name: few_shot(name, "PromptSRC", "vit_b16", shots=4).commands[0] for name in datasets}
+        late = " TRAINER.PROMPTSRC.GPA_MEAN 45 TRAINER.PROMPTSRC.GPA_STD 5"
+        pairs = {name: command.split("few_shot 4")[1] for name, command in commands.items()}
+        assert pairs == {"imagenet": "", "caltech101": "", "dtd": late, "eurosat": late}
+        assert "GPA" not in base_classes("dtd", "PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx").commands[0]
 
     def test_the_average_of_domain_generalisation_leaves_the_source_out(self, tmp_path):
         write_results(tmp_path, "imagenet/KgCoOp/vit_b16_ep100_ctxv1_16shots", {1: 70.0})
@@ -165,6 +181,14 @@ class TestMarks:
         write_results(tmp_path, few_shot("dtd", "TipAdapterF", "rn50").folder, {1: 60.0}, selection=selection)
         out = call(report.main, "methods_few_shot", "--output-dir", tmp_path)[1]
         assert "\u2021 the epoch or the hyper-parameters were chosen by test images (oracle)" in out
+
+    def test_of_what_was_read_off_a_plot(self, tmp_path, call):
+        write_results(tmp_path, few_shot("dtd", "MaPLe", "vit_b16").folder, {1: 60.0})
+        out = call(report.main, "methods_few_shot_vit", "--output-dir", tmp_path)[1]
+        assert re.search(r"78\.90\u2248 +81\.80\u2248", out)  # average, MaPLe
+        assert "\u2248 read off a plot: right to about 0.3 points." in out
+        latex = call(report.main, "methods_few_shot_vit", "--output-dir", tmp_path, "--format", "latex")[1]
+        assert r"81.80$^{\approx}$" in latex
 
     def test_in_csv_and_html(self, output, call):
         out = call(report.main, "methods_few_shot", "--output-dir", output, "--format", "csv")[1]

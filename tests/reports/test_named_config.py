@@ -10,7 +10,7 @@ import report
 import train
 from engine.run.folder import write_config
 from engine.run.results import settings_of
-from reports.experiments import base_classes, coop, new_classes, transfer_source, zero_shot
+from reports.experiments import base_classes, coop, few_shot, new_classes, transfer_source, zero_shot
 from reports.figures.few_shot import find_curves
 from reports.runs import parse_run
 from reports.statistics import warnings_of
@@ -59,6 +59,22 @@ def test_no_config_differs_from_itself(path, tmp_path):
     folder = "x" if path.parent.name != "CoOp" else TINY
     pairs += ["TRAINER.COOP.N_CTX", 5, "TRAINER.COOP.CSC", True] if path.parent.name == "CoOp" else []
     assert warned(write(tmp_path, folder, *pairs, trainer=path.parent.name, cfg=path.stem)) == []
+
+
+def test_what_a_methods_authors_set_for_a_data_set_is_meant(tmp_path, capsys):
+    """And said below the table; what is neither is warned of."""
+    cfg, found = "vit_b16_c2_ep50_batch4_4+4ctx_few_shot", {"imagenet": (30, 30), "dtd": (45, 5), "eurosat": (30, 5)}
+    for dataset, (mean, std) in found.items():
+        pairs = "TRAINER.PROMPTSRC.GPA_MEAN", mean, "TRAINER.PROMPTSRC.GPA_STD", std
+        settings = json.loads(json.dumps(settings_of(config("PromptSRC", cfg, tmp_path / "x", *pairs))))
+        said = {"trainer": "PromptSRC", "cfg": cfg, "settings": settings}
+        write_results(tmp_path, few_shot(dataset, "PromptSRC", "vit_b16").folder, {1: 60.0}, **said)
+    assert report.main(["methods_few_shot_vit", "--output-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("made with") == 1
+    assert "eurosat/PromptSRC/" in out.split("made with")[0].splitlines()[-1]
+    assert "made with TRAINER.PROMPTSRC.GPA_MEAN 30.0 (45 is meant here)." in out
+    assert "PromptSRC: TRAINER.PROMPTSRC.GPA_MEAN is 45.0 on DTD, 30.0 on the others." in out
 
 
 @pytest.mark.parametrize("kind", report.FORMATS)
