@@ -38,7 +38,7 @@ from .measure import (
     relative,
     timed,
 )
-from .text_encoder import CALTECH101, build_text_tower
+from .text_encoder import build_text_tower, classnames
 
 N_CTX, EMBED_DIM = 4, 512
 CHUNK_ROWS = 16384  # as configured
@@ -56,8 +56,7 @@ class Sides:
     """
 
     def __init__(self, clip_model: CLIP, n_classes: int, n_images: int):
-        names = [CALTECH101[i % len(CALTECH101)] for i in range(n_classes)]
-        self.learner = PromptLearner(clip_model, names, n_ctx=N_CTX).to(device())
+        self.learner = PromptLearner(clip_model, classnames(n_classes), n_ctx=N_CTX).to(device())
         self.encode_naively = TextEncoder(clip_model)
         self.encode = PromptEncoder(clip_model, self.learner.layout, chunk_rows=CHUNK_ROWS)
         embed_dim = clip_model.visual.output_dim

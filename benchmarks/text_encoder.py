@@ -59,6 +59,11 @@ umbrella watch water_lilly wheelchair wild_cat windsor_chair wrench yin_yang
 """.split()
 
 
+def classnames(n_classes: int) -> list[str]:
+    """Returns Caltech-101's hundred names, again and again."""
+    return [CALTECH101[i % len(CALTECH101)] for i in range(n_classes)]
+
+
 def build_text_tower(embed_dim: int = 1024, prec: str = "fp32") -> CLIP:
     """The text tower of CLIP RN50 (512: of ViT-B/16) with random weights; its image tower is a small, unused one."""
     torch.manual_seed(0)
@@ -101,8 +106,9 @@ class Sides:
         chunk_rows: int = 0,
         encode_naively: nn.Module | None = None,
     ):
-        names = [CALTECH101[i % len(CALTECH101)] for i in range(n_classes)]
-        learner = PromptLearner(clip_model, names, n_ctx=N_CTX, class_specific=class_specific, position=position)
+        learner = PromptLearner(
+            clip_model, classnames(n_classes), n_ctx=N_CTX, class_specific=class_specific, position=position
+        )
         self.learner = learner.to(device())
         self.encode_naively = encode_naively or TextEncoder(clip_model)
         self.encode = build_prompt_encoder(clip_model, learner, chunk_rows=chunk_rows)

@@ -10,12 +10,16 @@ https://arxiv.org/abs/2103.00020
 B images, C texts, L tokens (or patches + 1), W a tower's width, D the joint width.
 """
 
+from __future__ import annotations
+
+import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .blocks import HEAD_DIM, LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer, differing_heads  # noqa: F401
 from .state_dict import check_fit, check_mask, infer_sizes
@@ -189,6 +193,8 @@ class AttentionPool2d(nn.Module):
 class VisionTransformer(nn.Module):
     """Patches and a class token through a transformer; the class token's state, projected, is the feature."""
 
+    checkpoints_activations = False
+
     def __init__(
         self,
         input_resolution: int,
@@ -233,8 +239,17 @@ class VisionTransformer(nn.Module):
             x = torch.cat([x, prompts[0].type(x.dtype).expand(x.shape[0], -1, -1)], dim=1)  # (B, 1 + H * H + K, W)
         x = self.ln_pre(x)
         x = x.permute(1, 0, 2)  # (B, L, W) -> (L, B, W)
-        x = self._run_blocks(x, prompts) if prompts else self.transformer(x)
+        x = self._run_blocks(x, prompts) if prompts else self._run_plain_blocks(x)
         return self.ln_post(x[0]) @ self.proj  # (B, D)
+
+    def checkpointed(self) -> VisionTransformer:
+        """Returns this tower with activation checkpointing: the same tensors and the same bits in less memory.
+
+        Of a block it keeps the input alone; the backward pass computes the block again, with the same random numbers.
+        """
+        tower = copy.copy(self)  # the loaded CLIP stays as it is
+        tower.checkpoints_activations = True
+        return tower
 
     def _run_blocks(self, x: Tensor, prompts: Sequence[Tensor]) -> Tensor:
         """The blocks on (L, B, W), whose last rows are replaced before a block that has a prompt: (1, B, W)."""
@@ -245,10 +260,22 @@ class VisionTransformer(nn.Module):
                 vectors = prompts[i][:, None].type(x.dtype).expand(-1, x.shape[1], -1)  # (K, B, W)
                 x = torch.cat([x[: -len(vectors)], vectors])
             if i + 1 < n_blocks:
-                x = block(x)
+                x = self._run_block(block, x)
         normed = block.ln_1(x)  # the class token alone is read, so in the last block it alone is a query
         x = x[:1] + block.attn(normed[:1], normed, normed, need_weights=False)[0]
         return x + block.mlp(block.ln_2(x))
+
+    def _run_plain_blocks(self, x: Tensor) -> Tensor:
+        if not self.checkpoints_activations:
+            return self.transformer(x)
+        for block in self.transformer.resblocks:
+            x = self._run_block(block, x)
+        return x
+
+    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.checkpoints_activations and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
 
 
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:

@@ -48,11 +48,11 @@ def smaller_batches(cfg) -> dict[str, int]:
 
 
 @contextmanager
-def memory_advice(smaller_settings: Callable[[], dict[str, int]]) -> Iterator[None]:
+def memory_advice(smaller_settings: Callable[[], dict[str, int | bool]]) -> Iterator[None]:
     """Until its end, an error of a GPU that has too little memory says what to lower.
 
     Args:
-        smaller_settings: Gives the keys that decide how much is computed at once, each with half of its value.
+        smaller_settings: Gives the keys that decide how much memory is needed, each with a value that needs less.
 
     Raises:
         MemoryError: In place of torch's OutOfMemoryError.
@@ -61,7 +61,7 @@ def memory_advice(smaller_settings: Callable[[], dict[str, int]]) -> Iterator[No
         yield
     except torch.cuda.OutOfMemoryError as error:
         values = " or ".join(f"{key} {value}" for key, value in smaller_settings().items())
-        remedy = f"Compute half as much at once: add {values}." if values else "Use a larger GPU, or the CPU."
+        remedy = f"To need less, add {values}." if values else "Use a larger GPU, or the CPU."
         raise MemoryError(f"The GPU's memory is full ({str(error).partition('. ')[0]}). {remedy}") from error
 
 

@@ -327,8 +327,8 @@ class TrainerX:
         """Sets what is trained to train() or eval(); everything else stays in eval() always."""
         self.trained.set_mode(mode, names)
 
-    def smaller_settings(self) -> dict[str, int]:
-        """Returns the keys that decide how much is computed at once, with half of what is, best first."""
+    def smaller_settings(self) -> dict[str, int | bool]:
+        """Returns the keys that decide how much memory is needed, with values that need less of it, best first."""
         return smaller_batches(self.cfg)
 
     def result_fields(self) -> dict[str, Any]:

@@ -201,7 +201,8 @@ class PromptedCLIP(nn.Module):
 class PromptTrainer(TrainerX):
     """Trains the `prompt_learner` of a prompted CLIP with the cross entropy; all of CLIP is frozen and in eval mode.
 
-    A method defines `prompted_clip` and, in `node`, the name of its options under cfg.TRAINER.
+    A method defines `prompted_clip` and, in `node`, the name of its options under cfg.TRAINER. One whose gradients pass
+    the image tower may declare CHECKPOINT_ACTIVATIONS there.
     """
 
     complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
@@ -239,6 +240,8 @@ class PromptTrainer(TrainerX):
         set_random_seed(self.cfg.SEED)
         self.model = self.prompted_clip(self.clip_model, self.dm.dataset.classnames, **changes)
         self.model.requires_grad_(False).to(self.device).eval()
+        if self.cfg.TRAINER[self.node].get("CHECKPOINT_ACTIVATIONS", False):
+            self.checkpoint_activations()
         learner = self.model.prompt_learner.requires_grad_(True)
         optim = build_optimizer(learner, self.cfg.OPTIM)
         self.register_model("prompt_learner", learner, optim, self.build_schedule(optim))
@@ -252,6 +255,19 @@ class PromptTrainer(TrainerX):
     def build_schedule(self, optim: Optimizer) -> LRScheduler:
         """Returns the schedule of the learning rate; a method may have its own."""
         return build_lr_scheduler(optim, self.cfg.OPTIM)
+
+    def checkpoint_activations(self) -> None:
+        """Gives the model an image tower whose activations the backward pass computes again.
+
+        Raises:
+            ValueError: If no gradient passes the image tower.
+        """
+        if self.image_tower() is not None:
+            raise ValueError(
+                f"TRAINER.{self.node}.CHECKPOINT_ACTIVATIONS is True, but with these options no gradient of "
+                f"{self.cfg.TRAINER.NAME} passes the image tower: it keeps no activations. Leave it out."
+            )
+        self.model.image_encoder = self.model.image_encoder.checkpointed()
 
     def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
         """Registers a model, but nothing of the loaded CLIP.
@@ -316,12 +332,14 @@ class PromptTrainer(TrainerX):
     def classify_features(self, features: Tensor) -> Tensor:
         return self.model.classify(features)
 
-    def smaller_settings(self) -> dict[str, int]:
-        encoder = getattr(self.model, "encode_prompts", None)
-        if encoder is None or "CHUNK_ROWS" not in self.cfg.TRAINER[self.node]:
-            return super().smaller_settings()
-        n_rows = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows)
-        return {f"TRAINER.{self.node}.CHUNK_ROWS": n_rows // 2, **super().smaller_settings()}  # it changes no result
+    def smaller_settings(self) -> dict[str, int | bool]:
+        node, encoder = self.cfg.TRAINER[self.node], getattr(self.model, "encode_prompts", None)
+        own = {}  # these change no result
+        if not node.get("CHECKPOINT_ACTIVATIONS", True) and self.image_tower() is None and not self.cfg.RUN.EVAL_ONLY:
+            own["CHECKPOINT_ACTIVATIONS"] = True
+        if encoder is not None and "CHUNK_ROWS" in node:
+            own["CHUNK_ROWS"] = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows) // 2
+        return {**{f"TRAINER.{self.node}.{key}": value for key, value in own.items()}, **super().smaller_settings()}
 
     def result_fields(self) -> dict[str, Any]:
         return {"n_params": sum(map(count_parameters, self.models.values()))}

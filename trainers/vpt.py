@@ -63,6 +63,7 @@ class VPT(DeepPromptTrainer):
     """Deep visual prompt tuning."""
 
     node = "VPT"
+    not_in_identity = ("TRAINER.VPT.CHECKPOINT_ACTIVATIONS",)
     learned_per_class = {"vision": False}
 
     @staticmethod
@@ -72,6 +73,7 @@ class VPT(DeepPromptTrainer):
         node.CTX_INIT = "a photo of a"  # words before the class name, which are not learned
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.PROMPT_DEPTH_VISION = 12  # J, blocks that have vectors; 1: in the input alone
+        node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory
 
     def fixed_words(self) -> str:
         return self.cfg.TRAINER.VPT.CTX_INIT

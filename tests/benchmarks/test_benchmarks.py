@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from benchmarks import (
     checkpoints,
     cocoop,
+    deep_prompts,
     evaluation,
     loader,
     measure,
@@ -30,8 +31,10 @@ from benchmarks import (
 from clip.model import build_model
 from tests.support.backbones.tiny_open_clip import write_model
 from tests.support.naive import naive_features
-from tests.support.tiny_clip import golden_state_dict
+from tests.support.tiny_clip import golden_images, golden_state_dict
+from tests.support.tiny_run import build_trainer, tiny_cfg
 from tests.support.tolerance import EPS, EXACT, FACTOR, assert_near, distance, rounding_tolerance
+from tests.trainers.in_towers.by_hand import pairs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["INPUT.SIZE", "(64, 64)", "DATALOADER.NUM_WORKERS", "0", "USE_CUDA", "False"]
@@ -62,6 +65,8 @@ def small_tower(monkeypatch):
 
     for module in (text_encoder, cocoop):
         monkeypatch.setattr(module, "build_text_tower", build_tower)
+    monkeypatch.setattr(deep_prompts, "build_clip", build_tower)
+    monkeypatch.setattr(deep_prompts, "DEPTH", 2)  # its image tower has two blocks
 
 
 @pytest.fixture
@@ -102,7 +107,7 @@ def exact_sides(small_tower, monkeypatch):
         pairs.append((sides, exact))
         return sides
 
-    for module in (text_encoder, memory, cocoop):
+    for module in (text_encoder, memory, cocoop, deep_prompts):
         monkeypatch.setattr(module, "Sides", partial(both, module.Sides))
     return pairs
 
@@ -172,6 +177,52 @@ def test_cocoop(exact_sides, tmp_path, capsys):
     assert [row["positions"][0] for row in rows] == [2 * 77, 4 * 2 * 77, 5 * 4 * 77]
     assert rows[2]["note"] == "the naive side extrapolated from 4 images"
     assert rows[2]["note"] in capsys.readouterr().out
+
+
+def test_deep_prompts(exact_sides, tmp_path, capsys):
+    words = ["--classes", "3", "--images", "2", "--repeats", "2", "--json", str(tmp_path / "results.json")]
+    deep_prompts.main(words)
+    content, rows = rows_of(words)
+    check_rows(rows)
+    check_exact(exact_sides, rows[:3])
+    parts = ["text forward", "image forward", "loss", "text backward", "image backward", "optimiser"]
+    with_frozen = [*parts[:2], "frozen image forward", *parts[2:]]
+    assert [row["case"] for row in rows] == [
+        *(f"{method}, text" for method in ("MaPLe", "PromptSRC", "TCP")),
+        *(f"MaPLe, {part}" for part in ("step", *parts, "checkpointed")),
+        *(f"PromptSRC, {part}" for part in ("step", *with_frozen, "checkpointed")),
+    ]
+    # face, leopard, motorbike: a name, a full stop and an end token, behind "a photo of a" or four vectors of each
+    assert [row["positions"] for row in rows[:3]] == [[3 * 77, n] for n in (4 + 3 * 3, 4 + 3 * 3, 3 * (4 + 3))]
+    step, *its_parts = rows[3:10]
+    for side in ("naive_s", "ours_s"):
+        assert [sum(seconds) for seconds in zip(*(row[side] for row in its_parts))] == pytest.approx(step[side])
+    peaks = [row["case"] for row in content["rows"] if "peak_gb" in row]
+    assert peaks == [f"{name}, {side}" for name in ("MaPLe", "PromptSRC") for side in ("naive", "ours", "checkpointed")]
+    assert "times our step as it is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["MaPLe", "PromptSRC"])
+def test_the_measured_step_is_the_trainers(small_tower, tiny_files, tmp_path, monkeypatch, name):
+    """From the same vectors and images: the gradients that the trainer gets, also in float64 and with checkpointing."""
+    options = ("N_CTX_TEXT", 4, "N_CTX_VISION", 4) if name == "PromptSRC" else ()
+    trainer = build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *pairs_of(name, *options)))
+    monkeypatch.setattr(deep_prompts, "classnames", lambda n: trainer.dm.dataset.classnames[:n])
+    learner, images = trainer.model.prompt_learner, golden_images("vit")[:3]
+    trainer.forward_backward({"img": images, "label": torch.arange(3)})
+    expected = [parameter.grad.clone() for parameter in learner.parameters()]
+    start = build_trainer(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], tmp_path, *pairs_of(name, *options)))
+    values = dict(start.model.prompt_learner.named_parameters())
+    for dtype, checkpointed in ((torch.float32, False), (torch.float32, True), (torch.float64, False)):
+        sides = deep_prompts.Sides(deep_prompts.build_clip("fp32").to(dtype), name, 3)
+        sides.learner.to(dtype).load_state_dict(values, strict=False)
+        step = deep_prompts.Step(sides, 3, checkpointed=checkpointed)
+        step.images = images
+        if name == "PromptSRC":
+            step.anchors = trainer.zero_shot_features.to(dtype)
+        found = [step.gradient(side).clone() for side in ("ours", "naive")]
+        assert_near(found[0], torch.cat([gradient.flatten() for gradient in expected]))
+        assert_near(*found, EXACT if dtype == torch.float64 else None)
 
 
 def test_checkpoints(tiny_files, tmp_path, capsys):

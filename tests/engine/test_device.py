@@ -95,10 +95,17 @@ class TestFullGpu:
     def test_training_names_the_rows_and_the_batches(self, fail):
         pairs = [("TRAINER.COOP.CHUNK_ROWS", 10), ("DATALOADER.TRAIN_X.BATCH_SIZE", 4)]
         assert fail("CoOp", "forward_backward", *pairs, ("TRAINER.COOP.N_CTX", 2)) == (
-            "Error: The GPU's memory is full (CUDA out of memory). Compute half as "
-            "much at once: add TRAINER.COOP.CHUNK_ROWS 5 or DATALOADER.TEST.BATCH_SIZE 16 or "
+            "Error: The GPU's memory is full (CUDA out of memory). To need less, add "
+            "TRAINER.COOP.CHUNK_ROWS 5 or DATALOADER.TEST.BATCH_SIZE 16 or "
             "DATALOADER.TRAIN_X.BATCH_SIZE 2.\n"
         )
+
+    def test_training_through_the_image_tower_names_its_activations(self, fail):
+        pairs = [("TRAINER.VPT.PROMPT_DEPTH_VISION", 2), ("DATALOADER.TRAIN_X.BATCH_SIZE", 4)]
+        found = fail("VPT", "forward_backward", *pairs)
+        assert "add TRAINER.VPT.CHECKPOINT_ACTIVATIONS True or DATALOADER.TEST.BATCH_SIZE" in found
+        found = fail("VPT", "forward_backward", *pairs, ("TRAINER.VPT.CHECKPOINT_ACTIVATIONS", True))
+        assert "To need less, add DATALOADER.TEST.BATCH_SIZE 16 or DATALOADER.TRAIN_X.BATCH_SIZE 2." in found
 
     @pytest.mark.parametrize("chunk_rows", [0, 10**6])
     def test_more_rows_than_there_are_count_as_all(self, fail, chunk_rows):

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from engine import TRAINER_REGISTRY
+from engine.config.identity import config_digest
+from engine.config.load import ConfigError
+from engine.process_cache import sharing
 from tests.support.tiny_clip import golden_images
 from tests.support.tiny_run import build_trainer, tiny_cfg, valid_cfg
 from tests.support.tolerance import assert_as_exact, assert_near
@@ -98,6 +101,33 @@ def test_chunks_of_the_text_tower_learn_the_same(cfg):
     whole = learned(cfg(*pairs_of("MaPLe"), "TEST.NO_TEST", True, folder="whole"))
     chunks = learned(cfg(*pairs_of("MaPLe", "CHUNK_ROWS", 8), "TEST.NO_TEST", True, folder="chunks"))
     assert_near(chunks, whole)
+
+
+@pytest.mark.parametrize("name", ["IVLP", "VPT", "MaPLe", "PromptSRC"])
+def test_with_activation_checkpointing_it_is_the_same_run(cfg, name):
+    n_calls, runs, digests = [], [], set()
+    with sharing():
+        for i, value in enumerate((False, True, False)):
+            run = cfg(*pairs_of(name, "CHECKPOINT_ACTIVATIONS", value), "TEST.NO_TEST", True, folder=str(i))
+            runs.append(learned(run))
+            digests.add(config_digest(run))
+            trainer, calls = build_trainer(run), []
+            block = trainer.clip_model.visual.transformer.resblocks[0]
+            handle = block.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+            trainer.forward_backward({"img": golden_images("vit"), "label": LABELS})
+            handle.remove()
+            n_calls.append(len(calls))
+    assert n_calls[1] == n_calls[0] + 1 and n_calls[2] == n_calls[0]  # the shared CLIP stays as it is
+    assert len(digests) == 1
+    for other in runs[1:]:
+        assert all(torch.equal(value, other[key]) for key, value in runs[0].items())
+
+
+def test_checkpointing_what_keeps_no_activations_is_refused(cfg):
+    with pytest.raises(ValueError, match=r"IVLP.CHECKPOINT_ACTIVATIONS is True, but with these .* Leave it out\.$"):
+        build_trainer(cfg(*pairs_of("IVLP", *NO_VISION, "CHECKPOINT_ACTIVATIONS", True)))
+    with pytest.raises(ConfigError, match=r"TRAINER.DEEP_LANGUAGE.CHECKPOINT_ACTIVATIONS"):
+        cfg(*pairs_of("DeepLanguage", "CHECKPOINT_ACTIVATIONS", True))
 
 
 @pytest.mark.parametrize(
