@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from .checkpoint import Checkpointer, backbone_warning, load_pretrained_weights, save_checkpoint
+from .checkpoint import Checkpointer, backbone_warning, save_checkpoint
 from .config.defaults import BEST_ON
 from .data.class_rows import ClassRows
 from .data.manager import DataManager, check_splits
@@ -53,6 +53,7 @@ class TrainerX:
     reads_classnames = True  # False for a method that does not classify by the words of the class names
     transductive = False  # True for a method that sees the images to be tested on, without their labels
     templates: Callable[[], tuple[str, ...]] | tuple[str, ...] = ()  # the hand-made prompts, where a method uses some
+    published_options: Any = None  # the PublishedOptions of a method whose authors' files name its keys otherwise
     not_in_identity: tuple[str, ...] = ()  # the method's keys that change how it computes, not what
     ignored_on_load: tuple[str, ...] = ()  # state-dict entries that are saved for reference and never read back
     learned_per_class: Mapping[str, bool] = {}  # whether a tensor or part is, where shapes mislead: see ClassRows
@@ -315,9 +316,8 @@ class TrainerX:
 
     def load_init_weights(self) -> None:
         """Starts every model from MODEL.INIT_WEIGHTS, if it is set."""
-        for model in self.models.values() if self.cfg.MODEL.INIT_WEIGHTS else ():
-            fit, path = self.class_rows().fit_start, self.cfg.MODEL.INIT_WEIGHTS
-            self.warnings.add(load_pretrained_weights(model, path, ignored=self.ignored_on_load, fit=fit))
+        if path := self.cfg.MODEL.INIT_WEIGHTS:
+            self.warnings.add(*self.checkpointer.start(path, self.class_rows().fit_start))
 
     def class_rows(self) -> ClassRows:
         """Returns what takes, of a checkpoint, the rows of the data set's classes."""
@@ -379,10 +379,9 @@ class TrainerX:
             path, checkpoint = self.checkpointer.read(directory, name, epoch)
             with naming(path):
                 self.before_load(name, checkpoint)
-                self.warnings.add(self.class_rows().fit(checkpoint, self.models[name].state_dict(), path))
+                of_classes = self.class_rows().fit(checkpoint, self.models[name].state_dict(), path)
+            self.warnings.add(of_classes, backbone_warning(checkpoint, self.backbone_fields(self.cfg), path))
             self.epochs_done = self.checkpointer.load(name, checkpoint, path)
-            self.warnings.add(backbone_warning(checkpoint, self.backbone_fields(self.cfg), path))
-            logger.info("Load %s (epoch %s)", path, self.epochs_done)
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Adapts the model `name` to a checkpoint that is going to be loaded into it, or the other way round."""

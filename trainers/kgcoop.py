@@ -29,6 +29,7 @@ from torch import Tensor
 from yacs.config import CfgNode as CN
 
 from engine import TRAINER_REGISTRY, compute_accuracy
+from engine.config.published import PublishedOptions
 
 from .class_features import guide_features
 from .context import ContextTrainer
@@ -39,6 +40,7 @@ class KgCoOp(ContextTrainer):
     """Knowledge-guided context optimisation."""
 
     node = "KGCOOP"
+    published_options = PublishedOptions("KGCOOP", "COOP", {"CTX_INIT": {"True": "a photo of a", "False": ""}})
     not_in_identity = ("TRAINER.KGCOOP.CHUNK_ROWS", "TRAINER.KGCOOP.SHARD_CLASSES")
     own_templates = {"DescribableTextures": "a photo of a {}, a type of texture."}
     image_tower = ContextTrainer.image_tower  # named beside forward_backward, which takes features: INPUT.VIEWS works

@@ -36,6 +36,7 @@ from yacs.config import CfgNode as CN
 from clip.blocks import QuickGELU
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY, compute_accuracy
+from engine.config.published import PublishedOptions
 from engine.text import shorten
 
 from .class_features import guide_features
@@ -97,6 +98,12 @@ class TCP(ContextTrainer):
     """Textual-based class-aware prompt tuning."""
 
     node = "TCP"
+    published_options = PublishedOptions(
+        "TCP",
+        "COOP",
+        meanings={"CTX_INIT": {"True": "a photo of a", "False": ""}},
+        fixed={"CSC": False, "CLASS_TOKEN_POSITION": "end"},
+    )
     not_in_identity = ("TRAINER.TCP.CHUNK_ROWS", "TRAINER.TCP.SHARD_CLASSES")
     learned_per_class = {"ctx": False, "meta_net": False}
     own_templates = {
