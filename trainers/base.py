@@ -20,6 +20,9 @@ from engine.config.defaults import PREPROCESSING
 from engine.config.load import flatten, merge, option_errors, require
 from engine.distributed import first_on_machine
 from engine.process_cache import common_tensors, shared
+from engine.text import printable
+
+from .published_layout import own_entries
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +206,7 @@ class PromptTrainer(TrainerX):
     complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
     node = ""
     ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
+    unused_entries: tuple[str, ...] = ()  # of the authors' checkpoints: what takes no part in the method
     clip_model: TwoTowers | ClosedTowers | None = None  # as `load_clip` returns it
 
     @classmethod
@@ -302,6 +306,30 @@ class PromptTrainer(TrainerX):
 
     def classify_features(self, features: Tensor) -> Tensor:
         return self.model.classify(features)
+
+    def published_names(self) -> dict[str, str]:
+        """Returns how the authors' checkpoints call what is learned, by its own name; {} where they are as ours."""
+        return {}
+
+    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Takes what was learned from a checkpoint of the authors' code, which may have other names for it.
+
+        Raises:
+            ValueError: If it is not what the method learns; the message says which entries could be.
+        """
+        found, ignored, trainer = checkpoint["state_dict"], self.ignored_on_load, checkpoint.get("trainer")
+        if trainer not in (None, self.cfg.TRAINER.NAME):
+            self.warnings.add(
+                f"The checkpoint was learned by {printable(str(trainer))} and is tested as {self.cfg.TRAINER.NAME}. "
+                "Unless that is meant, give the --trainer that it was trained with."
+            )
+        own = {key: value for key, value in self.models[name].state_dict().items() if key not in ignored}
+        names = self.published_names() if trainer is None and name == "prompt_learner" else {}
+        if names and found.keys() - set(ignored) != own.keys():
+            unused, clip = (*self.unused_entries, *ignored), self.clip_model.state_dict()
+            learned, warning = own_entries(found, own, names, clip, unused=unused)
+            checkpoint["state_dict"] = {**{key: found[key] for key in ignored if key in found}, **learned}
+            self.warnings.add(warning)
 
     def smaller_settings(self) -> dict[str, int]:
         encoder = getattr(self.model, "encode_prompts", None)

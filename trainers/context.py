@@ -282,6 +282,7 @@ class ContextTrainer(PromptTrainer):
         Raises:
             ValueError: If the class token stood elsewhere when the checkpoint's context was learned.
         """
+        super().before_load(name, checkpoint)
         if name != "prompt_learner":
             return  # another part of a method's own
         learner = self.model.prompt_learner

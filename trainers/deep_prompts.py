@@ -35,6 +35,16 @@ def draw_prompts(n_blocks: int, n_vectors: int, width: int) -> nn.ParameterList:
     return nn.ParameterList(torch.empty(n_vectors, width).normal_(std=0.02) for _ in range(n_blocks))
 
 
+def published_name(name: str) -> str:
+    """Returns how MaPLe's authors call a learned tensor in a checkpoint of the whole model: in towers, by its block."""
+    part, _, block = name.partition(".")
+    if part == "text":
+        return f"text_encoder.transformer.resblocks.{int(block) + 1}.VPT_shallow"
+    if part == "vision":
+        return f"image_encoder.transformer.resblocks.{block}.VPT_shallow" if block != "0" else "image_encoder.VPT"
+    return f"prompt_learner.{name}"
+
+
 class DeepLearner(ContextLearner):
     """The context t_0 of deep prompts: the first M tokens of words are learned, the others stay.
 
@@ -186,11 +196,15 @@ class DeepPromptTrainer(PromptTrainer):
         """Returns CTX_INIT where some of its words stay fixed, so that what was learned belongs to it; else ""."""
         return self.cfg.TRAINER[self.node].CTX_INIT if len(self.model.prompt_learner.words) else ""
 
+    def published_names(self) -> dict[str, str]:
+        return {name: published_name(name) for name, _ in self.model.prompt_learner.named_parameters()}
+
     def checkpoint_fields(self) -> dict[str, Any]:
         return {**super().checkpoint_fields(), "fixed_words": self.fixed_words()}
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError if other words stood in front of the class names when the vectors were learned."""
+        super().before_load(name, checkpoint)
         own = self.fixed_words()
         if (learned := checkpoint.get("fixed_words", own)) != own:
             found, here = (f"fixed words of {shorten(x)}" if x else "no fixed words" for x in (learned, own))

@@ -42,6 +42,7 @@ class KgCoOp(ContextTrainer):
     node = "KGCOOP"
     published_options = PublishedOptions("KGCOOP", "COOP", {"CTX_INIT": {"True": "a photo of a", "False": ""}})
     not_in_identity = ("TRAINER.KGCOOP.CHUNK_ROWS", "TRAINER.KGCOOP.SHARD_CLASSES")
+    unused_entries = ("bias_vectors", "meta_net.linear1.weight", "meta_net.linear1.bias")
     own_templates = {"DescribableTextures": "a photo of a {}, a type of texture."}
     image_tower = ContextTrainer.image_tower  # named beside forward_backward, which takes features: INPUT.VIEWS works
 
@@ -56,6 +57,9 @@ class KgCoOp(ContextTrainer):
         if not weight >= 0:
             errors.append(f"TRAINER.KGCOOP.W is {weight}; it must be 0 (CoOp) or more.")
         return errors
+
+    def published_names(self) -> dict[str, str]:
+        return {"ctx": "ctx"}  # beside unused_entries
 
     @cached_property
     def zero_shot_features(self) -> Tensor:
