@@ -23,6 +23,7 @@ from engine.process_cache import common_tensors, shared
 from engine.text import printable
 
 from .published_layout import own_entries
+from .same_prompts import at_first_features, features_warning
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +215,13 @@ class PromptTrainer(TrainerX):
         if "PREC" not in cfg.TRAINER.get(cls.node, {}):
             key = f"TRAINER.{cls.node or 'NODE'}.PREC"
             return [f"{cls.__name__} declares no key {key}. Define `node`, and the key in `add_config`."]
-        return option_errors(cfg, {f"TRAINER.{cls.node}.PREC": PRECISIONS})
+        group, node = f"TRAINER.{cls.node}", cfg.TRAINER[cls.node]
+        errors = option_errors(cfg, {f"{group}.PREC": PRECISIONS})
+        if (words := node.get("CTX_INIT", "")) and not str(words).replace("_", " ").strip():
+            errors.append(f"{group}.CTX_INIT is {words!r}. Give words, or nothing for a random start.")
+        if node.get("CHUNK_ROWS", 0) < 0:
+            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
+        return errors
 
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> nn.Module:
         """Builds a PromptedCLIP, or any model from images (B, 3, H, W) to logits (B, C) that has a `prompt_learner`.
@@ -243,6 +250,13 @@ class PromptTrainer(TrainerX):
         optim = build_optimizer(learner, self.cfg.OPTIM)
         self.register_model("prompt_learner", learner, optim, build_lr_scheduler(optim, self.cfg.OPTIM))
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
+        if isinstance(encoder := getattr(self.model, "encode_prompts", None), nn.Module):
+            at_first_features(encoder, self.warn_of_features)
+
+    def warn_of_features(self, features: Tensor) -> None:
+        """Warns of classes whose text features (C, E) are nearly the same."""
+        backbone = self.cfg.MODEL.BACKBONE.NAME
+        self.warnings.add(features_warning(features, self.dm.dataset, backbone, self.clip_model))
 
     def register_model(self, name: str = "model", model: nn.Module | None = None, optim=None, sched=None) -> None:
         """Registers a model, but nothing of the loaded CLIP.

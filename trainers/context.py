@@ -17,12 +17,12 @@ from clip.plain_prompts import PlainPromptEncoder
 from clip.prompt_layout import POSITIONS, PromptLayout, lay_out
 from clip.prompts import PromptEncoder, shares_positions
 from clip.two_towers import TwoTowers
+from engine import compute_accuracy
 from engine.distributed import gather_rows, n_ranks, share
 from engine.features.head import LinearHead
 from engine.text import shorten
 
 from .base import PromptedCLIP, PromptTrainer, option_errors, require_open
-from .same_prompts import at_first_features, features_warning
 
 logger = logging.getLogger(__name__)
 
@@ -232,12 +232,8 @@ class ContextTrainer(PromptTrainer):
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
         node, errors, key = cfg.TRAINER[cls.node], super().config_errors(cfg), f"TRAINER.{cls.node}"
-        if node.CTX_INIT and not node.CTX_INIT.replace("_", " ").strip():
-            errors.append(f"{key}.CTX_INIT is {node.CTX_INIT!r}. Give words, or nothing for a random start.")
         if node.N_CTX < 1:
             errors.append(f"{key}.N_CTX is {node.N_CTX}; it must be at least 1.")
-        if node.CHUNK_ROWS < 0:
-            errors.append(f"{key}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
         has_position = "CLASS_TOKEN_POSITION" in node
         return errors + (option_errors(cfg, {f"{key}.CLASS_TOKEN_POSITION": POSITIONS}) if has_position else [])
 
@@ -262,13 +258,16 @@ class ContextTrainer(PromptTrainer):
         node = self.cfg.TRAINER[self.node]
         return {"n_ctx": node.N_CTX, "ctx_init": node.CTX_INIT, **changes}
 
-    def build_learner(self, **changes) -> None:
-        super().build_learner(**changes)
-        dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
-        at_first_features(
-            self.model.encode_prompts,
-            lambda features: self.warnings.add(features_warning(features, dataset, backbone, self.clip_model)),
-        )
+    def guided_step(self, batch: dict, anchors: Tensor, weight: float) -> dict[str, Tensor]:
+        """Does a step on the loss and `weight` times the mean of 1 - cos(text feature, anchor), of `anchors` (C, E)."""
+        with self.autocast:
+            features, labels = self.parse_features(batch)
+            text_features = self.model.text_features()
+            logits = self.model.classify(features, text_features)
+            guide = 1 - (text_features * anchors).sum(dim=-1).mean()
+            loss = self.loss(logits, labels) + weight * guide
+        self.model_backward_and_update(loss)
+        return {"loss": loss.detach(), "guide": guide.detach(), "acc": compute_accuracy(logits, labels)[0]}
 
     def feature_head(self) -> LinearHead | None:
         return getattr(self.model, "feature_head", lambda: None)()

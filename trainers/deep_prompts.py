@@ -27,7 +27,6 @@ from engine.text import shorten
 
 from .base import PromptTrainer, require_open
 from .context import ContextLearner, CustomCLIP
-from .same_prompts import at_first_features, features_warning
 
 
 def draw_prompts(n_blocks: int, n_vectors: int, width: int) -> nn.ParameterList:
@@ -137,10 +136,6 @@ class DeepPromptTrainer(PromptTrainer):
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
         node, errors, group = cfg.TRAINER[cls.node], super().config_errors(cfg), f"TRAINER.{cls.node}"
-        if node.CTX_INIT and not node.CTX_INIT.replace("_", " ").strip():
-            errors.append(f"{group}.CTX_INIT is {node.CTX_INIT!r}. Give words, or nothing for a random start.")
-        if node.get("CHUNK_ROWS", 0) < 0:
-            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
         counts = {key: node[key] for key in node if key.startswith(("N_CTX", "PROMPT_DEPTH"))}
         of_images = {key: n for key, n in counts.items() if key.endswith("VISION")} if cls.may_leave_images else {}
         for key, n in counts.items():
@@ -158,15 +153,9 @@ class DeepPromptTrainer(PromptTrainer):
 
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> nn.Module:
         self.check_towers(clip_model)
-        learner = self.learner(clip_model, classnames)
+        node, learner = self.cfg.TRAINER[self.node], self.learner(clip_model, classnames)
         kind = DeepPromptedCLIP if learner.vision_prompts() else CustomCLIP
-        model = kind(clip_model, learner, chunk_rows=self.cfg.TRAINER[self.node].CHUNK_ROWS)
-        dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
-        at_first_features(
-            model.encode_prompts,
-            lambda features: self.warnings.add(features_warning(features, dataset, backbone, clip_model)),
-        )
-        return model
+        return kind(clip_model, learner, chunk_rows=node.CHUNK_ROWS, shard_classes=node.SHARD_CLASSES)
 
     def check_towers(self, clip_model: TwoTowers) -> None:
         """Raises ValueError if a tower takes no prompts, or has fewer blocks than are to have some."""

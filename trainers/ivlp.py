@@ -32,7 +32,7 @@ class IVLP(DeepPromptTrainer):
     """Independent vision-language prompting."""
 
     node = "IVLP"
-    not_in_identity = ("TRAINER.IVLP.CHUNK_ROWS",)
+    not_in_identity = ("TRAINER.IVLP.CHUNK_ROWS", "TRAINER.IVLP.SHARD_CLASSES")
     learned_per_class = {"ctx": False, "text": False, "vision": False}
     may_leave_images = True
 
@@ -46,3 +46,4 @@ class IVLP(DeepPromptTrainer):
         node.PROMPT_DEPTH_VISION = 9  # blocks of the image tower that have vectors
         node.PROMPT_DEPTH_TEXT = 9  # blocks of the text tower; 1: in its input alone
         node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
