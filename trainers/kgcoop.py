@@ -28,7 +28,7 @@ from functools import cached_property
 from torch import Tensor
 from yacs.config import CfgNode as CN
 
-from engine import TRAINER_REGISTRY, compute_accuracy
+from engine import TRAINER_REGISTRY
 from engine.config.published import PublishedOptions
 
 from .class_features import guide_features
@@ -67,11 +67,4 @@ class KgCoOp(ContextTrainer):
         return guide_features(self.clip_model, self.dm.dataset.classnames, self.templates())
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
-        with self.autocast:
-            features, labels = self.parse_features(batch)
-            text_features = self.model.text_features()
-            logits = self.model.classify(features, text_features)
-            guide = 1 - (text_features * self.zero_shot_features).sum(dim=-1).mean()
-            loss = self.loss(logits, labels) + self.cfg.TRAINER.KGCOOP.W * guide
-        self.model_backward_and_update(loss)
-        return {"loss": loss.detach(), "guide": guide.detach(), "acc": compute_accuracy(logits, labels)[0]}
+        return self.guided_step(batch, self.zero_shot_features, self.cfg.TRAINER.KGCOOP.W)

@@ -35,7 +35,7 @@ from yacs.config import CfgNode as CN
 
 from clip.blocks import QuickGELU
 from clip.two_towers import TwoTowers
-from engine import TRAINER_REGISTRY, compute_accuracy
+from engine import TRAINER_REGISTRY
 from engine.config.published import PublishedOptions
 from engine.text import shorten
 
@@ -152,11 +152,4 @@ class TCP(ContextTrainer):
             )
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
-        with self.autocast:
-            features, labels = self.parse_features(batch)
-            text_features = self.model.text_features()
-            logits = self.model.classify(features, text_features)
-            distance = 1 - (text_features * self.model.prompt_learner.knowledge).sum(dim=-1).mean()
-            loss = self.loss(logits, labels) + self.cfg.TRAINER.TCP.W * distance
-        self.model_backward_and_update(loss)
-        return {"loss": loss.detach(), "guide": distance.detach(), "acc": compute_accuracy(logits, labels)[0]}
+        return self.guided_step(batch, self.model.prompt_learner.knowledge, self.cfg.TRAINER.TCP.W)
