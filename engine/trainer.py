@@ -27,7 +27,7 @@ from .features.path import choose_path, is_plain, require_choice
 from .features.reader import FeatureReader, ViewBatches
 from .files import naming
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
-from .log import Clock, LossWatch, StepLog, Warnings, progress
+from .log import Clock, LossWatch, StepLog, Warnings, progress, which_model
 from .optim import TrainedModels
 from .random_state import random_state, restore_random_state
 from .resume import ResumeFile, ResumePoint, nothing_to_resume
@@ -52,6 +52,7 @@ class TrainerX:
     loop_steps_schedules = True  # False for a method that steps them itself
     reads_classnames = True  # False for a method that does not classify by the words of the class names
     transductive = False  # True for a method that sees the images to be tested on, without their labels
+    choice_items: Callable[[], list] | None = None  # the items that a search chooses by, where not all of `selection`
     templates: Callable[[], tuple[str, ...]] | tuple[str, ...] = ()  # the hand-made prompts, where a method uses some
     published_options: Any = None  # the PublishedOptions of a method whose authors' files name its keys otherwise
     not_in_identity: tuple[str, ...] = ()  # the method's keys that change how it computes, not what
@@ -221,7 +222,7 @@ class TrainerX:
         if not self.cfg.TEST.NO_TEST:
             if split := BEST_ON.get(self.cfg.TEST.FINAL_MODEL):
                 self.load_model(self.output_dir)
-            logger.info("Deploy the %s", f"model with the best {split} performance" if split else "last-step model")
+            logger.info("Deploy the %s", which_model(split, self.epochs_done))
             self.test()
         logger.info("Elapsed: %s", self.clock)
         self.writer.close()
