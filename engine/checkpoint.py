@@ -10,7 +10,6 @@ function to be called; before torch 1.6 it was a row of pickles. Tensors and pla
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import pickletools
@@ -56,17 +55,6 @@ def saved_epoch(checkpoint: dict[str, Any], path: Path) -> int | None:
     """Returns after how many epochs a checkpoint was saved; None if neither it nor its file's name says it."""
     epoch = checkpoint.get("epoch")
     return epoch if type(epoch) is int and epoch >= 0 else epoch_of(path)
-
-
-def model_sha256(folder: str | Path, epoch: int | None = None) -> str | None:
-    """Returns the sha256 of the file from which a run's model is loaded, of several one after another; None for none.
-
-    Args:
-        folder: The run's folder.
-        epoch: After how many epochs; None or negative: the best model.
-    """
-    files = sorted(Path(folder).glob(f"*/{file_to_load(epoch)}"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None
 
 
 def write_torch_file(content: Any, path: Path) -> None:
@@ -318,10 +306,22 @@ class Checkpointer:
         entries = {name: self.entries(name, when) for name in self.trained.models}
         return {name: {**own, "state_dict": self._learned(own["state_dict"])} for name, own in entries.items()}
 
+    def start(self, path: str | Path, fit: Callable[..., str]) -> list[str]:
+        """Starts every model from a checkpoint, see `load_pretrained_weights`; returns what to be warned of."""
+        models = self.trained.models.values()
+        return [load_pretrained_weights(model, path, ignored=self.ignored, fit=fit) for model in models]
+
     def read(self, directory: str | Path, name: str, epoch: int | None) -> tuple[Path, dict[str, Any]]:
-        """Returns the file of a model of the run in `directory`, and the checkpoint in it; see `load_checkpoint`."""
-        path = Path(directory) / name / file_to_load(epoch)
-        return path, on_first_rank(lambda: load_checkpoint(path))
+        """Returns the file of a model of the run in `directory`, and the checkpoint in it; see `load_checkpoint`.
+
+        Where no model has that name, as in a run of the authors' code, it is the only one that is there.
+        """
+        folder, file = Path(directory), file_to_load(epoch)
+        others = [] if (folder / name).is_dir() or len(self.trained.models) > 1 else list(folder.glob(f"*/{file}"))
+        path = others[0] if len(others) == 1 else folder / name / file
+        checkpoint = on_first_rank(lambda: load_checkpoint(path))
+        logger.info("Load %s (epoch %s)", path, saved_epoch(checkpoint, path))
+        return path, checkpoint
 
     def load(self, name: str, checkpoint: dict[str, Any], path: Path) -> int | None:
         """Copies a checkpoint's state dict into a model, all but what is ignored; returns its `saved_epoch`.

@@ -141,6 +141,13 @@ def _with_lines(batches: Iterable, label: str, n_done: int, n: int) -> Iterator:
             said_s = time.monotonic()
 
 
+def which_model(split: str | None, n_epochs: int | None) -> str:
+    """Returns which model is tested after training: of the epoch that is best on `split`, None for the last one."""
+    if n_epochs == 0:
+        return "model as it was fitted"  # a method without epochs
+    return f"model with the best {split} performance" if split else "last-step model"
+
+
 class Warnings(list[str]):
     """Sentences on what makes a run's results doubtful: each is logged when it is added, once."""
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from .checkpoint import Checkpointer, backbone_warning, load_pretrained_weights, save_checkpoint
+from .checkpoint import Checkpointer, backbone_warning, save_checkpoint
 from .config.defaults import BEST_ON
 from .data.class_rows import ClassRows
 from .data.manager import DataManager, check_splits
@@ -27,7 +27,7 @@ from .features.path import choose_path, is_plain, require_choice
 from .features.reader import FeatureReader, ViewBatches
 from .files import naming
 from .interruption import Interrupted, finishing, is_asked, raise_if_asked
-from .log import Clock, LossWatch, StepLog, Warnings, progress
+from .log import Clock, LossWatch, StepLog, Warnings, progress, which_model
 from .optim import TrainedModels
 from .random_state import random_state, restore_random_state
 from .resume import ResumeFile, ResumePoint, nothing_to_resume
@@ -52,7 +52,9 @@ class TrainerX:
     loop_steps_schedules = True  # False for a method that steps them itself
     reads_classnames = True  # False for a method that does not classify by the words of the class names
     transductive = False  # True for a method that sees the images to be tested on, without their labels
+    choice_items: Callable[[], list] | None = None  # the items that a search chooses by, where not all of `selection`
     templates: Callable[[], tuple[str, ...]] | tuple[str, ...] = ()  # the hand-made prompts, where a method uses some
+    published_options: Any = None  # the PublishedOptions of a method whose authors' files name its keys otherwise
     not_in_identity: tuple[str, ...] = ()  # the method's keys that change how it computes, not what
     ignored_on_load: tuple[str, ...] = ()  # state-dict entries that are saved for reference and never read back
     learned_per_class: Mapping[str, bool] = {}  # whether a tensor or part is, where shapes mislead: see ClassRows
@@ -220,7 +222,7 @@ class TrainerX:
         if not self.cfg.TEST.NO_TEST:
             if split := BEST_ON.get(self.cfg.TEST.FINAL_MODEL):
                 self.load_model(self.output_dir)
-            logger.info("Deploy the %s", f"model with the best {split} performance" if split else "last-step model")
+            logger.info("Deploy the %s", which_model(split, self.epochs_done))
             self.test()
         logger.info("Elapsed: %s", self.clock)
         self.writer.close()
@@ -315,9 +317,8 @@ class TrainerX:
 
     def load_init_weights(self) -> None:
         """Starts every model from MODEL.INIT_WEIGHTS, if it is set."""
-        for model in self.models.values() if self.cfg.MODEL.INIT_WEIGHTS else ():
-            fit, path = self.class_rows().fit_start, self.cfg.MODEL.INIT_WEIGHTS
-            self.warnings.add(load_pretrained_weights(model, path, ignored=self.ignored_on_load, fit=fit))
+        if path := self.cfg.MODEL.INIT_WEIGHTS:
+            self.warnings.add(*self.checkpointer.start(path, self.class_rows().fit_start))
 
     def class_rows(self) -> ClassRows:
         """Returns what takes, of a checkpoint, the rows of the data set's classes."""
@@ -379,10 +380,9 @@ class TrainerX:
             path, checkpoint = self.checkpointer.read(directory, name, epoch)
             with naming(path):
                 self.before_load(name, checkpoint)
-                self.warnings.add(self.class_rows().fit(checkpoint, self.models[name].state_dict(), path))
+                of_classes = self.class_rows().fit(checkpoint, self.models[name].state_dict(), path)
+            self.warnings.add(of_classes, backbone_warning(checkpoint, self.backbone_fields(self.cfg), path))
             self.epochs_done = self.checkpointer.load(name, checkpoint, path)
-            self.warnings.add(backbone_warning(checkpoint, self.backbone_fields(self.cfg), path))
-            logger.info("Load %s (epoch %s)", path, self.epochs_done)
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Adapts the model `name` to a checkpoint that is going to be loaded into it, or the other way round."""

@@ -22,7 +22,9 @@ from engine.config.defaults import PREPROCESSING
 from engine.config.load import flatten, merge, option_errors, require
 from engine.distributed import first_on_machine
 from engine.process_cache import common_tensors, shared
+from engine.text import printable
 
+from .published_layout import own_entries
 from .same_prompts import at_first_features, features_warning
 
 logger = logging.getLogger(__name__)
@@ -208,6 +210,7 @@ class PromptTrainer(TrainerX):
     complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
     node = ""
     ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
+    unused_entries: tuple[str, ...] = ()  # of the authors' checkpoints: what takes no part in the method
     clip_model: TwoTowers | ClosedTowers | None = None  # as `load_clip` returns it
 
     @classmethod
@@ -215,7 +218,13 @@ class PromptTrainer(TrainerX):
         if "PREC" not in cfg.TRAINER.get(cls.node, {}):
             key = f"TRAINER.{cls.node or 'NODE'}.PREC"
             return [f"{cls.__name__} declares no key {key}. Define `node`, and the key in `add_config`."]
-        return option_errors(cfg, {f"TRAINER.{cls.node}.PREC": PRECISIONS})
+        group, node = f"TRAINER.{cls.node}", cfg.TRAINER[cls.node]
+        errors = option_errors(cfg, {f"{group}.PREC": PRECISIONS})
+        if (words := node.get("CTX_INIT", "")) and not str(words).replace("_", " ").strip():
+            errors.append(f"{group}.CTX_INIT is {words!r}. Give words, or nothing for a random start.")
+        if node.get("CHUNK_ROWS", 0) < 0:
+            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
+        return errors
 
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> nn.Module:
         """Builds a PromptedCLIP, or any model from images (B, 3, H, W) to logits (B, C) that has a `prompt_learner`.
@@ -246,11 +255,13 @@ class PromptTrainer(TrainerX):
         optim = build_optimizer(learner, self.cfg.OPTIM)
         self.register_model("prompt_learner", learner, optim, self.build_schedule(optim))
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
-        if (encoder := getattr(self.model, "encode_prompts", None)) is not None:
-            dataset, backbone = self.dm.dataset, self.cfg.MODEL.BACKBONE.NAME
-            at_first_features(
-                encoder, lambda texts: self.warnings.add(features_warning(texts, dataset, backbone, self.clip_model))
-            )
+        if isinstance(encoder := getattr(self.model, "encode_prompts", None), nn.Module):
+            at_first_features(encoder, self.warn_of_features)
+
+    def warn_of_features(self, features: Tensor) -> None:
+        """Warns of classes whose text features (C, E) are nearly the same."""
+        backbone = self.cfg.MODEL.BACKBONE.NAME
+        self.warnings.add(features_warning(features, self.dm.dataset, backbone, self.clip_model))
 
     def build_schedule(self, optim: Optimizer) -> LRScheduler:
         """Returns the schedule of the learning rate; a method may have its own."""
@@ -331,6 +342,30 @@ class PromptTrainer(TrainerX):
 
     def classify_features(self, features: Tensor) -> Tensor:
         return self.model.classify(features)
+
+    def published_names(self) -> dict[str, str]:
+        """Returns how the authors' checkpoints call what is learned, by its own name; {} where they are as ours."""
+        return {}
+
+    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Takes what was learned from a checkpoint of the authors' code, which may have other names for it.
+
+        Raises:
+            ValueError: If it is not what the method learns; the message says which entries could be.
+        """
+        found, ignored, trainer = checkpoint["state_dict"], self.ignored_on_load, checkpoint.get("trainer")
+        if trainer not in (None, self.cfg.TRAINER.NAME):
+            self.warnings.add(
+                f"The checkpoint was learned by {printable(str(trainer))} and is tested as {self.cfg.TRAINER.NAME}. "
+                "Unless that is meant, give the --trainer that it was trained with."
+            )
+        own = {key: value for key, value in self.models[name].state_dict().items() if key not in ignored}
+        names = self.published_names() if trainer is None and name == "prompt_learner" else {}
+        if names and found.keys() - set(ignored) != own.keys():
+            unused, clip = (*self.unused_entries, *ignored), self.clip_model.state_dict()
+            learned, warning = own_entries(found, own, names, clip, unused=unused)
+            checkpoint["state_dict"] = {**{key: found[key] for key in ignored if key in found}, **learned}
+            self.warnings.add(warning)
 
     def smaller_settings(self) -> dict[str, int | bool]:
         node, encoder = self.cfg.TRAINER[self.node], getattr(self.model, "encode_prompts", None)

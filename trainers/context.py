@@ -17,6 +17,7 @@ from clip.plain_prompts import PlainPromptEncoder
 from clip.prompt_layout import POSITIONS, PromptLayout, lay_out
 from clip.prompts import PromptEncoder, shares_positions
 from clip.two_towers import TwoTowers
+from engine import compute_accuracy
 from engine.distributed import gather_rows, n_ranks, share
 from engine.features.head import LinearHead
 from engine.text import shorten
@@ -233,12 +234,8 @@ class ContextTrainer(PromptTrainer):
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
         node, errors, key = cfg.TRAINER[cls.node], super().config_errors(cfg), f"TRAINER.{cls.node}"
-        if node.CTX_INIT and not node.CTX_INIT.replace("_", " ").strip():
-            errors.append(f"{key}.CTX_INIT is {node.CTX_INIT!r}. Give words, or nothing for a random start.")
         if node.N_CTX < 1:
             errors.append(f"{key}.N_CTX is {node.N_CTX}; it must be at least 1.")
-        if node.CHUNK_ROWS < 0:
-            errors.append(f"{key}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
         has_position = "CLASS_TOKEN_POSITION" in node
         return errors + (option_errors(cfg, {f"{key}.CLASS_TOKEN_POSITION": POSITIONS}) if has_position else [])
 
@@ -263,6 +260,17 @@ class ContextTrainer(PromptTrainer):
         node = self.cfg.TRAINER[self.node]
         return {"n_ctx": node.N_CTX, "ctx_init": node.CTX_INIT, **changes}
 
+    def guided_step(self, batch: dict, anchors: Tensor, weight: float) -> dict[str, Tensor]:
+        """Does a step on the loss and `weight` times the mean of 1 - cos(text feature, anchor), of `anchors` (C, E)."""
+        with self.autocast:
+            features, labels = self.parse_features(batch)
+            text_features = self.model.text_features()
+            logits = self.model.classify(features, text_features)
+            guide = 1 - (text_features * anchors).sum(dim=-1).mean()
+            loss = self.loss(logits, labels) + weight * guide
+        self.model_backward_and_update(loss)
+        return {"loss": loss.detach(), "guide": guide.detach(), "acc": compute_accuracy(logits, labels)[0]}
+
     def feature_head(self) -> LinearHead | None:
         return getattr(self.model, "feature_head", lambda: None)()
 
@@ -275,6 +283,7 @@ class ContextTrainer(PromptTrainer):
         Raises:
             ValueError: If the class token stood elsewhere when the checkpoint's context was learned.
         """
+        super().before_load(name, checkpoint)
         if name != "prompt_learner":
             return  # another part of a method's own
         learner = self.model.prompt_learner

@@ -29,7 +29,7 @@ class DeepLanguage(DeepPromptTrainer):
     """Deep language prompting."""
 
     node = "DEEP_LANGUAGE"
-    not_in_identity = ("TRAINER.DEEP_LANGUAGE.CHUNK_ROWS",)
+    not_in_identity = ("TRAINER.DEEP_LANGUAGE.CHUNK_ROWS", "TRAINER.DEEP_LANGUAGE.SHARD_CLASSES")
     learned_per_class = {"ctx": False, "text": False}
 
     @staticmethod
@@ -40,3 +40,4 @@ class DeepLanguage(DeepPromptTrainer):
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.PROMPT_DEPTH_TEXT = 12  # blocks of the text tower that have vectors; 1: CoOp
         node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes

@@ -34,6 +34,16 @@ def draw_prompts(n_blocks: int, n_vectors: int, width: int) -> nn.ParameterList:
     return nn.ParameterList(torch.empty(n_vectors, width).normal_(std=0.02) for _ in range(n_blocks))
 
 
+def published_name(name: str) -> str:
+    """Returns how MaPLe's authors call a learned tensor in a checkpoint of the whole model: in towers, by its block."""
+    part, _, block = name.partition(".")
+    if part == "text":
+        return f"text_encoder.transformer.resblocks.{int(block) + 1}.VPT_shallow"
+    if part == "vision":
+        return f"image_encoder.transformer.resblocks.{block}.VPT_shallow" if block != "0" else "image_encoder.VPT"
+    return f"prompt_learner.{name}"
+
+
 class DeepLearner(ContextLearner):
     """The context t_0 of deep prompts: the first M tokens of words are learned, the others stay.
 
@@ -126,10 +136,6 @@ class DeepPromptTrainer(PromptTrainer):
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
         node, errors, group = cfg.TRAINER[cls.node], super().config_errors(cfg), f"TRAINER.{cls.node}"
-        if node.CTX_INIT and not node.CTX_INIT.replace("_", " ").strip():
-            errors.append(f"{group}.CTX_INIT is {node.CTX_INIT!r}. Give words, or nothing for a random start.")
-        if node.get("CHUNK_ROWS", 0) < 0:
-            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
         counts = {key: node[key] for key in node if key.startswith(("N_CTX", "PROMPT_DEPTH"))}
         of_images = {key: n for key, n in counts.items() if key.endswith("VISION")} if cls.may_leave_images else {}
         for key, n in counts.items():
@@ -147,9 +153,9 @@ class DeepPromptTrainer(PromptTrainer):
 
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> nn.Module:
         self.check_towers(clip_model)
-        learner = self.learner(clip_model, classnames)
+        node, learner = self.cfg.TRAINER[self.node], self.learner(clip_model, classnames)
         kind = DeepPromptedCLIP if learner.vision_prompts() else CustomCLIP
-        return kind(clip_model, learner, chunk_rows=self.cfg.TRAINER[self.node].CHUNK_ROWS)
+        return kind(clip_model, learner, chunk_rows=node.CHUNK_ROWS, shard_classes=node.SHARD_CLASSES)
 
     def check_towers(self, clip_model: TwoTowers) -> None:
         """Raises ValueError if a tower takes no prompts, or has fewer blocks than are to have some."""
@@ -179,11 +185,15 @@ class DeepPromptTrainer(PromptTrainer):
         """Returns CTX_INIT where some of its words stay fixed, so that what was learned belongs to it; else ""."""
         return self.cfg.TRAINER[self.node].CTX_INIT if len(self.model.prompt_learner.words) else ""
 
+    def published_names(self) -> dict[str, str]:
+        return {name: published_name(name) for name, _ in self.model.prompt_learner.named_parameters()}
+
     def checkpoint_fields(self) -> dict[str, Any]:
         return {**super().checkpoint_fields(), "fixed_words": self.fixed_words()}
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError if other words stood in front of the class names when the vectors were learned."""
+        super().before_load(name, checkpoint)
         own = self.fixed_words()
         if (learned := checkpoint.get("fixed_words", own)) != own:
             found, here = (f"fixed words of {shorten(x)}" if x else "no fixed words" for x in (learned, own))

@@ -22,7 +22,6 @@ from engine.interruption import starting_over
 
 from .base import PromptTrainer
 from .class_features import ensemble_features
-from .same_prompts import features_warning
 from .templates import IMAGENET_TEMPLATES_SELECT
 
 logger = logging.getLogger(__name__)
@@ -62,8 +61,7 @@ class FeatureTrainer(PromptTrainer):
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> nn.Module:
         with torch.no_grad():
             class_features = self.class_features(clip_model, classnames, self.templates())
-        backbone = self.cfg.MODEL.BACKBONE.NAME
-        self.warnings.add(features_warning(class_features, self.dm.dataset, backbone, clip_model))
+        self.warn_of_features(class_features)
         return self.feature_model(clip_model, class_features, **changes)
 
     def templates(self) -> tuple[str, ...]:

@@ -194,6 +194,7 @@ class GDA(FeatureTrainer):
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Adds the rows of new classes to a checkpoint that does not know all classes asked for."""
+        super().before_load(name, checkpoint)
         asked, names, found = self.dm.dataset.classnames, checkpoint.get("classnames"), checkpoint["state_dict"]
         if names is None or self.dm.dataset.source_labels is not None:
             return

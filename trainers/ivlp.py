@@ -32,7 +32,6 @@ class IVLP(DeepPromptTrainer):
     """Independent vision-language prompting."""
 
     node = "IVLP"
-    not_in_identity = ("TRAINER.IVLP.CHUNK_ROWS", "TRAINER.IVLP.CHECKPOINT_ACTIVATIONS")
     learned_per_class = {"ctx": False, "text": False, "vision": False}
     may_leave_images = True
 
@@ -46,4 +45,5 @@ class IVLP(DeepPromptTrainer):
         node.PROMPT_DEPTH_VISION = 9  # blocks of the image tower that have vectors
         node.PROMPT_DEPTH_TEXT = 9  # blocks of the text tower; 1: in its input alone
         node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
         node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory

@@ -28,7 +28,8 @@ from functools import cached_property
 from torch import Tensor
 from yacs.config import CfgNode as CN
 
-from engine import TRAINER_REGISTRY, compute_accuracy
+from engine import TRAINER_REGISTRY
+from engine.config.published import PublishedOptions
 
 from .class_features import guide_features
 from .context import ContextTrainer
@@ -39,7 +40,9 @@ class KgCoOp(ContextTrainer):
     """Knowledge-guided context optimisation."""
 
     node = "KGCOOP"
+    published_options = PublishedOptions("KGCOOP", "COOP", {"CTX_INIT": {"True": "a photo of a", "False": ""}})
     not_in_identity = ("TRAINER.KGCOOP.CHUNK_ROWS", "TRAINER.KGCOOP.SHARD_CLASSES")
+    unused_entries = ("bias_vectors", "meta_net.linear1.weight", "meta_net.linear1.bias")
     own_templates = {"DescribableTextures": "a photo of a {}, a type of texture."}
     image_tower = ContextTrainer.image_tower  # named beside forward_backward, which takes features: INPUT.VIEWS works
 
@@ -55,17 +58,13 @@ class KgCoOp(ContextTrainer):
             errors.append(f"TRAINER.KGCOOP.W is {weight}; it must be 0 (CoOp) or more.")
         return errors
 
+    def published_names(self) -> dict[str, str]:
+        return {"ctx": "ctx"}  # beside unused_entries
+
     @cached_property
     def zero_shot_features(self) -> Tensor:
         """The a_i, (C, E) float32, normalised. Only training needs them."""
         return guide_features(self.clip_model, self.dm.dataset.classnames, self.templates())
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
-        with self.autocast:
-            features, labels = self.parse_features(batch)
-            text_features = self.model.text_features()
-            logits = self.model.classify(features, text_features)
-            guide = 1 - (text_features * self.zero_shot_features).sum(dim=-1).mean()
-            loss = self.loss(logits, labels) + self.cfg.TRAINER.KGCOOP.W * guide
-        self.model_backward_and_update(loss)
-        return {"loss": loss.detach(), "guide": guide.detach(), "acc": compute_accuracy(logits, labels)[0]}
+        return self.guided_step(batch, self.zero_shot_features, self.cfg.TRAINER.KGCOOP.W)

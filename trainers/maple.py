@@ -69,7 +69,6 @@ class MaPLe(DeepPromptTrainer):
     """Multi-modal prompt learning."""
 
     node = "MAPLE"
-    not_in_identity = ("TRAINER.MAPLE.CHUNK_ROWS", "TRAINER.MAPLE.CHECKPOINT_ACTIVATIONS")
     learned_per_class = dict.fromkeys(("ctx", "proj", "compound_prompts_text", "compound_prompt_projections"), False)
 
     @staticmethod
@@ -80,6 +79,7 @@ class MaPLe(DeepPromptTrainer):
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.PROMPT_DEPTH = 9  # J, blocks of each tower that have vectors; 1: in the inputs alone
         node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
         node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory
 
     def learner(self, clip_model: TwoTowers, classnames: list[str]) -> MultiModalPromptLearner:

@@ -81,7 +81,6 @@ class PromptSRC(DeepPromptTrainer):
     """Prompting with self-regulating constraints."""
 
     node, learner_class = "PROMPTSRC", AveragedLearner
-    not_in_identity = ("TRAINER.PROMPTSRC.CHUNK_ROWS", "TRAINER.PROMPTSRC.CHECKPOINT_ACTIVATIONS")
     learned_per_class = dict.fromkeys(("ctx", "text", "vision", "average", "n_averaged"), False)
 
     @staticmethod
@@ -98,6 +97,7 @@ class PromptSRC(DeepPromptTrainer):
         node.GPA_MEAN = 15.0  # epoch with the largest weight in the average, counted from 1
         node.GPA_STD = 1.0  # epochs, above 0; the larger, the more alike the weights
         node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
         node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory
 
     @classmethod

@@ -35,7 +35,8 @@ from yacs.config import CfgNode as CN
 
 from clip.blocks import QuickGELU
 from clip.two_towers import TwoTowers
-from engine import TRAINER_REGISTRY, compute_accuracy
+from engine import TRAINER_REGISTRY
+from engine.config.published import PublishedOptions
 from engine.text import shorten
 
 from .class_features import guide_features
@@ -97,6 +98,12 @@ class TCP(ContextTrainer):
     """Textual-based class-aware prompt tuning."""
 
     node = "TCP"
+    published_options = PublishedOptions(
+        "TCP",
+        "COOP",
+        meanings={"CTX_INIT": {"True": "a photo of a", "False": ""}},
+        fixed={"CSC": False, "CLASS_TOKEN_POSITION": "end"},
+    )
     not_in_identity = ("TRAINER.TCP.CHUNK_ROWS", "TRAINER.TCP.SHARD_CLASSES")
     learned_per_class = {"ctx": False, "meta_net": False}
     own_templates = {
@@ -145,11 +152,4 @@ class TCP(ContextTrainer):
             )
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
-        with self.autocast:
-            features, labels = self.parse_features(batch)
-            text_features = self.model.text_features()
-            logits = self.model.classify(features, text_features)
-            distance = 1 - (text_features * self.model.prompt_learner.knowledge).sum(dim=-1).mean()
-            loss = self.loss(logits, labels) + self.cfg.TRAINER.TCP.W * distance
-        self.model_backward_and_update(loss)
-        return {"loss": loss.detach(), "guide": distance.detach(), "acc": compute_accuracy(logits, labels)[0]}
+        return self.guided_step(batch, self.model.prompt_learner.knowledge, self.cfg.TRAINER.TCP.W)

@@ -199,6 +199,7 @@ class TipAdapter(FeatureTrainer):
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Makes room for as many keys of a class as the checkpoint has."""
+        FeatureTrainer.before_load(self, name, checkpoint)  # by its name: TipAdapterF has this, too
         keys = checkpoint["state_dict"].get("keys")
         if keys is not None and keys.dim() == 3 and keys.shape[1] != self.model.prompt_learner.keys.shape[1]:
             self.build_learner(shots=keys.shape[1])

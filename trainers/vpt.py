@@ -31,7 +31,6 @@ from engine import TRAINER_REGISTRY
 from .base import PromptedCLIP
 from .class_features import ensemble_features
 from .deep_prompts import DeepPromptTrainer, draw_prompts
-from .same_prompts import features_warning
 
 
 class VisionPromptLearner(nn.Module):
@@ -86,8 +85,7 @@ class VPT(DeepPromptTrainer):
         self.check_towers(clip_model)
         with torch.no_grad():
             text_features = ensemble_features(clip_model, classnames, self.templates())
-        backbone = self.cfg.MODEL.BACKBONE.NAME
-        self.warnings.add(features_warning(text_features, self.dm.dataset, backbone, clip_model))
+        self.warn_of_features(text_features)
         node, width = self.cfg.TRAINER.VPT, clip_model.visual.transformer.width
         learner = VisionPromptLearner(width, n_ctx=node.N_CTX_VISION, depth=node.PROMPT_DEPTH_VISION)
         return CustomCLIP(clip_model, learner, text_features)

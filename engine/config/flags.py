@@ -11,7 +11,8 @@ from typing import Any
 from yacs.config import CfgNode as CN
 
 from ..registry import near_name
-from .load import ConfigError, check_cfg, complete, full_default, merge, read_yaml, require, settle_paths
+from .load import ConfigError, check_cfg, complete, flatten, full_default, merge, read_yaml, require, settle_paths
+from .published import options_of
 from .reads import watch
 
 SWITCH = {"action": "store_true", "default": None}
@@ -79,18 +80,19 @@ def setup_cfg(args: argparse.Namespace) -> CN:
     Raises:
         ConfigError: With everything that is wrong.
     """
-    cfg, errors, unreadable = full_default(), [], []
+    cfg, sources, errors, unreadable = full_default(), [], [], []
     for path in filter(None, (args.dataset_config_file, args.config_file)):
         try:
-            errors += merge(cfg, read_yaml(path), path)
+            sources.append((path, read_yaml(path)))
         except ConfigError as error:
             unreadable.append(str(error))
-    values = {key: getattr(args, flag[2:].replace("-", "_")) for flag, key, *_ in FLAGS}
-    if args.config_file:
-        values["RUN.CFG"] = Path(args.config_file).stem
-    errors += merge(cfg, {key: value for key, value in values.items() if value is not None}, "command line")
-    pairs, wrong = read_pairs(args.opts)
-    errors += merge(cfg, pairs, "command line") + wrong
+    pairs, unpaired = read_pairs(args.opts)
+    sources += [("command line", values_of_flags(args)), ("command line", pairs)]
+    options = options_of([values["TRAINER.NAME"] for _, values in sources if "TRAINER.NAME" in values])
+    for source, values in sources:
+        pairs, wrong = options.as_own(values, flatten(cfg))  # at last those of the command
+        errors += merge(cfg, pairs, source) + [f"{source}: {error}" for error in wrong]
+    errors += unpaired
     if list(cfg.RUN.PLUGINS) != (args.plugin or []):
         errors.append(f"RUN.PLUGINS is {cfg.RUN.PLUGINS}, but only --plugin sets it. Give the flag.")
     settle_paths(cfg)
@@ -98,6 +100,14 @@ def setup_cfg(args: argparse.Namespace) -> CN:
     require(unreadable + errors + ([] if unreadable else check_cfg(cfg)))
     watch(cfg, pairs)
     return cfg
+
+
+def values_of_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the values of the flags that were given, by key."""
+    values = {key: getattr(args, flag[2:].replace("-", "_")) for flag, key, *_ in FLAGS}
+    if args.config_file:
+        values["RUN.CFG"] = Path(args.config_file).stem
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def read_pairs(words: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from yacs.config import CfgNode as CN
 
-from ..checkpoint import checkpoint_name, model_sha256
+from ..checkpoint import checkpoint_name, file_to_load
 from ..config.defaults import BEST_ON
 from ..config.load import ConfigError
 from ..data.bad_images import find_bad
@@ -87,9 +87,10 @@ def tested_images(trainer) -> str | None:
 
 
 def tested_model(cfg: CN) -> str | None:
-    """Returns the digest of the model that a run tests; None for none."""
+    """Returns the sha256 of the file of the model that a run tests, of several one after another; None for none."""
     folder, epoch = tested_checkpoint(cfg)
-    return model_sha256(folder, epoch) if folder else None
+    files = sorted(Path(folder).glob(f"*/{file_to_load(epoch)}")) if folder else []
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None
 
 
 def tested_checkpoint(cfg: CN) -> tuple[str, int | None]:

@@ -8,7 +8,8 @@ full validation        by more; where all training images are used this is usual
 test (oracle)          by test images, so on new images the accuracy may be lower
 
 The last one is refused unless TEST.ALLOW_ORACLE is True; so is full validation in a few-shot run. With it, the run
-warns. A test of a trained model (--eval-only) takes over what its training says; None: that is not known.
+warns. A test of a trained model (--eval-only) takes over what its training says; None: that is not known. What it
+fits a temperature on by a DATASET.SELECTION of its own counts as a choice of a hyper-parameter.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..config.defaults import BEST_ON
 from ..config.load import ConfigError
 from ..data.datum import Datum, items_of
 from ..registry import DATASET_REGISTRY
+from .after_test import why_no_temperature
 from .folder import read_results
 
 NONE, FEW_SHOT, FULL, ORACLE = RULES = ("none", "few-shot validation", "full validation", "test (oracle)")
@@ -68,7 +70,28 @@ def selection_of(trainer, training: CN | None) -> Rules:
             n_tested = n_both(choice.items, items_of(trainer.dm.dataset, cfg.TEST.SPLIT)) if is_same else 0
             if n_tested or name in doubtful:
                 trainer.warnings.add(warning(choice, rules[name], trainer, training, n_tested))
+    if items := temperature_items(trainer):
+        choice = Choice("the temperature", "DATASET.SELECTION", "few_shot_val", items)
+        rule = rule_of(choice, trainer)
+        if is_doubtful(rule, training):
+            trainer.warnings.add(warning(choice, rule, trainer, training or cfg, 0))
+        rules["hyperparameters"] = strictest(rules["hyperparameters"], rule)
     return rules
+
+
+def temperature_items(trainer) -> Sequence[Datum]:
+    """Returns what a test alone fits its temperature on where that is not few-shot validation; else nothing.
+
+    In a training it is what chooses the hyper-parameters.
+    """
+    cfg = trainer.cfg
+    is_own = cfg.RUN.EVAL_ONLY and cfg.DATASET.SELECTION != "few_shot_val" and not why_no_temperature(trainer)
+    return trainer.dm.dataset.selection if is_own and cfg.TEST.TEMPERATURE else ()
+
+
+def strictest(*rules: str | None) -> str:
+    """Returns the one of several rules that needs the most images; what is not known does not count."""
+    return max(filter(None, rules), key=RULES.index)
 
 
 def require_selection(trainer) -> None:
@@ -95,7 +118,7 @@ def choices_of(trainer, cfg: CN) -> dict[str, Choice]:
     if names and cfg.DATASET.SELECTION == "test":
         by_search = dataset.test  # where another run has chosen, `selection` is not what it was there
     elif names:  # some methods leave out what they train on
-        by_search = trainer.choice_items() if hasattr(trainer, "choice_items") else dataset.selection
+        by_search = trainer.choice_items() if trainer.choice_items else dataset.selection
     method = f"{' and '.join(names) or 'the hyper-parameters'} of {cfg.TRAINER.NAME}"
     return {
         "epoch": Choice("the epoch", "TEST.FINAL_MODEL", "last_step", by_epoch),
@@ -141,7 +164,7 @@ def carried_rules(trainer, training: CN | None) -> Rules:
         rules["epoch"] = None
     if run.SEARCHED:
         by_sweep = rule_of(Choice(", ".join(run.SEARCHED), "RUN.SEARCHED", "", dataset.val), trainer)
-        rules["hyperparameters"] = max(filter(None, [rules["hyperparameters"], by_sweep]), key=RULES.index)
+        rules["hyperparameters"] = strictest(rules["hyperparameters"], by_sweep)
     return rules
 
 
@@ -220,5 +243,6 @@ def warning(choice: Choice, rule: str, trainer, training: CN, n_tested: int) -> 
     elif rule == FULL:
         who = "More validation images than few shots have"
     so = ", so on new images the accuracy may be lower" if n_tested else ""
-    advice = f"Say so beside the number, or train with {choice.key} {choice.allowed}."
+    do = "test" if trainer.cfg.RUN.EVAL_ONLY and choice.what == "the temperature" else "train"
+    advice = f"Say so beside the number, or {do} with {choice.key} {choice.allowed}."
     return f"{who} chosen {choice.what}{so}. {advice}"

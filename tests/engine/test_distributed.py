@@ -35,6 +35,8 @@ from engine.trainer import TrainerX
 from tests.support.ranks import run_ranks
 from tests.support.tiny_run import build_trainer, repeatable, tiny_cfg
 from tests.support.tolerance import assert_near
+from tests.trainers.in_towers.by_hand import pairs_of
+from trainers.context import ShardedPromptEncoder
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARDED = ("TRAINER.COOP.SHARD_CLASSES", True)
@@ -60,6 +62,7 @@ RUNS = {
         "TRAINER.TCP.PREC",
         "fp32",
     ),
+    **{f"classes, {name}": pairs_of(name, "SHARD_CLASSES", True) for name in ("IVLP", "MaPLe", "PromptSRC")},
     "features": ("TRAINER.NAME", "TipAdapterF", "OPTIM.NAME", "adamw", "TEST.FINAL_MODEL", "best_val"),
     "features, after each epoch": (
         "TRAINER.NAME",
@@ -90,7 +93,9 @@ def do_run(cfg):
     with patch.object(engine.trainer, "mean_over_ranks", record):
         trainer.train()
     learned = {name: model.state_dict() for name, model in trainer.models.items()}
-    return {"losses": losses, "logits": logits, "learned": learned, "results": trainer.results}
+    is_sharded = isinstance(getattr(trainer.model, "encode_prompts", None), ShardedPromptEncoder)
+    given = {"losses": losses, "logits": logits, "learned": learned, "results": trainer.results}
+    return {**given, "is_sharded": is_sharded}
 
 
 def do_all(tiny_files, folder, rank=0):
@@ -208,6 +213,10 @@ class TestWhatIsComputed:
             assert given[name]["results"] == pytest.approx(expected["results"], abs=1e-4)
         n_items = expected["results"]["total"]
         assert [len(batch) for batch in expected["logits"]][-ceil(n_items / 4) :] == {9: [4, 4, 1], 6: [4, 2]}[n_items]
+
+    def test_classes_are_shared_out_where_that_is_asked_for(self, together):
+        for given in together[0]:
+            assert [given[name]["is_sharded"] for name in RUNS] == [name.startswith("classes") for name in RUNS]
 
     def test_all_ranks_hold_the_same_vectors(self, together):
         first, *others = together[0]

@@ -90,15 +90,16 @@ TRAINER: {NAME: '',
     SEARCH_STEP: [200, 20]},
   GDA: {PREC: fp16, AUGMENT_EPOCH: 10, NEW_CLASSES: false},
   LP_PLUS_PLUS: {PREC: fp16, BIAS: true, LR_ALPHA: 0.25, SUM_GRADIENTS: true},
-  MAPLE: {N_CTX: 2, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH: 9, CHUNK_ROWS: 16384,
+  MAPLE: {N_CTX: 2, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH: 9, CHUNK_ROWS: 16384, SHARD_CLASSES: false,
     CHECKPOINT_ACTIVATIONS: false},
   IVLP: {N_CTX_VISION: 2, N_CTX_TEXT: 2, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_VISION: 9,
-    PROMPT_DEPTH_TEXT: 9, CHUNK_ROWS: 16384, CHECKPOINT_ACTIVATIONS: false},
+    PROMPT_DEPTH_TEXT: 9, CHUNK_ROWS: 16384, SHARD_CLASSES: false, CHECKPOINT_ACTIVATIONS: false},
   VPT: {N_CTX_VISION: 8, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_VISION: 12, CHECKPOINT_ACTIVATIONS: false},
-  DEEP_LANGUAGE: {N_CTX_TEXT: 4, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_TEXT: 12, CHUNK_ROWS: 16384},
+  DEEP_LANGUAGE: {N_CTX_TEXT: 4, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_TEXT: 12, CHUNK_ROWS: 16384,
+    SHARD_CLASSES: false},
   PROMPTSRC: {N_CTX_VISION: 4, N_CTX_TEXT: 4, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_VISION: 9,
     PROMPT_DEPTH_TEXT: 9, TEXT_LOSS_WEIGHT: 25.0, IMAGE_LOSS_WEIGHT: 10.0, GPA_MEAN: 15.0, GPA_STD: 1.0,
-    CHUNK_ROWS: 16384, CHECKPOINT_ACTIVATIONS: false},
+    CHUNK_ROWS: 16384, SHARD_CLASSES: false, CHECKPOINT_ACTIVATIONS: false},
   CLIPLORA: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, R: 2, ALPHA: 1.0, DROPOUT_RATE: 0.25},
   LAYER_NORM: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384},
   TWO_STAGE: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, FIRST_STAGE: 0.6}}
@@ -198,7 +199,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 227
+    assert len(frozen) == 231
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

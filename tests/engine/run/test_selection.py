@@ -110,6 +110,46 @@ class TestRules:
         assert run("none")["selection"]["hyperparameters"] == NONE
 
 
+class TestTemperature:
+    """That of a test alone; in a training, what fits it chooses the hyper-parameters, too."""
+
+    WARNING = (
+        "More validation images than few shots have chosen the temperature. Say so beside the number, or test with "
+        "DATASET.SELECTION few_shot_val."
+    )
+
+    @pytest.mark.parametrize("of", ["CoOp", "nothing"])
+    def test_full_validation_is_said_and_warned_of(self, run, tmp_path, of):
+        if of == "CoOp":
+            run("train", *ONE_SHOT)
+        folder = tmp_path / "train" if of == "CoOp" else ""
+        results = run("test", *loading(folder, "RUN.LOAD_EPOCH", 2 if folder else -1), *ONE_SHOT, *FULL_VAL)
+        assert results["selection"]["hyperparameters"] == FULL and results["temperature"]
+        assert own_warnings(results) == [self.WARNING]
+        plain = run("plain", *loading(folder, "RUN.LOAD_EPOCH", 2 if folder else -1), *ONE_SHOT)
+        assert plain["selection"]["hyperparameters"] == NONE and own_warnings(plain) == []
+
+    @pytest.mark.parametrize(
+        "pairs",
+        [("TEST.TEMPERATURE", False), ("TEST.SPLIT", "val"), ("DATASET.NUM_SHOTS", 2)],
+        ids=["none is fitted", "its items are tested on", "all are few"],
+    )
+    def test_what_fits_none_or_few_is_not(self, run, pairs):
+        results = run("test", *loading(""), *ONE_SHOT, *FULL_VAL, *pairs)
+        assert results["selection"]["hyperparameters"] in (NONE, FEW_SHOT) and own_warnings(results) == []
+
+    def test_a_stricter_rule_of_the_training_stays(self, run, tmp_path):
+        run("train", *GDA, *TEST, *ALLOWED)
+        results = run("test", *loading(tmp_path / "train"), *GDA, *ONE_SHOT, *FULL_VAL)
+        assert results["selection"]["hyperparameters"] == ORACLE and self.WARNING in results["warnings"]
+
+
+@pytest.mark.parametrize("pairs", [GDA, PROBE], ids=["GDA", "LinearProbe"])
+def test_a_method_without_epochs_deploys_no_best_one(run, tmp_path, pairs):
+    run("run", *pairs, *BEST_VAL)
+    assert re.findall("Deploy the (.*)", (tmp_path / "run" / "log.txt").read_text()) == ["model as it was fitted"]
+
+
 class TestRefused:
     """Before training, unless TEST.ALLOW_ORACLE is True."""
 
