@@ -76,7 +76,7 @@ class Classifier:
         self.classnames = list(self.trainer.dm.dataset.classnames)
         self.head = head_of(self.trainer)
         self._classify = self.head.logits if self.head else self.trainer.classify_features
-        self._transform = build_transform(self.trainer.cfg, is_train=False)
+        self._transform = self.trainer.test_transform or build_transform(self.trainer.cfg, is_train=False)
 
     @classmethod
     def from_run(
