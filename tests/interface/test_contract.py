@@ -97,7 +97,9 @@ TRAINER: {NAME: '',
   DEEP_LANGUAGE: {N_CTX_TEXT: 4, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_TEXT: 12, CHUNK_ROWS: 16384},
   PROMPTSRC: {N_CTX_VISION: 4, N_CTX_TEXT: 4, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_VISION: 9,
     PROMPT_DEPTH_TEXT: 9, TEXT_LOSS_WEIGHT: 25.0, IMAGE_LOSS_WEIGHT: 10.0, GPA_MEAN: 15.0, GPA_STD: 1.0,
-    CHUNK_ROWS: 16384}}
+    CHUNK_ROWS: 16384},
+  TPT: {N_CTX: 4, CTX_INIT: a photo of a, CLASS_TOKEN_POSITION: end, PREC: fp16, N_VIEWS: 64, CONFIDENT_SHARE: 0.1,
+    LR: 0.005, N_STEPS: 1, CHUNK_ROWS: 16384}}
 """
 
 USAGES = {
@@ -170,11 +172,12 @@ PYTHON = {
     "trainers.vpt": "VPT",
     "trainers.deep_language": "DeepLanguage",
     "trainers.promptsrc": "PromptSRC",
+    "trainers.tpt": "PromptLearner CustomCLIP TPT",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
     "trainers.linear_probe": "LinearProbe",
 }
 TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
-    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus TCP MaPLe IVLP VPT DeepLanguage PromptSRC"""
+    TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus TCP MaPLe IVLP VPT DeepLanguage PromptSRC TPT"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -190,7 +193,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 210
+    assert len(frozen) == 219
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen
