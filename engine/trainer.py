@@ -59,8 +59,8 @@ class TrainerX:
     ignored_on_load: tuple[str, ...] = ()  # state-dict entries that are saved for reference and never read back
     learned_per_class: Mapping[str, bool] = {}  # whether a tensor or part is, where shapes mislead: see ClassRows
     precision: str | None = None  # in which the method computes, such as fp32; None where it does not say
+    test_transform: Callable | None = None  # what makes of an RGB PIL image what a test sees; None: what INPUT says
     epoch = batch_idx = num_batches = 0
-    features: FeatureReader | None = None
 
     @staticmethod
     def add_config(cfg: CN) -> None:
@@ -93,7 +93,7 @@ class TrainerX:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         self.checkpointer = Checkpointer(self.trained, ignored=self.ignored_on_load)
         self.resume_file = ResumeFile(self.output_dir, every_s=cfg.TRAIN.RESUME_EVERY_S)
-        self.point = self.resumed = None  # resumed: the ResumePoint that the first epoch begins with
+        self.point = self.resumed = self.features = None  # resumed: the ResumePoint that the first epoch begins with
         self.start_epoch, self.max_epoch, self.epochs_done = 0, cfg.OPTIM.MAX_EPOCH, 0
         self.best_result = -1.0  # of an epoch, in percent, on the items that choose it
         self.batch_share = 1 / n_ranks()  # this rank's part of a training batch
@@ -298,7 +298,7 @@ class TrainerX:
 
     def build_data_loader(self) -> None:
         """Builds the data set and its loaders."""
-        self.dm = DataManager(self.cfg)
+        self.dm = DataManager(self.cfg, custom_tfm_test=self.test_transform)
         self.train_loader_x, self.val_loader = self.dm.train_loader_x, self.dm.val_loader
         self.test_loader, self.num_classes, self.lab2cname = self.dm.test_loader, self.dm.num_classes, self.dm.lab2cname
         self.warnings.add(*self.dm.warnings)

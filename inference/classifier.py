@@ -80,7 +80,7 @@ class Classifier:
         self._encoded_text = ExitStack()
         if self.head is None:  # of a method that has such text, the prompts are encoded once for all images
             self._encoded_text.enter_context(getattr(self.trainer, "fixed_text", nullcontext)())
-        self._transform = build_transform(self.trainer.cfg, is_train=False)
+        self._transform = self.trainer.test_transform or build_transform(self.trainer.cfg, is_train=False)
 
     @classmethod
     def from_run(

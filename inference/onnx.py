@@ -81,6 +81,11 @@ def write_onnx(
     """
     require_extra()
     require_own(folder, ONNX)
+    if trainer.test_transform:
+        raise ValueError(
+            f"{trainer.cfg.TRAINER.NAME} cannot be exported to ONNX: it needs more of an image than one array of "
+            "pixels, such as several views (`test_transform`). Use predict.py or inference.Classifier."
+        )
     facts = facts_of(trainer, results)
     facts |= {"backbone": backbone_name(facts), "precision": precision, "opset": OPSET}
     with tempfile.TemporaryDirectory() as scratch:

@@ -19,7 +19,7 @@ from engine.text import printable
 from .experiments import FEW_SHOTS, LABELS, NAMES, coop_config, expected_results, max_epoch
 from .runs import parse_run, seed_folders
 
-NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "base2new", "evaluation")  # folders of OUTPUT for other protocols
+NOT_DATASETS = ("ZeroshotCLIP", "ZeroshotCLIP2", "TPT", "base2new", "evaluation")  # of OUTPUT's folders
 CFG_SHOTS = re.compile(r"(?P<cfg>(?P<backbone>vit_[a-z]+\d+|[^_]+)(?P<rest>_.+)?)_(?P<shots>\d+)shots")
 EPOCHS = re.compile(r"_imagenet|_ep\d+")  # what a config's name has for some shots, or for ImageNet
 OPTIONS = re.compile(r"nctx(\d+)_csc(True|False)_ctp(\w+)")  # names of folders

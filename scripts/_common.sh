@@ -95,7 +95,7 @@ context_node() {
 # needs_training DATASET [SUBSAMPLE]: fails if TRAINER learns nothing; the message names the call that tests it.
 needs_training() {
   local cfg=vit_b16 environment=${2:+SUBSAMPLE=$2 }
-  if [[ $TRAINER != ZeroshotCLIP* ]]; then return; fi
+  if [[ $TRAINER != ZeroshotCLIP* && $TRAINER != TPT ]]; then return; fi
   if [[ $TRAINER != ZeroshotCLIP ]]; then environment="TRAINER=$TRAINER $environment"; fi
   if [[ $1 == shapes* ]]; then cfg=tiny; fi
   fail "TRAINER is $TRAINER, which learns nothing.\

@@ -82,6 +82,11 @@ def prepare_as_trained(cfg: CN, given: Collection[str]) -> None:
         require(merge(cfg, own, cfg.MODEL.BACKBONE.NAME))
 
 
+def untrained_errors(cfg: CN) -> list[str]:
+    """Returns what is wrong where a method that trains nothing is asked to train."""
+    return [] if cfg.RUN.EVAL_ONLY else [f"TRAINER.NAME is {cfg.TRAINER.NAME}, which trains nothing. Add --eval-only."]
+
+
 def load_clip_to_cpu(cfg: CN) -> TwoTowers | ClosedTowers:
     """Loads MODEL.BACKBONE onto the CPU, in float32."""
     return load(cfg.MODEL.BACKBONE.NAME, "cpu", **stated(cfg))[0]
@@ -209,6 +214,7 @@ class PromptTrainer(TrainerX):
 
     complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
     node = ""
+    learns = True  # False: no step changes `prompt_learner`, and OPTIM is not used
     ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
     unused_entries: tuple[str, ...] = ()  # of the authors' checkpoints: what takes no part in the method
     clip_model: TwoTowers | ClosedTowers | None = None  # as `load_clip` returns it
@@ -249,14 +255,17 @@ class PromptTrainer(TrainerX):
         set_random_seed(self.cfg.SEED)
         self.model = self.prompted_clip(self.clip_model, self.dm.dataset.classnames, **changes)
         self.model.requires_grad_(False).to(self.device).eval()
+        if isinstance(encoder := getattr(self.model, "encode_prompts", None), nn.Module):
+            at_first_features(encoder, self.warn_of_features)
         if self.cfg.TRAINER[self.node].get("CHECKPOINT_ACTIVATIONS", False):
             self.checkpoint_activations()
-        learner = self.model.prompt_learner.requires_grad_(True)
+        learner = self.model.prompt_learner.requires_grad_(self.learns)
+        if not self.learns:
+            self.register_model("prompt_learner", learner)
+            return
         optim = build_optimizer(learner, self.cfg.OPTIM)
         self.register_model("prompt_learner", learner, optim, self.build_schedule(optim))
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
-        if isinstance(encoder := getattr(self.model, "encode_prompts", None), nn.Module):
-            at_first_features(encoder, self.warn_of_features)
 
     def warn_of_features(self, features: Tensor) -> None:
         """Warns of classes whose text features (C, E) are nearly the same."""

@@ -36,7 +36,6 @@ class FeatureTrainer(PromptTrainer):
     sets its buffers () that `searched` names. Where these two are all, the method says `learns = False`.
     """
 
-    learns = True  # False: no step changes `prompt_learner`, and OPTIM is not used
     class_features = staticmethod(ensemble_features)  # of a CLIP, names and templates: (C, E), as zero-shot CLIP's
 
     @classmethod
@@ -72,14 +71,6 @@ class FeatureTrainer(PromptTrainer):
         """Returns CLIP's seven prompts, and `more`, on ImageNet; on other data sets their own."""
         on_imagenet = self.cfg.DATASET.NAME == "ImageNet"
         return (*IMAGENET_TEMPLATES_SELECT, *more) if on_imagenet else (self.dm.dataset.prompt_template,)
-
-    def build_learner(self, **changes) -> None:
-        if self.learns:
-            super().build_learner(**changes)
-            return
-        model = self.prompted_clip(self.clip_model, self.dm.dataset.classnames, **changes)
-        self.model = model.requires_grad_(False).to(self.device).eval()
-        self.register_model("prompt_learner", model.prompt_learner)
 
     def train(self) -> None:
         """Trains and tests. Where nothing is learned: computes, chooses, saves and tests, without a resume point."""

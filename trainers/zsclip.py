@@ -23,7 +23,15 @@ from yacs.config import CfgNode as CN
 from engine import TRAINER_REGISTRY, TrainerX
 from engine.features.head import LinearHead
 
-from .base import PRECISIONS, facts_of_backbone, load_clip, option_errors, prepare_as_trained, usable_precision
+from .base import (
+    PRECISIONS,
+    facts_of_backbone,
+    load_clip,
+    option_errors,
+    prepare_as_trained,
+    untrained_errors,
+    usable_precision,
+)
 from .class_features import ensemble_features
 from .same_prompts import features_warning
 from .templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
@@ -46,9 +54,7 @@ class ZeroshotCLIP(TrainerX):
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
         options = {"TRAINER.ZSCLIP.PREC": PRECISIONS, "TRAINER.ZSCLIP.TEMPLATES": ("select", "full")}
-        errors = option_errors(cfg, options)
-        if not cfg.RUN.EVAL_ONLY:
-            errors.append(f"TRAINER.NAME is {cfg.TRAINER.NAME}, which trains nothing. Add --eval-only.")
+        errors = option_errors(cfg, options) + untrained_errors(cfg)
         if cfg.RUN.MODEL_DIR:
             errors.append(f"--model-dir is {cfg.RUN.MODEL_DIR}, but {cfg.TRAINER.NAME} learns nothing. Leave it out.")
         return errors

@@ -1,7 +1,8 @@
 """From the config to batches: data set -> sampler -> image file -> transform -> dict of tensors.
 
-A batch holds `img` (B, 3, H, W) float32, normalised; `label` (B,) int64; `domain`, `impath` and `index`; with
-DATALOADER.K_TRANSFORMS = k > 1 in training also `img2` ... `imgk`, and with DATALOADER.RETURN_IMG0 also `img0`.
+A batch holds `img` (B, 3, H, W) float32, normalised, in a test (B, ...) as the method's own `test_transform` gives it;
+`label` (B,) int64; `domain`, `impath` and `index`; with DATALOADER.K_TRANSFORMS = k > 1 in training also `img2` ...
+`imgk`, and with DATALOADER.RETURN_IMG0 also `img0`.
 
 The order of the items depends only on (SEED, epoch), an item's augmentation only on (SEED, epoch, index). Neither the
 number of workers nor an interruption changes them.

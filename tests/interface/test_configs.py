@@ -51,7 +51,9 @@ def setup(trainer_file, dataset_file=CONFIGS / "datasets" / "caltech101.yaml", *
 
 @pytest.mark.parametrize("path", [*TRAINER_FILES, *DATASET_FILES], ids=file_name)
 def test_every_config_loads_and_names_things_that_exist(path):
-    cfg = setup(path) if path in TRAINER_FILES else setup(COOP_FILES[0], path)
+    words = ["--eval-only"] if path.parent.name == "TPT" else []  # it trains nothing
+    files = (path, CONFIGS / "datasets" / "caltech101.yaml") if path in TRAINER_FILES else (COOP_FILES[0], path)
+    cfg = setup(*files, *words)
     assert cfg.MODEL.BACKBONE.NAME in available_models()
     assert cfg.TRAINER.NAME in TRAINER_REGISTRY
     assert cfg.DATASET.NAME in DATASET_REGISTRY

@@ -102,7 +102,9 @@ TRAINER: {NAME: '',
     CHUNK_ROWS: 16384, SHARD_CLASSES: false, CHECKPOINT_ACTIVATIONS: false},
   CLIPLORA: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, R: 2, ALPHA: 1.0, DROPOUT_RATE: 0.25},
   LAYER_NORM: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384},
-  TWO_STAGE: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, FIRST_STAGE: 0.6}}
+  TWO_STAGE: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, FIRST_STAGE: 0.6},
+  TPT: {N_CTX: 4, CTX_INIT: a photo of a, CLASS_TOKEN_POSITION: end, PREC: fp16, N_VIEWS: 64, CONFIDENT_SHARE: 0.1,
+    LR: 0.005, N_STEPS: 1, CHUNK_ROWS: 16384}}
 """
 
 USAGES = {
@@ -178,12 +180,13 @@ PYTHON = {
     "trainers.low_rank": "CLIPLoRA",
     "trainers.layer_norm": "LayerNormTuning",
     "trainers.two_stage": "TwoStage",
+    "trainers.tpt": "PromptLearner CustomCLIP TPT",
     "trainers.zsclip": "ZeroshotCLIP ZeroshotCLIP2",
     "trainers.linear_probe": "LinearProbe",
 }
 TRAINERS = """CoOp CoCoOp KgCoOp ProGrad ZeroshotCLIP ZeroshotCLIP2 LinearProbe TaskRes CLIPAdapter TipAdapter
     TipAdapterF ZSLP CLAP CrossModal GDA LPPlusPlus TCP MaPLe IVLP VPT DeepLanguage PromptSRC CLIPLoRA
-    LayerNormTuning TwoStage"""
+    LayerNormTuning TwoStage TPT"""
 DATASETS = """Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397 DescribableTextures EuroSAT
     UCF101 ImageNet ImageNetV2 ImageNetSketch ImageNetA ImageNetR Folder Shapes"""
 
@@ -199,7 +202,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 231
+    assert len(frozen) == 240
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen

@@ -205,7 +205,7 @@ def test_a_method_of_ones_own_names_its_config(tmp_path):
     assert "configs/trainers/Own/rn50.yaml" in line
 
 
-@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2"])
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "TPT"])
 @pytest.mark.parametrize(
     ("script", "arguments", "remedy"),
     [
@@ -216,10 +216,10 @@ def test_a_method_of_ones_own_names_its_config(tmp_path):
         ("cocoop/xd_test", "shapes_r 3", "bash scripts/coop/zeroshot.sh shapes_r tiny"),
     ],
 )
-def test_zero_shot_clip_is_sent_to_its_own_script(trainer, script, arguments, remedy):
+def test_what_trains_nothing_is_sent_to_its_own_script(trainer, script, arguments, remedy):
     result = call(f"{script}.sh", arguments, TRAINER=trainer)
     assert (result.returncode, result.stdout) == (1, "")
-    environment = "TRAINER=ZeroshotCLIP2 " if trainer == "ZeroshotCLIP2" else ""
+    environment = "" if trainer == "ZeroshotCLIP" else f"TRAINER={trainer} "
     assert result.stderr == (
         f"Error: TRAINER is {trainer}, which learns nothing. Test it without training: {environment}{remedy}\n"
     )

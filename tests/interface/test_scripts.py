@@ -22,7 +22,7 @@ EVAL = """train.py --output-dir {out}/evaluation/CoOp/{cfg}_16shots/nctx16_cscFa
     --model-dir {out}/imagenet/CoOp/{cfg}_16shots/nctx16_cscFalse_ctpend/seed{seed} --load-epoch {epoch} --eval-only
     TRAINER.COOP.N_CTX 16 TRAINER.COOP.CSC False TRAINER.COOP.CLASS_TOKEN_POSITION end"""
 ZEROSHOT = """train.py --output-dir output/{folder}/caltech101 --seed 1 --trainer {trainer}
-    --dataset-config-file configs/datasets/caltech101.yaml --config-file configs/trainers/CoOp/rn50.yaml --eval-only"""
+    --dataset-config-file configs/datasets/caltech101.yaml --config-file configs/trainers/{of}/rn50.yaml --eval-only"""
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -149,12 +149,16 @@ def test_a_misspelt_name_is_answered_with_the_near_one(script, arguments, enviro
     [
         ({}, "ZeroshotCLIP/rn50", []),
         ({"TRAINER": "ZeroshotCLIP2"}, "ZeroshotCLIP2/rn50", []),
+        ({"TRAINER": "TPT"}, "TPT/rn50", []),
+        ({"TRAINER": "TPT", "SUBSAMPLE": "new"}, "TPT/rn50_new", ["DATASET.SUBSAMPLE_CLASSES", "new"]),
         ({"SUBSAMPLE": "base"}, "ZeroshotCLIP/rn50_base", ["DATASET.SUBSAMPLE_CLASSES", "base"]),
         ({"SUBSAMPLE": "new"}, "ZeroshotCLIP/rn50_new", ["DATASET.SUBSAMPLE_CLASSES", "new"]),
     ],
 )
 def test_zeroshot(environment, folder, pairs):
-    expected = words(ZEROSHOT, *pairs, folder=folder, trainer=environment.get("TRAINER", "ZeroshotCLIP"))
+    trainer = environment.get("TRAINER", "ZeroshotCLIP")
+    of = "TPT" if trainer == "TPT" else "CoOp"
+    expected = words(ZEROSHOT, *pairs, folder=folder, trainer=trainer, of=of)
     assert commands(call("coop/zeroshot.sh", "caltech101 rn50", **environment)) == [expected]
 
 

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from PIL import Image
 
 import predict
 from clip import build_model
@@ -36,6 +37,7 @@ NAMES = [*TRAINER_REGISTRY.registered_names(), PLUGIN]
 WORDS = "a photo of a"  # a context that starts so is zero-shot CLIP's
 EXCEPTIONS = {
     "trains": {
+        "TPT": "it learns from each test image, and forgets it",
         "ZeroshotCLIP": "there is nothing to learn",
         "ZeroshotCLIP2": "there is nothing to learn",
     },
@@ -49,8 +51,12 @@ EXCEPTIONS = {
         "MaPLe": "its couplings, and its vectors before later blocks, are drawn",
         "PromptSRC": "its vectors beside the patches and before later blocks are drawn",
         "TCP": "its network is drawn, and replaces the words in the middle of the tower",
+        "TPT": "it has stepped away from it before it answers",
         "VPT": "its vectors beside the patches are drawn",
         "ZeroshotCLIP2": "it averages several prompts",
+    },
+    "answers a class the same beside others": {
+        "TPT": "it tunes the context by the probabilities of all classes",
     },
 }
 NO_DROPOUT = {"CLIPLoRA": ("TRAINER.CLIPLORA.DROPOUT_RATE", 0.0)}  # of two ranks: each drops other entries
@@ -177,12 +183,20 @@ def test_it_starts_as_zero_shot_clip(files, name):
         trainer = files.build(name, f"{name}/words", *pairs)
     images = golden_images("vit")
     with torch.no_grad():
-        found = trainer.model_inference(images)
+        found = trainer.model_inference(as_in_a_test(trainer, images))
         features = build_model(golden_state_dict("vit")).encode_image(images).double()
     assert (found.shape, found.dtype) == ((len(images), len(CLASSES)), torch.float32)
     scale = golden_state_dict("vit")["logit_scale"].double().exp()
     with unless_excepted("starts as zero-shot CLIP", name):
         assert_near(found, scale * unit(features) @ unit(texts_of(f"{WORDS} {{}}.")[0]).T)
+
+
+def as_in_a_test(trainer, images):
+    """Images (B, 3, H, W), or as many views of each as the method sees, all the same."""
+    if trainer.test_transform is None:
+        return images
+    n_views = len(trainer.test_transform(Image.new("RGB", (40, 36))))
+    return images[:, None].expand(-1, n_views, -1, -1, -1)
 
 
 @every_trained
@@ -259,9 +273,10 @@ def test_new_class_names_are_answered_or_refused_with_the_reason(files, finished
         assert re.search("learned for each of 3 classes .* but .* has 3 .*tea_pot|does not know 'tea_pot'", str(error))
         return
     own, found = classifier.logits(images), other.logits(images)
-    assert_near(found[:, 1:], own[:, [2, 0]])
     new = classifier.with_classes(["zebra", "tea_pot"]).logits(images)
-    assert_near(new[:, 1], found[:, 0])
+    with unless_excepted("answers a class the same beside others", name):
+        assert_near(found[:, 1:], own[:, [2, 0]])
+        assert_near(new[:, 1], found[:, 0])
     assert not torch.allclose(new[:, 0], new[:, 1], rtol=1e-3)
 
 

@@ -111,7 +111,7 @@ class TestTemplates:
 
 
 class TestConfig:
-    @pytest.mark.parametrize("name", ["ZeroshotCLIP", "ZeroshotCLIP2"])
+    @pytest.mark.parametrize("name", ["ZeroshotCLIP", "ZeroshotCLIP2", "TPT"])
     def test_training_is_refused(self, make, name):
         with pytest.raises(ValueError, match=f"{name}, which trains nothing. Add --eval-only."):
             make(name, "RUN.EVAL_ONLY", False)
