@@ -30,6 +30,11 @@ HEADER = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what all benchmarks take."""
     parser.add_argument("--repeats", type=int, default=3, help="rounds of both sides (default: %(default)s)")
+    add_report(parser)
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Declares where the results go."""
     parser.add_argument("--json", help="file to which the results are appended, one line for each call")
 
 
@@ -117,9 +122,10 @@ class Report:
         benchmark: Its name.
         args: Its arguments.
         title: What is measured, in one line.
+        header: Of the printed lines.
     """
 
-    def __init__(self, benchmark: str, args: argparse.Namespace, title: str):
+    def __init__(self, benchmark: str, args: argparse.Namespace, title: str, header: str = HEADER):
         self.path = Path(args.json) if args.json else None
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)  # not after minutes of measuring
@@ -131,7 +137,12 @@ class Report:
             "rows": [],
         }
         facts = (f"{name} {value}" for name, value in machine().items() if value)
-        print(f"{title}\n{', '.join(facts)}\n\n{HEADER}", flush=True)
+        print(f"{title}\n{', '.join(facts)}\n\n{header}", flush=True)
+
+    def add(self, row: dict, line: str) -> None:
+        """Reports a row of the benchmark's own, printed as `line`."""
+        self.content["rows"].append(row)
+        print(line, flush=True)
 
     def compare(
         self,
