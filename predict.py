@@ -24,12 +24,12 @@ from typing import TextIO
 if __name__ == "__main__":  # Ctrl-C leaves no traceback while the imports below take their seconds
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from engine.run.threads import sleep_while_waiting
+from engine.run.startup import after_imports, before_imports
 from inference.flags import parse_args
 
 if __name__ == "__main__":  # --help, and a flag that does not exist, are answered before torch is imported
     parse_args()
-    sleep_while_waiting()
+    before_imports()
 
 from tqdm import tqdm
 
@@ -137,5 +137,6 @@ def read_lines(path: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    after_imports()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

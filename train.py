@@ -15,11 +15,11 @@ if __name__ == "__main__":  # Ctrl-C leaves no traceback while the imports below
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from engine.config.flags import args_of, parse_args, setup_cfg
-from engine.run.threads import sleep_while_waiting
+from engine.run.startup import after_imports, before_imports
 
 if __name__ == "__main__":  # --help, and a flag that does not exist, are answered before torch is imported
     parse_args()
-    sleep_while_waiting()
+    before_imports()
 
 from yacs.config import CfgNode as CN
 
@@ -127,4 +127,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    after_imports()
     sys.exit(main())

@@ -62,6 +62,7 @@ def load(
     *,
     heads: Sequence[int] = (),
     activation: str = "",
+    draw: bool = True,
 ) -> tuple[TwoTowers | ClosedTowers, Compose]:
     """A CLIP in eval() mode and float32, and the transform of its images.
 
@@ -74,6 +75,7 @@ def load(
         heads: of a file in OpenAI's layout: numbers of attention heads of the image tower and of the text tower; (): by
             OpenAI's rule, one for each 64 of a width.
         activation: of such a file: "quick_gelu", "gelu" or "gelu_tanh"; "": by OpenAI's rule, QuickGELU.
+        draw: of such a file: whether start values are drawn before it is read, see `build_model`.
 
     Returns:
         The model, and a callable from a PIL image to a (3, R, R) float32 tensor normalised with its mean and std.
@@ -97,7 +99,7 @@ def load(
     path = resolve(name, download_root)
     state_dict = read_state_dict(path)
     try:
-        model = build_model(state_dict, heads=heads, activation=activation)
+        model = build_model(state_dict, heads=heads, activation=activation, draw=draw)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return model.to(device), _transform(model.preprocessing)

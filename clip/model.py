@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from .blocks import HEAD_DIM, LayerNorm, QuickGELU, ResidualAttentionBlock, Transformer, differing_heads  # noqa: F401
@@ -292,12 +294,25 @@ def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> Non
                 parameter.data = parameter.data.to(dtype)
 
 
-def build_model(state_dict: dict[str, Tensor], *, heads: Sequence[int] = (), activation: str = "") -> CLIP:
+class Undrawn(TorchFunctionMode):
+    """Within it, modules are built without drawing their start values, which take most of the time."""
+
+    def __torch_function__(self, function: Callable, types: Sequence, args: Sequence = (), kwargs: dict | None = None):
+        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+        if name in ("normal_", "uniform_", "kaiming_uniform_"):  # Tensor's or nn.init's
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if name == "randn" else function)(*args, **kwargs)
+
+
+def build_model(
+    state_dict: dict[str, Tensor], *, heads: Sequence[int] = (), activation: str = "", draw: bool = True
+) -> CLIP:
     """The CLIP that a state dict in OpenAI's layout describes, in eval() mode and float32.
 
     Args:
         state_dict: OpenAI's keys, any float dtype; sizes are read from the shapes. It is not changed, and not kept.
         heads, activation: what the shapes leave open, see `infer_sizes`.
+        draw: whether start values are drawn first, as OpenAI's does: what is drawn next depends on it.
 
     Raises:
         ValueError: keys are missing or unknown, or shapes do not fit together; see `infer_sizes`.
@@ -307,7 +322,8 @@ def build_model(state_dict: dict[str, Tensor], *, heads: Sequence[int] = (), act
     numbers = ("input_resolution", "context_length", "vocab_size")
     check_mask(state_dict)
     state_dict = {key: value for key, value in state_dict.items() if key not in (*numbers, "attn_mask")}
-    model = CLIP(**infer_sizes(state_dict, heads, activation))
+    with nullcontext() if draw else Undrawn():
+        model = CLIP(**infer_sizes(state_dict, heads, activation))
     check_fit(state_dict, model.state_dict())
     # Differs from OpenAI: float32 on every device, not float16; convert_weights gives the other where it is wanted.
     model.load_state_dict(state_dict)

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-import ftfy
 import regex
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -82,7 +81,10 @@ class SimpleTokenizer:
 
 def clean(text: str) -> str:
     """Repair broken unicode, resolve HTML entities (twice: "&amp;amp;" occurs), single spaces, lower case."""
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    if not (text.isascii() and text.isprintable()) or "&" in text:
+        import ftfy  # here: it is half of what a tokenizer costs, and plain text has nothing to repair
+
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split()).lower()
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from .download import CACHE, sha256
@@ -157,6 +156,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file  # here: few files need it
+
     _check_end(path)
     return load_file(path)
 

@@ -15,7 +15,7 @@ from yacs.config import CfgNode as CN
 
 from engine.interruption import Interrupted, interruptible
 from engine.run.names import LOG
-from engine.run.threads import sleep_while_waiting
+from engine.run.startup import n_physical_cores, share_cores
 
 from .workers import Ended, Job, finish_all
 
@@ -54,9 +54,7 @@ def default_jobs() -> int:
     """Returns one for each GPU; without a GPU one for each core, up to 4: runs use cores better than threads do."""
     import torch
 
-    from engine.data.manager import n_cores
-
-    return torch.cuda.device_count() or min(n_cores(), 4)
+    return torch.cuda.device_count() or min(n_physical_cores(), 4)
 
 
 def gpus() -> list[str]:
@@ -79,10 +77,7 @@ def print_plan(commands: Sequence[str], jobs: Sequence[Job]) -> None:
 
 def finish_here(jobs: Sequence[Job], n_workers: int) -> Ended:
     """Does all jobs in processes of this machine, which share its cores and take its GPUs in turn; see `finish_all`."""
-    from engine.data.manager import n_cores
-
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_cores() // n_workers)))  # the workers read both
-    sleep_while_waiting()
+    share_cores(n_workers)
     return finish_all(jobs, n_workers, gpus=gpus())
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from engine.interruption import INTERRUPTED
 from engine.process_cache import sharing
+from engine.run.startup import after_imports
 
 CONTEXT = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
 NOT_RUN = "Not run, because what it needs failed."
@@ -193,12 +194,14 @@ def call(program: str, argv: Sequence[str]) -> str:
     said = io.StringIO()
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(said):
+            gc.disable()  # as before_imports does
             module = importlib.import_module(program)
-            gc.freeze()  # modules stay: only what the call leaves is searched for cycles
+            after_imports()  # only what the call leaves is searched for cycles
             code = module.main(list(argv))
     except Exception:  # any error ends this job, not the worker
         return traceback.format_exc().strip()
     finally:
+        gc.enable()  # where the import has failed
         gc.collect()  # the next call needs the memory
         gc.unfreeze()
     if not code:

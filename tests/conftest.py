@@ -46,6 +46,7 @@ SLOW = {
     "inference/test_export.py",
     "inference/test_onnx.py",
     "inference/test_predict.py",
+    "interface/test_startup.py",
     "interface/test_train_python.py",
     "launch/test_grid.py",
     "reports/test_curves.py",

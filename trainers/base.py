@@ -87,9 +87,9 @@ def untrained_errors(cfg: CN) -> list[str]:
     return [] if cfg.RUN.EVAL_ONLY else [f"TRAINER.NAME is {cfg.TRAINER.NAME}, which trains nothing. Add --eval-only."]
 
 
-def load_clip_to_cpu(cfg: CN) -> TwoTowers | ClosedTowers:
-    """Loads MODEL.BACKBONE onto the CPU, in float32."""
-    return load(cfg.MODEL.BACKBONE.NAME, "cpu", **stated(cfg))[0]
+def load_clip_to_cpu(cfg: CN, *, draw: bool = True) -> TwoTowers | ClosedTowers:
+    """Loads MODEL.BACKBONE onto the CPU, in float32; what a file written for the original draws next follows `draw`."""
+    return load(cfg.MODEL.BACKBONE.NAME, "cpu", draw=draw, **stated(cfg))[0]
 
 
 def stated(cfg: CN) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def shared_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedT
 
 
 def frozen_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedTowers:
-    clip_model = load_clip_to_cpu(cfg)
+    clip_model = load_clip_to_cpu(cfg, draw=False)
     if PRECISIONS[prec] != torch.float32:
         convert_weights(clip_model, PRECISIONS[prec])
     if cfg.MODEL.CHANNELS_LAST:

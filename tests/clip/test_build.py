@@ -87,6 +87,16 @@ def test_build_model_gives_eval_mode_and_float32_and_leaves_its_argument_alone(k
         assert value.data_ptr() != state_dict[key].data_ptr()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_drawing_it_is_the_same_clip_and_leaves_the_generator_alone(kind):
+    torch.manual_seed(3)
+    expected = torch.random.get_rng_state()
+    model = build_model(golden_state_dict(kind), draw=False)
+    for key, value in golden_state_dict(kind).items():
+        assert torch.equal(model.state_dict()[key], value)
+    assert torch.equal(torch.random.get_rng_state(), expected)
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [

@@ -1,16 +1,20 @@
 """The tokenizer against the golden ids and open_clip's."""
 
 import gzip
+import html
 import importlib.util
 import json
+import random
+import re
 from pathlib import Path
 
+import ftfy
 import pytest
 import torch
 
 import clip
 from clip import tokenize
-from clip.simple_tokenizer import SimpleTokenizer
+from clip.simple_tokenizer import SimpleTokenizer, clean
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "tokens.json").read_text())
 SOT, EOT = 49406, 49407
@@ -57,6 +61,17 @@ def test_ids_and_their_text_are_open_clips(tokenizer):
         ids = tokenizer.encode(text)
         assert ids == other.encode(text), text
         assert tokenizer.decode(ids) == other.decode(ids), text
+
+
+def test_plain_text_is_what_ftfy_leaves_of_it():
+    """What has nothing to repair is not shown to ftfy: it must be all that ftfy and html leave as it is."""
+    rng = random.Random(0)
+    characters = [chr(code) for code in range(0x7F)]
+    texts = ["".join(rng.choices(characters[first:], k=40)) for first in (0x20, 0x20, 0x27, 0) for _ in range(50)]
+    texts += [first + other for first in "&<;#" for other in characters] + ["&amp;amp;", "&EACUTE;", "<b> &lt;"]
+    for text in texts:
+        repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+        assert clean(text) == re.sub(r"\s+", " ", repaired).strip().lower(), text
 
 
 def test_every_id_has_one_symbol(tokenizer):

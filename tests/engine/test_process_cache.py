@@ -40,7 +40,12 @@ def test_runs_that_share_end_as_alone(tiny_files, tmp_path, method, monkeypatch)
     data, clips = tiny_files
     loaded = []
     load = base.load_clip_to_cpu
-    monkeypatch.setattr(base, "load_clip_to_cpu", lambda cfg: loaded.append(cfg.MODEL.BACKBONE.NAME) or load(cfg))
+
+    def count(cfg, **options):
+        loaded.append(cfg.MODEL.BACKBONE.NAME)
+        return load(cfg, **options)
+
+    monkeypatch.setattr(base, "load_clip_to_cpu", count)
 
     def run(name, seed, kind="vit"):
         pairs = ("TRAINER.NAME", method, "SEED", seed, "DATASET.NUM_SHOTS", 2, "FEATURES.DIR", "")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import reproduce
+from engine.run import startup
 from launch import plan, workers
 from launch.workers import Job, Worker, finish_all
 from reports.tables import catalogue
@@ -87,7 +88,7 @@ class TestGpus:
         assert plan.gpus() == ["GPU-5f", "3"]
 
     def test_jobs_side_by_side(self, monkeypatch):
-        monkeypatch.setattr("engine.data.manager.n_cores", lambda: 16)
+        monkeypatch.setattr(plan, "n_physical_cores", lambda: 16)
         for n_gpus, n_jobs in ((0, 4), (1, 1), (3, 3)):
             monkeypatch.setattr(torch.cuda, "device_count", lambda n=n_gpus: n)
             assert plan.default_jobs() == n_jobs
@@ -104,7 +105,7 @@ def test_processes_share_the_cores_and_their_threads_sleep_unless_the_user_says_
         monkeypatch.setenv(name, value or "")  # so that it is put back
         if value is None:
             monkeypatch.delenv(name)
-    monkeypatch.setattr("engine.data.manager.n_cores", lambda: 16)
+    monkeypatch.setattr(startup, "n_physical_cores", lambda: 16)
     assert [error for _, error, _ in plan.finish_here([make("a")], n_workers)] == [""]
     assert seen(tmp_path / "a")["threads"] == expected
 
