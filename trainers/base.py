@@ -14,6 +14,7 @@ from yacs.config import CfgNode as CN
 
 from clip.clip import library_facts, load, own_preprocessing, weights_sha256
 from clip.model import convert_weights
+from clip.prepared import prepare
 from clip.two_towers import ClosedTowers, Preprocessing, TwoTowers, read_out
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.config.defaults import PREPROCESSING
@@ -201,6 +202,7 @@ class PromptTrainer(TrainerX):
     """
 
     complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
+    prepare_tower = staticmethod(prepare)
     node = ""
     ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
     clip_model: TwoTowers | ClosedTowers | None = None  # as `load_clip` returns it
@@ -261,7 +263,10 @@ class PromptTrainer(TrainerX):
                 logits = self.classify_features(features)
             else:
                 images, labels = self.parse_batch_train(batch)
-                logits = self.model(images)
+                if self.image_tower() is None:
+                    logits = self.model(images)
+                else:
+                    logits = self.model.classify(self.encode_images(images))
             loss = self.loss(logits, labels)
         self.model_backward_and_update(loss)
         return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
