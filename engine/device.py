@@ -7,17 +7,27 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 NEVER = -1
+CPUINFO = Path("/proc/cpuinfo")  # Linux
+BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # Linux's names of these instructions
 CUBLAS_WORKSPACE = ":4096:8"  # of fixed size, which cuBLAS needs to repeat itself; torch takes this one or :16:8
 
 
 def pick_device(*, use_cuda: bool) -> torch.device:
     """Returns the GPU if it is wanted and there, else the CPU."""
     return torch.device("cuda" if use_cuda and torch.cuda.is_available() else "cpu")
+
+
+def multiplies_bfloat16() -> bool:
+    """Says whether the CPU has instructions for products of bfloat16; False where the system does not say."""
+    if not CPUINFO.is_file():
+        return False
+    return not BFLOAT16.isdisjoint(CPUINFO.read_text(encoding="utf-8", errors="replace").split())
 
 
 def keep_freed_memory() -> bool:

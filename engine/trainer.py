@@ -58,6 +58,7 @@ class TrainerX:
     not_in_identity: tuple[str, ...] = ()  # the method's keys that change how it computes, not what
     ignored_on_load: tuple[str, ...] = ()  # state-dict entries that are saved for reference and never read back
     learned_per_class: Mapping[str, bool] = {}  # whether a tensor or part is, where shapes mislead: see ClassRows
+    prepare_tower: Callable[[nn.Module], nn.Module] | None = None  # to one that computes the same features sooner
     precision: str | None = None  # in which the method computes, such as fp32; None where it does not say
     test_transform: Callable | None = None  # what makes of an RGB PIL image what a test sees; None: what INPUT says
     epoch = batch_idx = num_batches = 0
@@ -260,7 +261,7 @@ class TrainerX:
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Returns the image tower's features (B, E) float32 of images (B, 3, H, W). No method redefines it."""
-        return self.image_tower()(images).float()
+        return self.features.encode(images) if self.features else self.image_tower()(images).float()
 
     def classify_features(self, features: Tensor) -> Tensor:
         """Returns the logits (B, C) of the images with these features (B, E)."""
@@ -272,8 +273,7 @@ class TrainerX:
 
     def decide_features(self) -> None:
         """Decides whether tests see kept features of images or their pixels, which is logged."""
-        why = choose_path(type(self), TrainerX, self.image_tower(), self.train_loader_x, self.cfg.INPUT.VIEWS)
-        self.uses_features = not why
+        self.uses_features = not choose_path(type(self), self.image_tower(), self.train_loader_x, self.cfg.INPUT.VIEWS)
 
     @property
     def uses_features(self) -> bool:
@@ -283,7 +283,7 @@ class TrainerX:
     @uses_features.setter
     def uses_features(self, value: bool) -> None:
         require_choice(value, self.image_tower(), self.cfg.INPUT.VIEWS, type(self).__name__)
-        self.features = FeatureReader(self.cfg, self.image_tower(), self.encode_images) if value else None
+        self.features = FeatureReader(self.cfg, self.image_tower(), self.prepare_tower) if value else None
 
     def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
         """Returns a batch's images (B, 3, H, W) and labels (B,) on the device."""

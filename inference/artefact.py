@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
 from clip.clip import library_facts, weights_sha256
+from clip.prepared import prepare
 from engine import TrainerX
 from engine.config.load import full_default, merge, require
 from engine.data.transforms import IN_TESTS
@@ -136,6 +137,7 @@ class Exported(TrainerX):
 
     head: Head
     exported: list[str]
+    prepare_tower = staticmethod(prepare)
 
     def build_model(self) -> None:
         if self.dm.dataset.classnames != self.exported:

@@ -51,12 +51,17 @@ class PixelsToLogits(nn.Module):
 
     def __init__(self, trainer: TrainerX, head: Head | None):
         super().__init__()
-        if head is None:  # the modules are parameters of this one, so that the file names them
-            self.parts = nn.ModuleList(part for part in vars(trainer).values() if isinstance(part, nn.Module))
+        tower = trainer.image_tower() if trainer.uses_features else None  # as it is: onnxruntime prepares it itself
+        if head is not None:
+            self.parts = tower = copy.deepcopy(tower).float()
+            self.infer = lambda images: head.logits(tower(images))
+            return
+        # The modules are parameters of this one, so that the file names them.
+        self.parts = nn.ModuleList(part for part in vars(trainer).values() if isinstance(part, nn.Module))
+        if tower is None:
             self.infer = trainer.model_inference
         else:
-            tower = copy.deepcopy(trainer.image_tower()).float()
-            self.parts, self.infer = tower, lambda images: head.logits(tower(images))
+            self.infer = lambda images: trainer.classify_features(tower(images).float())
 
     def forward(self, images: Tensor) -> Tensor:
         return self.infer(images).float()

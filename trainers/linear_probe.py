@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
+from clip.prepared import prepare
 from engine import TRAINER_REGISTRY, Datum, TrainerX
 from engine.distributed import on_first_rank
 from engine.features.head import LinearHead
@@ -99,6 +100,7 @@ class LinearProbe(TrainerX):
     """Logistic regression on frozen features; it knows the classes that it was trained on and no others."""
 
     complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
+    prepare_tower = staticmethod(prepare)
     reads_classnames = False
     learned_per_class = {"weight": True, "bias": True}
     log_c: float | None = None

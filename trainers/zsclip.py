@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
+from clip.prepared import prepare
 from engine import TRAINER_REGISTRY, TrainerX
 from engine.features.head import LinearHead
 
@@ -44,6 +45,7 @@ class ZeroshotCLIP(TrainerX):
     """CLIP with the data set's hand-made prompt."""
 
     complete_config, backbone_fields = staticmethod(prepare_as_trained), staticmethod(facts_of_backbone)
+    prepare_tower = staticmethod(prepare)
 
     @staticmethod
     def add_config(cfg: CN) -> None:

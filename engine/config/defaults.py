@@ -83,6 +83,7 @@ def get_cfg_default() -> CN:
     cfg.FEATURES = CN()
     cfg.FEATURES.DIR = os.environ.get("COOP_FEATURES", "~/.cache/clip/features")  # the feature cache; "": memory only
     cfg.FEATURES.MAX_GB = 20.0  # size of that folder; the features used longest ago are deleted first
+    cfg.FEATURES.PREPARED = True  # by the image tower with less work, equal but for rounding; False: as it is
 
     cfg.MODEL = CN()
     cfg.MODEL.INIT_WEIGHTS = ""  # checkpoint that the learned part starts from; "": none

@@ -29,11 +29,11 @@ def why_pixels(cls: type, tower: nn.Module | None, methods: tuple[str, ...]) -> 
     return ""
 
 
-def choose_path(cls: type, base: type, tower: nn.Module | None, loader: DataLoader | None, n_views: int) -> str:
+def choose_path(cls: type, tower: nn.Module | None, loader: DataLoader | None, n_views: int) -> str:
     """Returns, and logs, why a trainer's tests have to see the pixels; "" where features stand for them.
 
     Args:
-        cls: The trainer's class; `base` is the one above all trainers.
+        cls: The trainer's class.
         tower: The module from images to features; None where the method has no such part.
         loader: Of the training items; None where there are none.
         n_views: INPUT.VIEWS.
@@ -41,7 +41,7 @@ def choose_path(cls: type, base: type, tower: nn.Module | None, loader: DataLoad
     Raises:
         ValueError: If the method encodes in a way of its own, or INPUT.VIEWS is set and it needs the pixels.
     """
-    if tower is not None and definer(cls, "encode_images") is not base:
+    if tower is not None and sum("encode_images" in vars(base) for base in cls.__mro__) > 1:
         raise ValueError(
             f"{cls.__name__} redefines encode_images, but features are kept by the weights of image_tower. Let "
             "image_tower return a module that does it all, or redefine model_inference."

@@ -49,12 +49,12 @@ class FeatureReader:
 
     Args:
         cfg: The config.
-        tower: The frozen module whose weights decide the features.
-        encode: Images (B, 3, H, W) on the tower's device -> features (B, E) float32.
+        tower: The frozen module whose weights decide the features, from images (B, 3, H, W) to (B, E).
+        prepare: Returns what computes the same features sooner; FEATURES.PREPARED says whether it is asked.
     """
 
-    def __init__(self, cfg, tower: nn.Module, encode: Callable[[Tensor], Tensor]):
-        self.cfg, self.tower, self.encode = cfg, tower, encode
+    def __init__(self, cfg, tower: nn.Module, prepare: Callable[[nn.Module], nn.Module] | None = None):
+        self.cfg, self.plain_tower, self.prepare = cfg, tower, prepare
         self.device = next(tower.parameters()).device
         asked = cfg.DATALOADER.TEST.BATCH_SIZE
         self.batch_size = min(asked, CPU_BATCH) if self.device.type == "cpu" else asked
@@ -62,6 +62,17 @@ class FeatureReader:
         self.caches: dict[str, FeatureCache] = {}
         self.digests = open_digests(cfg)
         self.contents: dict[str, bytes] = {}  # path -> key of the bytes that its features were made of
+
+    @cached_property
+    def tower(self) -> nn.Module:
+        """What computes the features; runs of one process share what was prepared of a tower that they share."""
+        if self.prepare is None or not self.cfg.FEATURES.PREPARED:
+            return self.plain_tower
+        return shared("prepared tower", self.plain_tower, partial(self.prepare, self.plain_tower))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Returns the features (B, E) float32 of images (B, 3, H, W) on the device."""
+        return self.tower(images).float()
 
     @cached_property
     def space(self) -> str:

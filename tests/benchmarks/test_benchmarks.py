@@ -20,6 +20,7 @@ from benchmarks import (
     cocoop,
     deep_prompts,
     evaluation,
+    image_tower,
     loader,
     measure,
     memory,
@@ -336,6 +337,20 @@ def test_threads(monkeypatch, tmp_path, capsys):
     assert [row["ours_s"] for row in rows] == [row["naive_s"] for row in rows] == [[3.0], [5.0], [9.0]]
     assert rows[2]["note"] == "by the seconds without neighbours: naive 3.0, ours 3.0"
     assert all(process.poll() is not None for process in alive) and len(alive) == 4
+
+
+def test_image_tower(monkeypatch, tmp_path):
+    for kind, name in (("rn", "RN50"), ("vit", "ViT-B/16")):
+        monkeypatch.setitem(loader.TOWERS, name, lambda kind=kind: build_model(golden_state_dict(kind)).visual)
+    words = ["--repeats", "2", "--batch-size", "3", "--json", str(tmp_path / "results.json")]
+    image_tower.main(words)
+    _, rows = rows_of(words)
+    prepared, in_half = rows[::2], rows[1::2]
+    check_rows(prepared)
+    assert [row["case"] for row in rows] == ["RN50, prepared", "RN50, bf16", "ViT-B/16, prepared", "ViT-B/16, bf16"]
+    for row in in_half:
+        assert rounding_tolerance() < row["difference"] < 8 * torch.finfo(torch.bfloat16).eps
+        assert float(row["note"].split()[-1]) > 0.999
 
 
 def test_the_grid_has_the_papers_epochs(run_words, tmp_path):

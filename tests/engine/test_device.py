@@ -14,7 +14,7 @@ from clip import prompts
 from clip.model import build_model
 from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
-from engine import load_checkpoint
+from engine import device, load_checkpoint
 from engine.device import deterministic, keep_freed_memory, memory_advice
 from tests.support.tiny_clip import golden_state_dict
 from tests.support.tiny_run import build_trainer, run_train, tiny_cfg
@@ -170,6 +170,18 @@ def test_on_a_cpu_it_changes_no_bit(tiny_files, tmp_path, monkeypatch, trainer):
         with deterministic(wanted):
             build_trainer(cfg).train()
     assert torch.equal(learned(tmp_path / "with"), learned(tmp_path / "without"))
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [("fpu avx512f avx512_bf16 fsrm", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx2 avx512f", False)],
+)
+def test_a_processor_that_multiplies_bfloat16_is_known_by_its_flags(flags, expected, tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(device, "CPUINFO", cpuinfo)
+    assert not device.multiplies_bfloat16()  # where there is no such file
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n\n")
+    assert device.multiplies_bfloat16() == expected
 
 
 def test_the_log_says_what_it_costs(tiny_files, tmp_path):

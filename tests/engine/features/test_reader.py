@@ -14,14 +14,18 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from clip.prepared import prepare
 from engine import Datum
+from engine.config.identity import config_digest
 from engine.data.image_io import BrokenImageError, MissingImageError, read_image
 from engine.data.transforms import build_transform
 from engine.features import reader as feature_reader
 from engine.features.reader import FeatureReader
+from engine.process_cache import sharing
 from tests.support.tiny_run import build_trainer
 from tests.support.tolerance import assert_near, distance, rounding_tolerance
 
+kinds = pytest.mark.parametrize("kind", ["vit", "rn"])
 METHODS = ("CoOp", "CoCoOp", "ZeroshotCLIP", "LinearProbe")
 
 
@@ -40,7 +44,7 @@ def no_images(monkeypatch):
     monkeypatch.setattr(builtins, "open", refuse)
 
 
-@pytest.mark.parametrize("kind", ["vit", "rn"])
+@kinds
 @pytest.mark.parametrize("method", METHODS)
 def test_logits_from_features_are_those_of_the_pixels(cfg, method, kind, monkeypatch):
     trainer = build_trainer(cfg(*options(method), kind=kind))
@@ -75,8 +79,8 @@ def counting(cfg, tower):
         reader.encoded += len(batch)
         return tower(batch).float()
 
-    reader = FeatureReader(cfg, tower, encode)
-    reader.encoded, reader.tower = 0, tower
+    reader = FeatureReader(cfg, tower)
+    reader.encoded, reader.encode = 0, encode
     return reader
 
 
@@ -98,6 +102,32 @@ def test_what_decides_a_feature_is_part_of_its_name(reader, cfg, tmp_path):
     other_weights.read(items)
     assert counting(cfg(), copy.deepcopy(tower).double()).space != again.space
     assert other_transform.encoded == other_weights.encoded == len(items)
+
+
+@kinds
+def test_features_are_the_prepared_towers_and_kept_apart_from_the_plain_ones(cfg, kind):
+    trainer = build_trainer(cfg(kind=kind))
+    plain = build_trainer(cfg("FEATURES.PREPARED", False, kind=kind))
+    images = next(iter(trainer.test_loader))["img"]
+    with torch.no_grad():
+        expected = trainer.clip_model.visual(images)
+        assert torch.equal(plain.encode_images(images), expected)
+        assert torch.equal(trainer.encode_images(images), prepare(trainer.clip_model.visual)(images))
+    assert_near(trainer.encode_images(images), expected)
+    assert trainer.features.space != plain.features.space
+    assert config_digest(trainer.cfg) != config_digest(plain.cfg)  # so a run is resumed with the one it began with
+
+
+@kinds
+def test_runs_of_one_process_share_the_prepared_tower_and_train_through_it(cfg, kind):
+    with sharing():
+        first, second = (build_trainer(cfg("SEED", seed, kind=kind)) for seed in (1, 2))
+        assert first.features.tower is second.features.tower is not first.clip_model.visual
+        encoded = []
+        for tower in (first.features.tower, first.clip_model.visual):
+            tower.register_forward_hook(lambda module, images, _: encoded.append((module, len(images[0]))))
+        second.forward_backward(next(iter(second.train_loader_x)))
+    assert encoded == [(first.features.tower, 4)]
 
 
 def write_image(path, colour):
