@@ -37,7 +37,7 @@ from engine.random_state import same_random_state
 from engine.registry import TRAINER_REGISTRY
 from engine.run.folder import read_results
 from engine.run.run import Run
-from trainers.base import preprocessing_warning, stated
+from trainers.backbone import preprocessing_warning, stated
 from trainers.plugin_clip import clip_of
 from trainers.same_prompts import same_prompts_warning
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from clip.model import CLIP, convert_weights
 from clip.plain_prompts import PlainPromptEncoder
 from engine.device import keep_freed_memory
-from trainers.base import PRECISIONS
+from trainers.backbone import PRECISIONS
 from trainers.context import ContextLearner, build_prompt_encoder
 from trainers.deep_prompts import IndependentLearner
 from trainers.maple import MultiModalPromptLearner

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.base import PRECISIONS
+from trainers.backbone import PRECISIONS
 
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
 HEADER = (

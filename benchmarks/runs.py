@@ -27,7 +27,8 @@ from engine.data.manager import build_data_loader
 from engine.data.transforms import build_transform
 from engine.device import keep_freed_memory
 from engine.features.reader import open_digests
-from trainers.base import PRECISIONS, TextEncoder
+from trainers.backbone import PRECISIONS
+from trainers.base import TextEncoder
 
 from .measure import add_arguments, add_precision, timed
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from clip.model import CLIP, convert_weights
 from clip.two_towers import TwoTowers
 from engine.device import keep_freed_memory
-from trainers.base import PRECISIONS, TextEncoder
+from trainers.backbone import PRECISIONS
+from trainers.base import TextEncoder
 from trainers.context import build_prompt_encoder
 from trainers.coop import PromptLearner
 

@@ -29,7 +29,7 @@ from engine.files import missing_path, write_atomically, writing
 from engine.run.classes import Classes
 from engine.run.results import results_of
 from engine.text import printable, shorten
-from trainers.base import load_clip, stated
+from trainers.backbone import load_clip, stated
 
 from .card import card
 from .run_folder import EXPORTED, Source

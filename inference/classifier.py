@@ -31,7 +31,7 @@ from engine.process_cache import sharing
 from engine.random_state import same_random_state
 from engine.run.classes import Classes
 from engine.text import shorten
-from trainers.base import input_values, shared_clip
+from trainers.backbone import input_values, shared_clip
 from trainers.same_prompts import same_prompts_warning
 from trainers.zsclip import ZeroshotCLIP
 

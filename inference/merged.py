@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from clip.model import CLIP as OpenAILayout
 from engine import TrainerX
-from trainers.base import load_clip_to_cpu
+from trainers.backbone import load_clip_to_cpu
 
 from .artefact import CLIP, facts_of, require_own, write_folder
 from .card import merged_card

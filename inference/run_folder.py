@@ -170,7 +170,7 @@ def build_trainer(source: Source, *, use_cuda: bool) -> TrainerX:
     cfg.freeze()
     with DATASET_REGISTRY.overlay(), same_random_state():
         DATASET_REGISTRY.register(class_names_alone(source.classes), name=cfg.DATASET.NAME)
-        with silenced("trainers.base"):  # the run has said in which precision a CPU computes
+        with silenced("trainers.backbone"):  # the run has said in which precision a CPU computes
             trainer = source.trainer(cfg)
     if source.model_dir:
         trainer.load_model(source.model_dir, epoch=source.epoch)

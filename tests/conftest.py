@@ -14,7 +14,10 @@ from tests.support.tiny_run import train_flags, write_clip, write_images
 # Files whose tests train, draw data sets or start processes, some seconds in all: `scripts/test.sh quick` is for the
 # minutes between two edits and leaves them out.
 SLOW = {
-    "benchmarks/test_benchmarks.py",
+    "benchmarks/test_gpu.py",
+    "benchmarks/test_machine.py",
+    "benchmarks/test_runs.py",
+    "benchmarks/test_text_side.py",
     "clip/backbones/test_open_clip.py",
     "clip/backbones/test_open_clip_names.py",
     "clip/test_models.py",

@@ -37,9 +37,10 @@ from yacs.config import CfgNode as CN
 
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
+from engine.config.load import option_errors
 from engine.features.head import LinearHead
 
-from .base import PromptedCLIP, option_errors
+from .base import PromptedCLIP
 from .class_features import mean_features
 from .feature_methods import MAX_VIEWS, FeatureTrainer
 

@@ -80,7 +80,6 @@ class CoCoOp(ContextTrainer):
     """Conditional context optimisation."""
 
     node = "COCOOP"
-    not_in_identity = ("TRAINER.COCOOP.CHUNK_ROWS",)
     learned_per_class = {"ctx": False, "meta_net": False}
 
     @staticmethod

@@ -18,11 +18,13 @@ from clip.prompt_layout import POSITIONS, PromptLayout, lay_out
 from clip.prompts import PromptEncoder, shares_positions
 from clip.two_towers import TwoTowers
 from engine import compute_accuracy
+from engine.config.load import option_errors
 from engine.distributed import gather_rows, n_ranks, share
 from engine.features.head import LinearHead
 from engine.text import shorten
 
-from .base import PromptedCLIP, PromptTrainer, option_errors, require_open
+from .backbone import require_open
+from .base import PromptedCLIP, PromptTrainer
 
 logger = logging.getLogger(__name__)
 

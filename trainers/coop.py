@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from engine import TRAINER_REGISTRY
 
-from .base import TextEncoder, load_clip_to_cpu  # noqa: F401  files written for the original look here
-from .context import ContextLearner as PromptLearner  # noqa: F401  and so for these
+from .backbone import load_clip_to_cpu  # noqa: F401  files written for the original look here
+from .base import TextEncoder  # noqa: F401  and for this
+from .context import ContextLearner as PromptLearner  # noqa: F401  and for these
 from .context import ContextTrainer, CustomCLIP  # noqa: F401
 
 
@@ -26,4 +27,3 @@ class CoOp(ContextTrainer):
     """Context optimisation."""
 
     node = "COOP"
-    not_in_identity = ("TRAINER.COOP.CHUNK_ROWS", "TRAINER.COOP.SHARD_CLASSES")

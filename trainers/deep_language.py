@@ -29,7 +29,6 @@ class DeepLanguage(DeepPromptTrainer):
     """Deep language prompting."""
 
     node = "DEEP_LANGUAGE"
-    not_in_identity = ("TRAINER.DEEP_LANGUAGE.CHUNK_ROWS", "TRAINER.DEEP_LANGUAGE.SHARD_CLASSES")
     learned_per_class = {"ctx": False, "text": False}
 
     @staticmethod

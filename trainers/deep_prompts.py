@@ -25,7 +25,8 @@ from clip.two_towers import TwoTowers
 from engine.features.head import LinearHead
 from engine.text import shorten
 
-from .base import PromptTrainer, require_open
+from .backbone import require_open
+from .base import PromptTrainer
 from .context import ContextLearner, CustomCLIP
 
 

@@ -41,7 +41,6 @@ class KgCoOp(ContextTrainer):
 
     node = "KGCOOP"
     published_options = PublishedOptions("KGCOOP", "COOP", {"CTX_INIT": {"True": "a photo of a", "False": ""}})
-    not_in_identity = ("TRAINER.KGCOOP.CHUNK_ROWS", "TRAINER.KGCOOP.SHARD_CLASSES")
     unused_entries = ("bias_vectors", "meta_net.linear1.weight", "meta_net.linear1.bias")
     own_templates = {"DescribableTextures": "a photo of a {}, a type of texture."}
     image_tower = ContextTrainer.image_tower  # named beside forward_backward, which takes features: INPUT.VIEWS works

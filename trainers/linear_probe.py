@@ -29,12 +29,14 @@ from yacs.config import CfgNode as CN
 
 from clip.prepared import prepare
 from engine import TRAINER_REGISTRY, Datum, TrainerX
+from engine.config.load import option_errors
 from engine.distributed import on_first_rank
 from engine.features.head import LinearHead
 from engine.interruption import starting_over
 from engine.text import shorten
 
-from .base import count_parameters, facts_of_backbone, load_clip, option_errors, prepare_as_trained, usable_precision
+from .backbone import facts_of_backbone, load_clip, prepare_as_trained, usable_precision
+from .base import count_parameters
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression

@@ -92,6 +92,7 @@ class CLIPLoRA(TunedTowersTrainer):
     """Low-rank adaptation of CLIP's attention."""
 
     node, steps_per_shot = "CLIPLORA", 500
+    changes_no_result = ("CHECKPOINT_ACTIVATIONS",)  # in another number of chunks other entries are dropped
 
     @classmethod
     def add_config(cls, cfg: CN) -> None:
@@ -138,6 +139,7 @@ class CLIPLoRA(TunedTowersTrainer):
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError if the changes were scaled otherwise when they were learned: no tensor says it."""
+        super().before_load(name, checkpoint)
         own = self.cfg.TRAINER[self.node].ALPHA
         if (learned := checkpoint.get("alpha", own)) != own:
             raise ValueError(

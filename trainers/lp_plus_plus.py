@@ -33,9 +33,10 @@ from yacs.config import CfgNode as CN
 
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY, build_lr_scheduler, build_optimizer
+from engine.config.load import option_errors
 from engine.features.head import LinearHead
 
-from .base import PromptedCLIP, option_errors
+from .base import PromptedCLIP
 from .feature_methods import FeatureTrainer, start_errors
 
 START_ALPHA = 250.0

@@ -53,7 +53,6 @@ class ProGrad(ContextTrainer):
     """Prompt-aligned gradient."""
 
     node = "PROGRAD"
-    not_in_identity = ("TRAINER.PROGRAD.CHUNK_ROWS", "TRAINER.PROGRAD.SHARD_CLASSES")
     own_templates = {
         "OxfordPets": "a type of pet, a photo of a {}.",
         "OxfordFlowers": "a type of flower, a photo of a {}.",

@@ -104,7 +104,6 @@ class TCP(ContextTrainer):
         meanings={"CTX_INIT": {"True": "a photo of a", "False": ""}},
         fixed={"CSC": False, "CLASS_TOKEN_POSITION": "end"},
     )
-    not_in_identity = ("TRAINER.TCP.CHUNK_ROWS", "TRAINER.TCP.SHARD_CLASSES")
     learned_per_class = {"ctx": False, "meta_net": False}
     own_templates = {
         "FGVCAircraft": "a photo of an aircraft {}.",

@@ -164,7 +164,6 @@ class TPT(ContextTrainer):
     """Test-time prompt tuning."""
 
     node, learns = "TPT", False
-    not_in_identity = ("TRAINER.TPT.CHUNK_ROWS",)
 
     @staticmethod
     def add_config(cfg: CN) -> None:

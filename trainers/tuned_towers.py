@@ -25,9 +25,11 @@ from yacs.config import CfgNode as CN
 from clip.model import VisionTransformer
 from clip.prompt_layout import lay_out_words
 from clip.two_towers import TwoTowers
+from engine.config.load import option_errors
 from engine.features.head import LinearHead
 
-from .base import PromptTrainer, option_errors, require_open
+from .backbone import require_open
+from .base import PromptTrainer
 from .context import CustomCLIP
 
 logger = logging.getLogger(__name__)
@@ -128,13 +130,11 @@ class TunedTowersTrainer(PromptTrainer):
         node.ENCODER = "both"  # the towers that are tuned: both, text, vision
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:
-        node, errors, group = cfg.TRAINER[cls.node], super().config_errors(cfg), f"TRAINER.{cls.node}"
-        if node.CHUNK_ROWS < 0:
-            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
-        return errors + option_errors(cfg, {f"{group}.ENCODER": ENCODERS})
+        return super().config_errors(cfg) + option_errors(cfg, {f"TRAINER.{cls.node}.ENCODER": ENCODERS})
 
     def tune(self, clip_model: TwoTowers, tower: str) -> nn.Module:
         """Puts what is to be learned into a tower, and returns it as a module of its own.

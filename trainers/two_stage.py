@@ -139,6 +139,7 @@ class TwoStage(TunedTowersTrainer):
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Gives a checkpoint that does not know all classes asked for rows for the new ones, marked as such."""
+        super().before_load(name, checkpoint)
         names, found, dataset = checkpoint.get("classnames"), checkpoint["state_dict"], self.dm.dataset
         if names is None or dataset.source_labels is not None or not {"classifier", "known"} <= found.keys():
             return

@@ -62,7 +62,6 @@ class VPT(DeepPromptTrainer):
     """Deep visual prompt tuning."""
 
     node = "VPT"
-    not_in_identity = ("TRAINER.VPT.CHECKPOINT_ACTIVATIONS",)
     learned_per_class = {"vision": False}
 
     @staticmethod

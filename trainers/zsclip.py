@@ -22,17 +22,11 @@ from yacs.config import CfgNode as CN
 
 from clip.prepared import prepare
 from engine import TRAINER_REGISTRY, TrainerX
+from engine.config.load import option_errors
 from engine.features.head import LinearHead
 
-from .base import (
-    PRECISIONS,
-    facts_of_backbone,
-    load_clip,
-    option_errors,
-    prepare_as_trained,
-    untrained_errors,
-    usable_precision,
-)
+from .backbone import PRECISIONS, facts_of_backbone, load_clip, prepare_as_trained, usable_precision
+from .base import untrained_errors
 from .class_features import ensemble_features
 from .same_prompts import features_warning
 from .templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT

@@ -11,7 +11,7 @@ from benchmarks import cocoop, equality, gpu, measure, short_run, text_encoder
 from clip.model import build_model, convert_weights
 from clip.prompts import PromptEncoder
 from tests.support.tiny_clip import golden_state_dict
-from trainers.base import PRECISIONS
+from trainers.backbone import PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -100,9 +100,10 @@ TRAINER: {NAME: '',
   PROMPTSRC: {N_CTX_VISION: 4, N_CTX_TEXT: 4, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH_VISION: 9,
     PROMPT_DEPTH_TEXT: 9, TEXT_LOSS_WEIGHT: 25.0, IMAGE_LOSS_WEIGHT: 10.0, GPA_MEAN: 15.0, GPA_STD: 1.0,
     CHUNK_ROWS: 16384, SHARD_CLASSES: false, CHECKPOINT_ACTIVATIONS: false},
-  CLIPLORA: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, R: 2, ALPHA: 1.0, DROPOUT_RATE: 0.25},
-  LAYER_NORM: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384},
-  TWO_STAGE: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, FIRST_STAGE: 0.6},
+  CLIPLORA: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, CHECKPOINT_ACTIVATIONS: false, R: 2, ALPHA: 1.0,
+    DROPOUT_RATE: 0.25},
+  LAYER_NORM: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, CHECKPOINT_ACTIVATIONS: false},
+  TWO_STAGE: {ENCODER: both, PREC: fp16, CHUNK_ROWS: 16384, CHECKPOINT_ACTIVATIONS: false, FIRST_STAGE: 0.6},
   TPT: {N_CTX: 4, CTX_INIT: a photo of a, CLASS_TOKEN_POSITION: end, PREC: fp16, N_VIEWS: 64, CONFIDENT_SHARE: 0.1,
     LR: 0.005, N_STEPS: 1, CHUNK_ROWS: 16384}}
 """
@@ -202,7 +203,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 241
+    assert len(frozen) == 244
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen
