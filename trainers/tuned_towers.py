@@ -192,6 +192,7 @@ class TunedTowersTrainer(PromptTrainer):
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError if an option was another one in the checkpoint's training: its tensors may not say it."""
+        super().before_load(name, checkpoint)
         node, learned_with = self.cfg.TRAINER[self.node], checkpoint.get("learned_with", {})
         for key in self.fixed_by_checkpoint:
             if (learned := learned_with.get(key, node[key])) != node[key]:
