@@ -17,9 +17,8 @@ from engine.text import printable
 StateDict = dict[str, Tensor]
 
 FROZEN = {"image_encoder.": "visual.", "text_encoder.": "", "prompt_learner.ZS_image_encoder.": "visual."}
-MOST = (
-    0.02  # relative difference of a tensor of CLIP: float16 rounds by 0.0005, the average of 50 epochs in it by 0.001
-)
+# Relative difference of a tensor of CLIP. float16 rounds by 0.0005, and an average of 50 epochs in it by 0.001.
+MOST = 0.02
 N_NAMED = 4  # of many entries, so many are named
 TOOL = "python -m tools.rename_checkpoint"
 

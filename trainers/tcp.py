@@ -11,7 +11,8 @@ Paper: TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model, Y
 
 Where code and paper differ, and where this file does:
 - The vectors enter once, before block 8 of 12, counted from 0. In a tower of another depth that is two thirds of it.
-- W is 8, a number in the code: the authors' scripts set TRAINER.COOP.W, which their trainer does not use.
+- W is 8, a number in the code. The authors' scripts set TRAINER.COOP.W to 8, which their trainer does not use; here
+  it is W.
 - The prompts are the code's. Learned and hand-made prompt have different words behind the class name, by data set.
 - The authors' h makes four vectors whatever N_CTX is; here M. Both are 4 in their runs.
 - With CTX_INIT the authors' context starts from "a photo of a", whatever CTX_INIT is; here from its words.

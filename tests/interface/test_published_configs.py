@@ -156,8 +156,10 @@ def test_options_under_coop_are_the_methods_own(published, trainer, keys, pairs,
     assert (cfg.TRAINER.COOP.CTX_INIT, cfg.TRAINER.COOP.CSC) == ("", False)  # CoOp's stay
 
 
-def test_in_one_file_the_methods_own_group_counts(published):
-    text = text_of(USUAL, "COOP", {"W": 4, "N_CTX": 8, "CTX_INIT": '"a picture"'}) + "  KGCOOP: {W: 6, CTX_INIT: a}\n"
+@pytest.mark.parametrize("is_first", [True, False])
+def test_in_one_file_the_methods_own_group_counts(published, is_first):
+    groups = ["  COOP: {W: 4, N_CTX: 8, CTX_INIT: a picture}\n", "  KGCOOP: {W: 6, CTX_INIT: a}\n"]
+    text = text_of(USUAL, "PROGRAD", {"T": 1.0}) + "".join(reversed(groups) if is_first else groups)
     own = published("KgCoOp", text).TRAINER.KGCOOP
     assert (own.W, own.N_CTX, own.CTX_INIT) == (6, 8, "a")
 
