@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..blocks import ResidualAttentionBlock
+from ..blocks import MultiheadAttention, ResidualAttentionBlock
 from ..model import AttentionPool2d, ModifiedResNet, VisionTransformer
 from ..two_towers import ForeignTower
 from .norms import fold_norms
@@ -82,7 +82,7 @@ class ClassTokenBlock(nn.Module):
 
 def is_plain(block: nn.Module) -> bool:
     """Says whether ClassTokenBlock computes what a block does for its first position."""
-    return type(block) is ResidualAttentionBlock and type(block.attn) is nn.MultiheadAttention and not block.causal
+    return type(block) is ResidualAttentionBlock and type(block.attn) is MultiheadAttention and not block.causal
 
 
 def attend(q: Tensor, x: Tensor, k: Tensor, v: Tensor, v_bias: Tensor, heads: int) -> Tensor:

@@ -62,7 +62,7 @@ EXCEPTIONS = {
 NO_DROPOUT = {"CLIPLoRA": ("TRAINER.CLIPLORA.DROPOUT_RATE", 0.0)}  # of two ranks: each drops other entries
 TRAINED = [name for name in NAMES if name not in EXCEPTIONS["trains"]]
 TOLERANCE = {"LinearProbe": FIT}  # of two ranks beside one; of all others that of rounding
-# Of a measure in percent, of two ranks beside one: a cosine rounds, a logit is 100 of them, softmax has slopes up to 1/4.
+# Of a measure in percent, of two ranks beside one: a cosine rounds, a logit is 100 of it, softmax has slopes up to 1/4.
 MEASURED = 100 * 2**-23 * 100 / 4
 OVERHEAD = 40_000  # bytes of a checkpoint besides its tensors: names, random generators, the archive itself
 
