@@ -23,7 +23,6 @@ Cost:  both towers, forward and backward, in every step.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +33,6 @@ from clip.blocks import MultiheadAttention
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
 from engine.distributed import rank
-from engine.text import shorten
 
 from .tuned_towers import TunedTowersTrainer, blocks_of
 
@@ -92,6 +90,7 @@ class CLIPLoRA(TunedTowersTrainer):
     """Low-rank adaptation of CLIP's attention."""
 
     node, steps_per_shot = "CLIPLORA", 500
+    fixed_by_checkpoint = ("ENCODER", "R", "ALPHA")
 
     @classmethod
     def add_config(cls, cfg: CN) -> None:
@@ -132,15 +131,3 @@ class CLIPLoRA(TunedTowersTrainer):
         super().before_train()
         if rank() and self.point is None:
             torch.manual_seed(self.cfg.SEED + rank())  # else every rank would drop what the first one does
-
-    def checkpoint_fields(self) -> dict[str, Any]:
-        return {**super().checkpoint_fields(), "alpha": self.cfg.TRAINER[self.node].ALPHA}
-
-    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if the changes were scaled otherwise when they were learned: no tensor says it."""
-        own = self.cfg.TRAINER[self.node].ALPHA
-        if (learned := checkpoint.get("alpha", own)) != own:
-            raise ValueError(
-                f"TRAINER.{self.node}.ALPHA is {own}, but it was {shorten(learned)} when the checkpoint's changes were "
-                "learned. Set it so."
-            )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from clip.model import VisionTransformer
 from clip.prompt_layout import lay_out_words
 from clip.two_towers import TwoTowers
 from engine.features.head import LinearHead
+from engine.text import shorten
 
 from .base import PromptTrainer, option_errors, require_open
 from .context import CustomCLIP
@@ -121,6 +123,7 @@ class TunedTowersTrainer(PromptTrainer):
     learner_class, model_class = TunedLearner, TunedCLIP
     learned_per_class = {"text": False, "vision": False}
     steps_per_shot = 0  # of the authors' training, for each image of a class
+    fixed_by_checkpoint: tuple[str, ...] = ("ENCODER",)  # options with which what was learned has to be used
 
     @classmethod
     def add_config(cls, cfg: CN) -> None:
@@ -182,6 +185,20 @@ class TunedTowersTrainer(PromptTrainer):
         n_steps, shots = self.num_batches * self.max_epoch, self.cfg.DATASET.NUM_SHOTS
         theirs = f" (its authors': {self.steps_per_shot * shots:,})" if shots > 0 and self.steps_per_shot else ""
         logger.info("Training steps: %s", f"{n_steps:,}{theirs}")
+
+    def checkpoint_fields(self) -> dict[str, Any]:
+        node = self.cfg.TRAINER[self.node]
+        return {**super().checkpoint_fields(), "learned_with": {key: node[key] for key in self.fixed_by_checkpoint}}
+
+    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError if an option was another one in the checkpoint's training: its tensors may not say it."""
+        node, learned_with = self.cfg.TRAINER[self.node], checkpoint.get("learned_with", {})
+        for key in self.fixed_by_checkpoint:
+            if (learned := learned_with.get(key, node[key])) != node[key]:
+                raise ValueError(
+                    f"TRAINER.{self.node}.{key} is {node[key]}, but it was {shorten(learned)} when the checkpoint was "
+                    "learned. Set it so."
+                )
 
     def image_tower(self) -> nn.Module | None:
         return super().image_tower() if self.cfg.TRAINER[self.node].ENCODER == "text" else None

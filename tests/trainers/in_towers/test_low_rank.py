@@ -240,10 +240,14 @@ def test_the_log_says_how_many_steps_its_authors_would_do(build, caplog, shots):
     assert said == (["Training steps: 2 (its authors': 1,000)"] if shots == 2 else ["Training steps: 6"])
 
 
-def test_changes_that_were_scaled_otherwise_are_refused(build, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value", "was"), [("ALPHA", 2.0, "0.7"), ("R", 2, "3"), ("ENCODER", "vision", "'both'")]
+)
+def test_what_was_learned_with_other_options_is_refused(build, tmp_path, key, value, was):
+    """ALPHA above all: no tensor says it."""
     build().save_model(1)
-    with pytest.raises(ValueError, match=r"ALPHA is 2.0, but it was 0.7 when .* Set it so\."):
-        build("ALPHA", 2.0, folder="other").load_model(tmp_path / "run", epoch=1)
+    with pytest.raises(ValueError, match=rf"CLIPLORA.{key} is {value}, but it was {was} when .* Set it so\."):
+        build(key, value, folder="other").load_model(tmp_path / "run", epoch=1)
 
 
 @pytest.mark.parametrize("encoder", ["both", "vision"])
