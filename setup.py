@@ -8,6 +8,7 @@ PACKAGES = [
     "clip",
     "clip.backbones",
     "clip.models",
+    "clip.prepared",
     "dassl",
     "dassl.data",
     "dassl.data.datasets",

@@ -207,7 +207,10 @@ def few_shot(dataset: str, trainer: str, backbone: str, *, shots: int = SHOTS) -
     if trainer == "LinearProbe":
         return linear_probe(dataset, backbone, shots=shots)
     if trainer not in ("CoOp", "KgCoOp", "ProGrad"):
-        return of_yaml(dataset, trainer, few_shot_config(trainer, backbone, dataset, shots=shots), shots=shots)
+        cfg = few_shot_config(trainer, backbone, dataset, shots=shots)
+        if (dataset, backbone, shots) == ("imagenet", "vit_b16", SHOTS):  # the run that is tested on other data sets
+            return transfer_source(trainer, cfg, source=dataset)
+        return of_yaml(dataset, trainer, cfg, shots=shots)
     n_ctx = 4 if trainer == "KgCoOp" else 16
     return coop(dataset, coop_config(backbone, dataset, shots=shots), trainer=trainer, n_ctx=n_ctx, shots=shots)
 

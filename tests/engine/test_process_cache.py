@@ -12,7 +12,8 @@ from engine import TRAINER_REGISTRY, build_optimizer
 from engine.process_cache import shared, sharing
 from tests.support.tiny_run import build_trainer, tiny_cfg, write_clip
 from tests.support.tolerance import FIT, assert_near
-from trainers import base
+from trainers import backbone
+from trainers.base import PromptTrainer
 
 
 def test_what_is_shared_is_made_once_and_only_within():
@@ -39,13 +40,13 @@ def test_what_is_shared_is_made_once_and_only_within():
 def test_runs_that_share_end_as_alone(tiny_files, tmp_path, method, monkeypatch):
     data, clips = tiny_files
     loaded = []
-    load = base.load_clip_to_cpu
+    load = backbone.load_clip_to_cpu
 
     def count(cfg, **options):
         loaded.append(cfg.MODEL.BACKBONE.NAME)
         return load(cfg, **options)
 
-    monkeypatch.setattr(base, "load_clip_to_cpu", count)
+    monkeypatch.setattr(backbone, "load_clip_to_cpu", count)
 
     def run(name, seed, kind="vit"):
         pairs = ("TRAINER.NAME", method, "SEED", seed, "DATASET.NUM_SHOTS", 2, "FEATURES.DIR", "")
@@ -75,11 +76,11 @@ def test_weights_that_change_are_loaded_again(tiny_files, tmp_path):
     path = write_clip(tmp_path / "clip.pt")
     cfg, content, changed_ns = tiny_cfg(data, path, tmp_path / "run"), torch.load(path), path.stat().st_mtime_ns
     with sharing():
-        first = base.load_clip(cfg, "fp32", torch.device("cpu"))
-        assert base.load_clip(cfg, "fp32", torch.device("cpu")) is first
+        first = backbone.load_clip(cfg, "fp32", torch.device("cpu"))
+        assert backbone.load_clip(cfg, "fp32", torch.device("cpu")) is first
         torch.save({**content, "visual.proj": -content["visual.proj"]}, path)
         os.utime(path, ns=(changed_ns, changed_ns))
-        second = base.load_clip(cfg, "fp32", torch.device("cpu"))
+        second = backbone.load_clip(cfg, "fp32", torch.device("cpu"))
     assert torch.equal(second.visual.proj, -first.visual.proj)
 
 
@@ -95,7 +96,7 @@ class TunedCLIP(nn.Module):
         return self.clip_model(images, self.texts)[0]
 
 
-class Tuned(base.PromptTrainer):
+class Tuned(PromptTrainer):
     """Trains a part of the CLIP that it gets, or of a copy."""
 
     node, copies = "COOP", True

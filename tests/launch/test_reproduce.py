@@ -8,6 +8,7 @@ import pytest
 
 import reproduce
 import train
+from engine.config.load import flatten
 from engine.run.folder import read_results
 from reports.tables import catalogue as tables
 from tests.launch.test_sweep import write_as_done
@@ -211,6 +212,7 @@ class TestEveryTable:
                 "n_ctx": context.get("N_CTX"),
                 "csc": context.get("CSC"),
                 "class_token_position": context.get("CLASS_TOKEN_POSITION"),
+                "settings": {key: flatten(trained)[key] for key in experiment.expected.get("settings", ())},
             }
             assert experiment.expected == {key: says[key] for key in experiment.expected}, experiment
             assert len(experiment.expected) >= 6

@@ -85,7 +85,7 @@ class TestSteps:
         command = few_shot("eurosat", "CLIPLoRA", "vit_b16").commands[0]  # 5 batches, 8,000 steps
         assert command == "TRAINER=CLIPLoRA bash scripts/few_shot.sh eurosat vit_b16 16 OPTIM.MAX_EPOCH 1600"
         command = few_shot("imagenet", "TwoStage", "vit_b16").commands[0]  # 500 batches, 4,800 steps
-        assert command == "TRAINER=TwoStage bash scripts/few_shot.sh imagenet vit_b16_imagenet 16 OPTIM.MAX_EPOCH 10"
+        assert command == "TRAINER=TwoStage bash scripts/cocoop/xd_train.sh SEED vit_b16_imagenet OPTIM.MAX_EPOCH 10"
         command = base_classes("oxford_pets", "TwoStage", "vit_b16").commands[0]  # 19 classes, 9 batches
         assert command.endswith("base2new_train.sh oxford_pets SEED vit_b16 OPTIM.MAX_EPOCH 533")
         assert "settings" not in few_shot("shapes", "TwoStage", "tiny").expected
