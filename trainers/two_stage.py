@@ -13,7 +13,7 @@ optimiser, by its weight decay neither: AdamW passes over it. A checkpoint of st
 Where the authors' code and this project differ:
 - Each stage has its own cosine, as theirs; it falls from epoch to epoch and down to 0, theirs from step to step and
   down to 1e-6. Stage 2 goes on with the scale of the loss in float16; theirs starts anew.
-- All layer norms are tuned, and 300 K steps are 9,600 / C epochs: see trainers/layer_norm.py.
+- All layer norms are tuned, and 300 K steps are about 9,600 / C epochs: see trainers/layer_norm.py.
 
 Run:   TRAINER=TwoStage bash scripts/few_shot.sh caltech101 vit_b16 16
        TRAINER=TwoStage bash scripts/cocoop/base2new_train.sh caltech101 1       then base2new_test.sh
