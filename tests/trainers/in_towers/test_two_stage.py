@@ -204,6 +204,15 @@ class TestSelectiveInference:
         found, by_tower, _ = logits(2, ["tea_pot", "zebra"])
         assert_near(found, by_tower)
 
+    def test_a_known_class_beside_others_where_the_new_half_was_tested(self, tiny_files, tmp_path):
+        half = ("DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.LR", 0.05)
+        run_train(own_cfg(tiny_files, tmp_path / "base", *half))
+        tested = ("RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", str(tmp_path / "base"), "RUN.LOAD_EPOCH", 2)
+        run_train(own_cfg(tiny_files, tmp_path / "new", "DATASET.SUBSAMPLE_CLASSES", "new", *tested))
+        expected = Classifier.from_run(tmp_path / "base").trainer.model_inference(golden_images("vit"))
+        other = Classifier.from_run(tmp_path / "new", classnames=["zebra", CLASSES[1]])
+        assert_near(other.trainer.model_inference(golden_images("vit"))[:, 1], expected[:, 1])
+
     def test_known_classes_alone(self, logits):
         found, _, by_rows = logits(2, ["leopard", "face"])
         assert_near(found, by_rows[:, [1, 0]])
