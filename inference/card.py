@@ -247,17 +247,18 @@ def merged_recipe(facts: dict[str, Any]) -> str:
     name = backbone_name(facts)
     architecture = repr(OPEN_CLIP.get(name, "ViT-B-16"))
     known = "" if name in OPEN_CLIP else f"  # open_clip's name of the architecture of {printable(name)}"
+    is_quick = facts.get("backbone_activation", "quick_gelu") == "quick_gelu"
     return "\n".join(
         [
             f"architecture = {architecture}{known}",
             "import json",
-            *open_clip_lines('architecture, pretrained="clip.safetensors", force_quick_gelu=True'),
+            *open_clip_lines(f'architecture, pretrained="clip.safetensors", force_quick_gelu={is_quick}'),
             'facts = json.load(open("config.json", encoding="utf-8"))',
             'names = [name.replace("_", " ") for name in facts["classnames"]]',
             'texts = open_clip.get_tokenizer(architecture)([facts["template"].format(name) for name in names])',
             "with torch.no_grad():",
             "    w = model.encode_text(texts).float().numpy()  # (C, E)",
-            "cosines = x @ w.T / (w**2).sum(1) ** 0.5",
+            "cosines = x @ w.T / (x**2).sum() ** 0.5 / (w**2).sum(1) ** 0.5",
             "print([facts['classnames'][i] for i in cosines.argmax(axis=1)])",
         ]
     )

@@ -48,8 +48,11 @@ class Source(NamedTuple):
     epoch: int | None
 
     def with_classes(self, classnames: list[str]) -> Source:
-        """Returns the same for other classes."""
-        return self._replace(classes=self.classes._replace(classnames=classnames))
+        """Returns the same for other classes, which are no half of the run's data set."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATASET.SUBSAMPLE_CLASSES = "all"
+        return self._replace(cfg=cfg, classes=self.classes._replace(classnames=classnames))
 
 
 def find_run(path: str | Path) -> tuple[Path, int | None]:

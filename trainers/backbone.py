@@ -132,9 +132,9 @@ def frozen_clip(cfg: CN, prec: str, device: torch.device) -> TwoTowers | ClosedT
 
 
 def require_open(clip_model: TwoTowers | ClosedTowers) -> None:
-    """Raises ValueError if the text tower takes no context vectors."""
+    """Raises ValueError if the text tower cannot be entered, which a method needs that learns something in it."""
     if clip_model.closed:
         raise ValueError(
-            f"Context vectors cannot be put into this backbone: its text tower {clip_model.closed}. Use ZeroshotCLIP, "
+            f"The text tower of this backbone cannot be entered: it {clip_model.closed}. Use ZeroshotCLIP, "
             "ZeroshotCLIP2 or LinearProbe, or name another MODEL.BACKBONE.NAME."
         )

@@ -101,7 +101,8 @@ class PromptTrainer(TrainerX):
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        if "not_in_identity" not in vars(cls):
+        own = vars(cls)
+        if "not_in_identity" not in own and {"node", "changes_no_result"} & own.keys():
             cls.not_in_identity = tuple(f"TRAINER.{cls.node}.{key}" for key in cls.changes_no_result)
 
     @classmethod
@@ -266,7 +267,7 @@ class PromptTrainer(TrainerX):
 
     def smaller_settings(self) -> dict[str, int | bool]:
         node, encoder = self.cfg.TRAINER[self.node], getattr(self.model, "encode_prompts", None)
-        own = {}  # these change no result
+        own = {}  # these change no result, but for what CLIP-LoRA drops
         if not node.get("CHECKPOINT_ACTIVATIONS", True) and self.image_tower() is None and not self.cfg.RUN.EVAL_ONLY:
             own["CHECKPOINT_ACTIVATIONS"] = True
         if encoder is not None and "CHUNK_ROWS" in node:

@@ -7,10 +7,10 @@ Paper: the first stage of Rethinking Few-Shot Adaptation of Vision-Language Mode
     loss    = cross entropy(s f w, y)                               with the tuned towers, see trainers/tuned_towers.py
 
 Where the authors' code and this project differ:
-- All layer norms are tuned, as the paper has it. A helper of their code switches those outside of the blocks (ln_pre,
-  ln_post, ln_final) off again.
-- They train 300 K steps with batches of 32, for K images of each class. That is 9,600 / C epochs for C classes and any
-  K: MAX_EPOCH is 96, right for 100 classes. The log says how many steps a run has, and how many theirs would have.
+- All layer norms are tuned, as the paper has it. A fork of their code switches those outside of the blocks (ln_pre,
+  ln_post, ln_final) off again; whether theirs does was not seen.
+- They train 300 K steps with batches of 32, for K images of each class. That is about 9,600 / C epochs for C classes:
+  MAX_EPOCH is 96, right for 100 classes. The log says how many steps a run has, and how many theirs would have.
 - The rate follows its cosine from epoch to epoch and down to 0; theirs from step to step, and down to 1e-6.
 
 Run:   TRAINER=LayerNormTuning bash scripts/few_shot.sh caltech101 vit_b16 16

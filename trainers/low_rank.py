@@ -12,8 +12,8 @@ Where the authors' code and this project differ:
 - Prompts share the positions before the name, [SOS] among them, and so the entries that are dropped there; theirs are
   drawn for each class. What is drawn for one prompt has the same distribution, but two prompts are not independent.
   With DROPOUT_RATE 0 both compute the same.
-- They train 500 K steps with batches of 32, for K images of each class. That is 16,000 / C epochs for C classes and any
-  K: MAX_EPOCH is 160, right for 100 classes. The log says how many steps a run has, and how many theirs would have.
+- They train 500 K steps with batches of 32, for K images of each class. That is about 16,000 / C epochs for C classes:
+  MAX_EPOCH is 160, right for 100 classes. The log says how many steps a run has, and how many theirs would have.
 - The rate follows its cosine from epoch to epoch and down to 0; theirs from step to step, and down to 1e-6.
 
 Run:   TRAINER=CLIPLoRA bash scripts/few_shot.sh caltech101 vit_b16 16

@@ -17,7 +17,8 @@ Where the authors' code and this project differ:
 - On the ten fine-grained data sets AugMix changes their views besides; here all views are crops and flips.
 - Their views depend on the order of the images. Here a view depends on SEED and the image's pixels alone, so a test,
   predict.py, other batches and several ranks see the same ones.
-- They compute as PREC amp does, and leave out a step whose scaled gradient overflows; here the test ends with an error.
+- They compute as PREC amp does, which the YAML here names, and leave out a step whose scaled gradient overflows; here
+  the test ends with an error.
 
 Run:   TRAINER=TPT bash scripts/coop/zeroshot.sh caltech101 rn50
 Cost:  for each image V views through the image tower, and M + own tokens of C classes through the text tower twice

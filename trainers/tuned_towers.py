@@ -26,8 +26,10 @@ from yacs.config import CfgNode as CN
 from clip.model import VisionTransformer
 from clip.prompt_layout import lay_out_words
 from clip.two_towers import TwoTowers
+from engine import load_checkpoint
 from engine.config.load import option_errors
 from engine.features.head import LinearHead
+from engine.files import naming
 from engine.text import shorten
 
 from .backbone import require_open
@@ -190,12 +192,21 @@ class TunedTowersTrainer(PromptTrainer):
         node = self.cfg.TRAINER[self.node]
         return {**super().checkpoint_fields(), "learned_with": {key: node[key] for key in self.fixed_by_checkpoint}}
 
+    def load_init_weights(self) -> None:
+        if path := self.cfg.MODEL.INIT_WEIGHTS:
+            with naming(path):
+                self.require_same_options(load_checkpoint(path), but="ENCODER")  # what fits is taken, and logged
+        super().load_init_weights()
+
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if an option was another one in the checkpoint's training: its tensors may not say it."""
         super().before_load(name, checkpoint)
+        self.require_same_options(checkpoint)
+
+    def require_same_options(self, checkpoint: dict[str, Any], *, but: str = "") -> None:
+        """Raises ValueError if an option was another one in the checkpoint's training: its tensors may not say it."""
         node, learned_with = self.cfg.TRAINER[self.node], checkpoint.get("learned_with", {})
         for key in self.fixed_by_checkpoint:
-            if (learned := learned_with.get(key, node[key])) != node[key]:
+            if key != but and (learned := learned_with.get(key, node[key])) != node[key]:
                 raise ValueError(
                     f"TRAINER.{self.node}.{key} is {node[key]}, but it was {shorten(learned)} when the checkpoint was "
                     "learned. Set it so."

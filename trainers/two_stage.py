@@ -13,7 +13,7 @@ optimiser, by its weight decay neither: AdamW passes over it. A checkpoint of st
 Where the authors' code and this project differ:
 - Each stage has its own cosine, as theirs; it falls from epoch to epoch and down to 0, theirs from step to step and
   down to 1e-6. Stage 2 goes on with the scale of the loss in float16; theirs starts anew.
-- All layer norms are tuned, and 300 K steps are 9,600 / C epochs: see trainers/layer_norm.py.
+- All layer norms are tuned, and 300 K steps are about 9,600 / C epochs: see trainers/layer_norm.py.
 
 Run:   TRAINER=TwoStage bash scripts/few_shot.sh caltech101 vit_b16 16
        TRAINER=TwoStage bash scripts/cocoop/base2new_train.sh caltech101 1       then base2new_test.sh
@@ -144,7 +144,7 @@ class TwoStage(TunedTowersTrainer):
         if names is None or dataset.source_labels is not None or not {"classifier", "known"} <= found.keys():
             return
         rows = self.class_rows().known(names)
-        if self.cfg.DATASET.SUBSAMPLE_CLASSES == "new":
+        if None in rows and self.cfg.DATASET.SUBSAMPLE_CLASSES == "new":
             rows = [None] * len(rows)  # of two classes of one name, as ImageNet has, this is the other one
         if None not in rows or len(found["classifier"]) != len(names):
             return  # ClassRows takes it, or refuses it
@@ -173,8 +173,8 @@ class TwoStage(TunedTowersTrainer):
                 learner.start_classifier(self.model.text_features())
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
-        if self.epoch >= self.n_first and "features" not in batch:
+        if self.epoch >= self.n_first and self.image_tower() is None:  # else no gradient passes it anyway
             images, labels = self.parse_batch_train(batch)
-            with self.autocast, torch.no_grad():  # so the towers have no gradient
+            with self.autocast, torch.no_grad():
                 batch = {"features": self.model.image_encoder(images).float(), "label": labels}
         return super().forward_backward(batch)

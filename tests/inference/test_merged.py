@@ -24,15 +24,16 @@ ARCHITECTURE = {  # of the golden CLIP, as open_clip describes one
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 64, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": TEXT["vocab_size"], "width": 64, "heads": 1, "layers": 3},
 }
+OPTIONS = ("TRAINER.NAME", "CLIPLoRA", "FEATURES.DIR", "", "OPTIM.LR", 1.0, "TRAINER.CLIPLORA.DROPOUT_RATE", 0.0)
+OPTIONS += ("TRAINER.CLIPLORA.PREC", "fp32")
 
 
 @pytest.fixture(scope="module", params=["both", "text", "vision"])
 def merged(request, tiny_files, tmp_path_factory):
     """The classifier of a run of CLIP-LoRA, and the folder of its CLIP, beside that of the run."""
     folder = tmp_path_factory.mktemp(request.param)
-    pairs = ("TRAINER.NAME", "CLIPLoRA", "FEATURES.DIR", "", "OPTIM.LR", 1.0, "TRAINER.CLIPLORA.DROPOUT_RATE", 0.0)
-    pairs += ("TRAINER.CLIPLORA.PREC", "fp32", "TRAINER.CLIPLORA.ENCODER", request.param)
-    cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], folder / "run", *pairs)
+    pairs = ("TRAINER.CLIPLORA.ENCODER", request.param)
+    cfg = tiny_cfg(tiny_files[0], tiny_files[1]["vit"], folder / "run", *OPTIONS, *pairs)
     run_train(cfg)
     assert export.main([cfg.OUTPUT_DIR, "--out", str(folder / "clip"), "--format", "clip"]) == 0
     return Classifier.from_run(cfg.OUTPUT_DIR), folder / "clip"
@@ -86,20 +87,29 @@ def cosines(features, texts):
     return F.normalize(features, dim=-1) @ F.normalize(texts, dim=-1).t()
 
 
-@pytest.mark.parametrize("merged", ["both"], indirect=True)
-def test_the_lines_on_the_page_run(tiny_files, merged, tmp_path):
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_the_lines_on_the_page_run(tiny_files, tmp_path, activation):
     pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
-    classifier, folder = merged
+    run, folder = tmp_path / "run", tmp_path / "clip"
+    pairs = ("MODEL.BACKBONE.ACTIVATION", activation, "INPUT.INTERPOLATION", "bicubic")
+    pairs += ("INPUT.PIXEL_MEAN", (0.48145466, 0.4578275, 0.40821073))  # CLIP's, which open_clip takes
+    pairs += ("INPUT.PIXEL_STD", (0.26862954, 0.26130258, 0.27577711))
+    run_train(tiny_cfg(tiny_files[0], tiny_files[1]["vit"], run, *OPTIONS, *pairs))
+    assert export.main([str(run), "--out", str(folder), "--format", "clip"]) == 0
     images = sorted((tiny_files[0] / "test").glob("*/*.png"))[::4]
-    (tmp_path / "tiny.json").write_text(json.dumps(ARCHITECTURE))
+    (tmp_path / "tiny.json").write_text(json.dumps({**ARCHITECTURE, "quick_gelu": activation == "quick_gelu"}))
     lines = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
     assert "architecture = 'ViT-B-16'  # open_clip's name of the architecture of vit.pt" in lines
     lines = lines.replace("'ViT-B-16'", "'tiny'").replace('"photo.jpg"', "path")
+    lines += "print([float(x) for x in cosines[0]])"
     before = "import open_clip, sys\nopen_clip.add_model_config(sys.argv[1])\nfor path in sys.argv[2:]:\n"
     command = before + "".join(f"    {line}\n" for line in lines.splitlines())
     words = [sys.executable, "-I", "-c", command, *map(str, [tmp_path / "tiny.json", *images])]
-    said = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout
-    assert said.splitlines() == [str([name]) for name in classifier(images).names]
+    said = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
+    classifier = Classifier.from_run(run)
+    assert said[::2] == [str([name]) for name in classifier(images).names]
+    cosines = torch.tensor([json.loads(line) for line in said[1::2]])
+    assert_near(golden_state_dict("vit")["logit_scale"].exp() * cosines, classifier.logits(images))
 
 
 @pytest.mark.parametrize("merged", ["text"], indirect=True)

@@ -118,6 +118,7 @@ METHODS = {
     "LPPlusPlus": ("vit", "TRAINER.NAME", "LPPlusPlus"),
     "MaPLe": ("vit", "TRAINER.NAME", "MaPLe", "TRAINER.MAPLE.PREC", "fp32", "TRAINER.MAPLE.PROMPT_DEPTH", 2),
     "CLIPLoRA": ("vit", "TRAINER.NAME", "CLIPLoRA", "TRAINER.CLIPLORA.PREC", "fp32", "OPTIM.LR", 1.0),
+    "TwoStage": ("vit", "TRAINER.NAME", "TwoStage", "TRAINER.TWO_STAGE.PREC", "fp32"),
     "VPT": ("vit", "TRAINER.NAME", "VPT", "TRAINER.VPT.PREC", "fp32", "TRAINER.VPT.PROMPT_DEPTH_VISION", 2),
 }
 

@@ -218,12 +218,12 @@ def test_a_checkpoint_of_another_backbone_is_told_and_not_gone_on_from(argv, tmp
     assert "MODEL.BACKBONE.NAME is 'hf:made-up/causal' there" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp"])
-def test_a_closed_text_tower_takes_no_context(argv, capsys, trainer):
+@pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp", "CLIPLoRA"])
+def test_a_closed_text_tower_cannot_be_entered(argv, capsys, trainer):
     assert train.main(argv("closed", trainer)) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "Error: Context vectors cannot be put into this backbone: its text tower reads a text in its own way. Use "
-        "ZeroshotCLIP, ZeroshotCLIP2 or LinearProbe, or name another MODEL.BACKBONE.NAME."
+        "Error: The text tower of this backbone cannot be entered: it reads a text in its own way. Use ZeroshotCLIP, "
+        "ZeroshotCLIP2 or LinearProbe, or name another MODEL.BACKBONE.NAME."
     )
 
 

@@ -9,6 +9,8 @@ from engine import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY
 from engine.config.identity import changed_keys
 from engine.config.load import ConfigError, flatten, full_default, merge, read_yaml
 from engine.config.plugins import plugins
+from trainers.base import PromptTrainer
+from trainers.coop import CoOp
 
 TRAINER = """
 from yacs.config import CfgNode as CN
@@ -187,3 +189,21 @@ class TestOptions:
         header = "from dassl.engine import TRAINER_REGISTRY, TrainerX\n@TRAINER_REGISTRY.register()\n"
         path = write("mine.py", header + "class A(TrainerX): ...\ndef extend_cfg(cfg):\n    cfg.TRAINER.MINE.N = 1\n")
         assert "mine: extend_cfg(cfg) raises AttributeError: MINE (" in refused(path)
+
+
+class TestWhatMakesAnotherRun:
+    def test_how_a_method_computes_is_left_out_under_its_own_node(self):
+        class Other(CoOp):
+            node = "OTHER"
+
+        assert {"TRAINER.OTHER.CHUNK_ROWS", "TRAINER.OTHER.SHARD_CLASSES"} <= set(Other.not_in_identity)
+        assert not [key for key in Other.not_in_identity if not key.startswith("TRAINER.OTHER.")]
+
+    def test_what_a_method_says_itself_counts_for_one_that_builds_on_it(self):
+        class Own(PromptTrainer):
+            node, not_in_identity = "OWN", ("TRAINER.OWN.N_THREADS",)  # another CHUNK_ROWS may draw anew
+
+        class Heir(Own):
+            pass
+
+        assert Heir.not_in_identity == ("TRAINER.OWN.N_THREADS",)

@@ -250,6 +250,25 @@ def test_what_was_learned_with_other_options_is_refused(build, tmp_path, key, va
         build(key, value, folder="other").load_model(tmp_path / "run", epoch=1)
 
 
+@pytest.mark.parametrize(("key", "value", "was"), [("ALPHA", 2.0, "0.7"), ("R", 2, "3")])
+def test_a_start_from_what_was_learned_with_other_options_is_refused(build, tmp_path, key, value, was):
+    build().save_model(1)
+    path = str(tmp_path / "run/prompt_learner/model.pth.tar-1")
+    with pytest.raises(ValueError, match=rf"tar-1: TRAINER.CLIPLORA.{key} is {value}, but it was {was} when .*so\."):
+        build(key, value, "MODEL.INIT_WEIGHTS", path, folder="other").train()
+
+
+def test_one_tower_may_start_from_what_was_learned_of_both(build, tmp_path):
+    both = spread(build())
+    both.save_model(1)
+    path = str(tmp_path / "run/prompt_learner/model.pth.tar-1")
+    text = build("ENCODER", "text", "MODEL.INIT_WEIGHTS", path, folder="text")
+    text.before_train()
+    assert_near(
+        leaves_of(text, torch.float32), {k: v for k, v in leaves_of(both, torch.float32).items() if k[0] == "t"}, 0
+    )
+
+
 @pytest.mark.parametrize("encoder", ["both", "vision"])
 def test_a_resnet_is_refused(build, encoder):
     with pytest.raises(ValueError, match=f"blocks of a ViT .*ENCODER {encoder}, .* a ModifiedResNet.*; or set .* text"):

@@ -69,6 +69,15 @@ def test_loss_and_gradients_of_a_stage_are_the_formulas(build, encoder, stage):
         assert_as_exact(one, plain, exact)
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+def test_an_image_tower_that_is_not_tuned_is_the_prepared_one_in_each_stage(build, stage):
+    trainer, calls = build("TRAINER.TWO_STAGE.ENCODER", "text", stage=stage), []
+    assert trainer.features.tower is not trainer.model.image_encoder
+    trainer.features.tower.register_forward_pre_hook(lambda *_: calls.append(1))
+    trainer.forward_backward({"img": golden_images("vit"), "label": LABELS})
+    assert len(calls) == 1
+
+
 def test_the_classifier_starts_as_the_tuned_text_features(build):
     trainer = build(stage=2)
     _, texts = naive_features(trainer, leaves_of(trainer, torch.float64), golden_images("vit"), CLASSES, torch.float64)
@@ -195,6 +204,15 @@ class TestSelectiveInference:
         found, by_tower, _ = logits(2, ["tea_pot", "zebra"])
         assert_near(found, by_tower)
 
+    def test_a_known_class_beside_others_where_the_new_half_was_tested(self, tiny_files, tmp_path):
+        half = ("DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.LR", 0.05)
+        run_train(own_cfg(tiny_files, tmp_path / "base", *half))
+        tested = ("RUN.EVAL_ONLY", True, "RUN.MODEL_DIR", str(tmp_path / "base"), "RUN.LOAD_EPOCH", 2)
+        run_train(own_cfg(tiny_files, tmp_path / "new", "DATASET.SUBSAMPLE_CLASSES", "new", *tested))
+        expected = Classifier.from_run(tmp_path / "base").trainer.model_inference(golden_images("vit"))
+        other = Classifier.from_run(tmp_path / "new", classnames=["zebra", CLASSES[1]])
+        assert_near(other.trainer.model_inference(golden_images("vit"))[:, 1], expected[:, 1])
+
     def test_known_classes_alone(self, logits):
         found, _, by_rows = logits(2, ["leopard", "face"])
         assert_near(found, by_rows[:, [1, 0]])
@@ -203,6 +221,13 @@ class TestSelectiveInference:
     def test_after_the_first_stage_all_are_classified_by_the_tower(self, logits, names):
         found, by_tower, _ = logits(1, names)
         assert_near(found, by_tower)
+
+
+def test_the_new_half_of_classes_that_were_all_learned_has_their_rows(run, tiny_files, tmp_path):
+    half = build_trainer(own_cfg(tiny_files, tmp_path, "DATASET.SUBSAMPLE_CLASSES", "new"))
+    half.load_model(run, epoch=2)
+    learned = load_checkpoint(run / "prompt_learner/model.pth.tar-2")["state_dict"]["classifier"].double()
+    assert_near(half.model.text_features(), F.normalize(learned[[2]], dim=1))
 
 
 def test_the_clip_of_the_first_stage_alone_is_exported(run, tmp_path, capsys):
