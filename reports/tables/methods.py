@@ -87,7 +87,7 @@ def shapes_methods_tables() -> list[Table]:
     trainers = ("LinearProbe", "CoOp", "KgCoOp", "ProGrad", *FEATURE_METHODS, *inside)
     few_shots = few_shot_rows(SHAPES, "tiny", trainers, {}, fewer=inside)
     note = (
-        "CoOp and ProGrad learn M = 16 context vectors, KgCoOp 4. To save time, those inside the towers have 1, 4 and "
+        "CoOp and ProGrad learn M = 16 context vectors, KgCoOp 4. To save time, MaPLe and those below it have 1, 4 and "
         f"16 shots. {COSTS_NOTE}"
     )
     base_new_note = f"16 shots of each base class. {CONTEXTS} {INSIDE_NOTE} {H_NOTE} {OPEN_WORLD} {SECONDS}"
