@@ -26,12 +26,6 @@ def pairs_of(name, *own):
     return ["TRAINER.NAME", name, *(word for pair in zip(keys, options[1::2], strict=True) for word in pair)]
 
 
-def leaves_of(trainer, dtype):
-    """What a trainer learns, by name, as leaves of its own."""
-    learner = trainer.model.prompt_learner
-    return {name: value.detach().to(dtype, copy=True).requires_grad_() for name, value in learner.named_parameters()}
-
-
 def plain_clip(trainer, dtype):
     return copy.deepcopy(trainer.clip_model).to(dtype)
 

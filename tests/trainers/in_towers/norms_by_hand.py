@@ -27,11 +27,6 @@ def spread(trainer):
     return trainer
 
 
-def leaves_of(trainer, dtype):
-    learned = trainer.model.prompt_learner.named_parameters()
-    return {name: value.detach().to(dtype, copy=True).requires_grad_() for name, value in learned}
-
-
 def naive_features(trainer, leaves, images, classnames, dtype):
     """Normalised features of images (B, E) and of written prompts (C, E)."""
     plain = copy.deepcopy(trainer.clip_model).to(dtype)

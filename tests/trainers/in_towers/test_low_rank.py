@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -17,10 +18,10 @@ from engine.process_cache import sharing
 from tests.support.ranks import run_ranks
 from tests.support.tiny_clip import golden_images
 from tests.support.tiny_run import CLASSES, N_ITEMS, build_trainer, tiny_cfg, valid_cfg
-from tests.support.tolerance import EXACT, assert_as_exact, assert_near
+from tests.support.tolerance import EXACT, assert_near
+from tests.trainers.in_towers.steps import LABELS, assert_step_is, leaves_of
 from trainers.low_rank import LowRank, LowRankAttention
 
-LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 TOWERS = {"both": ("text", "vision"), "text": ("text",), "vision": ("vision",)}
 ENCODERS = pytest.mark.parametrize("encoder", TOWERS)
 BLOCKS = {"text": "transformer.resblocks", "vision": "visual.transformer.resblocks"}
@@ -53,11 +54,6 @@ def spread(trainer):
     return trainer
 
 
-def leaves_of(trainer, dtype):
-    learned = trainer.model.prompt_learner.named_parameters()
-    return {name: value.detach().to(dtype, copy=True).requires_grad_() for name, value in learned}
-
-
 def naive_logits(trainer, leaves, images, dtype):
     """The plain CLIP with scaling B A added to its weights, on all 77 positions of every prompt."""
     weights = copy.deepcopy(trainer.clip_model).to(dtype).state_dict()
@@ -74,17 +70,9 @@ def naive_logits(trainer, leaves, images, dtype):
 
 @ENCODERS
 def test_loss_and_gradients_are_the_formulas(build, encoder):
-    trainer, images, by_dtype = spread(build("ENCODER", encoder)), golden_images("vit"), []
-    for dtype in (torch.float32, torch.float64):
-        leaves = leaves_of(trainer, dtype)
-        loss = F.cross_entropy(naive_logits(trainer, leaves, images, dtype), LABELS)
-        loss.backward()
-        by_dtype.append([loss.detach(), *(leaf.grad for leaf in leaves.values())])
-    found = [trainer.forward_backward({"img": images, "label": LABELS})["loss"]]
-    found += [parameter.grad for parameter in trainer.model.prompt_learner.parameters()]
-    for one, plain, exact in zip(found, *by_dtype, strict=True):
-        assert exact.abs().max() > 0
-        assert_as_exact(one, plain, exact)
+    trainer = spread(build("ENCODER", encoder))
+    logits_of = partial(naive_logits, trainer)
+    assert_step_is(trainer, lambda *args: F.cross_entropy(logits_of(*args), LABELS))
 
 
 @ENCODERS
