@@ -20,6 +20,7 @@ import reproduce
 import sweep
 import train
 from datasets import check, prepare
+from engine import TRAINER_REGISTRY
 from engine.config.load import full_default
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,14 @@ def test_every_table_has_a_line_in_its_papers_page():
             re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (?:Table|Figure) .*", (ROOT / page).read_text(), re.M)))
         )
         assert named == {table.name for table in reports.tables.catalogue.select([group])}
+
+
+def test_every_method_has_a_row_on_the_first_page():
+    [table] = re.findall(r"^\| method \|.*?\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.DOTALL)
+    named = [name for row in table.strip().splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[2])]
+    classes = {name: TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names()}
+    ours = [name for name, cls in classes.items() if cls.__module__.startswith("trainers.")]  # no test's plug-in
+    assert sorted(named) == sorted(ours)
 
 
 def anchors(path):
