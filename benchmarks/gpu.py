@@ -27,7 +27,7 @@ import torch
 
 
 class Part(NamedTuple):
-    """A command, and the minutes that it is expected to take on a GPU of a data centre."""
+    """A benchmark with its arguments, and the minutes that it is expected to take on a GPU of a data centre."""
 
     name: str
     module: str
@@ -35,17 +35,8 @@ class Part(NamedTuple):
     minutes: float
 
 
-TESTS = (
-    "-m",
-    "pytest",
-    "-q",
-    "-m",
-    "gpu",
-    "-p",
-    "no:cacheprovider",
-    "tests/engine",
-    "tests/trainers/test_precision.py",
-)
+TESTS = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider")
+TESTS += ("tests/engine", "tests/trainers/test_precision.py")
 PARTS = (
     Part("equality", "equality", (), 0.5),
     *(

@@ -38,18 +38,8 @@ MODEL = "ViT-T/8-shapes"
 
 def run_words(folder: Path, *flags: str) -> list[str]:
     """Returns the arguments of train.py for a run of one step, in a new folder."""
-    words = [
-        "--output-dir",
-        tempfile.mkdtemp(dir=folder),
-        "--seed",
-        1,
-        "--trainer",
-        "CoOp",
-        "--backbone",
-        MODEL,
-        *flags,
-    ]
-    words += ["--config-file", "configs/trainers/CoOp/tiny.yaml"]
+    words = ["--output-dir", tempfile.mkdtemp(dir=folder), "--seed", 1, "--trainer", "CoOp", "--backbone", MODEL]
+    words += [*flags, "--config-file", "configs/trainers/CoOp/tiny.yaml"]
     words += ["--dataset-config-file", "configs/datasets/shapes.yaml", "FEATURES.DIR", folder / "features"]
     return [str(word) for word in (*words, *(word for pair in ONE_STEP.items() for word in pair))]
 

@@ -7,15 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks import (
-    cocoop,
-    deep_prompts,
-    measure,
-    memory,
-    parts,
-    text_encoder,
-    train_run,
-)
+from benchmarks import cocoop, deep_prompts, measure, memory, parts, text_encoder, train_run
 from clip.model import build_model
 from tests.benchmarks.checks import ROOT, SMALL
 from tests.support.tiny_clip import golden_state_dict

@@ -5,12 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from benchmarks import (
-    image_tower,
-    loader,
-    startup,
-    threads,
-)
+from benchmarks import image_tower, loader, startup, threads
 from clip.model import build_model
 from engine.config.flags import parse_args, setup_cfg
 from tests.benchmarks.checks import check_rows, rows_of

@@ -5,9 +5,7 @@ import json
 import re
 from importlib import import_module
 
-from benchmarks import (
-    measure,
-)
+from benchmarks import measure
 from tests.benchmarks.checks import ROOT
 
 

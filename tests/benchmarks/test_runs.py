@@ -5,14 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import (
-    checkpoints,
-    evaluation,
-    parts,
-    runs,
-    sweep,
-    train_run,
-)
+from benchmarks import checkpoints, evaluation, parts, runs, sweep, train_run
 from clip.model import build_model
 from tests.benchmarks.checks import SMALL, check_rows, rows_of
 from tests.support.naive import naive_features

@@ -3,13 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import (
-    cocoop,
-    deep_prompts,
-    measure,
-    memory,
-    text_encoder,
-)
+from benchmarks import cocoop, deep_prompts, measure, memory, text_encoder
 from clip.model import build_model
 from tests.benchmarks.checks import check_exact, check_rows, rows_of
 from tests.support.backbones.tiny_open_clip import write_model

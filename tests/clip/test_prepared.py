@@ -110,11 +110,7 @@ def test_the_last_attention_projects_one_query_and_nothing_else(kind):
             module(images()[:1])
         counts.append(counter.get_total_flops())
     if kind.startswith("ViT"):
-        n_others, width, n_products = (
-            4 * 4,
-            tower.proj.shape[0],
-            3 + 1 + 2 * 4,
-        )  # queries, keys, values; output; network
+        n_others, width, n_products = 4 * 4, tower.proj.shape[0], 3 + 1 + 2 * 4  # q, k, v; output; network
     else:
         n_others, width, n_products = 2 * 2, tower.attnpool.q_proj.in_features, 2  # keys, values
     assert counts[0] - counts[1] == pytest.approx(2 * n_products * n_others * width**2, rel=0.1)
