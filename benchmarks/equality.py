@@ -12,6 +12,7 @@ import argparse
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -33,13 +34,19 @@ CASES: dict[str, Callable] = {
 
 def errors(clip_model: CLIP, build: Callable, n_classes: int) -> tuple[float, float]:
     """Returns how far the gradients of the naive side and of ours are from float64's, relative to its norm."""
-    sides, exact = build(clip_model, n_classes), build(copy.deepcopy(clip_model).double(), n_classes)
+    sides = build(clip_model, n_classes)
+    truth = in_float64(sides, build, clip_model, n_classes).naive_step().clone()
+    naive = relative(sides.naive_step().double(), truth)
+    return naive, relative(sides.our_step().double(), truth)
+
+
+def in_float64(sides: Any, build: Callable, clip_model: CLIP, *args, **options) -> Any:
+    """Returns what `build` made of a CLIP and these arguments once more, from the same values in float64."""
+    exact = build(copy.deepcopy(clip_model).double(), *args, **options)
     exact.learner.double().load_state_dict(sides.learner.state_dict())
     for name in {"features", "weight"} & vars(sides).keys():
         setattr(exact, name, getattr(sides, name).double())
-    truth = exact.naive_step().clone()
-    naive = relative(sides.naive_step().double(), truth)
-    return naive, relative(sides.our_step().double(), truth)
+    return exact
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

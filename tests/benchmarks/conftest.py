@@ -1,6 +1,5 @@
 """Benchmarks in small, on the CPU and in this process."""
 
-import copy
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import cocoop, deep_prompts, measure, memory, parts, text_encoder, train_run
+from benchmarks.equality import in_float64
 from clip.model import build_model
 from tests.benchmarks.checks import ROOT, SMALL
 from tests.support.tiny_clip import golden_state_dict
@@ -62,11 +62,7 @@ def exact_sides(small_tower, monkeypatch):
 
     def both(build, clip_model, *args, **options):
         sides = build(clip_model, *args, **options)
-        exact = build(copy.deepcopy(clip_model).double(), *args, **options)
-        exact.learner.double().load_state_dict(sides.learner.state_dict())
-        for name in {"features", "weight"} & vars(sides).keys():
-            setattr(exact, name, getattr(sides, name).double())
-        pairs.append((sides, exact))
+        pairs.append((sides, in_float64(sides, build, clip_model, *args, **options)))
         return sides
 
     for module in (text_encoder, memory, cocoop, deep_prompts):
