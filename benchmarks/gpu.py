@@ -35,8 +35,10 @@ class Part(NamedTuple):
     minutes: float
 
 
-TESTS = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider")
-TESTS += ("tests/engine", "tests/trainers/test_precision.py")
+TESTS = (
+    *("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"),
+    *("tests/engine", "tests/trainers/test_precision.py"),
+)
 PARTS = (
     Part("equality", "equality", (), 0.5),
     *(
