@@ -97,12 +97,8 @@ def build_step(side: str, n_classes: int, n_images: int, prec: str) -> Callable:
 def compare_training(report: Report, args: argparse.Namespace, clip_model: CLIP, n_images: int) -> None:
     """Reports the training steps of both sides."""
     sides = Sides(clip_model, args.classes, n_images)
-    difference = relative(sides.our_step(), sides.naive_step())
-    flops = count_flops(sides.our_step)
-    naive, ours = partial(timed, sides.naive_step), partial(timed, sides.our_step, n=5)
-    naive_s, ours_s, rates = alternate(args.repeats, naive, ours, partial(matmul_rate, args.prec))
     case = f"train, C = {args.classes}, B = {n_images}"
-    report.compare(case, naive_s, ours_s, positions=sides.positions, flops=flops, rates=rates, difference=difference)
+    report.compare_sides(case, sides, repeats=args.repeats, prec=args.prec)
 
 
 @torch.no_grad()

@@ -193,12 +193,7 @@ def build_step(method: str, n_classes: int, n_images: int, prec: str, side: str,
 def compare_text(report: Report, args: argparse.Namespace, clip_model: CLIP, method: str) -> None:
     """Reports both text sides of a method."""
     sides = Sides(clip_model, method, args.classes)
-    difference = relative(sides.our_step(), sides.naive_step())
-    flops = count_flops(sides.our_step)
-    naive, ours = partial(timed, sides.naive_step), partial(timed, sides.our_step, n=5)
-    naive_s, ours_s, rates = alternate(args.repeats, naive, ours, partial(matmul_rate, args.prec))
-    measured = {"positions": sides.positions, "flops": flops, "rates": rates, "difference": difference}
-    report.compare(f"{method}, text", naive_s, ours_s, **measured)
+    report.compare_sides(f"{method}, text", sides, repeats=args.repeats, prec=args.prec)
 
 
 def compare_steps(report: Report, args: argparse.Namespace, clip_model: CLIP, method: str) -> None:

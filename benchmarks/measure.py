@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -185,6 +187,15 @@ class Report:
             + (f"\n    {'; '.join(remarks)}" if remarks else ""),
             flush=True,
         )
+
+    def compare_sides(self, case: str, sides: Any, *, repeats: int, prec: str) -> None:
+        """Measures and reports `sides.naive_step` against the mean of five calls of `sides.our_step`, in turn."""
+        difference = relative(sides.our_step(), sides.naive_step())
+        flops = count_flops(sides.our_step)
+        naive, ours = partial(timed, sides.naive_step), partial(timed, sides.our_step, n=5)
+        naive_s, ours_s, rates = alternate(repeats, naive, ours, partial(matmul_rate, prec))
+        measured = {"positions": sides.positions, "flops": flops, "rates": rates, "difference": difference}
+        self.compare(case, naive_s, ours_s, **measured)
 
     def memory(self, case: str, peak_gb: float, first_s: float) -> None:
         """Reports what `peak_memory` gave."""

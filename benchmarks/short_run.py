@@ -20,24 +20,12 @@ from pathlib import Path
 import torch
 
 import train
-from clip.model import CLIP
 from engine import TRAINER_REGISTRY, TrainerX, set_random_seed
 
+from .deep_prompts import build_clip
 from .measure import Report, add_arguments, add_precision, alternate, count_flops, device, matmul_rate, timed
 
 CFG = {"CoOp": "vit_b16_ctxv1", "CoCoOp": "vit_b16_c4_ep10_batch1_ctxv1"}
-VIT_B16 = {
-    "embed_dim": 512,
-    "image_resolution": 224,
-    "vision_layers": 12,
-    "vision_width": 768,
-    "vision_patch_size": 16,
-    "context_length": 77,
-    "vocab_size": 49408,
-    "transformer_width": 512,
-    "transformer_heads": 8,
-    "transformer_layers": 12,
-}
 
 
 def words_of(args: argparse.Namespace, cfg: str, folder: Path) -> list[str]:
@@ -51,8 +39,7 @@ def words_of(args: argparse.Namespace, cfg: str, folder: Path) -> list[str]:
 
 def build_run(args: argparse.Namespace, folder: Path) -> TrainerX:
     """Returns the trainer of a run with a ViT-B/16 of random weights, ready to train."""
-    torch.manual_seed(0)
-    torch.save(CLIP(**VIT_B16).state_dict(), folder / "vit_b16_random.pt")
+    torch.save(build_clip("fp32").cpu().state_dict(), folder / "vit_b16_random.pt")
     words = [*words_of(args, args.cfg or CFG[args.trainer], folder / "run"), *args.opts]
     pairs = ["MODEL.BACKBONE.NAME", folder / "vit_b16_random.pt", f"TRAINER.{args.trainer.upper()}.PREC", args.prec]
     cfg = train.setup_cfg(train.parse_args([*words, *map(str, pairs)]))

@@ -40,7 +40,6 @@ from .measure import (
     device,
     matmul_rate,
     peak_memory,
-    relative,
     timed,
 )
 from .other_towers import build_towers, write_random
@@ -172,20 +171,15 @@ def measure(args: argparse.Namespace, backbone: str) -> None:
     """Measures the text tower of a backbone; "": RN50's."""
     tower = args.random or backbone or "RN50"
     report = Report("text_encoder", args, f"{tower}'s text tower, C = {args.classes}, M = {N_CTX}, {args.prec}")
-    (clip_model, naively), rate = build_both(backbone, args.prec), partial(matmul_rate, args.prec)
+    clip_model, naively = build_both(backbone, args.prec)
     for position, class_specific in CASES:
         options = {"position": position, "class_specific": class_specific, "encode_naively": naively}
         sides = Sides(clip_model, args.classes, **options)
-        difference = relative(sides.our_step(), sides.naive_step())
-        flops = count_flops(sides.our_step)
-        naive, ours = partial(timed, sides.naive_step), partial(timed, sides.our_step, n=5)
-        naive_s, ours_s, rates = alternate(args.repeats, naive, ours, rate)
         case = f"{'class-specific' if class_specific else 'unified'}, {position}"
-        measured = {"positions": sides.positions, "flops": flops, "rates": rates, "difference": difference}
-        report.compare(case, naive_s, ours_s, **measured)
+        report.compare_sides(case, sides, repeats=args.repeats, prec=args.prec)
     sides = Sides(clip_model, args.many_classes, encode_naively=naively)
     flops = count_flops(sides.our_step)
-    ours_s, rates = alternate(args.repeats, partial(timed, sides.our_step), rate)
+    ours_s, rates = alternate(args.repeats, partial(timed, sides.our_step), partial(matmul_rate, args.prec))
     case = f"unified, end, C = {args.many_classes}"
     report.compare(case, (), ours_s, positions=sides.positions, flops=flops, rates=rates)
     print("\npeak memory, unified, end")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import cocoop, equality, gpu, measure, short_run, text_encoder
-from clip.model import build_model, convert_weights
+from clip.model import CLIP, build_model, convert_weights
 from clip.prompts import PromptEncoder
 from tests.support.tiny_clip import golden_state_dict
 from trainers.backbone import PRECISIONS
@@ -56,9 +56,7 @@ def test_equality_sees_a_result_that_is_off(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp"])
 def test_a_short_run(tiny_files, tmp_path, monkeypatch, trainer):
     data, clips = tiny_files
-    sizes = {"image_resolution": 48, "vision_patch_size": 16, "vision_width": 64, "vision_layers": 2}
-    sizes |= {"transformer_width": 64, "transformer_heads": 1, "transformer_layers": 2}
-    monkeypatch.setattr(short_run, "VIT_B16", {**short_run.VIT_B16, **sizes})
+    monkeypatch.setattr(short_run, "build_clip", lambda prec: CLIP(512, 48, 2, 64, 16, 77, 49408, 64, 1, 2))
     operations, count = [], short_run.count_flops
     monkeypatch.setattr(short_run, "count_flops", lambda step: operations.append(count(step)) or operations[0])
     monkeypatch.setattr(short_run, "matmul_rate", lambda prec: 1e9)
