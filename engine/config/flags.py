@@ -90,15 +90,15 @@ def setup_cfg(args: argparse.Namespace) -> CN:
     sources += [("command line", values_of_flags(args)), ("command line", pairs)]
     options = options_of([values["TRAINER.NAME"] for _, values in sources if "TRAINER.NAME" in values])
     for source, values in sources:
-        pairs, wrong = options.as_own(values, flatten(cfg))  # at last those of the command
-        errors += merge(cfg, pairs, source) + [f"{source}: {error}" for error in wrong]
+        given, wrong = options.as_own(values, flatten(cfg))  # at last those of the command
+        errors += merge(cfg, given, source) + [f"{source}: {error}" for error in wrong]
     errors += unpaired
     if list(cfg.RUN.PLUGINS) != (args.plugin or []):
         errors.append(f"RUN.PLUGINS is {cfg.RUN.PLUGINS}, but only --plugin sets it. Give the flag.")
     settle_paths(cfg)
-    errors += complete(cfg, pairs)
+    errors += complete(cfg, given)
     require(unreadable + errors + ([] if unreadable else check_cfg(cfg)))
-    watch(cfg, pairs)
+    watch(cfg, given)
     return cfg
 
 
