@@ -9,6 +9,7 @@ A model that was trained with a sigmoid adds `logit_bias` to every logit. A soft
 B images, C texts, L tokens, W the text tower's width, E the joint width.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -21,6 +22,15 @@ from .tokens import ClipTokenizer, Tokenizer
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, of R, G, B in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def copy_modules(model: nn.Module, *shared: object) -> nn.Module:
+    """Returns a copy of a model's modules with the same tensors, and the same `shared` attributes.
+
+    What is replaced in the copy leaves the model as it is; no tensor of it may be changed.
+    """
+    same = (*model.parameters(), *model.buffers(), *shared)
+    return copy.deepcopy(model, {id(one): one for one in same})  # which takes these for copied already
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
+from torch import nn
 from yacs.config import CfgNode as CN
 
 from clip.clip import library_facts, load, own_preprocessing, weights_sha256
-from clip.model import convert_weights
+from clip.model import VisionTransformer, convert_weights
 from clip.two_towers import ClosedTowers, Preprocessing, TwoTowers
 from engine.config.defaults import PREPROCESSING
 from engine.config.load import flatten, merge, require
@@ -137,4 +138,14 @@ def require_open(clip_model: TwoTowers | ClosedTowers) -> None:
         raise ValueError(
             f"The text tower of this backbone cannot be entered: it {clip_model.closed}. Use ZeroshotCLIP, "
             "ZeroshotCLIP2 or LinearProbe, or name another MODEL.BACKBONE.NAME."
+        )
+
+
+def require_vit(visual: nn.Module, cfg: CN, does: str, remedy: str) -> None:
+    """Raises ValueError if an image tower is no ViT in OpenAI's layout; `does` says what the method needs it for."""
+    if not isinstance(visual, VisionTransformer):
+        kind = type(getattr(visual, "module", visual)).__name__
+        raise ValueError(
+            f"{cfg.TRAINER.NAME} {does}, but the image tower of {cfg.MODEL.BACKBONE.NAME} is a {kind}. Name a ViT of "
+            f"OpenAI's, such as ViT-B/16, or a file in that layout as MODEL.BACKBONE.NAME; or {remedy}."
         )

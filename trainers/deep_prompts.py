@@ -20,12 +20,11 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.model import VisionTransformer
 from clip.two_towers import TwoTowers
 from engine.features.head import LinearHead
 from engine.text import shorten
 
-from .backbone import require_open
+from .backbone import require_open, require_vit
 from .base import PromptTrainer
 from .context import ContextLearner, CustomCLIP
 
@@ -163,13 +162,9 @@ class DeepPromptTrainer(PromptTrainer):
         require_open(clip_model)
         node, visual, n_text = self.cfg.TRAINER[self.node], clip_model.visual, clip_model.transformer.layers
         depths = {key: node[key] for key in node if key.startswith("PROMPT_DEPTH") and node[key]}
-        if any(not key.endswith("TEXT") for key in depths) and not isinstance(visual, VisionTransformer):
-            kind = type(getattr(visual, "module", visual)).__name__
-            raise ValueError(
-                f"{self.cfg.TRAINER.NAME} puts vectors beside the patches of a ViT in OpenAI's layout, but the image "
-                f"tower of {self.cfg.MODEL.BACKBONE.NAME} is a {kind}. Name a ViT of OpenAI's, such as ViT-B/16, or a "
-                "file in that layout as MODEL.BACKBONE.NAME; or use DeepLanguage, which leaves the image tower alone."
-            )
+        if any(not key.endswith("TEXT") for key in depths):
+            does = "puts vectors beside the patches of a ViT in OpenAI's layout"
+            require_vit(visual, self.cfg, does, "use DeepLanguage, which leaves the image tower alone")
         for key, depth in depths.items():
             n_vision = n_text if key.endswith("TEXT") else visual.transformer.layers
             n_blocks = min(n_vision, n_vision if key.endswith("VISION") else n_text)

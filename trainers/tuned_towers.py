@@ -23,16 +23,15 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.model import VisionTransformer
 from clip.prompt_layout import lay_out_words
-from clip.two_towers import TwoTowers
+from clip.two_towers import TwoTowers, copy_modules
 from engine import load_checkpoint
 from engine.config.load import option_errors
 from engine.features.head import LinearHead
 from engine.files import naming
 from engine.text import shorten
 
-from .backbone import require_open
+from .backbone import require_open, require_vit
 from .base import PromptTrainer
 from .context import CustomCLIP
 
@@ -40,12 +39,6 @@ logger = logging.getLogger(__name__)
 
 ENCODERS = {"both": ("text", "vision"), "text": ("text",), "vision": ("vision",)}  # option -> towers
 BLOCKS = {"text": "transformer.resblocks", "vision": "visual.transformer.resblocks"}
-
-
-def copy_modules(clip_model: TwoTowers) -> TwoTowers:
-    """Returns a copy of the modules with the same tensors: what is replaced there leaves the loaded CLIP as it is."""
-    same = [*clip_model.parameters(), *clip_model.buffers(), clip_model.tokenizer]
-    return copy.deepcopy(clip_model, {id(one): one for one in same})
 
 
 def blocks_of(clip_model: TwoTowers, tower: str) -> nn.Sequential:
@@ -159,7 +152,7 @@ class TunedTowersTrainer(PromptTrainer):
 
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> TunedCLIP:
         self.check_towers(clip_model)
-        node, tuned = self.cfg.TRAINER[self.node], copy_modules(clip_model)
+        node, tuned = self.cfg.TRAINER[self.node], copy_modules(clip_model, clip_model.tokenizer)
         learned = {tower: self.tune(tuned, tower) for tower in ENCODERS[node.ENCODER]}
         learner = self.learner_class(tuned, classnames, self.templates()[0], learned)
         return self.model_class(tuned, learner, chunk_rows=node.CHUNK_ROWS)
@@ -172,15 +165,10 @@ class TunedTowersTrainer(PromptTrainer):
     def check_towers(self, clip_model: TwoTowers) -> None:
         """Raises ValueError if a tower cannot be tuned."""
         require_open(clip_model)
-        visual, key = clip_model.visual, f"TRAINER.{self.node}.ENCODER"
-        encoder = self.cfg.TRAINER[self.node].ENCODER
-        if encoder != "text" and not isinstance(visual, VisionTransformer):
-            kind = type(getattr(visual, "module", visual)).__name__
-            raise ValueError(
-                f"{self.cfg.TRAINER.NAME} tunes the blocks of a ViT in OpenAI's layout with {key} {encoder}, but the "
-                f"image tower of {self.cfg.MODEL.BACKBONE.NAME} is a {kind}. Name a ViT of OpenAI's, such as ViT-B/16, "
-                f"or a file in that layout as MODEL.BACKBONE.NAME; or set {key} text, which leaves it alone."
-            )
+        key, encoder = f"TRAINER.{self.node}.ENCODER", self.cfg.TRAINER[self.node].ENCODER
+        if encoder != "text":
+            does = f"tunes the blocks of a ViT in OpenAI's layout with {key} {encoder}"
+            require_vit(clip_model.visual, self.cfg, does, f"set {key} text, which leaves it alone")
 
     def before_train(self) -> None:
         super().before_train()

@@ -12,16 +12,13 @@ x_j state of position j; q query; K, k, V, v projections of keys and values; p a
 B images, L positions, W width, H heads, d = W / H, D joint width.
 """
 
-import copy
-from itertools import chain
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..blocks import MultiheadAttention, ResidualAttentionBlock
 from ..model import AttentionPool2d, ModifiedResNet, VisionTransformer
-from ..two_towers import ForeignTower
+from ..two_towers import ForeignTower, copy_modules
 from .norms import fold_norms
 
 KNOWN = (ModifiedResNet, VisionTransformer, ForeignTower)  # not their subclasses, which may compute something else
@@ -38,8 +35,7 @@ def prepare(tower: nn.Module) -> nn.Module:
     """
     if type(tower) not in KNOWN:
         return tower
-    tensors = {id(tensor): tensor for tensor in chain(tower.parameters(), tower.buffers())}
-    prepared = copy.deepcopy(tower, tensors)  # which takes these for copied already
+    prepared = copy_modules(tower)
     n_changes = fold_norms(prepared)
     if type(tower) is ModifiedResNet and type(tower.attnpool) is AttentionPool2d:
         prepared.attnpool, n_changes = OneQueryPool(prepared.attnpool), n_changes + 1
