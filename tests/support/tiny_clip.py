@@ -16,8 +16,8 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "transformer_width": 64, "tra
 
 
 def golden_state_dict(kind: str) -> dict[str, torch.Tensor]:
-    """A state dict in OpenAI's layout, float32; kind is "vit" or "rn". The tensors are shared: do not change them."""
-    return dict(_draw(kind))
+    """A state dict in OpenAI's layout, float32; kind is "vit" or "rn". Each call gives tensors of its own."""
+    return {key: value.clone() for key, value in _draw(kind).items()}
 
 
 def golden_images(kind: str) -> torch.Tensor:
