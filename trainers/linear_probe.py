@@ -33,6 +33,7 @@ from engine.config.load import option_errors
 from engine.distributed import on_first_rank
 from engine.features.head import LinearHead
 from engine.interruption import starting_over
+from engine.random_state import same_random_state
 from engine.text import shorten
 
 from .backbone import facts_of_backbone, load_clip, prepare_as_trained, usable_precision
@@ -71,8 +72,9 @@ def search_log_c(accuracy: Callable[[float], float]) -> float:
 
 def fit(features: np.ndarray, labels: np.ndarray, log_c: float) -> LogisticRegression:
     """Fits features (N, E) and labels (N,), with scikit-learn's defaults but for C and the number of iterations."""
-    from sklearn.exceptions import ConvergenceWarning  # here: the import takes a second, which no other method needs
-    from sklearn.linear_model import LogisticRegression
+    with same_random_state():  # the import draws from Python's generator; no other method needs its second
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations is logged
