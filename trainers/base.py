@@ -114,8 +114,10 @@ class PromptTrainer(TrainerX):
         errors = option_errors(cfg, {f"{group}.PREC": PRECISIONS})
         if (words := node.get("CTX_INIT", "")) and not str(words).replace("_", " ").strip():
             errors.append(f"{group}.CTX_INIT is {words!r}. Give words, or nothing for a random start.")
-        if node.get("CHUNK_ROWS", 0) < 0:
-            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
+        may_differ = "CHUNK_ROWS" in cls.changes_no_result  # from one GPU to another
+        if node.get("CHUNK_ROWS", 0) < (-1 if may_differ else 0):
+            others = ", or -1 (what the GPU has room for)" if may_differ else ""
+            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more{others}.")
         return errors
 
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> nn.Module:
