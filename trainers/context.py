@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
+from clip.compiled import CompiledEncoder
 from clip.plain_prompts import PlainPromptEncoder
 from clip.prompt_layout import POSITIONS, PromptLayout, lay_out
 from clip.prompts import PromptEncoder, shares_positions
-from clip.two_towers import TwoTowers
 from clip.row_memory import bytes_per_row, rows_that_fit
+from clip.two_towers import TwoTowers
 from engine import compute_accuracy
 from engine.config.load import option_errors
-from engine.distributed import gather_rows, n_ranks, share
 from engine.device import free_memory
+from engine.distributed import gather_rows, n_ranks, share
 from engine.features.head import LinearHead
 from engine.text import shorten
 
@@ -30,8 +31,8 @@ from .base import PromptedCLIP, PromptTrainer
 
 logger = logging.getLogger(__name__)
 
-
 FIXED_ROWS = 16384  # of a chunk, where bits may not depend on free memory
+
 
 def initial_context(clip_model: TwoTowers, n_ctx: int, ctx_init: str, *, n_contexts: int) -> Tensor:
     """Draws contexts from N(0, 0.02), or embeds the words of `ctx_init` in each: (n_contexts, M, D) float32."""
@@ -147,7 +148,6 @@ class ShardedPromptEncoder(nn.Module):
         own = self.encoder(ctx[self.own] if self.class_specific else ctx, deep)
         return gather_rows(own.float(), self.n_classes)  # float32: gradients of all ranks are summed
 
-
     def compiled(self, **how) -> ShardedPromptEncoder:
         """Compiles what this rank encodes, not what it exchanges with the others, see CompiledEncoder."""
         self.encoder = CompiledEncoder(self.encoder, **how)
@@ -164,6 +164,7 @@ def rows_at_once(clip_model: TwoTowers, layout: PromptLayout) -> int:
     logger.info("Rows of the text tower at once: %s, of %.1f GB that are free", f"{n_rows:,}", free_bytes / 1e9)
     return n_rows
 
+
 def build_prompt_encoder(
     clip_model: TwoTowers, prompt_learner: ContextLearner, *, chunk_rows: int = 0, shard_classes: bool = False
 ) -> nn.Module:
@@ -175,9 +176,9 @@ def build_prompt_encoder(
         chunk_rows: Rows of the text tower at once, see PromptEncoder; -1: see `rows_at_once`.
         shard_classes: Whether the ranks of a run share the classes out among them.
     """
-    fast, class_specific = shares_positions(clip_model), prompt_learner.class_specific
     if chunk_rows < 0:
         chunk_rows = rows_at_once(clip_model, prompt_learner.layout)
+    fast, class_specific = shares_positions(clip_model), prompt_learner.class_specific
     of_learner = {"class_deep": prompt_learner.class_deep, "tuned": prompt_learner.tuned}
     encoder = partial(PromptEncoder, **of_learner) if fast else PlainPromptEncoder
     build = partial(encoder, clip_model, class_specific=class_specific, chunk_rows=chunk_rows)

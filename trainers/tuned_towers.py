@@ -119,6 +119,7 @@ class TunedTowersTrainer(PromptTrainer):
 
     learner_class, model_class = TunedLearner, TunedCLIP
     learned_per_class = {"text": False, "vision": False}
+    stays_eager = "learns the towers' own weights"
     steps_per_shot = 0  # of the authors' training, for each image of a class
     fixed_by_checkpoint: tuple[str, ...] = ("ENCODER",)  # options with which what was learned has to be used
 

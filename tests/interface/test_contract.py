@@ -63,7 +63,8 @@ DATALOADER: {NUM_WORKERS: 4, CACHE_GB: 2.0, K_TRANSFORMS: 1, RETURN_IMG0: false,
   TRAIN_U: {SAME_AS_X: true, SAMPLER: RandomSampler, BATCH_SIZE: 32, N_DOMAIN: 0, N_INS: 16},
   TEST: {SAMPLER: SequentialSampler, BATCH_SIZE: 32}}
 FEATURES: {DIR: ~/.cache/clip/features, MAX_GB: 20.0, PREPARED: true}
-MODEL: {INIT_WEIGHTS: '', CHANNELS_LAST: true, BACKBONE: {NAME: '', HEADS: [], ACTIVATION: '', PRETRAINED: true},
+MODEL: {INIT_WEIGHTS: '', CHANNELS_LAST: true, COMPILE: false,
+  BACKBONE: {NAME: '', HEADS: [], ACTIVATION: '', PRETRAINED: true},
   HEAD: {NAME: '', HIDDEN_LAYERS: [], ACTIVATION: relu, BN: true, DROPOUT: 0.0}}
 OPTIM: {NAME: adam, LR: 0.0003, WEIGHT_DECAY: 0.0005, MOMENTUM: 0.9, SGD_DAMPNING: 0, SGD_NESTEROV: false,
   RMSPROP_ALPHA: 0.99, ADAM_BETA1: 0.9, ADAM_BETA2: 0.999, ADAM_EPS: 1.0e-8, STAGED_LR: false, NEW_LAYERS: [],
@@ -203,7 +204,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 244
+    assert len(frozen) == 245
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen
