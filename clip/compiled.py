@@ -3,9 +3,9 @@
 The first features with gradients are a trial: forward and backward, compiled and eagerly, on the same inputs. If the
 compiled way raises, or gives other numbers than rounding does, a warning says so and the encoder stays eager.
 
-Eager are also, each with one log line: inputs of another shape than the first, for which it would have to be compiled
-again, and prompts that are encoded in chunks, whose kernels are large enough to keep a GPU busy. Without gradients, as
-in testing, it is always eager: then prompts are encoded once, or many images' at a time.
+Eager are also, each with one log line: inputs of another shape or precision than the first, for which it would have to
+be compiled again, and prompts that are encoded in chunks, whose kernels are large enough to keep a GPU busy. Without
+gradients, as in testing, it is always eager: then prompts are encoded once, or many images' at a time.
 
 With CUDA graphs ("reduce-overhead") outputs and gradients lie in buffers that the next step overwrites. Both leave
 here as copies, so they may be kept.
@@ -81,7 +81,7 @@ class CompiledEncoder(nn.Module):
         if self.chunk_rows and n_contexts * self.n_rows > self.chunk_rows:
             return f"{n_contexts * self.n_rows:,} rows of prompts are encoded in chunks of {self.chunk_rows:,}"
         if self.compiled_for not in (None, signature(inputs)):
-            return "some batches have another shape than the first"
+            return "some batches have another shape or precision than the first"
         return ""
 
     def try_out(self, inputs: list[Tensor | None]) -> str:
@@ -130,6 +130,7 @@ def differentiate(encode, inputs: Sequence[Tensor | None]) -> tuple[Tensor, list
     learned = [x for x in (ctx, *deep) if x is not None and x.requires_grad]
     features = encode(ctx, deep)
     weights = torch.linspace(-1, 1, features.numel(), device=features.device).view_as(features)
+    weights /= features.numel() ** 0.5  # so that the gradients of many classes fit float16
     with torch.autocast(features.device.type, enabled=False):
         gradients = torch.autograd.grad(features, learned, weights.type(features.dtype))
     return features.detach(), [gradient.detach() for gradient in gradients]

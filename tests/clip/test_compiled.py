@@ -21,16 +21,16 @@ N_CTX, WIDTH = 4, 32
 
 
 @lru_cache
-def clip_model():
+def clip_model(dtype):
     """A text tower of two thin blocks with random weights."""
     torch.manual_seed(0)
     sizes = {"transformer_width": WIDTH, "transformer_heads": 2, "transformer_layers": 2, "embed_dim": 16}
     image = {"image_resolution": 32, "vision_layers": 1, "vision_width": 64, "vision_patch_size": 32}
-    return CLIP(context_length=77, vocab_size=49408, **sizes, **image).requires_grad_(False).double()
+    return CLIP(context_length=77, vocab_size=49408, **sizes, **image).requires_grad_(False).to(dtype)
 
 
-def build(position="end", **options):
-    return PromptEncoder(clip_model(), lay_out(list(NAMES), N_CTX, position), **options)
+def build(position="end", dtype=torch.float64, **options):
+    return PromptEncoder(clip_model(dtype), lay_out(list(NAMES), N_CTX, position), **options)
 
 
 def draw(*shape, dtype=torch.float64):
@@ -174,7 +174,21 @@ def test_another_shape_is_eager_and_said_once(caplog):
     for n_images in (2, 3, 2, 3):
         contexts = draw(n_images, N_CTX, WIDTH)
         assert_near(step(compiled, contexts), step(encoder.forward, contexts), EXACT)
-    assert counted.n_graphs == 1 and caplog.text.count("some batches have another shape than the first") == 1
+    assert (
+        counted.n_graphs == 1 and caplog.text.count("some batches have another shape or precision than the first") == 1
+    )
+
+
+def test_mixed_precision_is_compiled_as_it_is_and_nothing_else_with_it(caplog):
+    caplog.set_level(logging.INFO)
+    counted, encoder, ctx = Counted(), build(dtype=torch.float32), draw(N_CTX, WIDTH, dtype=torch.float32)
+    compiled = CompiledEncoder(encoder, backend=counted)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = step(compiled, ctx), step(encoder.forward, ctx)
+    assert found[0].dtype == torch.bfloat16 and compiled.compiled_for
+    assert_near(found, expected, 0)
+    step(compiled, ctx)
+    assert counted.n_graphs == 1 and "another shape or precision" in caplog.text
 
 
 @pytest.mark.parametrize("n_images", [1, 9])
@@ -224,7 +238,7 @@ def test_features_and_gradients_may_be_kept():
 
     encoder = Sums()
     compiled = CompiledEncoder(encoder, backend=reuse)
-    inputs = [draw(N_CTX, WIDTH), draw(N_CTX, WIDTH).detach().neg().requires_grad_()]
+    inputs = [draw(N_CTX, WIDTH), draw(N_CTX, WIDTH).detach().mul(3).requires_grad_()]
     kept = [step(compiled, ctx) for ctx in inputs]
     assert compiled.compiled_for and Reused.buffers
     for ctx, found in zip(inputs, kept, strict=True):
