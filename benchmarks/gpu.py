@@ -1,9 +1,10 @@
 """Measures a GPU in one call: its tests, equality in each precision, every benchmark of the text side, two short runs.
 
 Run:   python -m benchmarks.gpu --out DIR [--minutes 9]
-DIR gets a file of JSON lines from each part, and `tables.md`, the tables as BENCHMARKS.md has them. The parts run one
-after another. One that fails, or for which no time is left, is named at the end; the others are kept. Without a GPU it
-says what it would do. A clone and PyTorch's own image are enough, with the packages yacs, ftfy and wcwidth beside it;
+DIR gets a file of JSON lines from each part, and after each part `tables.md`, the tables as BENCHMARKS.md has them.
+Each part is a process of its own. One that fails or dies, or for which no time is left, is named at the end of the
+page; the others are kept. When the time is over, what still runs is ended. Without a GPU it says what it would do. A
+clone and PyTorch's own image are enough, with the packages yacs, ftfy and wcwidth beside it;
 the tests need pytest and pytest-timeout, too.
 """
 
@@ -11,14 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -39,6 +46,8 @@ TESTS = (
     *("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"),
     *("tests/engine", "tests/trainers/test_precision.py"),
 )
+COMPILED_TESTS = (*TESTS[:6], "tests/trainers/test_compiled_text.py")
+TESTS_MINUTES = 2.5  # each of the two at most
 PARTS = (
     Part("equality", "equality", (), 0.5),
     *(
@@ -47,32 +56,52 @@ PARTS = (
         for prec in ("fp32", "fp16", "bf16")
     ),
     *(Part(f"run of {trainer}", "short_run", ("--trainer", trainer), 0.8) for trainer in ("CoOp", "CoCoOp")),
+    Part("memory fp16", "memory", ("--prec", "fp16", "--chunks", "-1", "2048"), 0.5),
+    Part("text_encoder compiled fp16", "text_encoder", ("--prec", "fp16", "--compile"), 0.5),
 )
 
 
-def run_tests(folder: Path, minutes: float) -> str:
-    """Runs the tests that need a GPU; returns "" or what went wrong."""
-    command = [sys.executable, *TESTS, f"--junitxml={folder / 'tests.xml'}"]
+def run_tests(tests: Sequence[str], file: Path, minutes: float) -> str:
+    """Runs tests that need a GPU; returns "" or what went wrong."""
+    minutes = min(minutes, TESTS_MINUTES)
     try:
+        command = [sys.executable, *tests, f"--junitxml={file}"]
         code = subprocess.run(command, timeout=60 * minutes, check=False).returncode
     except subprocess.TimeoutExpired:
         return f"the tests took over {minutes:.1f} minutes"
     return f"pytest ended with {code}" if code else ""
 
 
-def run_part(part: Part, folder: Path) -> str:
-    """Runs a benchmark in this process; returns "" or what went wrong."""
+def run_part(part: Part, folder: Path, minutes: float) -> str:
+    """Runs a benchmark in a process of its own; returns "" or what went wrong."""
     print(f"\n## {part.name}\n", flush=True)
+    context = multiprocessing.get_context("fork")  # it has imported torch already, and nobody has used the GPU yet
+    answer, end = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(part, folder, end))
+    process.start()
+    os.setpgid(process.pid, process.pid)  # to end it with the processes that it starts
+    end.close()
+    try:
+        process.join(60 * minutes)
+        if process.is_alive():
+            return f"it took over {minutes:.1f} minutes"
+        return answer.recv()
+    except EOFError:
+        return f"its process ended with {process.exitcode}"
+    finally:
+        if process.is_alive():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+
+
+def _answer(part: Part, folder: Path, end: Connection) -> None:
     try:
         words = [*part.words, "--json", str(folder / f"{part.module}.json")]
         code = import_module(f"benchmarks.{part.module}").main(words)
+        end.send("a case does not hold" if code else "")
     except Exception as error:  # the others go on
         traceback.print_exc()
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    finally:
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-    return "a case does not hold" if code else ""
+        end.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 # Tables
@@ -149,35 +178,49 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 if every part was done and holds, or there is no GPU."""
     args, start_s = parse_args(argv), time.monotonic()
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # looking for a GPU leaves it unused: forked processes need that
     if not torch.cuda.is_available():
         print("torch finds no GPU here. On a machine with one this call runs, one after another:")
-        for words in (("python", *TESTS), *(("python", "-m", f"benchmarks.{p.module}", *p.words) for p in PARTS)):
-            print(f"  {shlex.join(words)}")
+        parts = (("-m", f"benchmarks.{part.module}", *part.words) for part in PARTS)
+        for words in (TESTS, *parts, COMPILED_TESTS):
+            print(f"  {shlex.join(('python', *words))}")
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out) as folder:  # an earlier call's results stay until these are there
-        wrong = run_all(Path(folder), args.minutes, start_s)
-        text = tables(Path(folder))
-        (Path(folder) / "tables.md").write_text(text, encoding="utf-8")
-        for path in Path(folder).iterdir():
-            path.replace(args.out / path.name)
-    print(f"\n{text}\nWritten to {args.out}. Minutes: {(time.monotonic() - start_s) / 60:.1f}")
-    for name, what in wrong.items():
-        print(f"{name}: {what}")
+        wrong = run_all(Path(folder), args.out, args.minutes, start_s)
+    page = (args.out / "tables.md").read_text(encoding="utf-8")
+    print(f"\n{page}\nWritten to {args.out}. Minutes: {(time.monotonic() - start_s) / 60:.1f}")
     return 1 if wrong else 0
 
 
-def run_all(folder: Path, minutes: float, start_s: float) -> dict[str, str]:
+def run_all(folder: Path, out: Path, minutes: float, start_s: float) -> dict[str, str]:
     """Runs the tests and every part for which there is time; returns what went wrong, by name."""
 
     def left() -> float:
         return minutes - (time.monotonic() - start_s) / 60
 
-    found = {"tests": run_tests(folder, left())}
-    for part in PARTS:
-        has_time = left() >= part.minutes
-        found[part.name] = run_part(part, folder) if has_time else f"left out: {left():.1f} minutes were left"
-    return {name: what for name, what in found.items() if what}
+    def tests(words: Sequence[str], name: str) -> str:
+        return run_tests(words, folder / name, left())
+
+    wrong: dict[str, str] = {}
+    todo = [("tests", 0.1, partial(tests, TESTS, "tests.xml"))]
+    todo += [(part.name, part.minutes, lambda part=part: run_part(part, folder, left())) for part in PARTS]
+    todo += [("tests of MODEL.COMPILE", 0.1, partial(tests, COMPILED_TESTS, "compiled_tests.xml"))]
+    for name, expected, run in todo:
+        said = run() if left() >= expected else f"left out: {left():.1f} minutes were left"
+        wrong |= {name: said} if said else {}
+        publish(folder, out, wrong)
+    return wrong
+
+
+def publish(folder: Path, out: Path, wrong: Mapping[str, str]) -> None:
+    """Puts what there is so far into `out`, each file whole."""
+    lines = [f"- {name}: {what}" for name, what in wrong.items()]
+    page = "\n".join([tables(folder), *(["## Not done, or wrong", "", *lines] if lines else [])])
+    (folder / "tables.md").write_text(page, encoding="utf-8")
+    for path in [path for path in folder.iterdir() if path.is_file()]:
+        copied = shutil.copyfile(path, out / f"{path.name}.part")
+        copied.replace(out / path.name)
 
 
 if __name__ == "__main__":

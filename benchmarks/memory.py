@@ -4,7 +4,7 @@ Run:   python -m benchmarks.memory [--repeats 3] [--classes 1000] [--chunks 2048
 One forward and backward pass through ViT-B/16's text tower (12 layers, width 512, random weights) with 16 context
 vectors, from the context to the features and back. "Naive" is here our own computation of all rows at once: no other
 fits most machines. Times are medians over rounds of all sizes in turn; peak memory is that of a process of its own that
-does one step.
+does one step. Of the size -1 it says what was chosen from the device's free memory.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ def build_step(n_classes: int, chunk_rows: int, prec: str) -> Callable:
     return chunked(build_text_tower(EMBED_DIM, prec), n_classes, chunk_rows).our_step
 
 
+def chunk_name(size: int, sides: Sides) -> str:
+    """Returns the name of a size; of -1 also the rows that the device has room for."""
+    return f"CHUNK_ROWS {size}" + (f" ({sides.encode.chunk_rows:,})" if size < 0 else "")
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -68,17 +73,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     steps = (partial(timed, side.our_step) for side in sides)
     whole_s, *chunks_s, rates = alternate(args.repeats, *steps, partial(matmul_rate, args.prec))
     report.compare("all at once", (), whole_s, positions=sides[0].positions, flops=flops, rates=rates)
-    for size, side, seconds, gradient in zip(args.chunks, sides[1:], chunks_s, gradients):
+    names = [chunk_name(size, side) for size, side in zip(sizes, sides)]
+    for name, side, seconds, gradient in zip(names[1:], sides[1:], chunks_s, gradients):
         longer = statistics.median(chunk_s / at_once_s for chunk_s, at_once_s in zip(seconds, whole_s))
         measured = {
             "positions": side.positions,
             "difference": relative(gradient, expected),
             "note": f"{longer:.2f} times as long",
         }
-        report.compare(f"CHUNK_ROWS {size}", whole_s, seconds, **measured)
+        report.compare(name, whole_s, seconds, **measured)
     print("\npeak memory of a step")
-    for size in sizes:
-        report.memory(f"CHUNK_ROWS {size}", *peak_memory(build_step, args.classes, size, args.prec))
+    for name, size in zip(names, sizes):
+        report.memory(name, *peak_memory(build_step, args.classes, size, args.prec))
     report.write()
 
 

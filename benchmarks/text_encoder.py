@@ -1,6 +1,7 @@
 """The exact fast text encoder against the naive one: time, memory and the share of the machine's matrix-product rate.
 
 Run:   python -m benchmarks.text_encoder [--repeats 3] [--classes 100] [--prec fp32] [--json FILE]
+       python -m benchmarks.text_encoder --compile
        python -m benchmarks.text_encoder --random ViT-B-32 | --backbone NAME
 Both sides do one forward and backward pass through RN50's text tower (12 layers, width 512, random weights) from the
 context vectors to the features: ours for the positions that differ, the naive side for all 77 of every prompt. Times
@@ -8,12 +9,14 @@ are medians over rounds of one naive step and then five of ours, of which the me
 training, too. The last line is a number of classes at which the naive side does not fit most machines. Peak memory is
 that of a process of its own that does one step. With --random (an architecture of open_clip's, weights drawn here) or
 --backbone (a name as MODEL.BACKBONE.NAME takes it) the tower is that one, and the naive side is open_clip's own module
-where the backbone is open_clip's.
+where the backbone is open_clip's. With --compile both sides are ours, as it is ("naive") and as MODEL.COMPILE has it;
+the case says what compiling took, or that it was refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,11 +25,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from clip.compiled import CompiledEncoder
 from clip.model import CLIP, convert_weights
 from clip.two_towers import TwoTowers
 from engine.device import keep_freed_memory
 from trainers.backbone import PRECISIONS
-from trainers.base import TextEncoder
+from trainers.base import PromptTrainer, TextEncoder
 from trainers.context import build_prompt_encoder
 from trainers.coop import PromptLearner
 
@@ -40,6 +44,7 @@ from .measure import (
     device,
     matmul_rate,
     peak_memory,
+    relative,
     timed,
 )
 from .other_towers import build_towers, write_random
@@ -150,6 +155,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_precision(parser)
     parser.add_argument("--classes", type=int, default=100, help="number of classes (default: %(default)s)")
     parser.add_argument("--many-classes", type=int, default=1000, help="of ours alone (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="ours eager against ours compiled, nothing else")
     tower = parser.add_mutually_exclusive_group()
     tower.add_argument("--backbone", default="", help="a name of MODEL.BACKBONE.NAME (default: RN50's text tower)")
     tower.add_argument("--random", metavar="ARCHITECTURE", help="one of open_clip's, with weights drawn here")
@@ -172,6 +178,10 @@ def measure(args: argparse.Namespace, backbone: str) -> None:
     tower = args.random or backbone or "RN50"
     report = Report("text_encoder", args, f"{tower}'s text tower, C = {args.classes}, M = {N_CTX}, {args.prec}")
     clip_model, naively = build_both(backbone, args.prec)
+    if args.compile:
+        measure_compiled(report, args, clip_model)
+        report.write()
+        return
     for position, class_specific in CASES:
         options = {"position": position, "class_specific": class_specific, "encode_naively": naively}
         sides = Sides(clip_model, args.classes, **options)
@@ -186,6 +196,22 @@ def measure(args: argparse.Namespace, backbone: str) -> None:
     for side, n_classes in (("naive", args.classes), ("ours", args.classes), ("ours", args.many_classes)):
         report.memory(f"{side}, C = {n_classes}", *peak_memory(build_step, side, n_classes, args.prec, backbone))
     report.write()
+
+
+def measure_compiled(report: Report, args: argparse.Namespace, clip_model: TwoTowers) -> None:
+    """Reports our step as it is against our step compiled, for all classes."""
+    eager = Sides(clip_model, args.classes)
+    compiled = copy.copy(eager)
+    own = build_prompt_encoder(clip_model, eager.learner)  # to compile an encoder changes it
+    compiled.encode = CompiledEncoder(own, **PromptTrainer.compile_options)
+    first_s = timed(compiled.our_step)
+    difference = relative(compiled.our_step().clone(), eager.our_step())
+    flops = count_flops(eager.our_step)
+    steps = (partial(timed, sides.our_step, n=20) for sides in (eager, compiled))
+    eager_s, compiled_s, rates = alternate(args.repeats, *steps, partial(matmul_rate, args.prec))
+    said = f"compiled in {first_s:.0f} s" if compiled.encode.compiled_for else "refused: eager on both sides"
+    measured = {"positions": (eager.positions[1],) * 2, "flops": flops, "rates": rates, "difference": difference}
+    report.compare(f"unified, end, {said}", eager_s, compiled_s, **measured)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ class PromptLayout:
         index = self.order - self.n_start
         return torch.where((index >= 0) & (index < self.n_ctx), index, -1)
 
+    @property
+    def longest(self) -> int:
+        """The most positions up to an end token, itself included."""
+        return int(self.eot.max()) + 1
+
     def of_classes(self, rows: slice) -> PromptLayout:
         """Returns the prompts of some of the classes."""
         return replace(self, tokens=self.tokens[rows], order=self.order[rows], eot=self.eot[rows])

@@ -67,6 +67,7 @@ class PromptEncoder(nn.Module):
     ):
         super().__init__()
         assert not (tuned and class_deep), "deep prompts stand behind a cached [SOS]"
+        assert chunk_rows >= 0, f"chunk_rows is {chunk_rows}: build_prompt_encoder chooses"
         assert shares_positions(clip_model), "the prompts of this tower share nothing: use PlainPromptEncoder"
         self.transformer = clip_model.transformer
         self.ln_final, self.text_projection = clip_model.ln_final, clip_model.text_projection

@@ -49,6 +49,14 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Returns the bytes of a GPU that this process may still fill; None of a CPU, which has no such bound."""
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # for this process's next tensors
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
 def smaller_batches(cfg) -> dict[str, int]:
     """Returns the keys of batch sizes that a run uses, with half of their values."""
     sizes = {"DATALOADER.TEST.BATCH_SIZE": cfg.DATALOADER.TEST.BATCH_SIZE}

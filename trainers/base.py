@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode as CN
 
+from clip.compiled import CompiledEncoder
 from clip.prepared import prepare
 from clip.two_towers import ClosedTowers, TwoTowers, read_out
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
@@ -94,6 +96,8 @@ class PromptTrainer(TrainerX):
     prepare_tower = staticmethod(prepare)
     node = ""
     learns = True  # False: no step changes `prompt_learner`, and OPTIM is not used
+    compile_options = {"mode": "reduce-overhead"}  # of torch.compile: with CUDA graphs
+    stays_eager = ""  # why MODEL.COMPILE leaves the method as it is: "it ..."
     ignored_on_load = ("token_prefix", "token_suffix")  # they belong to the class names, not to what was learned
     changes_no_result = ("CHUNK_ROWS", "SHARD_CLASSES", "CHECKPOINT_ACTIVATIONS")  # options of how it computes
     unused_entries: tuple[str, ...] = ()  # of the authors' checkpoints: what takes no part in the method
@@ -114,8 +118,10 @@ class PromptTrainer(TrainerX):
         errors = option_errors(cfg, {f"{group}.PREC": PRECISIONS})
         if (words := node.get("CTX_INIT", "")) and not str(words).replace("_", " ").strip():
             errors.append(f"{group}.CTX_INIT is {words!r}. Give words, or nothing for a random start.")
-        if node.get("CHUNK_ROWS", 0) < 0:
-            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more.")
+        may_differ = "CHUNK_ROWS" in cls.changes_no_result  # from one GPU to another
+        if node.get("CHUNK_ROWS", 0) < (-1 if may_differ else 0):
+            others = ", or -1 (what the GPU has room for)" if may_differ else ""
+            errors.append(f"{group}.CHUNK_ROWS is {node.CHUNK_ROWS}; it must be 0 (all at once) or more{others}.")
         return errors
 
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> nn.Module:
@@ -141,6 +147,11 @@ class PromptTrainer(TrainerX):
         set_random_seed(self.cfg.SEED)
         self.model = self.prompted_clip(self.clip_model, self.dm.dataset.classnames, **changes)
         self.model.requires_grad_(False).to(self.device).eval()
+        if self.cfg.MODEL.COMPILE:
+            if reason := self.eager_reason():
+                logger.info("MODEL.COMPILE changes nothing: %s", reason)
+            else:
+                self.compile_prompts()
         if isinstance(encoder := getattr(self.model, "encode_prompts", None), nn.Module):
             at_first_features(encoder, self.warn_of_features)
         if self.cfg.TRAINER[self.node].get("CHECKPOINT_ACTIVATIONS", False):
@@ -152,6 +163,24 @@ class PromptTrainer(TrainerX):
         optim = build_optimizer(learner, self.cfg.OPTIM)
         self.register_model("prompt_learner", learner, optim, self.build_schedule(optim))
         logger.info("Parameters to be trained: %s", f"{count_parameters(learner):,}")
+
+    def eager_reason(self) -> str:
+        """Returns why the text side of this run is not compiled; "" if it is."""
+        trainer, run = self.cfg.TRAINER.NAME, self.cfg.RUN
+        reasons = {
+            "there is no GPU": self.device.type == "cpu",
+            "a test alone trains nothing": run.EVAL_ONLY,
+            f"{trainer} trains no prompts": not (self.learns and hasattr(self.model, "encode_prompts")),
+            f"{trainer} stays as it is, since it {self.stays_eager}": self.stays_eager,
+            "RUN.DETERMINISTIC is True, and another compilation may round otherwise": run.DETERMINISTIC,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
+    def compile_prompts(self) -> None:
+        """Sends the prompts of training through torch.compile, see CompiledEncoder."""
+        encoder = self.model.encode_prompts
+        compiled = getattr(encoder, "compiled", partial(CompiledEncoder, encoder))  # classes may be shared among ranks
+        self.model.encode_prompts = compiled(**self.compile_options)
 
     def warn_of_features(self, features: Tensor) -> None:
         """Warns of classes whose text features (C, E) are nearly the same."""

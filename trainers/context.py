@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
+from clip.compiled import CompiledEncoder
 from clip.plain_prompts import PlainPromptEncoder
 from clip.prompt_layout import POSITIONS, PromptLayout, lay_out
 from clip.prompts import PromptEncoder, shares_positions
+from clip.row_memory import bytes_per_row, rows_that_fit
 from clip.two_towers import TwoTowers
 from engine import compute_accuracy
 from engine.config.load import option_errors
+from engine.device import free_memory
 from engine.distributed import gather_rows, n_ranks, share
 from engine.features.head import LinearHead
 from engine.text import shorten
@@ -27,6 +30,8 @@ from .backbone import require_open
 from .base import PromptedCLIP, PromptTrainer
 
 logger = logging.getLogger(__name__)
+
+FIXED_ROWS = 16384  # of a chunk, where bits may not depend on free memory
 
 
 def initial_context(clip_model: TwoTowers, n_ctx: int, ctx_init: str, *, n_contexts: int) -> Tensor:
@@ -143,6 +148,22 @@ class ShardedPromptEncoder(nn.Module):
         own = self.encoder(ctx[self.own] if self.class_specific else ctx, deep)
         return gather_rows(own.float(), self.n_classes)  # float32: gradients of all ranks are summed
 
+    def compiled(self, **how) -> ShardedPromptEncoder:
+        """Compiles what this rank encodes, not what it exchanges with the others, see CompiledEncoder."""
+        self.encoder = CompiledEncoder(self.encoder, **how)
+        return self
+
+
+def rows_at_once(clip_model: TwoTowers, layout: PromptLayout) -> int:
+    """Returns the rows of the text tower that a GPU has room for now; FIXED_ROWS on a CPU and where bits repeat."""
+    free_bytes = free_memory(clip_model.positional_embedding.device)
+    if free_bytes is None or torch.are_deterministic_algorithms_enabled():
+        return FIXED_ROWS
+    row_bytes = bytes_per_row(clip_model.transformer, layout.longest, clip_model.dtype)
+    n_rows = rows_that_fit(free_bytes, row_bytes)
+    logger.info("Rows of the text tower at once: %s, of %.1f GB that are free", f"{n_rows:,}", free_bytes / 1e9)
+    return n_rows
+
 
 def build_prompt_encoder(
     clip_model: TwoTowers, prompt_learner: ContextLearner, *, chunk_rows: int = 0, shard_classes: bool = False
@@ -152,9 +173,11 @@ def build_prompt_encoder(
     Args:
         clip_model: The frozen CLIP.
         prompt_learner: Has the prompts.
-        chunk_rows: Rows of the text tower at once, see PromptEncoder.
+        chunk_rows: Rows of the text tower at once, see PromptEncoder; -1: see `rows_at_once`.
         shard_classes: Whether the ranks of a run share the classes out among them.
     """
+    if chunk_rows < 0:
+        chunk_rows = rows_at_once(clip_model, prompt_learner.layout)
     fast, class_specific = shares_positions(clip_model), prompt_learner.class_specific
     of_learner = {"class_deep": prompt_learner.class_deep, "tuned": prompt_learner.tuned}
     encoder = partial(PromptEncoder, **of_learner) if fast else PlainPromptEncoder
@@ -230,7 +253,7 @@ class ContextTrainer(PromptTrainer):
         node.CTX_INIT = ""  # words to start from; "": random
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.CLASS_TOKEN_POSITION = "end"  # end, middle, front
-        node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
         node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
 
     @classmethod

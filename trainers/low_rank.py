@@ -97,6 +97,7 @@ class CLIPLoRA(TunedTowersTrainer):
     def add_config(cls, cfg: CN) -> None:
         super().add_config(cfg)
         node = cfg.TRAINER[cls.node]
+        node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all. It changes what is dropped
         node.R = 2  # rank of a change
         node.ALPHA = 1.0  # a change is scaled by ALPHA / sqrt(R)
         node.DROPOUT_RATE = 0.25  # share of a change's input that is dropped while training, from 0 to below 1

@@ -53,6 +53,7 @@ class ProGrad(ContextTrainer):
     """Prompt-aligned gradient."""
 
     node = "PROGRAD"
+    stays_eager = "takes two gradients of one forward pass"
     own_templates = {
         "OxfordPets": "a type of pet, a photo of a {}.",
         "OxfordFlowers": "a type of flower, a photo of a {}.",

@@ -119,6 +119,7 @@ class TunedTowersTrainer(PromptTrainer):
 
     learner_class, model_class = TunedLearner, TunedCLIP
     learned_per_class = {"text": False, "vision": False}
+    stays_eager = "learns the towers' own weights"
     steps_per_shot = 0  # of the authors' training, for each image of a class
     fixed_by_checkpoint: tuple[str, ...] = ("ENCODER",)  # options with which what was learned has to be used
 
@@ -127,7 +128,7 @@ class TunedTowersTrainer(PromptTrainer):
         node = cfg.TRAINER[cls.node] = CN()
         node.ENCODER = "both"  # the towers that are tuned: both, text, vision
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
-        node.CHUNK_ROWS = 16384  # rows of the text tower at once, bounds memory; 0: all
+        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
         node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory
 
     @classmethod

@@ -88,6 +88,7 @@ def get_cfg_default() -> CN:
     cfg.MODEL = CN()
     cfg.MODEL.INIT_WEIGHTS = ""  # checkpoint that the learned part starts from; "": none
     cfg.MODEL.CHANNELS_LAST = True  # memory format of a ResNet's images; True is faster
+    cfg.MODEL.COMPILE = False  # on a GPU: torch.compile with CUDA graphs of the text side, where prompts are trained
     cfg.MODEL.BACKBONE = CN()
     cfg.MODEL.BACKBONE.NAME = ""  # one of clip.available_models(), a path, or docs/BACKBONES.md
     cfg.MODEL.BACKBONE.HEADS = ()  # of a bare file: attention heads of (image tower, text tower); (): by OpenAI's rule
@@ -227,6 +228,6 @@ PREPROCESSING = ("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.RESIZE", "INPUT.PIX
 NOT_IN_DIGEST = {
     "VERSION", "OUTPUT_DIR", "RESUME", "USE_CUDA", "VERBOSE", "RUN.CFG", "RUN.SEARCHED", "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_GB", "FEATURES.DIR", "FEATURES.MAX_GB", "MODEL.CHANNELS_LAST",
-    "TRAIN.CHECKPOINT_FREQ", "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TRAIN.LOGGERS", "TEST.SAVE_PREDICTIONS",
-    "TEST.SAVE_LOGITS", "TEST.TEMPERATURE", "TEST.ALLOW_ORACLE",
+    "MODEL.COMPILE", "TRAIN.CHECKPOINT_FREQ", "TRAIN.RESUME_EVERY_S", "TRAIN.PRINT_FREQ", "TRAIN.LOGGERS",
+    "TEST.SAVE_PREDICTIONS", "TEST.SAVE_LOGITS", "TEST.TEMPERATURE", "TEST.ALLOW_ORACLE",
 }  # fmt: skip

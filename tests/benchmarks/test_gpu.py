@@ -1,7 +1,9 @@
 """`benchmarks.gpu` and its own parts on a CPU, in small: what they compute, write and say."""
 
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -19,16 +21,20 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """The golden CLIP in place of the towers of 12 layers, on the CPU."""
+    n_threads = torch.get_num_threads()
 
     def build_tower(embed_dim=0, prec="fp32"):
         clip_model = build_model(golden_state_dict("vit")).requires_grad_(False)
         convert_weights(clip_model, PRECISIONS[prec])
         return clip_model
 
+    torch.set_num_threads(1)  # what is forked here cannot use the threads of this process
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(text_encoder, "build_text_tower", build_tower)
     monkeypatch.setitem(measure.MATMUL_SIZE, "cpu", 64)
     monkeypatch.chdir(ROOT)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def written(path):
@@ -79,14 +85,14 @@ def test_without_a_gpu_it_names_commands_that_exist(tmp_path, capsys):
     for name, words in commands:
         module = __import__(f"benchmarks.{name}", fromlist=["parse_args"])
         module.parse_args(words.replace("fp16", "fp32").split())  # a CPU has no fp16
-    for path in (word for word in gpu.TESTS if word.startswith("tests/")):
+    for path in (word for word in (*gpu.TESTS, *gpu.COMPILED_TESTS) if word.startswith("tests/")):
         assert "mark.gpu" in "".join(
             file.read_text() for file in [ROOT / path, *(ROOT / path).rglob("*.py")] if file.is_file()
         )
 
 
 def test_every_part_that_has_time_is_done_and_the_others_are_named(tmp_path, monkeypatch, capsys):
-    """On a GPU: parts that end well, that fail, that do not hold, and one for which no time is left."""
+    """On a GPU: parts that end well, that fail, that die, and one for which no time is left."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     monkeypatch.setattr(measure, "device", lambda: torch.device("cpu"))
@@ -94,19 +100,33 @@ def test_every_part_that_has_time_is_done_and_the_others_are_named(tmp_path, mon
         measure, "machine", lambda: {"processor": "P", "cores": 1, "GPU": "G", "torch": "T", "threads": 1}
     )
     monkeypatch.setattr(gpu, "TESTS", ("-c", "raise SystemExit(3)"))
+    monkeypatch.setattr(gpu, "COMPILED_TESTS", ("-c", "pass"))
+    monkeypatch.setattr(cocoop, "main", lambda words: os._exit(6))
     small_equality = ("--classes", "3", "--prec", "fp32")
-    parts = [gpu.Part("equality", "equality", small_equality, 0.1), gpu.Part("absent", "no_such_module", (), 0.1)]
+    parts = [gpu.Part("dies", "cocoop", (), 0), gpu.Part("equality", "equality", small_equality, 0.1)]
+    parts += [gpu.Part("absent", "no_such_module", (), 0)]
     monkeypatch.setattr(gpu, "PARTS", (*parts, gpu.Part("long", "equality", small_equality, 99)))
     for module in (text_encoder, cocoop, equality):
         monkeypatch.setattr(module, "device", measure.device)
-    assert gpu.main(["--out", str(tmp_path / "out")]) == 1
-    said = capsys.readouterr().out.splitlines()[-3:]
-    assert said[0] == "tests: pytest ended with 3" and said[1].startswith("absent: ModuleNotFoundError: ")
-    assert re.fullmatch(r"long: left out: \d\.\d minutes were left", said[2])
+    seen, publish = [], gpu.publish
+    monkeypatch.setattr(gpu, "publish", lambda *args: (publish(*args), seen.append(len(args[-1]))))
+    assert gpu.main(["--out", str(tmp_path / "out"), "--minutes", "30"]) == 1
+    assert seen == [1, 2, 2, 3, 4, 4]  # written after each part, with what went wrong so far
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["equality.json", "tables.md"]
     page = (tmp_path / "out/tables.md").read_text(encoding="utf-8")
     assert page.startswith("## `equality`\n\nclasses 3, prec ['fp32']; G, P, T, ")
     assert page.count("| yes |") == len(equality.CASES)
+    tests, dies, absent, long = page.partition("## Not done, or wrong\n\n")[2].splitlines()
+    assert tests == "- tests: pytest ended with 3" and dies == "- dies: its process ended with 6"
+    assert absent.startswith("- absent: ModuleNotFoundError: ")
+    assert re.fullmatch(r"- long: left out: \d+\.\d minutes were left", long)
+    assert "Written to" in capsys.readouterr().out
+
+
+def test_a_part_that_hangs_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(short_run, "main", lambda words: time.sleep(600))
+    said = gpu.run_part(gpu.Part("hangs", "short_run", (), 0), tmp_path, 0.01)
+    assert said == "it took over 0.0 minutes"
 
 
 def test_tables_have_the_columns_of_the_page(tmp_path):

@@ -126,3 +126,18 @@ def test_operations_are_those_of_the_formula():
     expected = 2 * 2 * (full_layers + last_layer)
     counted = measure.count_flops(sides.our_step)
     assert expected < counted < 1.1 * expected  # attention's own come on top
+
+
+def test_the_size_that_the_device_has_room_for_is_named(exact_sides):
+    sides = text_encoder.Sides(text_encoder.build_text_tower(), 3, chunk_rows=-1)
+    assert memory.chunk_name(-1, sides) == "CHUNK_ROWS -1 (16,384)"  # of a CPU
+    assert memory.chunk_name(60, sides) == "CHUNK_ROWS 60"
+
+
+def test_ours_compiled_against_ours_as_it_is(exact_sides, monkeypatch, tmp_path):
+    monkeypatch.setattr(text_encoder.PromptTrainer, "compile_options", {"backend": "eager"})
+    words = ["--compile", "--classes", "3", "--repeats", "2", "--json", str(tmp_path / "results.json")]
+    text_encoder.main(words)
+    _, [row] = rows_of(words)
+    assert row["case"].startswith("unified, end, compiled in ") and row["difference"] == 0
+    assert len(row["naive_s"]) == len(row["ours_s"]) == len(row["ratios"]) == 2

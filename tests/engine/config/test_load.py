@@ -226,7 +226,7 @@ class TestChecks:
             ("TRAINER__COOP__CLASS_TOKEN_POSITION", "back", "'back', expected one of: end, middle, front."),
             ("TRAINER__COOP__PREC", "fp61", "'fp61', expected one of: fp32, fp16, amp, bf16. Did you mean fp16?"),
             ("TRAINER__COOP__N_CTX", 0, "TRAINER.COOP.N_CTX is 0; it must be at least 1."),
-            ("TRAINER__COOP__CHUNK_ROWS", -1, "TRAINER.COOP.CHUNK_ROWS is -1; it must be 0"),
+            ("TRAINER__COOP__CHUNK_ROWS", -2, "TRAINER.COOP.CHUNK_ROWS is -2; it must be 0"),
         ],
     )
     def test_names_numbers_and_the_trainers_own_keys(self, key, value, message):

@@ -173,7 +173,12 @@ def test_vectors_in_the_text_alone_take_a_resnet(cfg):
             ["TRAINER.IVLP.N_CTX_VISION is 0; it must be at least 1, or all that end in VISION 0."],
         ),
         ("VPT", "VPT.N_CTX_VISION", -1, ["TRAINER.VPT.N_CTX_VISION is -1; it must be at least 1."]),
-        ("IVLP", "IVLP.CHUNK_ROWS", -1, ["TRAINER.IVLP.CHUNK_ROWS is -1; it must be 0 (all at once) or more."]),
+        (
+            "IVLP",
+            "IVLP.CHUNK_ROWS",
+            -2,
+            ["TRAINER.IVLP.CHUNK_ROWS is -2; it must be 0 (all at once) or more, or -1 (what the GPU has room for)."],
+        ),
         ("MaPLe", "MAPLE.CTX_INIT", "_", ["TRAINER.MAPLE.CTX_INIT is '_'. Give words, or nothing for a random start."]),
         ("PromptSRC", "PROMPTSRC.GPA_STD", 0.0, ["TRAINER.PROMPTSRC.GPA_STD is 0.0; it must be above 0."]),
         (
