@@ -45,6 +45,7 @@ class DataManager:
     Attributes:
         listing: What the data set lists, before anything is left out.
         has_own_transforms: Whether images go through what INPUT says, and nothing else.
+        is_reduced: Whether JPEG files may be decoded at a reduced scale.
         skipped: Split -> paths of its images that could not be read and were left out.
     """
 
@@ -61,8 +62,14 @@ class DataManager:
         self.skipped = leave_out_bad(cfg, self.dataset, n_threads=n_workers)
         tfm_train = custom_tfm_train or build_transform(cfg, is_train=True)
         tfm_test = custom_tfm_test or build_transform(cfg, is_train=False)
+        self.is_reduced = cfg.INPUT.REDUCED_DECODING
         self.has_own_transforms = not (custom_tfm_train or custom_tfm_test or dataset_wrapper)
         wrapper = dataset_wrapper or DatasetWrapper
+        if self.is_reduced and not issubclass(wrapper, DatasetWrapper):
+            raise ValueError(
+                f"INPUT.REDUCED_DECODING is True, but the method's own {wrapper.__name__} reads the images, which does "
+                "not know it. Derive it from DatasetWrapper, or leave INPUT.REDUCED_DECODING out."
+            )
         build = partial(build_data_loader, cfg, n_workers=n_workers, dataset_wrapper=wrapper)
         self.train_loader_x = build(self.dataset.train_x, tfm_train, is_train=True)
         self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
@@ -89,6 +96,11 @@ class DataManager:
     def warnings(self) -> list[str]:
         """What makes results on these items doubtful, before anything is trained or tested."""
         found = list(self.dataset.warnings)
+        if self.is_reduced:
+            found.append(
+                "INPUT.REDUCED_DECODING is True: large JPEG files are decoded at a reduced scale, which changes their "
+                "pixels. Compare these results with those of such runs alone."
+            )
         if self.num_classes == 1:
             found.append(
                 f"There is a single class, {shorten(self.lab2cname[0])}: every answer is right, whatever is learned. "

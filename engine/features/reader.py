@@ -224,7 +224,7 @@ class HashedItems(DatasetWrapper):
 
     def __init__(self, cfg, data_source: Sequence[Datum], transform: Callable):
         super().__init__(cfg, data_source, transform)
-        self.images = HashedImages(0)
+        self.images = HashedImages(0, shorter_edge=self.images.shorter_edge)
 
     def __getitem__(self, index: Index) -> dict[str, Any]:
         return {**super().__getitem__(index), "file": self.images.row}
@@ -236,7 +236,7 @@ class HashedImages(ImageCache):
     row: Row = (b"", b"")
 
     def decode(self, path: str) -> Image.Image:
-        return read_image(path, self._open)
+        return read_image(path, self._open, shorter_edge=self.shorter_edge)
 
     def _open(self, path: str) -> io.BytesIO:
         content, self.row = read_file(path)

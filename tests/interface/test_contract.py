@@ -50,7 +50,8 @@ USE_CUDA: true
 VERBOSE: true
 RUN: {CFG: '', PLUGINS: [], EVAL_ONLY: false, MODEL_DIR: '', LOAD_EPOCH: -1, SEARCHED: [], DETERMINISTIC: false}
 INPUT: {SIZE: [224, 224], INTERPOLATION: bilinear, RESIZE: crop, TRANSFORMS: [], NO_TRANSFORM: false, VIEWS: 0,
-  ON_BAD_IMAGE: error, PIXEL_MEAN: [0.485, 0.456, 0.406], PIXEL_STD: [0.229, 0.224, 0.225], CROP_PADDING: 4,
+  REDUCED_DECODING: false, ON_BAD_IMAGE: error, PIXEL_MEAN: [0.485, 0.456, 0.406], PIXEL_STD: [0.229, 0.224, 0.225],
+  CROP_PADDING: 4,
   RRCROP_SCALE: [0.08, 1.0], CUTOUT_N: 1, CUTOUT_LEN: 16, GN_MEAN: 0.0, GN_STD: 0.15, RANDAUGMENT_N: 2,
   RANDAUGMENT_M: 10, COLORJITTER_B: 0.4, COLORJITTER_C: 0.4, COLORJITTER_S: 0.4, COLORJITTER_H: 0.1, RGS_P: 0.2,
   GB_P: 0.5, GB_K: 21}
@@ -203,7 +204,7 @@ def test_flags_and_arguments(module, capsys):
 def test_config_keys_and_their_defaults(monkeypatch):
     monkeypatch.delenv("COOP_FEATURES")
     frozen = flatten(CN(yaml.safe_load(DEFAULTS)))
-    assert len(frozen) == 244
+    assert len(frozen) == 245
     there = flatten(full_default(with_plugins=False))
     there = {key: list(value) if isinstance(value, tuple) else value for key, value in there.items()}
     assert {key: there.get(key, "missing") for key in frozen} == frozen
