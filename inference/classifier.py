@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -237,6 +237,11 @@ class Classifier:
         if are_files and len(found) > self.batch_size:  # fewer are sooner read than workers are started
             return trainer.features.read([Datum(os.fspath(path)) for path in found])
         return torch.cat([trainer.encode_images(batch).cpu() for batch in self._pixels(found)])
+
+    def loading(self) -> AbstractContextManager[None]:
+        """Within this `with` block, the processes that load image files live on from one call to the next."""
+        features = self.trainer.features
+        return nullcontext() if features is None else features.loading()
 
     def text_features(self) -> Tensor:
         """Returns the features of the classes (C, E), float32, normalised, on the CPU; CrossModal's rows are not.

@@ -58,7 +58,10 @@ class DatasetWrapper(Dataset):
     def __getitem__(self, index: int | tuple[int, int]) -> dict:
         """Returns an item's part of a batch in this epoch, or in that of (index, epoch): they seed its transforms."""
         index, epoch = index if isinstance(index, tuple) else (index, int(self.epoch))
-        item = self.data_source[index]
+        return self.part(self.data_source[index], index, epoch)
+
+    def part(self, item: Datum, index: int, epoch: int) -> dict:
+        """Returns the part of a batch of any item: its index and the epoch seed the transforms."""
         image = self.images.read(item.impath)
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": index}
         with torch.random.fork_rng(devices=[]):
