@@ -29,6 +29,7 @@ from clip.clip import weights_sha256, weights_warning
 from engine.config.plugin_errors import WORDED, plain_message, plugin_error
 from engine.config.plugins import plugins
 from engine.config.reads import require_read
+from engine.data.manager import ending_workers
 from engine.device import deterministic
 from engine.distributed import on_first_rank, process_group
 from engine.interruption import Interrupted, interruptible
@@ -60,7 +61,7 @@ def run(cfg: CN, *, no_train: bool = False) -> None:
         if cfg.RUN.EVAL_ONLY:
             trainer.load_model(cfg.RUN.MODEL_DIR, epoch=cfg.RUN.LOAD_EPOCH)
         current.start(trainer)
-        with trainer.writer:  # its files end however the run does
+        with trainer.writer, ending_workers(trainer, trainer.dm):  # files and processes end however the run does
             if cfg.RUN.EVAL_ONLY:
                 trainer.test()
             else:
@@ -104,7 +105,7 @@ def train(*, options: Mapping[str, Any] | None = None, **flags: Any) -> dict[str
         raise
     finally:
         close_logging()
-        gc.collect()  # a trainer refers to itself: its loaders' processes and its memory on a GPU would stay
+        gc.collect()  # a trainer refers to itself: its memory on a GPU would stay
 
 
 def main(argv: list[str] | None = None) -> int:

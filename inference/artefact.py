@@ -42,7 +42,10 @@ FILES = {  # by the file that tells the format
     ONNX: {ONNX, ONNX_DATA, CARD, CONFIG},
     CLIP: {CLIP, CARD, CONFIG},
 }
-PREPROCESSING = ("SIZE", "INTERPOLATION", "RESIZE", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD")
+PREPROCESSING = (
+    *("SIZE", "INTERPOLATION", "RESIZE", "TRANSFORMS", "NO_TRANSFORM", "PIXEL_MEAN", "PIXEL_STD"),
+    "REDUCED_DECODING",
+)
 
 
 def write_artefact(trainer: TrainerX, head: Head | None, folder: Path, results: dict[str, Any]) -> None:

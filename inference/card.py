@@ -19,6 +19,10 @@ OPEN_CLIP = {  # OpenAI's name -> open_clip's
 STATED = ("heads", "activation")  # of config.json's backbone_...: what weights of one's own do not say themselves
 LIBRARIES = {"classifier.onnx": "onnx", "clip.safetensors": "open_clip"}  # what reads a file, as a page's head names it
 N_NAMES = 20  # class names on the page
+DECODED_WHOLE = (
+    "\n\nIts run decoded large JPEG files at a reduced scale (`INPUT.REDUCED_DECODING`). The lines below decode them "
+    "whole, so their answers for large photographs differ from the run's. The toolkit's are the same."
+)
 
 COSINE = frozenset({"weight", "scale"})  # the tensors of a classifier of text features
 
@@ -95,7 +99,7 @@ Classifies images into {len(names):,} classes: {", ".join(names[:N_NAMES])}{more
 |---|---|
 {rows}
 
-{backbone}
+{backbone}{DECODED_WHOLE if facts["preprocessing"].get("REDUCED_DECODING") else ""}
 
 ## Use it without the toolkit
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from engine import Datum, build_transform
 from engine.config.load import full_default, merge, require
 from engine.data.image_files import images_below
 from engine.data.image_io import read_image, to_rgb
+from engine.data.transforms import needed_edge
 from engine.device import pick_device
 from engine.process_cache import sharing
 from engine.random_state import same_random_state
@@ -61,6 +62,7 @@ class Classifier:
 
     Attributes:
         classnames: The C names that it tells apart, in the order of the columns.
+        shorter_edge: For which image files are decoded, as in the run's test, see `to_rgb`; 0: whole.
         head: From image features to logits, where one matrix does it; else None.
     """
 
@@ -81,6 +83,7 @@ class Classifier:
         if self.head is None:  # of a method that has such text, the prompts are encoded once for all images
             self._encoded_text.enter_context(getattr(self.trainer, "fixed_text", nullcontext)())
         self._transform = self.trainer.test_transform or build_transform(self.trainer.cfg, is_train=False)
+        self.shorter_edge = needed_edge(self.trainer.cfg, [self._transform])
 
     @classmethod
     def from_run(
@@ -235,6 +238,11 @@ class Classifier:
             return trainer.features.read([Datum(os.fspath(path)) for path in found])
         return torch.cat([trainer.encode_images(batch).cpu() for batch in self._pixels(found)])
 
+    def loading(self) -> AbstractContextManager[None]:
+        """Within this `with` block, the processes that load image files live on from one call to the next."""
+        features = self.trainer.features
+        return nullcontext() if features is None else features.loading()
+
     def text_features(self) -> Tensor:
         """Returns the features of the classes (C, E), float32, normalised, on the CPU; CrossModal's rows are not.
 
@@ -252,7 +260,8 @@ class Classifier:
         """Yields the images in batches (B, 3, H, W) on the device, transformed as in a test."""
         size = self.trainer.cfg.DATALOADER.TEST.BATCH_SIZE
         for start in range(0, len(images), size):
-            batch = torch.stack([self._transform(as_rgb(image)) for image in images[start : start + size]])
+            found = (as_rgb(image, shorter_edge=self.shorter_edge) for image in images[start : start + size])
+            batch = torch.stack([self._transform(image) for image in found])
             yield batch.to(self.trainer.device)
 
 
@@ -272,10 +281,13 @@ def as_list(images: Images) -> list[Any]:
     return found
 
 
-def as_rgb(image: Any) -> Image.Image:
-    """Returns a PIL image, an array of bytes or the file at a path as RGB, as training reads files."""
+def as_rgb(image: Any, *, shorter_edge: int = 0) -> Image.Image:
+    """Returns a PIL image, an array of bytes or the file at a path as RGB, as training reads files.
+
+    `shorter_edge` is for files, see `to_rgb`; an image in memory is taken whole.
+    """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
+        return read_image(image, shorter_edge=shorter_edge)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
             raise ValueError(

@@ -58,7 +58,7 @@ class Page:
     """
 
     def __init__(self, classifier: Classifier, *, topk: int, uploads: Path):
-        self.topk, self.uploads = topk, uploads
+        self.topk, self.uploads, self.shorter_edge = topk, uploads, classifier.shorter_edge
         self.of_names = lru_cache(N_KEPT)(lambda names: classifier.with_classes(names) if names else classifier)
 
     def answer(self, upload: dict[str, Any] | None, typed: str) -> tuple[dict[str, float] | None, str]:
@@ -71,7 +71,7 @@ class Page:
         if upload is None:
             return None, WAITING
         try:
-            image, doubts = read_upload(upload, self.uploads)
+            image, doubts = read_upload(upload, self.uploads, shorter_edge=self.shorter_edge)
             names = read_names(typed)
         except ValueError as error:
             return None, told([str(error)])

@@ -101,15 +101,16 @@ def predict(
         threshold: Below this probability the label is "unknown".
     """
     n_at_once = N_BATCHES * classifier.batch_size
-    for start in range(0, len(files), n_at_once):
-        part = files[start : start + n_at_once]
-        answers, errors = _answers(classifier, part, k)
-        for file in part:
-            if file.path in errors:
-                yield Prediction(file, error=errors[file.path])
-            else:
-                best = answers[file.path]
-                yield Prediction(file, best, best[0][0] if best[0][1] >= threshold else UNKNOWN)
+    with classifier.loading():
+        for start in range(0, len(files), n_at_once):
+            part = files[start : start + n_at_once]
+            answers, errors = _answers(classifier, part, k)
+            for file in part:
+                if file.path in errors:
+                    yield Prediction(file, error=errors[file.path])
+                else:
+                    best = answers[file.path]
+                    yield Prediction(file, best, best[0][0] if best[0][1] >= threshold else UNKNOWN)
 
 
 def _answers(classifier: Classifier, files: Sequence[File], k: int) -> tuple[dict[str, list], dict[str, str]]:

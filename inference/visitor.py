@@ -31,12 +31,13 @@ def read_names(typed: str) -> tuple[str, ...]:
     return names
 
 
-def read_upload(upload: dict[str, Any], uploads: Path) -> tuple[Image.Image, list[str]]:
+def read_upload(upload: dict[str, Any], uploads: Path, *, shorter_edge: int = 0) -> tuple[Image.Image, list[str]]:
     """Returns an uploaded image as training reads files, RGB, and sentences on what may surprise.
 
     Args:
         upload: Its `path` and `orig_name`, as gradio says them; what calls the page without a browser may name any.
         uploads: The folder of uploads; no other file is read.
+        shorter_edge: See `to_rgb`.
 
     Raises:
         ValueError: If it is not there, empty, too large or no image.
@@ -51,7 +52,7 @@ def read_upload(upload: dict[str, Any], uploads: Path) -> tuple[Image.Image, lis
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             doubts = [TURNED] if is_turned(image) else []
-            return to_rgb(image), doubts
+            return to_rgb(image, shorter_edge=shorter_edge), doubts
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} has more than {MAX_PIXELS / 1e6:.0f} megapixels. Make it smaller.") from error
     except Exception as error:  # each decoder raises its own kind

@@ -41,7 +41,7 @@ from yacs.config import CfgNode as CN
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY, build_transform
 from engine.data.samplers import mix_seeds
-from engine.data.transforms import steps
+from engine.data.transforms import needed_edge, steps
 
 from .base import PromptedCLIP, untrained_errors
 from .context import ContextLearner, ContextTrainer, build_prompt_encoder
@@ -63,6 +63,7 @@ class Views:
         crops.INPUT.INTERPOLATION = "bilinear"
         self.plain, self.random = build_transform(cfg, is_train=False), build_transform(crops, is_train=True)
         self.seed, self.n_random = cfg.SEED, n_views - 1
+        self.shorter_edge = needed_edge(cfg, [self.plain, self.random])
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Returns the views (V, 3, H, W) of an RGB image; its pixels decide what is drawn."""

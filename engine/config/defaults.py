@@ -39,6 +39,7 @@ def get_cfg_default() -> CN:
     cfg.INPUT.TRANSFORMS = ()  # names, see engine/data/transforms.py
     cfg.INPUT.NO_TRANSFORM = False  # resize to SIZE, and normalize if named; nothing else
     cfg.INPUT.VIEWS = 0  # random views of each training image, encoded once; 0: a fresh one in every epoch
+    cfg.INPUT.REDUCED_DECODING = False  # JPEG files at 1/2, 1/4 or 1/8 of their edges, where transforms need no more
     cfg.INPUT.ON_BAD_IMAGE = "error"  # unreadable training and validation images: error, skip (with a warning)
     cfg.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]  # of R, G, B in [0, 1]
     cfg.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]  # of R, G, B in [0, 1]

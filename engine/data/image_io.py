@@ -20,12 +20,18 @@ BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of a TIFF
 WHITE_IS_ZERO = 0  # a value of the latter
 
 
-def read_image(path: str | os.PathLike, read: Callable[[str | os.PathLike], Any] = lambda path: path) -> Image.Image:
+def read_image(
+    path: str | os.PathLike,
+    read: Callable[[str | os.PathLike], Any] = lambda path: path,
+    *,
+    shorter_edge: int = 0,
+) -> Image.Image:
     """Returns the image file as RGB.
 
     Args:
         path: The file.
         read: From the path to what Pillow opens: itself, or a file with its bytes.
+        shorter_edge: See `to_rgb`.
 
     Raises:
         MissingImageError: If there is no such file (a FileNotFoundError).
@@ -35,7 +41,7 @@ def read_image(path: str | os.PathLike, read: Callable[[str | os.PathLike], Any]
     shown = printable(str(path))
     try:
         with Image.open(read(path), formats=FORMATS) as image:
-            return to_rgb(image)
+            return to_rgb(image, shorter_edge=shorter_edge)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingImageError(
             f"Image {shown} is missing.",
@@ -65,12 +71,19 @@ def is_readable(path: str | os.PathLike) -> bool:
         return False
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, *, shorter_edge: int = 0) -> Image.Image:
     """Returns the first frame as it is stored: EXIF rotation, transparency and colour profile are ignored.
+
+    Args:
+        image: As Pillow opens it.
+        shorter_edge: A JPEG file that is not read yet is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its edges
+            that leaves its shorter edge so many pixels. 0: decoded whole, as other files always are.
 
     Raises:
         ValueError: If black and white are not defined: values of 32 bits.
     """
+    if shorter_edge:
+        image.draft(None, (shorter_edge, shorter_edge))
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BITS):
         # Differs from the original: there all values above 255 become white, nearly the whole image.
         return Image.fromarray(_upper_bits(image)).convert("RGB")

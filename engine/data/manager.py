@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 
 import torch
@@ -45,6 +46,7 @@ class DataManager:
     Attributes:
         listing: What the data set lists, before anything is left out.
         has_own_transforms: Whether images go through what INPUT says, and nothing else.
+        is_reduced: Whether JPEG files may be decoded at a reduced scale.
         skipped: Split -> paths of its images that could not be read and were left out.
     """
 
@@ -61,14 +63,20 @@ class DataManager:
         self.skipped = leave_out_bad(cfg, self.dataset, n_threads=n_workers)
         tfm_train = custom_tfm_train or build_transform(cfg, is_train=True)
         tfm_test = custom_tfm_test or build_transform(cfg, is_train=False)
+        self.is_reduced = cfg.INPUT.REDUCED_DECODING
         self.has_own_transforms = not (custom_tfm_train or custom_tfm_test or dataset_wrapper)
         wrapper = dataset_wrapper or DatasetWrapper
+        if self.is_reduced and not issubclass(wrapper, DatasetWrapper):
+            raise ValueError(
+                f"INPUT.REDUCED_DECODING is True, but the method's own {wrapper.__name__} reads the images, which does "
+                "not know it. Derive it from DatasetWrapper, or leave INPUT.REDUCED_DECODING out."
+            )
         build = partial(build_data_loader, cfg, n_workers=n_workers, dataset_wrapper=wrapper)
         self.train_loader_x = build(self.dataset.train_x, tfm_train, is_train=True)
-        self.val_loader = build(self.dataset.val, tfm_test, is_train=False)
-        self.test_loader = build(self.dataset.test, tfm_test, is_train=False)
-        self.selection_loader = build(self.dataset.selection, tfm_test, is_train=False)
         self.best_on = BEST_ON.get(cfg.TEST.FINAL_MODEL)  # the split by which an epoch is chosen
+        self.val_loader = build(self.dataset.val, tfm_test, is_train=False, is_reused=self.best_on == "val")
+        self.test_loader = build(self.dataset.test, tfm_test, is_train=False, is_reused=self.best_on == "test")
+        self.selection_loader = build(self.dataset.selection, tfm_test, is_train=False)
         self.said_left_out = False
         self.log_summary(cfg)
 
@@ -89,6 +97,11 @@ class DataManager:
     def warnings(self) -> list[str]:
         """What makes results on these items doubtful, before anything is trained or tested."""
         found = list(self.dataset.warnings)
+        if self.is_reduced:
+            found.append(
+                "INPUT.REDUCED_DECODING is True: large JPEG files are decoded at a reduced scale, which changes their "
+                "pixels. Compare these results with those of such runs alone."
+            )
         if self.num_classes == 1:
             found.append(
                 f"There is a single class, {shorten(self.lab2cname[0])}: every answer is right, whatever is learned. "
@@ -150,12 +163,14 @@ def build_data_loader(
     transform: Callable | Sequence[Callable],
     *,
     is_train: bool,
+    is_reused: bool = False,
     n_workers: int | None = None,
     dataset_wrapper: type[Dataset] = DatasetWrapper,
 ) -> DataLoader | None:
     """Builds the loader of a list of items from DATALOADER.TRAIN_X (training) or DATALOADER.TEST; None without items.
 
-    In training a last, smaller batch is dropped unless it is the only one.
+    In training a last, smaller batch is dropped unless it is the only one. The processes of a loader that is used in
+    every epoch, in training or because it `is_reused`, live on until `ending_workers` ends them.
 
     Raises:
         ValueError: If the sampler is unknown or does not fit the items.
@@ -182,9 +197,25 @@ def build_data_loader(
         num_workers=n_workers,
         worker_init_fn=leave_signals_to_parent,
         pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
-        persistent_workers=is_train and n_workers > 0,  # test loaders rarely run twice
+        persistent_workers=(is_train or is_reused) and n_workers > 0,
         generator=torch.Generator().manual_seed(mix_seeds(cfg.SEED)),  # the loader draws nothing from torch's own
     )
+
+
+@contextmanager
+def ending_workers(*owners: object) -> Iterator[None]:
+    """Until its end, loaders may start processes; then those of the loaders that are attributes of `owners` end.
+
+    The garbage collector ends them late, and may wait five seconds for each: it can break their queues before.
+    """
+    try:
+        yield
+    finally:
+        loaders = {id(x): x for owner in owners for x in vars(owner).values() if isinstance(x, DataLoader)}
+        for loader in loaders.values():
+            iterator, loader._iterator = loader._iterator, None
+            if iterator is not None:
+                iterator._shutdown_workers()
 
 
 def log_left_out(batches: BatchSampler | Iterable[list[int]] | None) -> None:

@@ -29,8 +29,18 @@ squash    both edges to SIZE, whatever the image's shape; nothing is cropped
 
 INPUT.NO_TRANSFORM keeps only steps 1 (resize to SIZE), 11 and 13, in training and in testing.
 What is random is drawn from torch's global generator, so the seed of an item decides how it is transformed.
+
+INPUT.REDUCED_DECODING decodes a JPEG file at the smallest of 1, 1/2, 1/4 and 1/8 of its edges that leaves the shorter
+one enough pixels. It changes the pixels of large photographs, and where in them a random view lies. What is enough:
+
+steps                  pixels of the shorter edge
+to SIZE, as in tests   max(SIZE): nothing is enlarged that the whole image would not need
+random_resized_crop    max(SIZE) sqrt(4 / (3 s)), s the smallest share in RRCROP_SCALE: the smallest crop, of edges
+                       3 : 4, still has max(SIZE) pixels at its shorter edge; 915 for SIZE 224 and s = 0.08
+random_crop            all: it takes pixels as they are
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -62,6 +72,8 @@ RESIZES = {  # INPUT.RESIZE, see above
 def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch.Tensor]:
     """Composes the transform from an RGB PIL image to a float32 tensor (3, H, W), (H, W) = cfg.INPUT.SIZE.
 
+    With INPUT.REDUCED_DECODING it says by `shorter_edge` how files are decoded for it.
+
     Raises:
         ValueError: If INPUT has a name or a value that is not allowed.
     """
@@ -72,7 +84,49 @@ def build_transform(cfg, is_train: bool = True) -> Callable[[Image.Image], torch
     on_image = RESIZES[resize](node.SIZE, INTERPOLATION_MODES[node.INTERPOLATION]) if resize else []
     on_image += [build(node) for name, build in ON_IMAGE.items() if name in names]
     on_tensor = [build(node) for name, build in ON_TENSOR.items() if name in names]
-    return T.Compose([*on_image, T.ToTensor(), *on_tensor])
+    composed = [*on_image, T.ToTensor(), *on_tensor]
+    return OfReducedImages(composed, enough_pixels(node, names)) if node.REDUCED_DECODING else T.Compose(composed)
+
+
+class OfReducedImages(T.Compose):
+    """Transforms one after another, of images that are decoded for them at a reduced scale.
+
+    Attributes:
+        shorter_edge: Pixels that the shorter edge of a decoded image must have; 0: the whole image is needed.
+    """
+
+    def __init__(self, transforms: list[Callable], shorter_edge: int):
+        super().__init__(transforms)
+        self.shorter_edge = shorter_edge
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()} of JPEG files decoded for {self.shorter_edge or 'all'} pixels"
+
+
+def enough_pixels(node, names: set[str]) -> int:
+    """Returns how many pixels of the shorter edge the steps need, see above; 0: all."""
+    if "random_crop" in names:
+        return 0
+    if "random_resized_crop" in names:
+        return math.ceil(max(node.SIZE) * math.sqrt(4 / (3 * node.RRCROP_SCALE[0])))
+    return max(node.SIZE)
+
+
+def needed_edge(cfg, transforms: Iterable[Callable | None]) -> int:
+    """Returns the `shorter_edge` for which image files are decoded that go through all these transforms; 0: whole.
+
+    Raises:
+        ValueError: If INPUT.REDUCED_DECODING is set and a transform has no such attribute.
+    """
+    if not cfg.INPUT.REDUCED_DECODING:
+        return 0
+    edges = [getattr(transform, "shorter_edge", None) for transform in transforms]
+    if None in edges:
+        raise ValueError(
+            "INPUT.REDUCED_DECODING is True, but a transform of the method's own does not say how many pixels it "
+            "needs. Give it an attribute `shorter_edge`, 0 for whole images, or leave INPUT.REDUCED_DECODING out."
+        )
+    return max(edges) if all(edges) else 0
 
 
 def steps(node, is_train: bool) -> tuple[set[str], str]:
@@ -95,6 +149,7 @@ def describe_transform(cfg, *, is_train: bool) -> list:
     used = [(resize, ("SIZE", "INTERPOLATION"))] if resize else []
     used += [(name, KEYS.get(name, ())) for name in (*ON_IMAGE, *ON_TENSOR) if name in names]
     views = [["views", node.VIEWS, cfg.DATALOADER.K_TRANSFORMS]] if is_train else []
+    views += [["decoded for", enough_pixels(node, names)]] if node.REDUCED_DECODING else []
     return [[name, *(_plain(node[key]) for key in keys)] for name, keys in used] + views
 
 

@@ -12,6 +12,7 @@ import io
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader
 from ..data.datum import Datum
 from ..data.image_io import read_image
 from ..data.images import DatasetWrapper, ImageCache
-from ..data.manager import count_workers
+from ..data.manager import count_workers, ending_workers
 from ..data.samplers import gather_batch, mix_seeds
 from ..data.transforms import build_transform
 from ..distributed import any_rank, gather_objects, gather_rows, local_rank, n_ranks, share
@@ -36,6 +37,7 @@ from .cache import FeatureCache
 from .digests import FileDigests, Row, read_file, short_digest
 
 Index = tuple[int, int]  # of an item, and of its view, that of an epoch
+Wanted = tuple[str, int, int]  # the path of an item, and its Index
 Seeds = tuple[int, ...]  # of a random view; none of the one view under the test transform
 GB = 1e9
 CPU_BATCH = 32  # images encoded at once on a CPU: more take longer each, and the next are read meanwhile
@@ -62,6 +64,8 @@ class FeatureReader:
         self.caches: dict[str, FeatureCache] = {}
         self.digests = open_digests(cfg)
         self.contents: dict[str, bytes] = {}  # path -> key of the bytes that its features were made of
+        self.loader: DataLoader | None = None  # whose processes live on, within `loading`
+        self.is_loading = False
 
     @cached_property
     def tower(self) -> nn.Module:
@@ -106,6 +110,16 @@ class FeatureReader:
         seeds = {(index, epoch): (self.cfg.SEED, epoch, index) for index, epoch in views}
         return self._read(items, transform, seeds).unflatten(0, (len(items), n_views))
 
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Until its end, the processes that load images live on from one `read` with the same transform to the next."""
+        self.is_loading = True
+        try:
+            with ending_workers(self):
+                yield
+        finally:
+            self.loader, self.is_loading = None, False
+
     @torch.no_grad()
     def _read(self, items: Sequence[Datum], transform: Callable, seeds: dict[Index, Seeds]) -> Tensor:
         """Returns the features (N, E) of images under a transform; `seeds` has those of the view of each index."""
@@ -117,7 +131,7 @@ class FeatureReader:
         missing = [index for index, lacks in zip(rows, any_rank([row is None for row in rows.values()])) if lacks]
         files: list[Row] = []
         try:
-            for indices, features, read in self._encode(HashedItems(self.cfg, items, transform), missing):
+            for indices, features, read in self._encode(items, transform, missing):
                 made = [feature_key(content, seeds[index]) for index, (_, content) in zip(indices, read)]
                 cache.add(made, features, write=local_rank() == 0)
                 for index, feature, (_, content) in zip(indices, features, read):
@@ -145,7 +159,7 @@ class FeatureReader:
             raise
 
     def _encode(
-        self, dataset: HashedItems, indices: list[Index]
+        self, items: Sequence[Datum], transform: Callable, indices: list[Index]
     ) -> Iterator[tuple[list[Index], np.ndarray, list[Row]]]:
         """Yields the indices in pieces, of which every rank encodes a share; with the features (n, E), and the files.
 
@@ -155,14 +169,8 @@ class FeatureReader:
             return
         pieces = in_batches(indices, N_BATCHES * self.batch_size * n_ranks())
         batches_of = [in_batches(piece[share(len(piece))] or piece[:1], self.batch_size) for piece in pieces]
-        loader = DataLoader(
-            dataset,
-            batch_sampler=sum(batches_of, []),
-            num_workers=count_workers(self.cfg.DATALOADER.NUM_WORKERS),
-            worker_init_fn=leave_signals_to_parent,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # so that it draws nothing from torch's own
-        )
+        loader = self._open_loader(transform)
+        loader.batch_sampler[:] = [[(items[i].impath, i, view) for i, view in batch] for batch in sum(batches_of, [])]
         batches = iter(progress(loader, "features"))
         for piece, own in zip(pieces, batches_of):
             features, read = [], []
@@ -173,6 +181,24 @@ class FeatureReader:
             n_own = len(piece[share(len(piece))])
             read = sum(gather_objects(read[:n_own]), [])
             yield piece, gather_rows(torch.cat(features), len(piece)).cpu().numpy(), read
+
+    def _open_loader(self, transform: Callable) -> DataLoader:
+        """Returns a loader of any items; its batches are what its `batch_sampler`, a list, holds when it begins."""
+        if self.loader is not None and repr(self.loader.dataset.transforms[0]) == repr(transform):
+            return self.loader
+        n_workers = count_workers(self.cfg.DATALOADER.NUM_WORKERS)
+        lives_on = self.is_loading and n_workers > 0 and self.loader is None and repr(transform) in self.kept_transforms
+        loader = DataLoader(
+            HashedItems(self.cfg, (), transform),
+            batch_sampler=[],
+            num_workers=n_workers,
+            worker_init_fn=leave_signals_to_parent,
+            persistent_workers=lives_on,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # so that it draws nothing from torch's own
+        )
+        self.loader = loader if lives_on else self.loader
+        return loader
 
     def _open_cache(self, transform: Callable) -> FeatureCache:
         """Returns where features under a transform are kept: for good if it is the config's, whose repr says it all."""
@@ -220,14 +246,15 @@ class ViewBatches:
 
 
 class HashedItems(DatasetWrapper):
-    """Items with `file`, the keys of each image's file and of the bytes that it was decoded from."""
+    """Any items, with `file`, the keys of each image's file and of the bytes that it was decoded from."""
 
     def __init__(self, cfg, data_source: Sequence[Datum], transform: Callable):
         super().__init__(cfg, data_source, transform)
-        self.images = HashedImages(0)
+        self.images = HashedImages(0, shorter_edge=self.images.shorter_edge)
 
-    def __getitem__(self, index: Index) -> dict[str, Any]:
-        return {**super().__getitem__(index), "file": self.images.row}
+    def __getitem__(self, wanted: Wanted) -> dict[str, Any]:
+        path, index, view = wanted
+        return {**self.part(Datum(path), index, view), "file": self.images.row}
 
 
 class HashedImages(ImageCache):
@@ -236,7 +263,7 @@ class HashedImages(ImageCache):
     row: Row = (b"", b"")
 
     def decode(self, path: str) -> Image.Image:
-        return read_image(path, self._open)
+        return read_image(path, self._open, shorter_edge=self.shorter_edge)
 
     def _open(self, path: str) -> io.BytesIO:
         content, self.row = read_file(path)

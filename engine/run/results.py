@@ -109,6 +109,7 @@ def results_of(trainer) -> dict[str, Any]:
         "warnings": [
             *trainer.warnings,
             *skip_warnings(trainer.dm.skipped),
+            *training_warnings(cfg, trained_on),
             *untested_warnings(trainer),
             *chance_warnings(trainer, trained_on),
         ],
@@ -119,6 +120,13 @@ def results_of(trainer) -> dict[str, Any]:
 def settings_of(cfg: CN) -> dict[str, Any]:
     """Returns the changed keys that decide what a run computes, but for those in which an experiment's seeds differ."""
     return {key: value for key, value in identity(cfg).items() if key not in SEEDS_OWN}
+
+
+def training_warnings(cfg: CN, trained_on: CN | None) -> list[str]:
+    """Returns a sentence if the model has learned from images at a reduced scale, and is tested on whole ones."""
+    if trained_on is None or cfg.INPUT.REDUCED_DECODING or not trained_on.INPUT.REDUCED_DECODING:
+        return []
+    return ["The model was trained with INPUT.REDUCED_DECODING True, and is tested without it. Test it with it, too."]
 
 
 def untested_warnings(trainer) -> list[str]:

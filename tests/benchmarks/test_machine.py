@@ -3,9 +3,10 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch
 
-from benchmarks import image_tower, loader, startup, threads
+from benchmarks import image_tower, loader, reading, startup, threads
 from clip.model import build_model
 from engine.config.flags import parse_args, setup_cfg
 from tests.benchmarks.checks import check_rows, rows_of
@@ -40,6 +41,33 @@ def test_image_tower(monkeypatch, tmp_path):
     for row in in_half:
         assert rounding_tolerance() < row["difference"] < 8 * torch.finfo(torch.bfloat16).eps
         assert float(row["note"].split()[-1]) > 0.999
+
+
+def test_reading(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(loader.TOWERS, "RN50", lambda: build_model(golden_state_dict("rn")).visual)
+    monkeypatch.setattr(reading, "TOWERS", ["RN50"])
+    for name, size in (("SIZE", (64, 64)), ("IMAGE_SIZE", (80, 70)), ("PHOTO_SIZE", (640, 480))):
+        monkeypatch.setattr(reading, name, size)
+    reading.main(["--images", "3", "--workers", "1", "--repeats", "2", "--json", str(tmp_path / "results.json")])
+    content, _ = rows_of(["--json", str(tmp_path / "results.json")])
+    parts = ["bytes", "decoding", "test view", "random view", "loader, 1 workers", "both, RN50"]
+    kinds = ["80 x 70", "640 x 480", "640 x 480, reduced"]
+    measured = [row for row in content["rows"] if "part" in row]
+    assert [(row["case"], row["part"]) for row in measured] == [("", "RN50"), *((k, p) for k in kinds for p in parts)]
+    assert all(len(row["images_per_s"]) == 2 and min(row["images_per_s"]) > 0 for row in measured)
+    assert [row["case"] for row in content["rows"] if "bound" in row] == kinds
+    assert "640 x 480, reduced, RN50: " in capsys.readouterr().out
+
+
+def test_reading_with_reduced_decoding_is_of_smaller_images_and_the_costlier_side_bounds(monkeypatch, tmp_path):
+    photos = reading.Files(tmp_path / "photos", (2000, 1000), 1, reduced=True, n_workers=0)
+    assert (photos.image.size, photos.image_of_random.size) == ((500, 250), (2000, 1000))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    rates = {"bytes": [1000.0], "decoding": [100.0, 1.0, 900.0], "test view": [500.0], "both, T": [25.0]}
+    row = reading.bound(rates, "T", [50.0])  # 0.013 seconds of one core, half of that with two; the tower 0.02
+    assert (row["bound"], row["reading"]) == ("the tower", pytest.approx(0.0065 / 0.0265))
+    assert row["of_all_cores"] == pytest.approx(25 * 0.0265)
+    assert reading.bound(rates, "T", [400.0])["bound"] == "reading"
 
 
 def test_startup(monkeypatch, capsys):

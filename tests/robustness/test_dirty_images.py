@@ -61,12 +61,24 @@ def test_what_can_be_read_is_read_as_documented(tmp_path, name):
     np.testing.assert_allclose(np.asarray(image, dtype=int), expected, rtol=0, atol=KINDS[name].atol)
 
 
+@pytest.mark.parametrize("name", READABLE)
+def test_a_jpeg_file_at_a_reduced_scale_has_the_same_picture_and_other_files_are_whole(tmp_path, name):
+    path = draw(name, tmp_path)
+    found, whole = read_image(path, shorter_edge=8), np.asarray(read_image(path), dtype=int)
+    step = 4 if path.read_bytes().startswith(b"\xff\xd8") else 1  # each square of 16 x 16 pixels has 4 x 4 then
+    np.testing.assert_allclose(np.asarray(found, dtype=int), whole[::step, ::step], rtol=0, atol=KINDS[name].atol)
+    assert found.mode == "RGB"
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_read_is_named_with_the_documented_words(tmp_path, name):
     path = draw(name, tmp_path)
     with rights_of_a_user() if name == "no permission" else nullcontext():
         with pytest.raises((ValueError, FileNotFoundError)) as error:
             read_image(path)
+        with pytest.raises(type(error.value)) as reduced:
+            read_image(path, shorter_edge=8)
+    assert str(reduced.value) == str(error.value)
     words = re.match("error `(.+?)`", DOCUMENTED[name]).group(1)
     assert re.match(rf"Image {path} .*{re.escape(words)}.*\. [A-Z].*\.$", str(error.value))
     assert KINDS[name].pixels in str(error.value)

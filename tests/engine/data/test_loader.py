@@ -30,9 +30,9 @@ def read(monkeypatch):
     """The paths of the files that are read from now on, in this process."""
     read = []
 
-    def spy(path):
+    def spy(path, **options):
         read.append(path)
-        return read_image(path)
+        return read_image(path, **options)
 
     monkeypatch.setattr(images_module, "read_image", spy)
     return read

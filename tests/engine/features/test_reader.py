@@ -182,10 +182,10 @@ def test_a_feature_is_of_the_bytes_that_were_decoded(reader, tmp_path, monkeypat
     write_image(path, (90, 90, 90))
     gray = Datum(str(path))
 
-    def overtaken(path, read):
+    def overtaken(path, read, **options):
         opened = read(path)
         write_image(path, BLUE)
-        return read_image(path, lambda _: opened)
+        return read_image(path, lambda _: opened, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(feature_reader, "read_image", overtaken)
