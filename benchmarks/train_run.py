@@ -9,6 +9,11 @@ one step.
 
 from __future__ import annotations
 
+from engine.run.startup import sleep_while_waiting
+
+if __name__ == "__main__":  # as in a run, on both sides; it counts before torch is imported
+    sleep_while_waiting()
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

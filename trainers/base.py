@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from clip.two_towers import ClosedTowers, TwoTowers, read_out
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
 from engine.config.load import option_errors
 from engine.process_cache import common_tensors
-from engine.text import printable
+from engine.text import printable, shorten
 
 from .backbone import PRECISIONS, facts_of_backbone, load_clip, prepare_as_trained, require_open, usable_precision
 from .published_layout import own_entries
@@ -270,6 +270,29 @@ class PromptTrainer(TrainerX):
     def classify_features(self, features: Tensor) -> Tensor:
         return self.model.classify(features)
 
+    def learned_with(self) -> dict[str, tuple[Any, str]]:
+        """Returns what has to be as it was when a checkpoint was learned: by its name there, the value and its key."""
+        return {}
+
+    def checkpoint_fields(self) -> dict[str, Any]:
+        learned_with = {name: value for name, (value, _) in self.learned_with().items()}
+        return {**super().checkpoint_fields(), **({"learned_with": learned_with} if learned_with else {})}
+
+    def require_same(self, checkpoint: dict[str, Any], *, but: Collection[str] = ()) -> None:
+        """Raises ValueError if a value of `learned_with` was another when a checkpoint was learned.
+
+        Args:
+            checkpoint: As it was read. Older ones have these values beside their other entries.
+            but: Names that are not compared.
+        """
+        found = {**checkpoint, **checkpoint.get("learned_with", {})}
+        for name, (value, key) in self.learned_with().items():
+            if name not in but and (learned := found.get(name, value)) != value:
+                raise ValueError(
+                    f"{key} is {shorten(value)}, but it was {shorten(learned)} when the checkpoint was learned. "
+                    "Set it so."
+                )
+
     def published_names(self) -> dict[str, str]:
         """Returns how the authors' checkpoints call what is learned, by its own name; {} where they are as ours."""
         return {}
@@ -278,8 +301,10 @@ class PromptTrainer(TrainerX):
         """Takes what was learned from a checkpoint of the authors' code, which may have other names for it.
 
         Raises:
-            ValueError: If it is not what the method learns; the message says which entries could be.
+            ValueError: If it is not what the method learns, in which case the message says which entries could be; or
+                was learned with something else that `learned_with` names.
         """
+        self.require_same(checkpoint)
         found, ignored, trainer = checkpoint["state_dict"], self.ignored_on_load, checkpoint.get("trainer")
         if trainer not in (None, self.cfg.TRAINER.NAME):
             self.warnings.add(

@@ -24,7 +24,6 @@ from engine.config.load import option_errors
 from engine.device import free_memory
 from engine.distributed import gather_rows, n_ranks, share
 from engine.features.head import LinearHead
-from engine.text import shorten
 
 from .backbone import require_open
 from .base import PromptedCLIP, PromptTrainer
@@ -299,24 +298,16 @@ class ContextTrainer(PromptTrainer):
     def feature_head(self) -> LinearHead | None:
         return getattr(self.model, "feature_head", lambda: None)()
 
-    def checkpoint_fields(self) -> dict[str, Any]:
-        return {**super().checkpoint_fields(), "class_token_position": self.model.prompt_learner.position}
+    def learned_with(self) -> dict[str, tuple[Any, str]]:
+        position = self.model.prompt_learner.position
+        return {"class_token_position": (position, f"TRAINER.{self.node}.CLASS_TOKEN_POSITION")}
 
     def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        """Takes the number of context vectors from the checkpoint: words may have been counted otherwise for it.
-
-        Raises:
-            ValueError: If the class token stood elsewhere when the checkpoint's context was learned.
-        """
+        """Takes the number of context vectors from the checkpoint: words may have been counted otherwise for it."""
         super().before_load(name, checkpoint)
         if name != "prompt_learner":
             return  # another part of a method's own
         learner = self.model.prompt_learner
-        if (learned := checkpoint.get("class_token_position", learner.position)) != learner.position:
-            raise ValueError(
-                f"TRAINER.{self.node}.CLASS_TOKEN_POSITION is {learner.position}, but the class token stood at "
-                f"{shorten(learned)} when the checkpoint's context was learned. Set it so."
-            )
         ctx = checkpoint["state_dict"].get("ctx", learner.ctx)
         n_ctx = ctx.shape[-2] if ctx.dim() > 1 else None
         if n_ctx and n_ctx != learner.n_ctx:

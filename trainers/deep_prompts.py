@@ -22,7 +22,6 @@ from yacs.config import CfgNode as CN
 
 from clip.two_towers import TwoTowers
 from engine.features.head import LinearHead
-from engine.text import shorten
 
 from .backbone import require_open, require_vit
 from .base import PromptTrainer
@@ -184,19 +183,9 @@ class DeepPromptTrainer(PromptTrainer):
     def published_names(self) -> dict[str, str]:
         return {name: published_name(name) for name, _ in self.model.prompt_learner.named_parameters()}
 
-    def checkpoint_fields(self) -> dict[str, Any]:
-        return {**super().checkpoint_fields(), "fixed_words": self.fixed_words()}
-
-    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if other words stood in front of the class names when the vectors were learned."""
-        super().before_load(name, checkpoint)
-        own = self.fixed_words()
-        if (learned := checkpoint.get("fixed_words", own)) != own:
-            found, here = (f"fixed words of {shorten(x)}" if x else "no fixed words" for x in (learned, own))
-            raise ValueError(
-                f"The checkpoint's vectors were learned beside {found}, but TRAINER.{self.node} has {here}. Set "
-                "CTX_INIT and the number of vectors as in its training."
-            )
+    def learned_with(self) -> dict[str, tuple[Any, str]]:
+        key = f"TRAINER.{self.node}.CTX_INIT with words beyond the vectors"
+        return {**super().learned_with(), "fixed_words": (self.fixed_words(), key)}
 
     def result_fields(self) -> dict[str, Any]:
         return {**super().result_fields(), "n_ctx": self.model.prompt_learner.n_ctx}

@@ -38,7 +38,6 @@ from clip.blocks import QuickGELU
 from clip.two_towers import TwoTowers
 from engine import TRAINER_REGISTRY
 from engine.config.published import PublishedOptions
-from engine.text import shorten
 
 from .class_features import guide_features
 from .context import ContextLearner, ContextTrainer, CustomCLIP
@@ -138,18 +137,8 @@ class TCP(ContextTrainer):
         learner = PromptLearner(clip_model, classnames, knowledge, block=node.BLOCK, **start)
         return CustomCLIP(clip_model, learner, chunk_rows=node.CHUNK_ROWS, shard_classes=node.SHARD_CLASSES)
 
-    def checkpoint_fields(self) -> dict[str, Any]:
-        return {**super().checkpoint_fields(), "block": self.model.prompt_learner.block}
-
-    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if the vectors entered before another block when they were learned."""
-        super().before_load(name, checkpoint)
-        block = self.model.prompt_learner.block
-        if (learned := checkpoint.get("block", block)) != block:
-            raise ValueError(
-                f"The classes' vectors enter before block {block}, but before block {shorten(learned)} when the "
-                "checkpoint was learned. Set TRAINER.TCP.BLOCK so."
-            )
+    def learned_with(self) -> dict[str, tuple[Any, str]]:
+        return {**super().learned_with(), "block": (self.model.prompt_learner.block, "TRAINER.TCP.BLOCK")}
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         return self.guided_step(batch, self.model.prompt_learner.knowledge, self.cfg.TRAINER.TCP.W)

@@ -29,7 +29,6 @@ from engine import load_checkpoint
 from engine.config.load import option_errors
 from engine.features.head import LinearHead
 from engine.files import naming
-from engine.text import shorten
 
 from .backbone import require_open, require_vit
 from .base import PromptTrainer
@@ -177,29 +176,16 @@ class TunedTowersTrainer(PromptTrainer):
         theirs = f" (its authors': {self.steps_per_shot * shots:,})" if shots > 0 and self.steps_per_shot else ""
         logger.info("Training steps: %s", f"{n_steps:,}{theirs}")
 
-    def checkpoint_fields(self) -> dict[str, Any]:
-        node = self.cfg.TRAINER[self.node]
-        return {**super().checkpoint_fields(), "learned_with": {key: node[key] for key in self.fixed_by_checkpoint}}
+    def learned_with(self) -> dict[str, tuple[Any, str]]:
+        return {
+            key: (self.cfg.TRAINER[self.node][key], f"TRAINER.{self.node}.{key}") for key in self.fixed_by_checkpoint
+        }
 
     def load_init_weights(self) -> None:
         if path := self.cfg.MODEL.INIT_WEIGHTS:
             with naming(path):
-                self.require_same_options(load_checkpoint(path), but="ENCODER")  # what fits is taken, and logged
+                self.require_same(load_checkpoint(path), but=("ENCODER",))  # what fits is taken, and logged
         super().load_init_weights()
-
-    def before_load(self, name: str, checkpoint: dict[str, Any]) -> None:
-        super().before_load(name, checkpoint)
-        self.require_same_options(checkpoint)
-
-    def require_same_options(self, checkpoint: dict[str, Any], *, but: str = "") -> None:
-        """Raises ValueError if an option was another one in the checkpoint's training: its tensors may not say it."""
-        node, learned_with = self.cfg.TRAINER[self.node], checkpoint.get("learned_with", {})
-        for key in self.fixed_by_checkpoint:
-            if key != but and (learned := learned_with.get(key, node[key])) != node[key]:
-                raise ValueError(
-                    f"TRAINER.{self.node}.{key} is {node[key]}, but it was {shorten(learned)} when the checkpoint was "
-                    "learned. Set it so."
-                )
 
     def image_tower(self) -> nn.Module | None:
         return super().image_tower() if self.cfg.TRAINER[self.node].ENCODER == "text" else None

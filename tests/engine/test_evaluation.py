@@ -151,9 +151,14 @@ class TestLoading:
     def test_a_context_for_another_position_is_refused(self, make, tmp_path):
         make("TRAINER.COOP.CLASS_TOKEN_POSITION", "middle").train()
         trainer = make(folder="eval")
-        with pytest.raises(ValueError, match="CLASS_TOKEN_POSITION is end, but the class token stood at 'middle'"):
+        with pytest.raises(ValueError, match="CLASS_TOKEN_POSITION is 'end', but it was 'middle' when"):
             trainer.load_model(tmp_path / "run", epoch=2)
         make("TRAINER.COOP.CLASS_TOKEN_POSITION", "middle", folder="eval").load_model(tmp_path / "run", epoch=2)
+        path = tmp_path / "run/prompt_learner/model.pth.tar-2"
+        checkpoint = load_checkpoint(path)
+        torch.save({**checkpoint.pop("learned_with"), **checkpoint}, path)  # as they were written before
+        with pytest.raises(ValueError, match="CLASS_TOKEN_POSITION is 'end', but it was 'middle' when"):
+            trainer.load_model(tmp_path / "run", epoch=2)
         saved(tmp_path / "original", ctx=(2, 64))  # which does not say
         trainer.load_model(tmp_path / "original", epoch=2)
 

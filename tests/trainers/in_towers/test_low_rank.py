@@ -234,7 +234,7 @@ def test_the_log_says_how_many_steps_its_authors_would_do(build, caplog, shots):
 def test_what_was_learned_with_other_options_is_refused(build, tmp_path, key, value, was):
     """ALPHA above all: no tensor says it."""
     build().save_model(1)
-    with pytest.raises(ValueError, match=rf"CLIPLORA.{key} is {value}, but it was {was} when .* Set it so\."):
+    with pytest.raises(ValueError, match=rf"CLIPLORA.{key} is {value!r}, but it was {was} when .* Set it so\."):
         build(key, value, folder="other").load_model(tmp_path / "run", epoch=1)
 
 
@@ -242,7 +242,7 @@ def test_what_was_learned_with_other_options_is_refused(build, tmp_path, key, va
 def test_a_start_from_what_was_learned_with_other_options_is_refused(build, tmp_path, key, value, was):
     build().save_model(1)
     path = str(tmp_path / "run/prompt_learner/model.pth.tar-1")
-    with pytest.raises(ValueError, match=rf"tar-1: TRAINER.CLIPLORA.{key} is {value}, but it was {was} when .*so\."):
+    with pytest.raises(ValueError, match=rf"tar-1: TRAINER.CLIPLORA.{key} is {value!r}, but it was {was} when .*so\."):
         build(key, value, "MODEL.INIT_WEIGHTS", path, folder="other").train()
 
 
