@@ -1,10 +1,12 @@
 """A step of training beside busy neighbours: our rule for threads (engine/run/startup.py) against torch's default.
 
-Run:   python -m benchmarks.threads [--repeats 3] [--steps 10] [--neighbours 1 2 4] [--json FILE]
+Run:   python -m benchmarks.threads [--repeats 20] [--steps 4] [--neighbours N ...] [--json FILE]
 CoOp on the drawn `shapes` with its small CLIP, images and prompts through both towers. How threads wait is read when
 torch is imported, so each side has a process of its own; naive is torch's default. A neighbour is a process that only
-counts. Without neighbours, then beside each number of them, both sides take their steps in turn. The note has the
-seconds of a side beside neighbours by those without, from the medians. OMP_NUM_THREADS, if set, is that of both sides.
+counts; by default there is one for each core. In each round both sides take a few steps alone, and then beside the
+neighbours: a slow minute of the machine meets all four. A step's time in a round is the mean of its steps; what is
+printed are medians over the rounds. The last lines are the figures to compare: a step beside neighbours by one alone
+of the same side and round, the median and both quartiles. OMP_NUM_THREADS, if set, is that of both sides.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 
 import train
 from engine import TRAINER_REGISTRY, set_random_seed
+from engine.data.manager import n_cores
 from engine.run.startup import sleep_while_waiting
 
 from .measure import Report, add_arguments, alternate, timed
@@ -67,36 +70,55 @@ def open_side(rule: Callable[[], None], folder: Path) -> ProcessPoolExecutor:
 @contextlib.contextmanager
 def neighbours(n: int) -> Iterator[None]:
     """Lets n processes count until its end."""
-    counting = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    counting = [
+        subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+        for _ in range(n)
+    ]
     try:
+        for process in counting:
+            process.stdout.readline()  # it has started
         yield
     finally:
         for process in counting:
             process.kill()
-            process.wait()
+            process.communicate()
+
+
+def beside(n: int, sides: Sequence[Callable[[], float]]) -> list[float]:
+    """Returns the seconds of a step of each side, one after another, beside n neighbours."""
+    with neighbours(n):
+        return [side() for side in sides]
 
 
 def compare(report: Report, args: argparse.Namespace, folder: Path) -> None:
-    """Reports the steps without neighbours, and beside each number of them."""
+    """Reports the steps alone and beside each number of neighbours, and then what the neighbours cost each side."""
     with contextlib.ExitStack() as stack:
         rules = {"naive": lambda: None, "ours": sleep_while_waiting}
         pools = [stack.enter_context(open_side(rule, folder / name)) for name, rule in rules.items()]
         sides = [partial(_step_in, pool, folder / name, args.steps) for pool, name in zip(pools, rules)]
-        alone: list[float] = []
-        for n in (0, *args.neighbours):
-            with neighbours(n):
-                seconds = alternate(args.repeats, *sides)
-            alone = alone or [statistics.median(found) for found in seconds]
-            naive, ours = (statistics.median(found) / first for found, first in zip(seconds, alone))
-            note = f"by the seconds without neighbours: naive {naive:.1f}, ours {ours:.1f}" if n else ""
-            report.compare(f"beside {n} neighbours" if n else "alone", *seconds, note=note)
+        found = alternate(args.repeats, *(partial(beside, n, sides) for n in (0, *args.neighbours)))
+    seconds = [dict(zip(rules, zip(*rounds))) for rounds in found]  # for each number: side -> round by round
+    for n, of_sides in zip((0, *args.neighbours), seconds):
+        report.compare(f"beside {n} neighbours" if n else "alone", *of_sides.values())
+    for n, of_sides in zip(args.neighbours, seconds[1:]):
+        for side in rules:
+            report_slowdown(report, side, n, [own / alone for own, alone in zip(of_sides[side], seconds[0][side])])
+
+
+def report_slowdown(report: Report, side: str, n: int, ratios: list[float]) -> None:
+    """Reports the rounds' ratios of a step beside n neighbours to one alone."""
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    case = f"{side}: beside {n} by alone"
+    row = {"case": case, "neighbours": n, "ratios": ratios, "median": median, "quartiles": [low, high]}
+    report.add(row, f"{case:32}{median:6.2f}, quartiles {low:.2f} and {high:.2f}")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--steps", type=int, default=10, help="of a side in a round (default: %(default)s)")
-    parser.add_argument("--neighbours", type=int, nargs="+", default=[1, 2, 4], help="(default: 1 2 4)")
+    parser.set_defaults(repeats=20)
+    parser.add_argument("--steps", type=int, default=4, help="of a side in a round (default: %(default)s)")
+    parser.add_argument("--neighbours", type=int, nargs="+", default=[n_cores()], help="(default: one for each core)")
     return parser.parse_args(argv)
 
 

@@ -96,13 +96,16 @@ def test_threads(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(threads, "ProcessPoolExecutor", pool)
     start = threads.subprocess.Popen
-    monkeypatch.setattr(threads.subprocess, "Popen", lambda argv: alive.append(start(argv)) or alive[-1])
+    monkeypatch.setattr(threads.subprocess, "Popen", lambda argv, **how: alive.append(start(argv, **how)) or alive[-1])
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setattr(threads, "step_s", lambda folder, n: float(1 + n * (1 + sum(p.poll() is None for p in alive))))
     words = ["--repeats", "1", "--steps", "2", "--neighbours", "1", "3", "--json", str(tmp_path / "results.json")]
     threads.main(words)
     _, rows = rows_of(words)
     assert policies == [None, "PASSIVE"]
-    assert [row["ours_s"] for row in rows] == [row["naive_s"] for row in rows] == [[3.0], [5.0], [9.0]]
-    assert rows[2]["note"] == "by the seconds without neighbours: naive 3.0, ours 3.0"
+    assert [row["ours_s"] for row in rows[:3]] == [row["naive_s"] for row in rows[:3]] == [[3.0], [5.0], [9.0]]
+    slower = [(row["case"], row["median"], row["quartiles"]) for row in rows[3:]]
+    of_one, of_three = (5 / 3, [5 / 3, 5 / 3]), (3.0, [3.0, 3.0])
+    assert slower[:2] == [("naive: beside 1 by alone", *of_one), ("ours: beside 1 by alone", *of_one)]
+    assert slower[2:] == [("naive: beside 3 by alone", *of_three), ("ours: beside 3 by alone", *of_three)]
     assert all(process.poll() is not None for process in alive) and len(alive) == 4

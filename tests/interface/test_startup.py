@@ -47,17 +47,21 @@ def test_a_run_imports_what_it_uses(tiny_files, tmp_path):
     """`tiny_files` have classes whose names ftfy need not repair."""
     data, clips = tiny_files
     flags = [*train_flags(tmp_path, data, clips["vit"]), f"--output-dir={tmp_path / 'run'}"]
-    pairs = ["USE_CUDA", "False", "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "1", "TEST.NO_TEST", "True"]
+    pairs = ["USE_CUDA", "False", "DATALOADER.NUM_WORKERS", "0", "OPTIM.MAX_EPOCH", "1", "FEATURES.DIR", ""]
+    pairs += ["TEST.NO_TEST", "True"]
     words = {
         "built": [*flags, "--no-train", *pairs],
         "trained": [*flags, *pairs, "TRAIN.LOGGERS", "['csv']"],
+        "tested": [*flags[:-1], f"--output-dir={tmp_path / 'tested'}", *pairs[:-2], "TRAIN.LOGGERS", "['csv']"],
         "with curves": [*flags[:-1], f"--output-dir={tmp_path / 'curves'}", *pairs, "TRAIN.LOGGERS", "['tensorboard']"],
     }
     argv = [sys.executable, "-c", STEPS, json.dumps([sorted(HEAVY), words])]
     done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found == {"before": [], "train": [], "built": [], "trained": [], "with curves": ["tensorboard"]}
+    nothing = dict.fromkeys(("before", "train", "built", "trained", "tested"), [])
+    assert found == {**nothing, "with curves": ["tensorboard"]}
+    assert json.loads((tmp_path / "tested" / "results.json").read_text())["temperature"] is not None
 
 
 @pytest.mark.slow
