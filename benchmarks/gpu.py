@@ -46,7 +46,7 @@ TESTS = (
     *("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"),
     *("tests/engine", "tests/trainers/test_precision.py"),
 )
-COMPILED_TESTS = (*TESTS[:6], "tests/trainers/test_compiled_text.py")
+COMPILED_TESTS = (*TESTS[:6], "tests/trainers/text_side/test_compiled_text.py")
 TESTS_MINUTES = 2.5  # each of the two at most
 PARTS = (
     Part("equality", "equality", (), 0.5),

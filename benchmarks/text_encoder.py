@@ -25,12 +25,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clip.compiled import CompiledEncoder
 from clip.model import CLIP, convert_weights
 from clip.two_towers import TwoTowers
 from engine.device import keep_freed_memory
 from trainers.backbone import PRECISIONS
 from trainers.base import PromptTrainer, TextEncoder
+from trainers.compiled_prompts import CompiledEncoder
 from trainers.context import build_prompt_encoder
 from trainers.coop import PromptLearner
 

@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode as CN
 
-from clip.compiled import CompiledEncoder
 from clip.prepared import prepare
 from clip.two_towers import ClosedTowers, TwoTowers, read_out
 from engine import TrainerX, build_lr_scheduler, build_optimizer, compute_accuracy, set_random_seed
@@ -24,6 +23,7 @@ from engine.process_cache import common_tensors
 from engine.text import printable, shorten
 
 from .backbone import PRECISIONS, facts_of_backbone, load_clip, prepare_as_trained, require_open, usable_precision
+from .compiled_prompts import CompiledEncoder
 from .published_layout import own_entries
 from .same_prompts import at_first_features, features_warning
 

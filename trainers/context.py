@@ -13,11 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode as CN
 
-from clip.compiled import CompiledEncoder
 from clip.plain_prompts import PlainPromptEncoder
 from clip.prompt_layout import POSITIONS, PromptLayout, lay_out
 from clip.prompts import PromptEncoder, shares_positions
-from clip.row_memory import bytes_per_row, rows_that_fit
 from clip.two_towers import TwoTowers
 from engine import compute_accuracy
 from engine.config.load import option_errors
@@ -27,6 +25,8 @@ from engine.features.head import LinearHead
 
 from .backbone import require_open
 from .base import PromptedCLIP, PromptTrainer
+from .compiled_prompts import CompiledEncoder
+from .row_memory import bytes_per_row, rows_that_fit
 
 logger = logging.getLogger(__name__)
 

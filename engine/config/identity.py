@@ -36,7 +36,12 @@ def identity(cfg: CN) -> dict[str, Any]:
     """
     left_out = set(NOT_IN_DIGEST)
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:  # the plug-in of an old run may be gone
-        left_out |= set(TRAINER_REGISTRY.get(cfg.TRAINER.NAME).not_in_identity)
+        trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+        group = f"TRAINER.{getattr(trainer, 'node', '')}."  # of the others' keys a run depends even less
+        others = {
+            key for name in TRAINER_REGISTRY.registered_names() for key in TRAINER_REGISTRY.get(name).not_in_identity
+        }
+        left_out |= {key for key in others if not key.startswith(group)} | set(trainer.not_in_identity)
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME) if cfg.DATASET.NAME in DATASET_REGISTRY else None
     if getattr(dataset, "root_is_identity", False):
         left_out.discard("DATASET.ROOT")

@@ -9,12 +9,12 @@ from functools import lru_cache
 import pytest
 import torch
 
-from clip.compiled import CompiledEncoder
 from clip.model import CLIP
 from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
 from tests.clip.test_plain_prompts import build as build_plain
 from tests.support.tolerance import EXACT, assert_near
+from trainers.compiled_prompts import CompiledEncoder
 
 NAMES = ("face", "wine_bottle")
 N_CTX, WIDTH = 4, 32
@@ -141,7 +141,9 @@ def test_what_cannot_be_trusted_is_said_once_and_left(backend, said, caplog):
     compiled = CompiledEncoder(encoder, backend=backend)
     for _ in range(2):
         assert_near(step(compiled, ctx), step(encoder.forward, ctx), 0)
-    [record] = [record for record in caplog.records if record.name == "clip.compiled"]  # torch's own are debugging
+    [record] = [
+        record for record in caplog.records if record.name == "trainers.compiled_prompts"
+    ]  # torch's own are debugging
     assert record.levelno == logging.WARNING and said in record.getMessage()
     assert record.getMessage().startswith("MODEL.COMPILE is not used, the text side stays as it is: ")
 

@@ -13,7 +13,7 @@ W width, H heads, F hidden width of a block's network.
 
 import torch
 
-from .blocks import Transformer
+from clip.blocks import Transformer
 
 SHARE = 0.5  # of the free memory; the rest is for images, the optimiser and what fragments
 

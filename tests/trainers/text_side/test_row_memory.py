@@ -6,7 +6,7 @@ import torch
 from clip.model import CLIP, convert_weights
 from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
-from clip.row_memory import bytes_per_row, rows_that_fit
+from trainers.row_memory import bytes_per_row, rows_that_fit
 
 NAMES = [f"{name} {number}" for name in ("face", "wine bottle") for number in range(12)]
 

@@ -6,7 +6,6 @@ from functools import partial
 import pytest
 import torch
 
-from clip.compiled import CompiledEncoder
 from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
 from engine import load_checkpoint
@@ -14,6 +13,7 @@ from engine.config.identity import config_digest
 from tests.support.tiny_run import build_trainer, run_train, tiny_cfg
 from tests.trainers.test_precision import check_near_float32, first_step
 from trainers.base import PromptTrainer
+from trainers.compiled_prompts import CompiledEncoder
 from trainers.context import ShardedPromptEncoder
 
 FP32 = {"CoOp": "COOP", "CoCoOp": "COCOOP", "MaPLe": "MAPLE", "TCP": "TCP"}
