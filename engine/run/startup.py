@@ -25,7 +25,7 @@ def sleep_while_waiting() -> None:
     """Lets threads that wait sleep, in this process and in those that it starts; what the user has set stays.
 
     By default they spin. Beside other work on the cores a spinning thread keeps the one that it waits for from
-    running, and a step takes 3 to 10 times as long. The results are the same bits.
+    running, and a step takes several times as long (benchmarks/threads.py). The results are the same bits.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
