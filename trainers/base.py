@@ -325,7 +325,8 @@ class PromptTrainer(TrainerX):
         if not node.get("CHECKPOINT_ACTIVATIONS", True) and self.image_tower() is None and not self.cfg.RUN.EVAL_ONLY:
             own["CHECKPOINT_ACTIVATIONS"] = True
         if encoder is not None and "CHUNK_ROWS" in node:
-            own["CHUNK_ROWS"] = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows) // 2
+            half = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows) // 2
+            own |= {"CHUNK_ROWS": half} if half else {}  # 0 would be all at once
         return {**{f"TRAINER.{self.node}.{key}": value for key, value in own.items()}, **super().smaller_settings()}
 
     def result_fields(self) -> dict[str, Any]:
