@@ -166,11 +166,11 @@ class PromptTrainer(TrainerX):
 
     def eager_reason(self) -> str:
         """Returns why the text side of this run is not compiled; "" if it is."""
-        trainer, run = self.cfg.TRAINER.NAME, self.cfg.RUN
+        trainer, run, encoder = self.cfg.TRAINER.NAME, self.cfg.RUN, getattr(self.model, "encode_prompts", None)
         reasons = {
             "there is no GPU": self.device.type == "cpu",
             "a test alone trains nothing": run.EVAL_ONLY,
-            f"{trainer} trains no prompts": not (self.learns and hasattr(self.model, "encode_prompts")),
+            f"{trainer} trains no prompts through PromptEncoder": not (self.learns and hasattr(encoder, "chunk_rows")),
             f"{trainer} stays as it is, since it {self.stays_eager}": self.stays_eager,
             "RUN.DETERMINISTIC is True, and another compilation may round otherwise": run.DETERMINISTIC,
         }
