@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.model import CLIP
-from clip.prompts import PromptEncoder
 from engine.device import keep_freed_memory
 from trainers.base import TextEncoder
 from trainers.cocoop import PromptLearner
+from trainers.context import build_prompt_encoder
 
 from .measure import (
     Report,
@@ -41,7 +41,7 @@ from .measure import (
 from .text_encoder import build_text_tower, classnames
 
 N_CTX, EMBED_DIM = 4, 512
-CHUNK_ROWS = 16384  # as configured
+CHUNK_ROWS = -1  # as configured
 N_TRAINED = (1, 4)  # images of a training batch
 N_NAIVE = 4  # images of a test batch that the naive side is measured on
 
@@ -58,7 +58,7 @@ class Sides:
     def __init__(self, clip_model: CLIP, n_classes: int, n_images: int):
         self.learner = PromptLearner(clip_model, classnames(n_classes), n_ctx=N_CTX).to(device())
         self.encode_naively = TextEncoder(clip_model)
-        self.encode = PromptEncoder(clip_model, self.learner.layout, chunk_rows=CHUNK_ROWS)
+        self.encode = build_prompt_encoder(clip_model, self.learner, chunk_rows=CHUNK_ROWS)
         embed_dim = clip_model.visual.output_dim
         self.features = F.normalize(torch.randn(n_images, embed_dim, device=device()), dim=-1)
         self.labels = torch.arange(n_images, device=device()) % n_classes

@@ -42,11 +42,9 @@ class Part(NamedTuple):
     minutes: float
 
 
-TESTS = (
-    *("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"),
-    *("tests/engine", "tests/trainers/test_precision.py"),
-)
-COMPILED_TESTS = (*TESTS[:6], "tests/trainers/text_side/test_compiled_text.py")
+PYTEST = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider")
+TESTS = (*PYTEST, "tests/engine", "tests/trainers/test_precision.py")
+COMPILED_TESTS = (*PYTEST, "tests/trainers/text_side/test_compiled_text.py")
 TESTS_MINUTES = 2.5  # each of the two at most
 PARTS = (
     Part("equality", "equality", (), 0.5),

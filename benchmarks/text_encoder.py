@@ -97,7 +97,7 @@ class Sides:
         n_classes: C; names repeat after Caltech-101's hundred.
         position: Where the class token stands.
         class_specific: Whether every class has a context of its own.
-        chunk_rows: Bound of ours, see PromptEncoder; 0: none.
+        chunk_rows: Bound of ours, see build_prompt_encoder; 0: none.
         encode_naively: From prompts and tokens to features; None: our blocks, at all positions.
     """
 

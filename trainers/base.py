@@ -166,11 +166,11 @@ class PromptTrainer(TrainerX):
 
     def eager_reason(self) -> str:
         """Returns why the text side of this run is not compiled; "" if it is."""
-        trainer, run = self.cfg.TRAINER.NAME, self.cfg.RUN
+        trainer, run, encoder = self.cfg.TRAINER.NAME, self.cfg.RUN, getattr(self.model, "encode_prompts", None)
         reasons = {
             "there is no GPU": self.device.type == "cpu",
             "a test alone trains nothing": run.EVAL_ONLY,
-            f"{trainer} trains no prompts": not (self.learns and hasattr(self.model, "encode_prompts")),
+            f"{trainer} trains no prompts through PromptEncoder": not (self.learns and hasattr(encoder, "chunk_rows")),
             f"{trainer} stays as it is, since it {self.stays_eager}": self.stays_eager,
             "RUN.DETERMINISTIC is True, and another compilation may round otherwise": run.DETERMINISTIC,
         }
@@ -325,7 +325,8 @@ class PromptTrainer(TrainerX):
         if not node.get("CHECKPOINT_ACTIVATIONS", True) and self.image_tower() is None and not self.cfg.RUN.EVAL_ONLY:
             own["CHECKPOINT_ACTIVATIONS"] = True
         if encoder is not None and "CHUNK_ROWS" in node:
-            own["CHUNK_ROWS"] = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows) // 2
+            half = min(encoder.n_rows, encoder.chunk_rows or encoder.n_rows) // 2
+            own |= {"CHUNK_ROWS": half} if half else {}  # 0 would be all at once
         return {**{f"TRAINER.{self.node}.{key}": value for key, value in own.items()}, **super().smaller_settings()}
 
     def result_fields(self) -> dict[str, Any]:

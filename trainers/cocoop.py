@@ -88,7 +88,7 @@ class CoCoOp(ContextTrainer):
         cfg.TRAINER.COCOOP.N_CTX = 16  # number of context vectors; with CTX_INIT its number of tokens
         cfg.TRAINER.COCOOP.CTX_INIT = ""  # words to start from; "": random
         cfg.TRAINER.COCOOP.PREC = "fp16"  # fp32, fp16, amp, bf16
-        cfg.TRAINER.COCOOP.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
+        cfg.TRAINER.COCOOP.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as many as fit the GPU
 
     def prompted_clip(self, clip_model: TwoTowers, classnames: list[str], **changes) -> CustomCLIP:
         learner = PromptLearner(clip_model, classnames, **self.start_options(**changes))

@@ -16,7 +16,8 @@ Cost: tracing and compiling take minutes, once for a run, and the more the more 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -61,18 +62,18 @@ class CompiledEncoder(nn.Module):
             return self.encoder.forward(ctx, deep)
         if self.compiled_for is None:
             if warning := self.try_out(inputs):
-                return self.refuse(warning, inputs)
+                return self.refuse(warning, ctx, deep)
             self.compiled_for = signature(inputs)
         try:
-            return encode_apart(self.encoder, inputs)
+            return encode_apart(self.encoder, ctx, deep)
         except Exception as error:  # torch's compiler and its backends raise what they like
-            return self.refuse(said_by(error), inputs)
+            warning = said_by(error)  # the error itself holds tensors
+        return self.refuse(warning, ctx, deep)
 
-    def refuse(self, why: str, inputs: list[Tensor | None]) -> Tensor:
+    def refuse(self, why: str, ctx: Tensor, deep: Sequence[Tensor | None]) -> Tensor:
         """Goes on eagerly, and says why."""
         self.is_refused = True
         logger.warning("MODEL.COMPILE is not used, the text side stays as it is: %s", why)
-        ctx, *deep = inputs
         return self.encoder.forward(ctx, deep)
 
     def eager_reason(self, inputs: list[Tensor | None]) -> str:
@@ -89,11 +90,11 @@ class CompiledEncoder(nn.Module):
         features, gradients = differentiate(self.encoder.forward, inputs)
         try:
             for _ in range(N_TRIALS):
-                found, *found_gradients = differentiate(lambda *x: encode_apart(self.encoder, [x[0], *x[1]]), inputs)
+                found, found_gradients = differentiate(partial(encode_apart, self.encoder), inputs)
         except Exception as error:  # torch's compiler and its backends raise what they like
             return said_by(error)
         allowed = TOLERANCE[features.dtype]
-        off, off_gradients = distance([found], [features]), distance(found_gradients[0], gradients)
+        off, off_gradients = distance([found], [features]), distance(found_gradients, gradients)
         if off <= allowed and off_gradients <= OF_GRADIENTS * allowed:  # not where one is nan
             logger.info("The text side is compiled; its features differ from the eager ones by %.1e (relative)", off)
             return ""
@@ -114,17 +115,17 @@ def signature(inputs: Sequence[Tensor | None]) -> tuple:
     return autocast, *(None if x is None else (x.shape, x.dtype, x.device, x.requires_grad) for x in inputs)
 
 
-def encode_apart(encoder: nn.Module, inputs: Sequence[Tensor | None]) -> Tensor:
+def encode_apart(encoder: nn.Module, ctx: Tensor, deep: Sequence[Tensor | None]) -> Tensor:
     """Features of the compiled encoder, and in the backward pass gradients, that no later step overwrites."""
     torch.compiler.cudagraph_mark_step_begin()
-    ctx, *deep = (None if x is None else x.view_as(x) for x in inputs)
+    ctx, *deep = (None if x is None else x.view_as(x) for x in (ctx, *deep))
     for x in (ctx, *deep):
         if x is not None and x.requires_grad:
             x.register_hook(torch.clone)
     return encoder(ctx, deep).clone()
 
 
-def differentiate(encode, inputs: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+def differentiate(encode: Callable, inputs: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
     """Features, and the gradients of a sum that weighs each value of them, at copies of the inputs."""
     ctx, *deep = (None if x is None else x.detach().requires_grad_(x.requires_grad) for x in inputs)
     learned = [x for x in (ctx, *deep) if x is not None and x.requires_grad]

@@ -158,8 +158,8 @@ def rows_at_once(clip_model: TwoTowers, layout: PromptLayout) -> int:
     free_bytes = free_memory(clip_model.positional_embedding.device)
     if free_bytes is None or torch.are_deterministic_algorithms_enabled():
         return FIXED_ROWS
-    row_bytes = bytes_per_row(clip_model.transformer, layout.longest, clip_model.dtype)
-    n_rows = rows_that_fit(free_bytes, row_bytes)
+    n_keys = layout.longest if shares_positions(clip_model) else layout.tokens.shape[1]
+    n_rows = rows_that_fit(free_bytes, bytes_per_row(clip_model.transformer, n_keys, clip_model.dtype))
     logger.info("Rows of the text tower at once: %s, of %.1f GB that are free", f"{n_rows:,}", free_bytes / 1e9)
     return n_rows
 
@@ -252,7 +252,7 @@ class ContextTrainer(PromptTrainer):
         node.CTX_INIT = ""  # words to start from; "": random
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.CLASS_TOKEN_POSITION = "end"  # end, middle, front
-        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
+        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as many as fit the GPU
         node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
 
     @classmethod

@@ -184,7 +184,7 @@ class DeepPromptTrainer(PromptTrainer):
         return {name: published_name(name) for name, _ in self.model.prompt_learner.named_parameters()}
 
     def learned_with(self) -> dict[str, tuple[Any, str]]:
-        key = f"TRAINER.{self.node}.CTX_INIT with words beyond the vectors"
+        key = f"TRAINER.{self.node}.CTX_INIT ('' where all of its words are learned)"
         return {**super().learned_with(), "fixed_words": (self.fixed_words(), key)}
 
     def result_fields(self) -> dict[str, Any]:

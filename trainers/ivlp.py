@@ -44,6 +44,6 @@ class IVLP(DeepPromptTrainer):
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.PROMPT_DEPTH_VISION = 9  # blocks of the image tower that have vectors
         node.PROMPT_DEPTH_TEXT = 9  # blocks of the text tower; 1: in its input alone
-        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
+        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as many as fit the GPU
         node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
         node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory

@@ -78,7 +78,7 @@ class MaPLe(DeepPromptTrainer):
         node.CTX_INIT = "a photo of a"  # words before the class name, the first M of them learned; "": M random vectors
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
         node.PROMPT_DEPTH = 9  # J, blocks of each tower that have vectors; 1: in the inputs alone
-        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
+        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as many as fit the GPU
         node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
         node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory
 

@@ -96,7 +96,7 @@ class PromptSRC(DeepPromptTrainer):
         node.IMAGE_LOSS_WEIGHT = 10.0  # of the images' features
         node.GPA_MEAN = 15.0  # epoch with the largest weight in the average, counted from 1
         node.GPA_STD = 1.0  # epochs, above 0; the larger, the more alike the weights
-        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
+        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as many as fit the GPU
         node.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
         node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory
 

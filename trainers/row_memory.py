@@ -23,7 +23,7 @@ def bytes_per_row(transformer: Transformer, n_keys: int, dtype: torch.dtype) -> 
 
     Args:
         transformer: The text tower's blocks.
-        n_keys: K, the most positions of a prompt.
+        n_keys: K, the most positions that a prompt is encoded with.
         dtype: Of the tower's weights.
     """
     block, size = transformer.resblocks[0], dtype.itemsize

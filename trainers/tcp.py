@@ -120,7 +120,7 @@ class TCP(ContextTrainer):
         cfg.TRAINER.TCP.W = 8.0  # weight of the distance from the hand-made prompt; 0: the cross entropy alone
         cfg.TRAINER.TCP.BLOCK = 0  # block of the text tower before which the classes' vectors enter; 0: 8 of 12
         cfg.TRAINER.TCP.PREC = "fp16"  # fp32, fp16, amp, bf16
-        cfg.TRAINER.TCP.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
+        cfg.TRAINER.TCP.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as many as fit the GPU
         cfg.TRAINER.TCP.SHARD_CLASSES = False  # several ranks: each encodes the prompts of its share of the classes
 
     @classmethod

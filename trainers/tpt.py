@@ -178,7 +178,7 @@ class TPT(ContextTrainer):
         node.CONFIDENT_SHARE = 0.1  # of the views, those of lowest entropy, whose mean is made sure
         node.LR = 5e-3  # of AdamW; 0: the context stays as it starts
         node.N_STEPS = 1  # for each image
-        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
+        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as many as fit the GPU
 
     @classmethod
     def config_errors(cls, cfg: CN) -> list[str]:

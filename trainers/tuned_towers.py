@@ -127,7 +127,7 @@ class TunedTowersTrainer(PromptTrainer):
         node = cfg.TRAINER[cls.node] = CN()
         node.ENCODER = "both"  # the towers that are tuned: both, text, vision
         node.PREC = "fp16"  # fp32, fp16, amp, bf16
-        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as the GPU has room
+        node.CHUNK_ROWS = -1  # rows of the text tower at once; 0: all; -1: as many as fit the GPU
         node.CHECKPOINT_ACTIVATIONS = False  # compute those of the image tower again in the backward pass: less memory
 
     @classmethod

@@ -36,16 +36,24 @@ def identity(cfg: CN) -> dict[str, Any]:
     """
     left_out = set(NOT_IN_DIGEST)
     if cfg.TRAINER.NAME in TRAINER_REGISTRY:  # the plug-in of an old run may be gone
-        trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-        group = f"TRAINER.{getattr(trainer, 'node', '')}."  # of the others' keys a run depends even less
-        others = {
-            key for name in TRAINER_REGISTRY.registered_names() for key in TRAINER_REGISTRY.get(name).not_in_identity
-        }
-        left_out |= {key for key in others if not key.startswith(group)} | set(trainer.not_in_identity)
+        left_out |= keys_of_how(TRAINER_REGISTRY.get(cfg.TRAINER.NAME))
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME) if cfg.DATASET.NAME in DATASET_REGISTRY else None
     if getattr(dataset, "root_is_identity", False):
         left_out.discard("DATASET.ROOT")
     return {key: value for key, value in changed_keys(cfg).items() if key not in left_out}
+
+
+def keys_of_how(trainer: type) -> set[str]:
+    """Returns the keys that change how a method computes, not what; also those of other methods, in their own groups.
+
+    The defaults of these may change too, and the config.yaml of an earlier run holds the earlier ones.
+    """
+    keys, own = set(trainer.not_in_identity), getattr(trainer, "node", "")
+    for other in map(TRAINER_REGISTRY.get, TRAINER_REGISTRY.registered_names()):
+        node = getattr(other, "node", "")
+        if node and node != own:
+            keys |= {key for key in other.not_in_identity if key.startswith(f"TRAINER.{node}.")}
+    return keys
 
 
 def config_digest(cfg: CN) -> str:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -89,6 +91,12 @@ def test_without_a_gpu_it_names_commands_that_exist(tmp_path, capsys):
         assert "mark.gpu" in "".join(
             file.read_text() for file in [ROOT / path, *(ROOT / path).rglob("*.py")] if file.is_file()
         )
+
+
+def test_the_tests_of_a_gpu_are_found():
+    argv = [sys.executable, *gpu.COMPILED_TESTS, "--collect-only"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_part_that_has_time_is_done_and_the_others_are_named(tmp_path, monkeypatch, capsys):

@@ -6,7 +6,7 @@ import pytest
 
 import train
 from engine import DATASET_REGISTRY, EVALUATOR_REGISTRY, TRAINER_REGISTRY
-from engine.config.identity import changed_keys
+from engine.config.identity import changed_keys, identity
 from engine.config.load import ConfigError, flatten, full_default, merge, read_yaml
 from engine.config.plugins import plugins
 from trainers.base import PromptTrainer
@@ -207,3 +207,19 @@ class TestWhatMakesAnotherRun:
             pass
 
         assert Heir.not_in_identity == ("TRAINER.OWN.N_THREADS",)
+
+    def test_how_other_methods_compute_is_left_out(self):
+        cfg = full_default()
+        cfg.TRAINER.NAME = "CoOp"
+        cfg.TRAINER.COOP.CHUNK_ROWS = cfg.TRAINER.KGCOOP.CHUNK_ROWS = cfg.TRAINER.CLIPLORA.CHUNK_ROWS = 7
+        cfg.TRAINER.KGCOOP.W = 1.0
+        assert identity(cfg).keys() == {"TRAINER.NAME", "TRAINER.KGCOOP.W", "TRAINER.CLIPLORA.CHUNK_ROWS"}
+
+    def test_what_another_method_leaves_out_of_the_groups_of_all_stays(self, register):
+        class Untrained(PromptTrainer):
+            node, not_in_identity = "UNTRAINED", ("OPTIM.LR", "TRAINER.COOP.N_CTX")
+
+        register(TRAINER_REGISTRY, Untrained)
+        cfg = full_default(with_plugins=False)
+        cfg.TRAINER.NAME, cfg.OPTIM.LR, cfg.TRAINER.COOP.N_CTX = "CoOp", 1.0, 3
+        assert identity(cfg).keys() == {"TRAINER.NAME", "OPTIM.LR", "TRAINER.COOP.N_CTX"}

@@ -137,7 +137,7 @@ def test_what_the_towers_cannot_hold_is_refused(cfg, name, options, expected):
 def test_vectors_that_were_learned_beside_other_words_are_refused(cfg, tmp_path, name):
     """The words are in the prompts, but not in the checkpoint's tensors."""
     build_trainer(cfg(*pairs_of(name))).save_model(1)
-    with pytest.raises(ValueError, match="words beyond the vectors is '', but it was 'a photo of a' when .* Set"):
+    with pytest.raises(ValueError, match=r"CTX_INIT \('' where .*\) is '', but it was 'a photo of a' when .* Set"):
         build_trainer(cfg(*pairs_of(name, "CTX_INIT", ""), folder="other")).load_model(tmp_path / "run", epoch=1)
 
 

@@ -5,6 +5,8 @@ import logging
 import pytest
 import torch
 
+from clip.prompt_layout import lay_out
+from tests.clip.test_plain_prompts import towers
 from tests.support.tiny_run import build_trainer, tiny_cfg
 from trainers import context
 
@@ -42,3 +44,17 @@ def test_a_full_gpu_is_told_of_fewer_rows_than_were_chosen(cfg, monkeypatch):
     encoder = trainer.model.encode_prompts
     advised = trainer.smaller_settings()["TRAINER.COOP.CHUNK_ROWS"]
     assert advised == min(encoder.chunk_rows, encoder.n_rows) // 2 > 0
+
+
+def test_a_single_row_at_once_is_told_of_no_fewer(cfg):
+    """0 would be all at once."""
+    trainer = build_trainer(cfg("TRAINER.COOP.CHUNK_ROWS", 1))
+    assert "TRAINER.COOP.CHUNK_ROWS" not in trainer.smaller_settings()
+
+
+def test_a_tower_that_encodes_all_positions_has_as_many_rows_for_short_names_as_for_long_ones(monkeypatch):
+    monkeypatch.setattr(context, "free_memory", lambda device: 10**8)
+    siglip = towers("siglip")
+    names = ("a", "golden_retriever dog")
+    found = [context.rows_at_once(siglip, lay_out([name], 2, tokenizer=siglip.tokenizer)) for name in names]
+    assert found[0] == found[1] > 1

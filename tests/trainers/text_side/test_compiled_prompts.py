@@ -141,9 +141,7 @@ def test_what_cannot_be_trusted_is_said_once_and_left(backend, said, caplog):
     compiled = CompiledEncoder(encoder, backend=backend)
     for _ in range(2):
         assert_near(step(compiled, ctx), step(encoder.forward, ctx), 0)
-    [record] = [
-        record for record in caplog.records if record.name == "trainers.compiled_prompts"
-    ]  # torch's own are debugging
+    [record] = [one for one in caplog.records if one.name == "trainers.compiled_prompts"]  # torch's own are debugging
     assert record.levelno == logging.WARNING and said in record.getMessage()
     assert record.getMessage().startswith("MODEL.COMPILE is not used, the text side stays as it is: ")
 
@@ -176,9 +174,8 @@ def test_another_shape_is_eager_and_said_once(caplog):
     for n_images in (2, 3, 2, 3):
         contexts = draw(n_images, N_CTX, WIDTH)
         assert_near(step(compiled, contexts), step(encoder.forward, contexts), EXACT)
-    assert (
-        counted.n_graphs == 1 and caplog.text.count("some batches have another shape or precision than the first") == 1
-    )
+    assert counted.n_graphs == 1
+    assert caplog.text.count("some batches have another shape or precision than the first") == 1
 
 
 def test_mixed_precision_is_compiled_as_it_is_and_nothing_else_with_it(caplog):

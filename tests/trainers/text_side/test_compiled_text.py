@@ -12,7 +12,7 @@ from engine import load_checkpoint
 from engine.config.identity import config_digest
 from tests.support.tiny_run import build_trainer, run_train, tiny_cfg
 from tests.trainers.test_precision import check_near_float32, first_step
-from trainers.base import PromptTrainer
+from trainers.base import PromptTrainer, TextEncoder
 from trainers.compiled_prompts import CompiledEncoder
 from trainers.context import ShardedPromptEncoder
 
@@ -89,6 +89,12 @@ def test_why_a_run_stays_as_it_is(cfg, name, pairs, said):
     assert found.startswith(said) and bool(found) == bool(said)
 
 
+def test_a_methods_own_encoder_stays_as_it_is(cfg):
+    trainer = build_trainer(cfg())
+    trainer.device, trainer.model.encode_prompts = torch.device("cuda"), TextEncoder(trainer.clip_model)
+    assert trainer.eager_reason() == "CoOp trains no prompts through PromptEncoder"
+
+
 # On a GPU
 
 
@@ -103,11 +109,11 @@ def test_a_compiled_step_on_a_gpu(cfg, name, prec):
     plain, compiled = (build_trainer(cfg(*pairs, "MODEL.COMPILE", compile_)) for compile_ in (False, True))
     batch = next(iter(plain.test_loader))
     check_near_float32(prec, first_step(compiled, batch), first_step(plain, batch))  # two roundings of the same
-    assert compiled.model.encode_prompts.compiled_for
-    kept = compiled.forward_backward(batch)["loss"]
-    before, memory = kept.clone(), []
+    encoder, kept, memory = compiled.model.encode_prompts, [], []
+    assert encoder.compiled_for
+    encoder.register_forward_hook(lambda *args: kept.append([args[-1].detach(), args[-1].detach().clone()]))
     for _ in range(6):
         compiled.forward_backward(batch)
         memory.append(torch.cuda.memory_reserved())
-    assert torch.equal(kept, before) and memory[-1] == memory[2]
-    assert not compiled.model.encode_prompts.is_refused
+    assert len(kept) == 6 and all(torch.equal(features, before) for features, before in kept)
+    assert memory[-1] == memory[2] and not encoder.is_refused
