@@ -93,3 +93,15 @@ def test_images_to_predict_are_loaded_by_the_same_processes(cfg, tiny_files, sta
     assert [answer.label for answer in found if not answer.error] == expected
     assert [answer.file.path for answer in found if answer.error] == [str(broken)]
     assert len(started()) - len(before) == 2 and are_gone(started())
+
+
+def test_a_broken_file_is_answered_with_an_error_each_time(cfg, tiny_files, started, tmp_path):
+    """It stands behind another one in a batch of the first process, which reads that one anew right after the error."""
+    run_train(cfg("TRAINER.NAME", "CoOp", "OPTIM.MAX_EPOCH", 1, "FEATURES.DIR", "", "DATALOADER.TEST.BATCH_SIZE", 2))
+    classifier = Classifier.from_run(tmp_path / "run")
+    first, *others = sorted(str(path) for path in (tiny_files[0] / "train").rglob("*.png"))[:3]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    files = [File(path) for path in (first, str(broken), *others)]
+    for _ in range(2):
+        assert [bool(answer.error) for answer in predict(classifier, files)] == [False, True, False, False]
