@@ -21,8 +21,9 @@ LIBRARIES = {"classifier.onnx": "onnx", "clip.safetensors": "open_clip"}  # what
 N_NAMES = 20  # class names on the page
 DECODED_WHOLE = (
     "\n\nIts run decoded large JPEG files at a reduced scale (`INPUT.REDUCED_DECODING`). The lines below decode them "
-    "whole, so their answers for large photographs differ from the run's. The toolkit's are the same."
+    "whole, so their answers for large photographs differ from the run's."
 )
+AS_THE_RUN = "\nLarge JPEG files are decoded at a reduced scale, as in the run.\n"
 
 COSINE = frozenset({"weight", "scale"})  # the tensors of a classifier of text features
 
@@ -42,7 +43,8 @@ from inference.classifier import Classifier
 probabilities, names = Classifier.from_export("FOLDER")(["photo.jpg"])
 ```
 """
-    return f"{page(facts, files, backbone, recipe(facts, parts))}\n{toolkit}"
+    note = AS_THE_RUN if facts["preprocessing"].get("REDUCED_DECODING") else ""
+    return f"{page(facts, files, backbone, recipe(facts, parts))}\n{toolkit}{note}"
 
 
 def onnx_card(facts: dict[str, Any], *, has_data: bool) -> str:

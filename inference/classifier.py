@@ -239,7 +239,7 @@ class Classifier:
         return torch.cat([trainer.encode_images(batch).cpu() for batch in self._pixels(found)])
 
     def loading(self) -> AbstractContextManager[None]:
-        """Within this `with` block, the processes that load image files live on from one call to the next."""
+        """Within this `with` block, the processes that load image files for this thread live on from call to call."""
         features = self.trainer.features
         return nullcontext() if features is None else features.loading()
 

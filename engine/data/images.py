@@ -91,6 +91,7 @@ class ImageCache:
             return self.kept[path]
         if self.last is not None and self.last[0] == path:
             return self.last[1]
+        self.last = None  # else an error would leave it beside what a subclass keeps of another file
         image = self.decode(path)
         self.last = path, image
         n_bytes = 4 * image.width * image.height  # Pillow uses four for a pixel

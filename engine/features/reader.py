@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -65,7 +66,7 @@ class FeatureReader:
         self.digests = open_digests(cfg)
         self.contents: dict[str, bytes] = {}  # path -> key of the bytes that its features were made of
         self.loader: DataLoader | None = None  # whose processes live on, within `loading`
-        self.is_loading = False
+        self.loading_thread: int | None = None  # which alone uses them
 
     @cached_property
     def tower(self) -> nn.Module:
@@ -112,13 +113,19 @@ class FeatureReader:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """Until its end, the processes that load images live on from one `read` with the same transform to the next."""
-        self.is_loading = True
+        """Until its end, the processes that load images for this thread live on from one `read` to the next.
+
+        They are those of one transform, one of the config's. Within another such block this one changes nothing.
+        """
+        if self.loading_thread is not None:
+            yield
+            return
+        self.loading_thread = threading.get_ident()
         try:
             with ending_workers(self):
                 yield
         finally:
-            self.loader, self.is_loading = None, False
+            self.loader = self.loading_thread = None
 
     @torch.no_grad()
     def _read(self, items: Sequence[Datum], transform: Callable, seeds: dict[Index, Seeds]) -> Tensor:
@@ -184,10 +191,11 @@ class FeatureReader:
 
     def _open_loader(self, transform: Callable) -> DataLoader:
         """Returns a loader of any items; its batches are what its `batch_sampler`, a list, holds when it begins."""
-        if self.loader is not None and repr(self.loader.dataset.transforms[0]) == repr(transform):
+        is_own = self.loading_thread == threading.get_ident() and repr(transform) in self.kept_transforms
+        if is_own and self.loader is not None and repr(self.loader.dataset.transforms[0]) == repr(transform):
             return self.loader
         n_workers = count_workers(self.cfg.DATALOADER.NUM_WORKERS)
-        lives_on = self.is_loading and n_workers > 0 and self.loader is None and repr(transform) in self.kept_transforms
+        lives_on = is_own and n_workers > 0 and self.loader is None
         loader = DataLoader(
             HashedItems(self.cfg, (), transform),
             batch_sampler=[],

@@ -62,12 +62,17 @@ def test_reading(monkeypatch, tmp_path, capsys):
 def test_reading_with_reduced_decoding_is_of_smaller_images_and_the_costlier_side_bounds(monkeypatch, tmp_path):
     photos = reading.Files(tmp_path / "photos", (2000, 1000), 1, reduced=True, n_workers=0)
     assert (photos.image.size, photos.image_of_random.size) == ((500, 250), (2000, 1000))
+    monkeypatch.setattr(reading, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(reading, "n_cores", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     rates = {"bytes": [1000.0], "decoding": [100.0, 1.0, 900.0], "test view": [500.0], "both, T": [25.0]}
     row = reading.bound(rates, "T", [50.0])  # 0.013 seconds of one core, half of that with two; the tower 0.02
     assert (row["bound"], row["reading"]) == ("the tower", pytest.approx(0.0065 / 0.0265))
-    assert row["of_all_cores"] == pytest.approx(25 * 0.0265)
+    assert row["of_fastest"] == pytest.approx(25 * 0.0265)
     assert reading.bound(rates, "T", [400.0])["bound"] == "reading"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one core is left to reading, and waits
+    row = reading.bound(rates, "T", [50.0])
+    assert (row["reading"], row["of_fastest"]) == (pytest.approx(0.013 / 0.033), pytest.approx(25 * 0.02))
 
 
 def test_startup(monkeypatch, capsys):

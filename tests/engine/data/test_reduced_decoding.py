@@ -189,7 +189,9 @@ def test_a_classifier_and_its_export_decode_files_as_the_run_did(cfg, photos, tm
     assert export.main([str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
     facts, page = (tmp_path / "out/config.json").read_text(), (tmp_path / "out/README.md").read_text()
     assert json.loads(facts)["preprocessing"]["REDUCED_DECODING"] is True
-    assert "decoded large JPEG files at a reduced scale" in page and results["warnings"][0] in page
+    below, toolkit = page.split("## Use it with the toolkit")
+    assert "lines below decode them whole" in below and results["warnings"][0] in below
+    assert "at a reduced scale, as in the run." in toolkit
     assert_near(Classifier.from_export(tmp_path / "out")(paths).probabilities, expected.probabilities)
 
 

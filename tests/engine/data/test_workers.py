@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 import train
 from engine.data import manager
@@ -14,6 +16,7 @@ from engine.trainer import TrainerX
 from inference.classifier import Classifier
 from inference.predictions import File, predict
 from tests.support.tiny_run import run_train, tiny_cfg
+from tests.support.tolerance import assert_near
 
 
 @pytest.fixture
@@ -93,3 +96,37 @@ def test_images_to_predict_are_loaded_by_the_same_processes(cfg, tiny_files, sta
     assert [answer.label for answer in found if not answer.error] == expected
     assert [answer.file.path for answer in found if answer.error] == [str(broken)]
     assert len(started()) - len(before) == 2 and are_gone(started())
+
+
+def test_a_broken_file_is_answered_with_an_error_each_time(cfg, tiny_files, started, tmp_path):
+    """It stands behind another one in a batch of the first process, which reads that one anew right after the error."""
+    run_train(cfg("TRAINER.NAME", "CoOp", "OPTIM.MAX_EPOCH", 1, "FEATURES.DIR", "", "DATALOADER.TEST.BATCH_SIZE", 2))
+    classifier = Classifier.from_run(tmp_path / "run")
+    first, *others = sorted(str(path) for path in (tiny_files[0] / "train").rglob("*.png"))[:3]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    files = [File(path) for path in (first, str(broken), *others)]
+    for _ in range(2):
+        assert [bool(answer.error) for answer in predict(classifier, files)] == [False, True, False, False]
+
+
+def test_another_thread_that_reads_meanwhile_has_processes_of_its_own(cfg, tiny_files, started, tmp_path, monkeypatch):
+    run_train(cfg("TRAINER.NAME", "CoOp", "OPTIM.MAX_EPOCH", 1, "FEATURES.DIR", "", "DATALOADER.TEST.BATCH_SIZE", 1))
+    before, classifier = started(), Classifier.from_run(tmp_path / "run")
+    paths = sorted(str(path) for path in (tiny_files[0] / "train").rglob("*.png"))
+    expected = torch.cat([classifier.image_features(path) for path in paths])
+    reader, encode, found = classifier.trainer.features, classifier.trainer.features.encode, []
+
+    def interrupted(images):
+        if not found:
+            found.append(None)
+            with ThreadPoolExecutor(1) as pool:
+                found[0] = pool.submit(classifier.image_features, paths[::-1]).result()
+        return encode(images)
+
+    monkeypatch.setattr(reader, "encode", interrupted)
+    with classifier.loading():
+        own = classifier.image_features(paths)
+    assert_near(own, expected)
+    assert_near(found[0], expected.flip(0))
+    assert len(started()) - len(before) == 4 and are_gone(started())

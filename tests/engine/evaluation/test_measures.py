@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
@@ -101,6 +103,18 @@ class TestTemperature:
         """All rows (a, 0), a part r of them right: softmax(a / T) = r at T = a / ln(r / (1 - r))."""
         logits = np.tile([[5.0, 0.0]], (10, 1)).astype(np.float32)
         assert fit_temperature(logits, np.array([0] * 9 + [1])) == pytest.approx(5 / np.log(9), rel=1e-6)
+
+    @pytest.mark.parametrize("scale", [1e-3, 0.2, 1.0, 30.0, 1e3])
+    def test_of_logits_without_a_closed_form_it_is_where_scipy_finds_the_least_nll(self, drawn, scale):
+        logits, labels = (part.numpy() for part in drawn)
+        logits = scale * logits.astype(np.float64)
+
+        def nll(log_t):
+            scaled = logits / np.exp(log_t)
+            return np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels])
+
+        found = minimize_scalar(nll, bounds=np.log(scale) + np.array([-3, 3]), options={"xatol": 1e-9})
+        assert fit_temperature(logits, labels) == pytest.approx(np.exp(found.x), rel=1e-6)
 
     def test_a_class_that_is_left_out_changes_nothing(self):
         wider = np.c_[2 * self.logits, np.full(len(self.logits), -np.inf)]
