@@ -39,16 +39,20 @@ WAYS = {"memory kept": (True, False), "channels last": (False, True), "both": (T
 COMPARED = {"RN50": tuple(WAYS), "ViT-B/16": ("both",)}  # channels last concerns convolutions alone
 
 
+def write_files(folder: Path, size: tuple[int, int], n: int) -> list[Datum]:
+    """Writes JPEG files of smooth noise, (width, height) in pixels, to a new folder, and returns their items."""
+    folder.mkdir()
+    generator, items = torch.Generator().manual_seed(0), []
+    for i in range(n):
+        noise = torch.randint(256, (24, 32, 3), dtype=torch.uint8, generator=generator)
+        items.append(Datum(str(folder / f"{i}.jpg")))
+        Image.fromarray(noise.numpy()).resize(size, Image.Resampling.BICUBIC).save(items[-1].impath)
+    return items
+
+
 def compare_reading(report: Report, args: argparse.Namespace, folder: Path) -> None:
     """Reports the epochs of a training loader with and without decoded images in memory."""
-    generator = torch.Generator().manual_seed(0)
-    items = []
-    for i in range(args.images):
-        noise = torch.randint(256, (24, 32, 3), dtype=torch.uint8, generator=generator)
-        path = folder / f"{i}.jpg"
-        Image.fromarray(noise.numpy()).resize(IMAGE_SIZE, Image.Resampling.BICUBIC).save(path)
-        items.append(Datum(str(path)))
-    loaders = []
+    items, loaders = write_files(folder / "files", IMAGE_SIZE, args.images), []
     for max_gb in (0.0, 2.0):
         cfg = get_cfg_default()
         cfg.SEED, cfg.DATALOADER.CACHE_GB = 1, max_gb

@@ -28,7 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from clip.prepared import prepare
-from engine import Datum, build_transform, get_cfg_default
+from engine import build_transform, get_cfg_default
 from engine.data.image_io import read_image
 from engine.data.manager import build_data_loader, count_workers, n_cores
 from engine.data.transforms import needed_edge
@@ -36,7 +36,7 @@ from engine.device import keep_freed_memory
 from engine.features.reader import CPU_BATCH, FeatureReader
 
 from .image_tower import build_tower
-from .loader import IMAGE_SIZE, TOWERS
+from .loader import IMAGE_SIZE, TOWERS, write_files
 from .measure import Report, add_arguments, alternate, device, timed
 
 SIZE = (224, 224)  # of the towers' images
@@ -95,17 +95,6 @@ class Files:
 def take(made: Iterable) -> None:
     """Goes through all that is made, and keeps nothing: a photograph has 48 MB."""
     deque(made, maxlen=0)
-
-
-def write_files(folder: Path, size: tuple[int, int], n: int) -> list[Datum]:
-    """Writes JPEG files of smooth noise, and returns their items."""
-    folder.mkdir()
-    generator, items = torch.Generator().manual_seed(0), []
-    for i in range(n):
-        noise = torch.randint(256, (24, 32, 3), dtype=torch.uint8, generator=generator)
-        items.append(Datum(str(folder / f"{i}.jpg")))
-        Image.fromarray(noise.numpy()).resize(size, Image.Resampling.BICUBIC).save(items[-1].impath)
-    return items
 
 
 def measure(args: argparse.Namespace, kinds: dict[str, Files], towers: dict[str, nn.Module]) -> dict[str, dict]:
