@@ -197,7 +197,7 @@ class FeatureReader:
         n_workers = count_workers(self.cfg.DATALOADER.NUM_WORKERS)
         lives_on = is_own and n_workers > 0 and self.loader is None
         loader = DataLoader(
-            HashedItems(self.cfg, (), transform),
+            HashedItems(self.cfg, transform),
             batch_sampler=[],
             num_workers=n_workers,
             worker_init_fn=leave_signals_to_parent,
@@ -256,8 +256,8 @@ class ViewBatches:
 class HashedItems(DatasetWrapper):
     """Any items, with `file`, the keys of each image's file and of the bytes that it was decoded from."""
 
-    def __init__(self, cfg, data_source: Sequence[Datum], transform: Callable):
-        super().__init__(cfg, data_source, transform)
+    def __init__(self, cfg, transform: Callable):
+        super().__init__(cfg, (), transform)
         self.images = HashedImages(0, shorter_edge=self.images.shorter_edge)
 
     def __getitem__(self, wanted: Wanted) -> dict[str, Any]:
