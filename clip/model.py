@@ -119,7 +119,7 @@ class ModifiedResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.type(self.conv1.weight.dtype)  # (B, 3, R, R)
         for conv, bn in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
-            x = F.relu(bn(conv(x)))
+            x = F.relu(bn(conv(x)), inplace=True)
         x = self.avgpool(x)  # (B, W, R / 4, R / 4)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 32 W, R / 32, R / 32)
         return self.attnpool(x)  # (B, D)
@@ -160,10 +160,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         x = self.bn3(self.conv3(self.avgpool(x)))
-        return F.relu(x + identity)
+        return F.relu(x.add_(identity), inplace=True)
 
 
 class AttentionPool2d(nn.Module):
