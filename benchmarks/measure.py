@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import statistics
 import time
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from engine.cores import n_cores
 from trainers.backbone import PRECISIONS
 
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
@@ -225,7 +225,7 @@ def machine() -> dict[str, str | int]:
     names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
     return {
         "processor": names[0].partition(": ")[2] if names else platform.processor(),
-        "cores": os.cpu_count() or 1,
+        "cores": n_cores(),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

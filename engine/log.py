@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from .cores import n_cores
 from .distributed import is_first_rank
 from .files import writing
 from .run.names import LOG
@@ -112,7 +113,7 @@ def close_logging() -> None:
 
 def environment() -> str:
     """Returns one line on the software and hardware of the run."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{n_cores()} CPU cores"
     return f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()}, {device}"
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from yacs.config import CfgNode as CN
 
+from engine.cores import n_physical_cores
 from engine.interruption import Interrupted, interruptible
 from engine.run.names import LOG
-from engine.run.startup import n_physical_cores, share_cores
+from engine.run.startup import share_cores
 
 from .workers import Ended, Job, finish_all
 

@@ -11,7 +11,6 @@ number of workers nor an interruption changes them.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -21,6 +20,7 @@ from tabulate import tabulate
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from ..config.defaults import BEST_ON
+from ..cores import n_cores
 from ..distributed import n_local_ranks, n_ranks
 from ..interruption import leave_signals_to_parent
 from ..registry import DATASET_REGISTRY
@@ -266,8 +266,3 @@ def count_workers(n_asked: int) -> int:
     if n_asked > n_most:
         logger.info(f"DATALOADER.NUM_WORKERS is {n_asked}, using {n_most}: one for each CPU core")
     return min(n_asked, n_most)
-
-
-def n_cores() -> int:
-    """Returns the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-from pathlib import Path
 
-TOPOLOGY = Path("/sys/devices/system/cpu")
+from ..cores import n_physical_cores
 
 
 def before_imports() -> None:
-    """Sets how threads wait, and holds Python's search for cycles, which takes a tenth of a start and finds nothing."""
-    sleep_while_waiting()
+    """Sets the threads, and holds Python's search for cycles, which takes a tenth of a start and finds nothing."""
+    share_cores(1)
     gc.disable()
 
 
@@ -31,13 +30,6 @@ def sleep_while_waiting() -> None:
 
 
 def share_cores(n_processes: int) -> None:
-    """Gives each of the processes that this one starts its part of the cores as threads, unless the user has set it."""
+    """Gives this process, or each of several that it starts, its part of the cores as threads; what is set stays."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_physical_cores() // n_processes)))
     sleep_while_waiting()
-
-
-def n_physical_cores() -> int:
-    """Returns the number of cores that this process may use; threads of one core, as Linux names them, count once."""
-    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    files = {cpu: TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list" for cpu in cpus}
-    return len({path.read_text() if path.is_file() else cpu for cpu, path in files.items()})

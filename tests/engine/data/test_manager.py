@@ -1,7 +1,6 @@
 """Items become batches: which, in which order, and what each holds."""
 
 import logging
-import os
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from engine import DataManager, DatasetBase, Datum, Registry, build_transform, get_cfg_default
+from engine.data import manager
 from engine.data.images import DatasetWrapper
 from engine.data.manager import build_data_loader, count_workers
 
@@ -165,7 +165,7 @@ def test_no_training_and_no_validation_items(cfg, noise, caplog):
 
 
 def test_no_more_workers_than_cores(monkeypatch, caplog):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(manager, "n_cores", lambda: 3)
     with caplog.at_level(logging.INFO, logger="engine"):
         assert (count_workers(0), count_workers(3)) == (0, 3)
         assert not caplog.records
