@@ -3,7 +3,8 @@
 Run:   python -m benchmarks.image_tower [--repeats 5] [--batch-size 32] [--json FILE]
 RN50's and ViT-B/16's towers with random weights and running statistics, forward without gradient. The naive side is
 the loaded tower, ours the copy that clip/prepared makes of it. In the rows of bfloat16 both sides are prepared, and the
-naive one computes in float32. Freed memory is kept and MODEL.CHANNELS_LAST is on, as in a run, on all sides.
+naive one computes in float32; a CPU without instructions for it has no such rows. Freed memory is kept and
+MODEL.CHANNELS_LAST is on, as in a run, on all sides.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import nn
 
 from clip.model import convert_weights
 from clip.prepared import prepare
-from engine.device import keep_freed_memory
+from engine.device import keep_freed_memory, multiplies_bfloat16
 
 from .loader import TOWERS
 from .measure import Report, add_arguments, alternate, device, relative, timed
@@ -39,18 +40,20 @@ def build_tower(name: str) -> nn.Module:
 @torch.no_grad()
 def compare(report: Report, args: argparse.Namespace, name: str) -> None:
     """Reports one tower."""
-    tower = build_tower(name)
-    prepared, half = prepare(tower), copy.deepcopy(tower)
-    convert_weights(half, torch.bfloat16)
-    sides = [tower, prepared, prepare(half)]
-    size = tower.input_resolution
+    tower, has_bfloat16 = build_tower(name), device().type == "cuda" or multiplies_bfloat16()
+    sides, size = [tower, prepare(tower)], tower.input_resolution
+    if has_bfloat16:
+        half = copy.deepcopy(tower)
+        convert_weights(half, torch.bfloat16)
+        sides.append(prepare(half))
     images = torch.randn(args.batch_size, 3, size, size, device=device())
-    expected, ours, in_half = (side(images).float() for side in sides)  # which warms up, too
+    expected, ours, *others = (side(images).float() for side in sides)  # which warms up, too
     times = alternate(args.repeats, *(partial(timed, partial(side, images)) for side in sides))
     report.compare(f"{name}, prepared", *times[:2], difference=relative(ours, expected))
-    cosine = F.cosine_similarity(in_half, ours).min().item()
-    note = f"smallest cosine of features in both precisions: {cosine:.5f}"
-    report.compare(f"{name}, bf16", *times[1:], difference=relative(in_half, ours), note=note)
+    for in_half in others:
+        cosine = F.cosine_similarity(in_half, ours).min().item()
+        note = f"smallest cosine of features in both precisions: {cosine:.5f}"
+        report.compare(f"{name}, bf16", *times[1:], difference=relative(in_half, ours), note=note)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -30,7 +30,7 @@ PRECISIONS = {
 
 
 def usable_precision(prec: str, device: torch.device) -> str:
-    """Returns `prec`, or fp32 (with one warning line) where the device cannot compute in float16."""
+    """Returns `prec`, or fp32 (with one warning line) where the device cannot compute in float16; says what is slow."""
     if device.type != "cpu":
         return prec
     if prec in ("fp16", "amp"):  # not bf16, on any CPU: it is less exact than what the papers' settings ask for
@@ -38,6 +38,8 @@ def usable_precision(prec: str, device: torch.device) -> str:
         prec = "fp32"
     if prec == "fp32" and multiplies_bfloat16():
         logger.info("PREC bf16 would encode images about twice as fast on this processor, and round to three digits")
+    if prec == "bf16" and not multiplies_bfloat16():
+        logger.warning("No instructions for PREC bf16 were found on this processor: it is slower here than PREC fp32")
     return prec
 
 

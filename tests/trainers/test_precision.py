@@ -88,13 +88,15 @@ def test_on_a_cpu_float16_is_fp32_with_one_warning(make, prec, caplog):
 
 @pytest.mark.parametrize("has_bfloat16", [True, False])
 @pytest.mark.parametrize("prec", ["fp32", "fp16", "bf16"])
-def test_a_cpu_that_multiplies_bfloat16_is_proposed_bf16(make, prec, has_bfloat16, caplog, monkeypatch):
+def test_a_cpu_is_proposed_bf16_or_warned_of_it_by_its_instructions(make, prec, has_bfloat16, caplog, monkeypatch):
     monkeypatch.setattr("trainers.backbone.multiplies_bfloat16", lambda: has_bfloat16)
     with caplog.at_level("INFO", logger="trainers"):
         trainer = make(prec)
     assert trainer.precision == ("bf16" if prec == "bf16" else "fp32")
     proposed = [message for message in caplog.messages if message.startswith("PREC bf16 would encode images")]
     assert len(proposed) == (has_bfloat16 and prec != "bf16")
+    slow = [message for message in caplog.messages if message.startswith("No instructions for PREC bf16")]
+    assert len(slow) == (prec == "bf16" and not has_bfloat16)
 
 
 @kinds
