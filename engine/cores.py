@@ -19,8 +19,15 @@ def n_cores() -> int:
 
 def n_physical_cores() -> int:
     """Returns how many threads one computation is worth; two threads of one core, as Linux names them, count as one."""
-    files = {cpu: TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list" for cpu in _usable()}
-    return _within_quota(len({path.read_text() if path.is_file() else cpu for cpu, path in files.items()}))
+    return _within_quota(len({_core(cpu) for cpu in _usable()}))
+
+
+def _core(cpu: int) -> str:
+    """The CPUs of the core that a CPU is a thread of; the CPU itself where the system does not say."""
+    try:
+        return (TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
 
 
 def _usable() -> set[int]:
@@ -35,8 +42,11 @@ def _within_quota(n: int) -> int:
 
 def _own_groups() -> Iterator[Path]:
     """The folders of the control groups around this process that may bound its time."""
-    lines = OWN_GROUPS.read_text().splitlines() if OWN_GROUPS.is_file() else ()
-    for controllers, path in (line.split(":", 2)[1:] for line in lines):
+    try:
+        lines = os.fsdecode(OWN_GROUPS.read_bytes()).split("\n")  # a name may hold any byte but this
+    except OSError:  # another system, or it may not be read
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
         if not controllers or "cpu" in controllers.split(","):  # version 2, or 1
             root = GROUPS / "cpu" if controllers else GROUPS
             folder = root / path.strip("/")  # in a container it may be the host's name for it; then the root is ours
@@ -44,9 +54,11 @@ def _own_groups() -> Iterator[Path]:
 
 
 def _quota(group: Path) -> float:
-    """How many cores' worth of time a control group may take."""
+    """How many cores' worth of time a control group may take; without a quota that can be read, any number."""
     for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-        if all((group / name).is_file() for name in names):
+        try:
             quota, period = " ".join((group / name).read_text() for name in names).split()
             return math.inf if quota in ("max", "-1") else int(quota) / int(period)
+        except (OSError, ValueError, ZeroDivisionError):  # no such file, or another form: a start must not fail here
+            continue
     return math.inf

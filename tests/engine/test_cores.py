@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ def machine(tmp_path, monkeypatch):
         for name, text in files.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{text}\n")
+            path.write_bytes(os.fsencode(f"{text}\n"))
         for name, path in {"TOPOLOGY": "cpu", "OWN_GROUPS": "cgroup", "GROUPS": "fs"}.items():
             monkeypatch.setattr(cores, name, tmp_path / path)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cpus, raising=False)
@@ -68,6 +69,8 @@ QUOTAS = {
         {"cgroup": "1:cpu:/docker/1f", "fs/cpu/cpu.cfs_quota_us": "500000", "fs/cpu/cpu.cfs_period_us": "100000"},
         5,
     ),
+    "of a group that was removed": ({"cgroup": "0::/jobs/7 (deleted)", "fs/jobs/cpu.max": "300000 100000"}, 3),
+    "with any byte in its name": ({"cgroup": "0::/a\x0cb\udcff:c", "fs/a\x0cb\udcff:c/cpu.max": "300000 100000"}, 3),
 }
 
 
@@ -77,6 +80,35 @@ def test_a_quota_bounds_both(name, machine):
     files, expected = QUOTAS[name]
     machine(set(range(8)), files)
     assert cores.n_physical_cores() == cores.n_cores() == expected
+
+
+@pytest.mark.parametrize("text", ["", "max", "x 100000", "100000 0", "100000 100000 1", "\udcff 1"])
+def test_a_group_that_says_something_else_bounds_nothing(text, machine):
+    machine(set(range(8)), {"cgroup": "0::/7", "fs/7/cpu.max": text, "fs/cpu.max": "400000 100000"})
+    assert cores.n_cores() == 4
+    machine(set(range(8)), {"fs/cpu.max": text})
+    assert cores.n_cores() == 8
+
+
+@pytest.mark.parametrize("text", ["", "x", "0:", f"0::/{'x' * 5000}", "0::/\0"])
+def test_a_list_of_groups_of_another_form_stops_nothing(text, machine):
+    machine(
+        set(range(8)), {"cgroup": f"{text}\n1:cpu:/", "fs/cpu/cpu.cfs_quota_us": "2", "fs/cpu/cpu.cfs_period_us": "1"}
+    )
+    assert cores.n_cores() == 2
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), OSError(19, "No such device")])
+def test_files_that_vanish_or_may_not_be_read_stop_nothing(error, machine, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise error
+
+    machine({0, 1}, {"cgroup": "0::/", "fs/cpu.max": "100000 100000", "cpu/cpu0/topology/thread_siblings_list": "0-1"})
+    for name in ("open", "stat"):
+        monkeypatch.setattr(Path, name, refuse)
+    counted = cores.n_physical_cores(), cores.n_cores()
+    monkeypatch.undo()
+    assert counted == (2, 2)
 
 
 @pytest.mark.parametrize(("users", "expected"), [(None, "3"), ("5", "5")])
