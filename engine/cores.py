@@ -47,6 +47,8 @@ def _own_groups() -> Iterator[Path]:
     except OSError:  # another system, or it may not be read
         return
     for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
+        if ".." in path.split("/"):  # outside this process's namespace: no folder that is visible here is around it
+            continue
         if not controllers or "cpu" in controllers.split(","):  # version 2, or 1
             root = GROUPS / "cpu" if controllers else GROUPS
             folder = root / path.strip("/")  # in a container it may be the host's name for it; then the root is ours

@@ -69,6 +69,10 @@ QUOTAS = {
         {"cgroup": "1:cpu:/docker/1f", "fs/cpu/cpu.cfs_quota_us": "500000", "fs/cpu/cpu.cfs_period_us": "100000"},
         5,
     ),
+    "outside what the namespace shows": (
+        {"cgroup": "0::/../../fs/7", "fs/cpu.max": "100000 100000", "fs/7/cpu.max": "200000 100000"},
+        8,
+    ),
     "of a group that was removed": ({"cgroup": "0::/jobs/7 (deleted)", "fs/jobs/cpu.max": "300000 100000"}, 3),
     "with any byte in its name": ({"cgroup": "0::/a\x0cb\udcff:c", "fs/a\x0cb\udcff:c/cpu.max": "300000 100000"}, 3),
 }
