@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from clip.clip import tokenize
-from clip.model import CLIP, LayerNorm, build_model, convert_weights
+from clip.model import CLIP, LayerNorm, ModifiedResNet, build_model, convert_weights
+from clip.prepared import prepare
 from tests.support.tiny_clip import golden_images, golden_state_dict
 from tests.support.tolerance import EXACT, GOLDEN_TOLERANCE, assert_near
 
@@ -46,6 +48,37 @@ def test_features_are_open_clips(kind):
     model = golden_model(kind)  # float32, as open_clip's layer norms always are
     assert_near(model.encode_image(images), image_features)
     assert_near(model.encode_text(tokens), text_features)
+
+
+def resnet_by_formula(tower: nn.Module, x: Tensor) -> Tensor:
+    """The features (B, D) of a ResNet, loaded or prepared, where no operation writes over its input."""
+    for conv, bn in ((tower.conv1, tower.bn1), (tower.conv2, tower.bn2), (tower.conv3, tower.bn3)):
+        x = F.relu(bn(conv(x)))
+    x = tower.avgpool(x)
+    for block in (*tower.layer1, *tower.layer2, *tower.layer3, *tower.layer4):
+        y = F.relu(block.bn1(block.conv1(x)))
+        y = F.relu(block.bn2(block.conv2(y)))
+        y = block.bn3(block.conv3(block.avgpool(y)))
+        x = F.relu(y + (x if block.downsample is None else block.downsample(x)))
+    return tower.attnpool(x)
+
+
+@pytest.mark.parametrize("make", [nn.Identity(), prepare], ids=["loaded", "prepared"])
+def test_what_a_resnet_computes_in_place_has_the_bits_and_gradients_of_the_formula(make):
+    tower = ModifiedResNet((2, 1, 1, 2), 32, 4, 64, 8).eval()
+    torch.manual_seed(1)
+    for norm in (module for module in tower.modules() if isinstance(module, nn.BatchNorm2d)):
+        for tensor, start in ((norm.weight, 1), (norm.bias, 0), (norm.running_mean, 0), (norm.running_var, 1)):
+            nn.init.uniform_(tensor, start - 0.5, start + 0.5)
+    tower, images = make(tower), torch.randn(2, 3, 64, 64, requires_grad=True)
+    before, inputs = images.detach().clone(), (images, *(w for w in tower.parameters() if w.requires_grad))
+    features, expected = tower(images), resnet_by_formula(tower, images)
+    assert torch.equal(features, expected)
+    assert torch.equal(images, before)
+    options = {"materialize_grads": True}  # the prepared pool needs no bias of its keys
+    gradients = [torch.autograd.grad(x.square().sum(), inputs, **options) for x in (features, expected)]
+    assert gradients[0][0].any()
+    assert all(map(torch.equal, *gradients))
 
 
 @pytest.mark.filterwarnings("ignore")  # tracing is deprecated, and warns of every number that it keeps
