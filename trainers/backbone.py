@@ -39,7 +39,9 @@ def usable_precision(prec: str, device: torch.device) -> str:
     if prec == "fp32" and multiplies_bfloat16():
         logger.info("PREC bf16 would encode images about twice as fast on this processor, and round to three digits")
     if prec == "bf16" and not multiplies_bfloat16():
-        logger.warning("No instructions for PREC bf16 were found on this processor: it is slower here than PREC fp32")
+        logger.warning(
+            "No instructions for PREC bf16 were found on this processor; without them it is slower than PREC fp32"
+        )
     return prec
 
 
