@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.cores import n_cores
+from engine.run.cores import n_cores
 from trainers.backbone import PRECISIONS
 
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}

@@ -29,12 +29,12 @@ from torch.utils.data import DataLoader
 
 from clip.prepared import prepare
 from engine import build_transform, get_cfg_default
-from engine.cores import n_cores
 from engine.data.image_io import read_image
 from engine.data.manager import build_data_loader, count_workers
 from engine.data.transforms import needed_edge
 from engine.device import keep_freed_memory
 from engine.features.reader import CPU_BATCH, FeatureReader
+from engine.run.cores import n_cores
 
 from .image_tower import build_tower
 from .loader import IMAGE_SIZE, TOWERS, write_files

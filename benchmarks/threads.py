@@ -26,7 +26,7 @@ from pathlib import Path
 
 import train
 from engine import TRAINER_REGISTRY, set_random_seed
-from engine.cores import n_cores
+from engine.run.cores import n_cores
 from engine.run.startup import sleep_while_waiting
 
 from .measure import Report, add_arguments, alternate, timed

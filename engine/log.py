@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .cores import n_cores
 from .distributed import is_first_rank
 from .files import writing
+from .run.cores import n_cores
 from .run.names import LOG
 from .text import encodable
 from .trackers import Trackers

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from yacs.config import CfgNode as CN
 
-from engine.cores import n_physical_cores
 from engine.interruption import Interrupted, interruptible
+from engine.run.cores import n_physical_cores
 from engine.run.names import LOG
 from engine.run.startup import share_cores
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from engine import Datum
-from engine.cores import n_cores
 from engine.data.bad_images import find_bad
+from engine.run.cores import n_cores
 
 from ..data_copy import DataCopy
 from ..splits.split_file import Items

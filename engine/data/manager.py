@@ -20,10 +20,10 @@ from tabulate import tabulate
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from ..config.defaults import BEST_ON
-from ..cores import n_cores
 from ..distributed import n_local_ranks, n_ranks
 from ..interruption import leave_signals_to_parent
 from ..registry import DATASET_REGISTRY
+from ..run.cores import n_cores
 from ..text import shorten
 from .bad_images import leave_out_bad
 from .datum import Datum, Listing, data_digests

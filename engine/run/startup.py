@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 
-from ..cores import n_physical_cores
+from .cores import n_physical_cores
 
 
 def before_imports() -> None:

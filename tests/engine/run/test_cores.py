@@ -1,4 +1,4 @@
-"""engine/cores.py: how many cores there are to share."""
+"""engine/run/cores.py: how many cores there are to share."""
 
 import gc
 import os
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import cores
-from engine.run import startup
+from engine.run import cores, startup
 
 
 @pytest.fixture
