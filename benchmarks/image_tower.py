@@ -40,9 +40,9 @@ def build_tower(name: str) -> nn.Module:
 @torch.no_grad()
 def compare(report: Report, args: argparse.Namespace, name: str) -> None:
     """Reports one tower."""
-    tower, has_bfloat16 = build_tower(name), device().type == "cuda" or multiplies_bfloat16()
+    tower = build_tower(name)
     sides, size = [tower, prepare(tower)], tower.input_resolution
-    if has_bfloat16:
+    if device().type == "cuda" or multiplies_bfloat16():
         half = copy.deepcopy(tower)
         convert_weights(half, torch.bfloat16)
         sides.append(prepare(half))

@@ -40,6 +40,7 @@ from datasets.splits.fewshot_file import read_fewshot
 from datasets.splits.split_file import read_split
 from engine import Datum, load_checkpoint
 from engine.config.load import ConfigError, check_cfg, full_default, merge, read_yaml
+from engine.run.cores import n_cores
 from engine.run.folder import read_results
 from reports.runs import END_OF_TEST, END_OF_TRAINING, parse_run
 from tests.robustness.broken_files import Dump, Load, break_file
@@ -225,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.robustness.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=200_000, help="of all parsers together")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
+    parser.add_argument("--jobs", type=int, default=n_cores(), help="processes")
     args = parser.parse_args(argv)
     kept, start_s = Path(tempfile.mkdtemp(prefix="fuzz-")), time.monotonic()
     n_each = math.ceil(args.inputs / len(build_parsers()))
