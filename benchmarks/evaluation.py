@@ -9,10 +9,10 @@ part of the test set. Peak memory is that of a process of its own that tests on 
 
 from __future__ import annotations
 
-from engine.run.startup import sleep_while_waiting
+from engine.run.startup import share_cores
 
 if __name__ == "__main__":  # as in a run, on both sides; it counts before torch is imported
-    sleep_while_waiting()
+    share_cores(1)
 
 import argparse
 import statistics
@@ -22,13 +22,13 @@ from pathlib import Path
 
 from .measure import Report, alternate, count_flops, matmul_rate, relative, timed
 from .runs import (
-    NaiveRun,
     add_run_arguments,
     build_run,
     build_test,
     first_test,
     in_folder,
     keep_batches,
+    naive_runs,
     our_logits,
 )
 
@@ -47,32 +47,34 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
     """Measures and reports."""
-    trainer = build_run(args, folder)
+    trainer, naive_sides = build_run(args, folder), naive_runs(args, folder)
     n_all = len(trainer.test_loader.dataset)
-    keep_batches(trainer, args.test_batches)
-    naive = NaiveRun(trainer)
+    for side in (trainer, *(naive.trainer for naive in naive_sides.values())):
+        keep_batches(side, args.test_batches)
     n_images, n_batches = len(trainer.test_loader.dataset), len(trainer.test_loader)
     report = Report("evaluation", args, f"Test of CoOp, {args.dataset}, {n_images} images, {args.prec}")
     first, again = partial(first_test, trainer), trainer.test
     flops_first, flops_again = count_flops(first), count_flops(again)
-    naive_s, first_s, again_s, rates = alternate(
+    *naive_times, first_s, again_s, rates = alternate(
         args.repeats,
-        partial(timed, naive.test),
+        *(partial(timed, naive.test) for naive in naive_sides.values()),
         partial(timed, first),
         partial(timed, again, n=N_AGAIN),
         partial(matmul_rate, args.prec),
     )
-    same = {
-        "positions": (n_batches * naive.positions, trainer.model.encode_prompts.n_rows),
-        "rates": rates,
-        "difference": relative(our_logits(trainer), naive.logits),
-    }
-    naive_all_s, first_all_s = (n_all / n_images * statistics.median(seconds) for seconds in (naive_s, first_s))
-    note = f"all {n_all:,} images, extrapolated: {naive_all_s:.0f} s -> {first_all_s:.0f} s" if n_all > n_images else ""
-    report.compare(
-        "first evaluation", naive_s, first_s, images=(n_images, n_images), flops=flops_first, note=note, **same
-    )
-    report.compare("second evaluation", naive_s, again_s, images=(n_images, 0), flops=flops_again, **same)
+    for (label, naive), naive_s in zip(naive_sides.items(), naive_times):
+        same = {
+            "positions": (n_batches * naive.positions, trainer.model.encode_prompts.n_rows),
+            "rates": rates,
+            "difference": relative(our_logits(trainer), naive.logits),
+        }
+        all_s = "{:.0f} s -> {:.0f} s".format(*(n_all / n_images * statistics.median(s) for s in (naive_s, first_s)))
+        first_row = {"images": (n_images, n_images), "flops": flops_first}
+        if n_all > n_images:
+            first_row["note"] = f"all {n_all:,} images, extrapolated: {all_s}"
+        report.compare(f"first evaluation{label}", naive_s, first_s, **first_row, **same)
+        again_row = {"images": (n_images, 0), "flops": flops_again}
+        report.compare(f"second evaluation{label}", naive_s, again_s, **again_row, **same)
     report.memory_of_sides("a batch", build_test, args, folder)
     report.write()
 

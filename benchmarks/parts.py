@@ -27,13 +27,13 @@ from engine.data.manager import DataManager
 
 from .measure import Report, alternate, count_flops, matmul_rate, relative, timed
 from .runs import (
-    NaiveRun,
     build_run,
     encode_views,
     first_test,
     import_time,
     keep_batches,
     later_test,
+    naive_runs,
     our_epoch,
     our_logits,
 )
@@ -55,7 +55,7 @@ def run_of(cfg: CN, data: DataManager) -> Run:
 
 
 class Sides:
-    """The same run naively and by ours: with fresh views, and with a view for each round, encoded before.
+    """The same run naively, by `naive_runs`, and by ours: with fresh views, and a view for each round, encoded before.
 
     Args:
         args: Of `add_run_arguments`.
@@ -63,14 +63,14 @@ class Sides:
     """
 
     def __init__(self, args: argparse.Namespace, folder: Path):
-        self.naive = NaiveRun(build_run(args, folder / "naive"))
+        self.naive = naive_runs(args, folder)
         self.fresh = build_run(args, folder / "fresh")
         self.views = build_run(args, folder / "views", "INPUT.VIEWS", args.repeats)
         self.ours = (self.fresh, self.views)
         self.run = run_of(self.fresh.cfg, self.fresh.dm)
-        self.positions = (self.naive.positions, self.fresh.model.encode_prompts.n_rows)
+        self.positions = (self.naive[""].positions, self.fresh.model.encode_prompts.n_rows)
         self.n_test_images = len(self.fresh.test_loader.dataset)
-        for trainer in (self.naive.trainer, self.fresh):
+        for trainer in (*(naive.trainer for naive in self.naive.values()), self.fresh):
             keep_batches(trainer, args.test_batches)
         for trainer in self.ours:
             trainer.before_train()
@@ -80,11 +80,11 @@ class Sides:
         """Does what our test does whatever the number of images is."""
         self.fresh.model.text_features()
 
-    def differences(self) -> tuple[float, float, float]:
-        """Returns how far ours are from the naive side: both gradients of the last step, and the test's logits."""
-        gradients = (trainer.models["prompt_learner"].ctx.grad for trainer in self.ours)
-        fresh, views = (relative(gradient, self.naive.learner.ctx.grad) for gradient in gradients)
-        return fresh, views, relative(our_logits(self.fresh), self.naive.logits)
+    def differences(self, label: str) -> tuple[float, float, float]:
+        """Returns how far ours are from a naive side: both gradients of the last step, and the test's logits."""
+        naive, gradients = self.naive[label], (trainer.models["prompt_learner"].ctx.grad for trainer in self.ours)
+        fresh, views = (relative(gradient, naive.learner.ctx.grad) for gradient in gradients)
+        return fresh, views, relative(our_logits(self.fresh), naive.logits)
 
     def close(self) -> None:
         for trainer in self.ours:
@@ -96,17 +96,17 @@ class Parts:
     """What was measured: seconds of each part, an array with a value for each round; tests are of all test images.
 
     Attributes:
+        naive: Of each naive side an epoch and a test.
         start_s: Of a process and of what it builds before it trains.
         run: The run whose epochs were measured.
         positions: Of the text in one step, naive and ours.
         n_tested: Test images, and batches of them.
     """
 
-    naive_epoch: np.ndarray
+    naive: dict[str, tuple[np.ndarray, np.ndarray]]
     fresh_epoch: np.ndarray
     view: np.ndarray
     known_view_epoch: np.ndarray
-    naive_test: np.ndarray
     first_test: np.ndarray
     later_test: np.ndarray
     start_s: float
@@ -114,10 +114,11 @@ class Parts:
     positions: tuple[int, int]
     n_tested: tuple[int, int]
 
-    def naive_time(self, runs: Sequence[Run]) -> np.ndarray:
-        """Returns the seconds of all runs, each in a process of its own."""
+    def naive_time(self, runs: Sequence[Run], label: str = "") -> np.ndarray:
+        """Returns the seconds of all runs of a naive side, each in a process of its own."""
+        epoch, test = self.naive[label]
         n_epochs = sum(run.n_epochs * self.scale(run) for run in runs)
-        return len(runs) * (self.start_s + self.naive_test) + n_epochs * self.naive_epoch
+        return len(runs) * (self.start_s + test) + n_epochs * epoch
 
     def our_time(self, runs: Sequence[Run], *, views: int, start_s: float) -> np.ndarray:
         """Returns the seconds of all runs with INPUT.VIEWS, whose starts take `start_s` together."""
@@ -154,46 +155,54 @@ def measure(report: Report, args: argparse.Namespace, folder: Path) -> Parts:
     start_s = import_time() + timed(lambda: build_run(args, folder / "start"))
     sides = Sides(args, folder)
     fresh, known_view = (partial(our_epoch, trainer) for trainer in sides.ours)
-    epochs = [sides.naive.epoch, fresh, partial(encode_views, sides.views), known_view]
-    tests = [sides.naive.test, partial(first_test, sides.fresh), partial(later_test, sides.fresh)]
-    measures = [partial(timed, part) for part in (*epochs, *tests, sides.encode_prompts)]
-    *times, text_s, rates = alternate(args.repeats, *measures, partial(matmul_rate, args.prec))
-    times[2] = [seconds / args.repeats for seconds in times[2]]  # of one view
-    differences = sides.differences()
+    epochs = [fresh, partial(encode_views, sides.views), known_view]
+    tests = [partial(first_test, sides.fresh), partial(later_test, sides.fresh), sides.encode_prompts]
+    naive = [part for side in sides.naive.values() for part in (side.epoch, side.test)]
+    measures = [partial(timed, part) for part in (*naive, *epochs, *tests)]
+    *times, rates = alternate(args.repeats, *measures, partial(matmul_rate, args.prec))
+    naive_s, ours_s = times[: len(naive)], times[len(naive) :]
+    naive_s = dict(zip(sides.naive, zip(naive_s[::2], naive_s[1::2])))
+    ours_s[1] = [seconds / args.repeats for seconds in ours_s[1]]  # of one view
+    differences = {label: sides.differences(label) for label in sides.naive}
     flops = [count_flops(part) for part in (fresh, known_view)]  # one epoch more: nothing is compared after it
     sides.close()
-    report_parts(report, sides, times, rates, differences=differences, flops=flops)
+    for label in sides.naive:
+        sides_s = naive_s[label], ours_s[:-1]
+        report_parts(report, sides, label, *sides_s, rates=rates, differences=differences[label], flops=flops)
 
     n_tested, loader = sides.n_test_images, sides.fresh.test_loader
     scale = n_tested / len(loader.dataset)
-    *epochs_s, naive_test_s, first_s, later_s, text_s = map(np.array, (*times, text_s))
-    tests_s = naive_test_s * scale, *(text_s + scale * np.maximum(s - text_s, 0) for s in (first_s, later_s))
+    *epochs_s, first_s, later_s, text_s = map(np.array, ours_s)
+    tests_s = (text_s + scale * np.maximum(s - text_s, 0) for s in (first_s, later_s))
+    naive_s = {label: (np.array(epoch), np.array(test) * scale) for label, (epoch, test) in naive_s.items()}
     n_tested = n_tested, math.ceil(n_tested / loader.batch_size)
-    return Parts(*epochs_s, *tests_s, start_s, sides.run, sides.positions, n_tested)
+    return Parts(naive_s, *epochs_s, *tests_s, start_s, sides.run, sides.positions, n_tested)
 
 
 def report_parts(
     report: Report,
     sides: Sides,
-    times: Sequence[list[float]],
-    rates: list[float],
+    label: str,
+    naive_s: Sequence[list[float]],
+    ours_s: Sequence[list[float]],
     *,
+    rates: list[float],
     differences: Sequence[float],
     flops: Sequence[float],
 ) -> None:
-    """Reports what was measured."""
+    """Reports what was measured beside one naive side."""
     run, loader = sides.run, sides.fresh.test_loader
-    naive, fresh, view, known_view, naive_test, first, later = times
+    (naive, naive_test), (fresh, view, known_view, first, later) = naive_s, ours_s
     new_view = [sum(parts) for parts in zip(view, known_view)]
     seen, n_tested = run.n_in_batches, len(loader.dataset)
     of_epoch = tuple(n * run.n_batches for n in sides.positions)
     of_test = sides.positions[0] * len(loader), sides.positions[1]
-    for case, naive_s, ours_s, positions, images, difference, n_flops in (
-        ("epoch, fresh views", naive, fresh, of_epoch, (seen, seen), differences[0], flops[0]),
-        ("epoch, a new view", naive, new_view, of_epoch, (seen, run.n_images), differences[1], None),
-        ("epoch, a known view", naive, known_view, of_epoch, (seen, 0), None, flops[1]),
-        ("first test", naive_test, first, of_test, (n_tested, n_tested), differences[2], None),
-        ("later test", naive_test, later, of_test, (n_tested, 0), differences[2], None),
+    for case, sides_s, positions, images, difference, n_flops in (
+        ("epoch, fresh views", (naive, fresh), of_epoch, (seen, seen), differences[0], flops[0]),
+        ("epoch, a new view", (naive, new_view), of_epoch, (seen, run.n_images), differences[1], None),
+        ("epoch, a known view", (naive, known_view), of_epoch, (seen, 0), None, flops[1]),
+        ("first test", (naive_test, first), of_test, (n_tested, n_tested), differences[2], None),
+        ("later test", (naive_test, later), of_test, (n_tested, 0), differences[2], None),
     ):
         measured = {"positions": positions, "images": images, "difference": difference, "flops": n_flops}
-        report.compare(case, naive_s, ours_s, rates=rates, **measured)
+        report.compare(case + label, *sides_s, rates=rates, **measured)

@@ -1,7 +1,8 @@
 """A run of CoOp as scripts/coop/main.sh starts it, and the same run computed naively, part by part.
 
 Naively: in each step and for each test batch all 77 positions of every prompt pass the text tower; in each epoch and
-each evaluation the pixels of every image pass the image tower.
+each evaluation the pixels of every image pass the image tower. With `--prec bf16` the naive run is computed in float32,
+too, and compared in rows of its own.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ RN50 = {
     "transformer_heads": 8,
     "transformer_layers": 12,
 }
+NAIVE_FP32 = ", naive fp32"  # ends the name of a case in which only ours has the precision of --prec
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, *, cfg: str, test_batches: int) -> None:
@@ -206,6 +208,20 @@ class NaiveRun:
             evaluator.process(logits[-1], labels)
         evaluator.evaluate()
         self.logits = torch.cat(logits)
+
+
+def naive_runs(args: argparse.Namespace, folder: Path) -> dict[str, NaiveRun]:
+    """Returns the naive run in the precision of ours, and in float32 if that is another, by what each adds to a case.
+
+    Args:
+        args: Of `add_run_arguments`, `backbone` set.
+        folder: Of their output and of their caches of features.
+    """
+    precisions = {NAIVE_FP32: "fp32", "": args.prec} if args.prec != "fp32" else {"": "fp32"}
+    return {
+        label: NaiveRun(build_run(args, folder / f"naive_{prec}", "TRAINER.COOP.PREC", prec))
+        for label, prec in precisions.items()
+    }
 
 
 def build_test(side: str, args: argparse.Namespace, folder: Path) -> Callable:

@@ -10,10 +10,10 @@ run beside it. Ours are counted one after another, as with `sweep.py --jobs 1`.
 
 from __future__ import annotations
 
-from engine.run.startup import sleep_while_waiting
+from engine.run.startup import share_cores
 
 if __name__ == "__main__":  # as in a run, on both sides; it counts before torch is imported
-    sleep_while_waiting()
+    share_cores(1)
 
 import argparse
 from collections.abc import Sequence
@@ -49,13 +49,11 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     report = Report("sweep", args, f"CoOp, {args.dataset}, {min(args.shots)} shot(s) measured, {args.prec}")
     parts, later_start_s = measure(report, args, folder), later_start(args, folder)
     print(f"\nextrapolated; a start takes {parts.start_s:.1f} s, in a sweep after the first {later_start_s:.1f} s")
-    report.compare(
-        f"{len(runs)} runs, INPUT.VIEWS {args.views}",
-        parts.naive_time(runs),
-        parts.our_time(runs, views=args.views, start_s=parts.start_s + (len(runs) - 1) * later_start_s),
-        positions=parts.all_positions(runs),
-        images=parts.all_images(runs, views=args.views),
-    )
+    case, start_s = f"{len(runs)} runs, INPUT.VIEWS {args.views}", parts.start_s + (len(runs) - 1) * later_start_s
+    ours_s = parts.our_time(runs, views=args.views, start_s=start_s)
+    counts = {"positions": parts.all_positions(runs), "images": parts.all_images(runs, views=args.views)}
+    for label in parts.naive:
+        report.compare(case + label, parts.naive_time(runs, label), ours_s, **counts)
     report.memory_of_sides("a step", build_step, args, folder)
     report.write()
 

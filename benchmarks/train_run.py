@@ -9,10 +9,10 @@ one step.
 
 from __future__ import annotations
 
-from engine.run.startup import sleep_while_waiting
+from engine.run.startup import share_cores
 
 if __name__ == "__main__":  # as in a run, on both sides; it counts before torch is imported
-    sleep_while_waiting()
+    share_cores(1)
 
 import argparse
 from collections.abc import Sequence
@@ -42,12 +42,13 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     report = Report("train_run", args, f"CoOp, {args.dataset}, {args.shots} shot(s), {args.prec}")
     parts = measure(report, args, folder)
     runs = [parts.run] * args.n_seeds
-    naive_s, start_s = parts.naive_time(runs), len(runs) * parts.start_s
+    start_s = len(runs) * parts.start_s
     print(f"\n{len(runs)} seeds, {parts.run.n_epochs} epochs, extrapolated; a start takes {parts.start_s:.1f} s")
     for case, views in (("fresh views", 0), (f"INPUT.VIEWS {args.views}", args.views)):
         ours_s = parts.our_time(runs, views=views, start_s=start_s)
-        images = parts.all_images(runs, views=views)
-        report.compare(case, naive_s, ours_s, positions=parts.all_positions(runs), images=images)
+        counts = {"positions": parts.all_positions(runs), "images": parts.all_images(runs, views=views)}
+        for label in parts.naive:
+            report.compare(case + label, parts.naive_time(runs, label), ours_s, **counts)
     report.memory_of_sides("a step", build_step, args, folder)
     report.write()
 

@@ -10,7 +10,7 @@ from clip.model import build_model
 from tests.benchmarks.checks import SMALL, check_rows, rows_of
 from tests.support.naive import naive_features
 from tests.support.tiny_clip import golden_state_dict
-from tests.support.tolerance import assert_near
+from tests.support.tolerance import assert_near, rounding_tolerance
 
 
 def test_checkpoints(tiny_files, tmp_path, capsys):
@@ -48,6 +48,26 @@ def test_train_run(run_words):
     assert fresh["positions"][0] == 3 * (8 + 3) * 3 * 77
 
 
+def test_ours_in_bf16_is_compared_with_both_naive_runs(run_words):
+    """The difference from float32 is bfloat16's rounding, far above what `check_rows` allows."""
+    train_run.main([*run_words, "--prec", "bf16", *SMALL])
+    _, rows = rows_of(run_words)
+    both = {row["case"]: row for row in rows}
+    assert len(both) == len(rows) == 2 * 7
+    for case in ("epoch, fresh views", "first test"):
+        assert rounding_tolerance() < both[f"{case}, naive fp32"]["difference"] < 0.1
+        assert both[case]["ours_s"] == both[f"{case}, naive fp32"]["ours_s"]
+        assert both[case]["naive_s"] != both[f"{case}, naive fp32"]["naive_s"]
+
+
+@pytest.mark.parametrize("benchmark", (evaluation, sweep))
+def test_benchmarks_of_whole_runs_have_a_naive_run_in_float32(benchmark, run_words):
+    benchmark.main([*run_words, "--prec", "bf16", *SMALL])
+    cases = [row["case"] for row in rows_of(run_words)[1]]
+    in_float32 = [case for case in cases if case.endswith(", naive fp32")]
+    assert in_float32 and {case.removesuffix(", naive fp32") for case in in_float32} == {*cases} - {*in_float32}
+
+
 def test_sweep(run_words):
     sweep.main(["--shots", "1", "4", "--seeds", "1", "2", *run_words, "--views", "3", *SMALL])
     _, rows = rows_of(run_words)
@@ -79,10 +99,12 @@ def test_the_naive_run_is_the_formula(run_args, tmp_path):
 
 
 def test_what_runs_take_is_added_up_from_their_parts():
-    seconds = [np.array([first, 10.0 * first]) for first in (100.0, 20.0, 21.0, 2.0, 300.0, 200.0, 1.0)]
-    measured = parts.Parts(*seconds, 5.0, parts.Run(50, 3, 96, 100), (7700, 363), (2465, 25))
+    epoch, test, *seconds = (np.array([s, 10.0 * s]) for s in (100.0, 300.0, 20.0, 21.0, 2.0, 200.0, 1.0))
+    naive = {"": (epoch, test), ", naive fp32": (2 * epoch, test)}
+    measured = parts.Parts(naive, *seconds, 5.0, parts.Run(50, 3, 96, 100), (7700, 363), (2465, 25))
     seeds, grid = [measured.run] * 3, [parts.Run(50, 3, 96, 100), parts.Run(200, 6, 192, 220)]
     assert measured.naive_time(seeds).tolist() == [3 * (5 + 50 * 100 + 300), 3 * (5 + 50 * 1000 + 3000)]
+    assert measured.naive_time(seeds, ", naive fp32")[0] == 3 * (5 + 50 * 200 + 300)
     assert measured.our_time(seeds, views=0, start_s=15.0)[0] == 15 + 3 * 50 * 20 + 200 + 2 * 1
     assert measured.our_time(seeds, views=8, start_s=15.0)[0] == 15 + 3 * (8 * 21 + 50 * 2) + 200 + 2 * 1
     assert measured.our_time(seeds, views=99, start_s=15.0)[0] == 15 + 3 * 50 * (21 + 2) + 200 + 2 * 1
