@@ -87,7 +87,10 @@ def matmul_rate(prec: str = "fp32") -> float:
 
 
 def count_flops(step: Callable) -> int:
-    """Floating-point operations of the matrix products, convolutions and attention in one call of a step."""
+    """Floating-point operations of the matrix products and convolutions in one call of a step.
+
+    Those of torch's own attention count on a GPU alone: torch has no formula for a CPU's.
+    """
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()

@@ -7,7 +7,9 @@ Prompts whose suffixes are equally long form a group, and a group is one contigu
     holds      v_1 ... v_M      cat . [EOT]    dog . [EOT]    wine bottle . [EOT]    acoustic guitar . [EOT]
     part       prefix           group of n = 2, s = 3         group of n = 2, s = 4
 
-Layer norms and linear layers run on the whole matrix. Attention views the suffixes of a group as (B, H, n, s, d):
+Layer norms and linear layers run on the whole matrix. So does attention where rows are few: a mask says which keys a
+query sees. Where they are many, most of that would be masked: then the suffixes of a group are viewed as
+(B, H, n, s, d), and what stands in front of them is multiplied once.
 
     which keys a query sees:
     query      [SOS], cached    prefix    cached words of its class    own suffix
@@ -32,11 +34,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .blocks import ResidualAttentionBlock, Transformer
 
 KeysValues = tuple[Tensor, Tensor]
+AT_ONCE = 480  # rows; with up to so many, one masked attention is faster than one for each group
 
 
 class Group(NamedTuple):
@@ -77,6 +81,8 @@ def run_tower(
     """
     n_blocks = len(transformer.resblocks)
     assert len(deep) < n_blocks, f"{len(deep)} deep prompts for {n_blocks} blocks, of which the first reads x"
+    n_front = 0 if cached is None else cached.shape[-2]
+    seen = None if record is not None else _seen(x, groups, n_prefix, n_front)
     for i, layer in enumerate(transformer.resblocks):
         is_last = i + 1 == n_blocks
         vectors = deep[i] if i < len(deep) else None
@@ -87,23 +93,20 @@ def run_tower(
         n_prefix_queries = 0 if is_last else n_prefix - n_replaced
 
         q, k, v = layer.attn.project(layer.ln_1(x), queries)
-        q = q * (x.shape[-1] // layer.attn.num_heads) ** -0.5
         front = None if cached is None else tuple(cached[i])
-        outputs = []
-        if n_prefix:
-            prefix = q[:, :n_prefix_queries], k[:, :n_prefix], v[:, :n_prefix]
-            output, front = _attend_prefix(layer, *prefix, front)
-            outputs.append(output)
-        suffixes = q[:, n_prefix_queries:], k[:, n_prefix:], v[:, n_prefix:]
-        suffix_outputs, keys_values = _attend_suffixes(layer, *suffixes, groups, i, front)
-        if record is not None:
-            record.append(keys_values)
+        if seen is not None:
+            attended = _attend_at_once(layer, q, k, v, front, seen if queries is None else seen[queries])
+        else:
+            n_rows = n_prefix_queries, n_prefix
+            attended, keys_values = _attend_by_groups(layer, q, k, v, groups, i, front, n_rows)
+            if record is not None:
+                record.append(keys_values)
 
-        attended = layer.attn.out_proj(torch.cat([*outputs, *suffix_outputs], dim=1))
-        x = (x if queries is None else x[:, queries]) + attended
+        x = (x if queries is None else x[:, queries]) + layer.attn.out_proj(attended)
         x = x + layer.mlp(layer.ln_2(x))
         if n_replaced:
             x, groups, n_prefix = _put_in_front(vectors.type(x.dtype), x, groups, n_prefix_queries)
+            seen = _seen(x, groups, n_prefix, n_front)
     return x
 
 
@@ -129,6 +132,55 @@ def _end_rows(groups: list[Group], start: int, device: torch.device) -> Tensor:
         rows.append(torch.arange(1, n + 1, device=device) * length + (start - 1))
         start += n * length
     return torch.cat(rows)
+
+
+def _seen(x: Tensor, groups: list[Group], n_prefix: int, n_front: int) -> Tensor | None:
+    """(R, p + R), whether a row sees a position: all p in front; of the rows the prefix and its prompt's, up to itself.
+
+    None where rows are too many, or words are cached that only their class sees. Also in an export: onnxruntime 1.32
+    ends with a segmentation fault where it reads this attention in float16.
+    """
+    is_export = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    if is_export or x.shape[1] > AT_ONCE or any(group.cached is not None for group in groups):
+        return None
+    lengths = [group.length for group in groups for _ in range(group.n)]
+    prompts = [-1] * n_prefix + [i for i, length in enumerate(lengths) for _ in range(length)]
+    prompt = torch.tensor(prompts, device=x.device)  # (R,) of each row; -1: of all
+    return F.pad(((prompt == prompt[:, None]) | (prompt < 0)).tril(), (n_front, 0), value=True)
+
+
+def _attend_at_once(
+    layer: ResidualAttentionBlock, q: Tensor, k: Tensor, v: Tensor, front: KeysValues | None, seen: Tensor
+) -> Tensor:
+    """The output of all queries (B, R, D)."""
+    q, k, v = (t.unflatten(2, (layer.attn.num_heads, -1)).transpose(1, 2) for t in (q, k, v))  # -> (B, H, R, d)
+    output = F.scaled_dot_product_attention(q, *_join(front, (k, v)), attn_mask=seen)
+    return output.transpose(1, 2).flatten(2)
+
+
+def _attend_by_groups(
+    layer: ResidualAttentionBlock,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    groups: list[Group],
+    i: int,
+    front: KeysValues | None,
+    n_prefix: tuple[int, int],
+) -> tuple[Tensor, list[KeysValues]]:
+    """The output of all queries (B, R, D) in block i, and each group's own keys and values.
+
+    `n_prefix` is how many queries, and how many keys, are the prefix's.
+    """
+    q = q * (q.shape[-1] // layer.attn.num_heads) ** -0.5
+    n_queries, n_keys = n_prefix
+    outputs = []
+    if n_keys:
+        output, front = _attend_prefix(layer, q[:, :n_queries], k[:, :n_keys], v[:, :n_keys], front)
+        outputs.append(output)
+    suffixes = q[:, n_queries:], k[:, n_keys:], v[:, n_keys:]
+    suffix_outputs, keys_values = _attend_suffixes(layer, *suffixes, groups, i, front)
+    return torch.cat([*outputs, *suffix_outputs], dim=1), keys_values
 
 
 def _attend_prefix(

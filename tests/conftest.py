@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clip import packed_tower
 from datasets.folder import Folder
 from engine import DATASET_REGISTRY, Datum
 from tests.support.small_copies import small_copy, small_web
@@ -96,6 +97,12 @@ def tiny_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     write_images(folder / "data")
     return folder / "data", {kind: write_clip(folder / f"{kind}.pt", kind) for kind in ("vit", "rn")}
+
+
+@pytest.fixture(params=[0, packed_tower.AT_ONCE], ids=["by groups", "at once"])
+def both_attentions(request, monkeypatch):
+    """A test with few rows takes both ways through the packed text tower's attention."""
+    monkeypatch.setattr(packed_tower, "AT_ONCE", request.param)
 
 
 @pytest.fixture

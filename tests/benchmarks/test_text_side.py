@@ -116,7 +116,7 @@ def test_memory(exact_sides, monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.count(" times as long") == 2
 
 
-def test_operations_are_those_of_the_formula():
+def test_operations_are_those_of_the_formula(both_attentions):
     """Linear layers forward and backward to the input, of the last layer only what the end tokens need."""
     clip_model, width, n_layers, embed_dim = build_model(golden_state_dict("vit")).requires_grad_(False), 64, 3, 32
     sides = text_encoder.Sides(clip_model, 6)
@@ -125,7 +125,7 @@ def test_operations_are_those_of_the_formula():
     last_layer = n_rows * 2 * width**2 + 6 * (10 * width**2 + width * embed_dim)
     expected = 2 * 2 * (full_layers + last_layer)
     counted = measure.count_flops(sides.our_step)
-    assert expected < counted < 1.1 * expected  # attention's own come on top
+    assert expected <= counted < 1.1 * expected  # attention's own come on top, where torch counts them
 
 
 def test_the_size_that_the_device_has_room_for_is_named(exact_sides):

@@ -12,6 +12,7 @@ from tests.support.naive import naive_features
 from tests.support.tolerance import EXACT, NAMES, assert_as_exact, assert_near
 
 WIDTH, N_BLOCKS = 64, 12
+pytestmark = pytest.mark.usefixtures("both_attentions")
 MANY = tuple(f"{adjective} {noun}" for adjective in "big red old brave sea".split() for noun in
              "dog cat horse accordion airplane anchor ant barrel bass bonsai brain buddha camera cannon chair crab "
              "brontosaurus stegosaurus trilobite gramophone".split())  # fmt: skip

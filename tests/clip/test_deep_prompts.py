@@ -14,6 +14,7 @@ from tests.support.tolerance import EXACT, NAMES, assert_near
 N_BLOCKS, WIDTH = 12, 16
 DEPTHS, N_VECTORS = (1, 3, 9, 12), (1, 2, 4)
 IN_FLOAT32 = 1e-5
+pytestmark = pytest.mark.usefixtures("both_attentions")
 DTYPES = {torch.float32: IN_FLOAT32, torch.float64: EXACT}
 
 

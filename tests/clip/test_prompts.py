@@ -17,6 +17,7 @@ from tests.support.tolerance import EXACT, GOLDEN_TOLERANCE, NAMES, assert_as_ex
 from trainers.base import TextEncoder
 from trainers.coop import PromptLearner
 
+pytestmark = pytest.mark.usefixtures("both_attentions")
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 ALL_NAMES = tuple(GOLDEN["classnames"])
 N_TOKENS = (1, 8, 1, 4, 2)

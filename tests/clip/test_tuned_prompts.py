@@ -16,6 +16,7 @@ from tests.clip.test_plain_prompts import towers
 from tests.support.naive import naive_features
 from tests.support.tolerance import EXACT, NAMES, assert_as_exact, assert_near
 
+pytestmark = pytest.mark.usefixtures("both_attentions")
 WIDTH = 64
 TEMPLATES = {  # words, and how many tokens stand before the name
     "a photo of a {}, a type of pet.": 4,

@@ -8,6 +8,7 @@ from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
 from trainers.row_memory import bytes_per_row, rows_that_fit
 
+pytestmark = pytest.mark.usefixtures("both_attentions")
 NAMES = [f"{name} {number}" for name in ("face", "wine bottle") for number in range(12)]
 
 
