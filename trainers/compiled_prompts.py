@@ -10,7 +10,8 @@ gradients, as in testing, it is always eager: then prompts are encoded once, or 
 With CUDA graphs ("reduce-overhead") outputs and gradients lie in buffers that the next step overwrites. Both leave
 here as copies, so they may be kept.
 
-Cost: tracing and compiling take minutes, once for a run, and the more the more lengths the class names have.
+Cost: tracing and compiling take minutes, once for a run. Where attention goes by groups (clip/packed_tower.py), they
+take the longer the more lengths the class names have.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Of each row, a frozen block keeps
 
     2 W            what enters the layer norms, in float32 at least
-    7 W + 2 H K    queries, keys, values, some of them twice; weights over at most K keys, before and after they are cut
+    7 W + 2 H K    queries, keys, values, some of them twice; weights over at most K keys, before and after a cut;
+                   less where few rows attend at once (clip/packed_tower.py)
     2 F            what enters the activation, and its sigmoid
 
 so a row takes at most (layers + 1) times that; one block more stands for what a block computes meanwhile.

@@ -4,7 +4,9 @@ from functools import lru_cache
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from clip import packed_tower
 from clip.model import CLIP
 from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
@@ -77,6 +79,22 @@ def test_values_and_gradients(case):
     found = values_and_gradients(build_encoder(case, torch.float32), case, torch.float32)
     for triple in zip(found, oracle(case, torch.float32), exact, strict=True):
         assert_as_exact(*triple)
+
+
+def test_rows_that_grow_in_mid_tower_attend_by_groups_from_there_on(monkeypatch):
+    case, attend, n_keys = (8, 4, 6, NAMES, "{}."), F.scaled_dot_product_attention, []
+
+    def count(q, k, v, **options):
+        n_keys.append(k.shape[2])
+        return attend(q, k, v, **options)
+
+    n_shared = 6 + sum((3, 10, 3, 5, 4))  # the vectors; of NAMES the tokens, the full stop and the end, see below
+    monkeypatch.setattr(packed_tower, "AT_ONCE", n_shared)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", count)
+    found = values_and_gradients(build_encoder(case), case, torch.float64)
+    assert n_keys == 8 * [1 + n_shared]
+    monkeypatch.undo()
+    assert_near(found, oracle(case, torch.float64), EXACT)
 
 
 def test_prompts_of_all_classes_before_those_of_each():

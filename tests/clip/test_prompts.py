@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from clip import build_model
+from clip import build_model, packed_tower
 from clip.clip import tokenizer
 from clip.prompt_layout import lay_out
 from clip.prompts import PromptEncoder
@@ -96,6 +97,16 @@ def test_values_and_gradients(position, class_specific, n_ctx, n_batch, dtype, c
 @pytest.mark.parametrize("position", POSITIONS)
 def test_class_names(names, position):
     compare(names, position, False, 5, None, 0)
+
+
+@pytest.mark.parametrize(("position", "room", "n_calls"), [("end", 0, 3), ("end", -1, 0), ("front", 0, 0)])
+def test_few_rows_attend_at_once(position, room, n_calls, monkeypatch):
+    """One call of torch's attention for each block; none for more rows, or where the names in front are cached."""
+    encoder, attend, calls = build_encoder(NAMES, position, 4, False), F.scaled_dot_product_attention, []
+    monkeypatch.setattr(packed_tower, "AT_ONCE", encoder.n_rows + room)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *args, **kw: calls.append(1) or attend(*args, **kw))
+    encoder(draw_context(4, None).float())
+    assert len(calls) == n_calls
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 30, 60, 10**6])
