@@ -68,10 +68,10 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
             "rates": rates,
             "difference": relative(our_logits(trainer), naive.logits),
         }
-        all_s = "{:.0f} s -> {:.0f} s".format(*(n_all / n_images * statistics.median(s) for s in (naive_s, first_s)))
         first_row = {"images": (n_images, n_images), "flops": flops_first}
         if n_all > n_images:
-            first_row["note"] = f"all {n_all:,} images, extrapolated: {all_s}"
+            naive_all_s, first_all_s = (n_all / n_images * statistics.median(s) for s in (naive_s, first_s))
+            first_row["note"] = f"all {n_all:,} images, extrapolated: {naive_all_s:.0f} s -> {first_all_s:.0f} s"
         report.compare(f"first evaluation{label}", naive_s, first_s, **first_row, **same)
         again_row = {"images": (n_images, 0), "flops": flops_again}
         report.compare(f"second evaluation{label}", naive_s, again_s, **again_row, **same)

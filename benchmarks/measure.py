@@ -17,14 +17,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from engine.run.cores import n_cores
 from trainers.backbone import PRECISIONS
 
+ATTENTION_ON_A_CPU = {  # torch has formulas for a GPU's alone
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4])
+    ),
+}
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
 HEADER = (
-    f"{'case':32}{'naive (s)':>11}{'ours (s)':>11}{'ratio':>8}{'min - max':>16}{'positions of text':>30}"
+    f"{'case':36}{'naive (s)':>11}{'ours (s)':>11}{'ratio':>8}{'min - max':>16}{'positions of text':>30}"
     f"{'of matmul':>11}{'difference':>12}"
 )
 
@@ -87,11 +93,8 @@ def matmul_rate(prec: str = "fp32") -> float:
 
 
 def count_flops(step: Callable) -> int:
-    """Floating-point operations of the matrix products and convolutions in one call of a step.
-
-    Those of torch's own attention count on a GPU alone: torch has no formula for a CPU's.
-    """
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of the matrix products, convolutions and attention in one call of a step."""
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_A_CPU) as counter:
         step()
     return counter.get_total_flops()
 
@@ -185,7 +188,7 @@ class Report:
         spread = f"{min(ratios):.1f} - {max(ratios):.1f}" if ratios else "-"
         remarks = [f"images encoded: {_pair(images)}"] * bool(images) + [note] * bool(note)
         print(
-            f"{case:32}{naive:>11}{statistics.median(ours_s):11.3f}{ratio:>8}{spread:>16}{_pair(positions):>30}"
+            f"{case:36}{naive:>11}{statistics.median(ours_s):11.3f}{ratio:>8}{spread:>16}{_pair(positions):>30}"
             f"{'-' if share is None else f'{share:.0%}':>11}{'-' if difference is None else f'{difference:.1e}':>12}"
             + (f"\n    {'; '.join(remarks)}" if remarks else ""),
             flush=True,
@@ -203,7 +206,7 @@ class Report:
     def memory(self, case: str, peak_gb: float, first_s: float) -> None:
         """Reports what `peak_memory` gave."""
         self.content["rows"].append({"case": case, "peak_gb": peak_gb, "first_step_s": first_s})
-        print(f"{case:32}{peak_gb:6.2f} GB at most, first step {first_s:.1f} s", flush=True)
+        print(f"{case:36}{peak_gb:6.2f} GB at most, first step {first_s:.1f} s", flush=True)
 
     def memory_of_sides(self, what: str, build: Callable[..., Callable], *args) -> None:
         """Reports the peak memory of each side's `build(side, *args)()`."""

@@ -55,7 +55,7 @@ def run_of(cfg: CN, data: DataManager) -> Run:
 
 
 class Sides:
-    """The same run naively, by `naive_runs`, and by ours: with fresh views, and a view for each round, encoded before.
+    """The same run on the naive sides and twice on ours: with fresh views, and with views encoded before.
 
     Args:
         args: Of `add_run_arguments`.
@@ -86,12 +86,14 @@ class Sides:
         fresh, views = (relative(gradient, naive.learner.ctx.grad) for gradient in gradients)
         return fresh, views, relative(our_logits(self.fresh), naive.logits)
 
+    def owners(self) -> list[object]:
+        """Returns what has loaders."""
+        trainers = (*self.ours, *(naive.trainer for naive in self.naive.values()))
+        return [owner for trainer in trainers for owner in (trainer, trainer.dm)]
+
     def close(self) -> None:
-        """Ends the processes that read images, for which the garbage collector would wait in what is measured next."""
-        for trainer in (*self.ours, *(naive.trainer for naive in self.naive.values())):
+        for trainer in self.ours:
             trainer.writer.close()
-            with ending_workers(trainer, trainer.dm):
-                pass
 
 
 @dataclass
@@ -162,12 +164,13 @@ def measure(report: Report, args: argparse.Namespace, folder: Path) -> Parts:
     tests = [partial(first_test, sides.fresh), partial(later_test, sides.fresh), sides.encode_prompts]
     naive = [part for side in sides.naive.values() for part in (side.epoch, side.test)]
     measures = [partial(timed, part) for part in (*naive, *epochs, *tests)]
-    *times, rates = alternate(args.repeats, *measures, partial(matmul_rate, args.prec))
+    with ending_workers(*sides.owners()):  # left to the garbage collector, they would delay what is measured next
+        *times, rates = alternate(args.repeats, *measures, partial(matmul_rate, args.prec))
+        differences = {label: sides.differences(label) for label in sides.naive}
+        flops = [count_flops(part) for part in (fresh, known_view)]  # one epoch more: nothing is compared after it
     naive_s, ours_s = times[: len(naive)], times[len(naive) :]
     naive_s = dict(zip(sides.naive, zip(naive_s[::2], naive_s[1::2])))
     ours_s[1] = [seconds / args.repeats for seconds in ours_s[1]]  # of one view
-    differences = {label: sides.differences(label) for label in sides.naive}
-    flops = [count_flops(part) for part in (fresh, known_view)]  # one epoch more: nothing is compared after it
     sides.close()
     for label in sides.naive:
         sides_s = naive_s[label], ours_s[:-1]

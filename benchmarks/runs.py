@@ -1,8 +1,8 @@
 """A run of CoOp as scripts/coop/main.sh starts it, and the same run computed naively, part by part.
 
 Naively: in each step and for each test batch all 77 positions of every prompt pass the text tower; in each epoch and
-each evaluation the pixels of every image pass the image tower. With `--prec bf16` the naive run is computed in float32,
-too, and compared in rows of its own.
+each evaluation the pixels of every image pass the image tower. With another `--prec` than fp32 the naive run is
+computed in float32, too, and compared in rows of its own.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def test_operations_are_those_of_the_formula(both_attentions):
     last_layer = n_rows * 2 * width**2 + 6 * (10 * width**2 + width * embed_dim)
     expected = 2 * 2 * (full_layers + last_layer)
     counted = measure.count_flops(sides.our_step)
-    assert expected <= counted < 1.1 * expected  # attention's own come on top, where torch counts them
+    assert expected < counted < 1.2 * expected  # attention's own come on top
 
 
 def test_the_size_that_the_device_has_room_for_is_named(exact_sides):
