@@ -173,17 +173,26 @@ def _attend_by_groups(
 ) -> tuple[Tensor, list[KeysValues]]:
     """The output (B, number of queries, D) in block i, and each group's own keys and values.
 
-    `of_prefix` is how many queries, and how many keys, are the prefix's.
+    `of_prefix` is how many queries, and how many keys, are the prefix's. The other queries are all rows, or the last of
+    each prompt.
     """
-    q = q * (q.shape[-1] // layer.attn.num_heads) ** -0.5
     n_queries, n_keys = of_prefix
-    outputs = []
+    n_rows = [group.n * group.length for group in groups]
+    n_own = n_rows if q.shape[1] - n_queries == sum(n_rows) else [group.n for group in groups]
+    q = q * (q.shape[-1] // layer.attn.num_heads) ** -0.5
+    prefix, *suffixes = zip(
+        q.split([n_queries, *n_own], 1), k.split([n_keys, *n_rows], 1), v.split([n_keys, *n_rows], 1), strict=True
+    )
+    outputs, keys_values = [], []
     if n_keys:
-        output, front = _attend_prefix(layer, q[:, :n_queries], k[:, :n_keys], v[:, :n_keys], front)
+        output, front = _attend_prefix(layer, *prefix, front)
         outputs.append(output)
-    suffixes = q[:, n_queries:], k[:, n_keys:], v[:, n_keys:]
-    suffix_outputs, keys_values = _attend_suffixes(layer, *suffixes, groups, i, front)
-    return torch.cat([*outputs, *suffix_outputs], dim=1), keys_values
+    for group, parts in zip(groups, suffixes, strict=True):
+        q_own, *own = (_heads(t, group.n, layer) for t in parts)
+        keys_values.append(tuple(own))
+        words = None if group.cached is None else tuple(group.cached[i])
+        outputs.append(_attend(q_own, *_join(words, keys_values[-1]), front))
+    return torch.cat(outputs, dim=1), keys_values
 
 
 def _attend_prefix(
@@ -192,27 +201,6 @@ def _attend_prefix(
     """The output of the prefix's last rows, as many as there are queries; and what all suffixes see."""
     q, k, v = (_heads(t, 1, layer) for t in (q, k, v))
     return _attend(q, k, v, front), _join(front, (k[:, :, 0], v[:, :, 0]))
-
-
-def _attend_suffixes(
-    layer: ResidualAttentionBlock,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    groups: list[Group],
-    i: int,
-    front: KeysValues | None,
-) -> tuple[list[Tensor], list[KeysValues]]:
-    """The output of each group in block i, and its own keys and values; q has all rows, or the last of each prompt."""
-    n_rows = [group.n * group.length for group in groups]
-    n_queries = n_rows if q.shape[1] == k.shape[1] else [group.n for group in groups]
-    outputs, keys_values = [], []
-    for group, *parts in zip(groups, q.split(n_queries, 1), k.split(n_rows, 1), v.split(n_rows, 1), strict=True):
-        q_own, *own = (_heads(t, group.n, layer) for t in parts)
-        keys_values.append(tuple(own))
-        words = None if group.cached is None else tuple(group.cached[i])
-        outputs.append(_attend(q_own, *_join(words, keys_values[-1]), front))
-    return outputs, keys_values
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, front: KeysValues | None) -> Tensor:
